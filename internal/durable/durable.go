@@ -1,0 +1,83 @@
+// Package durable writes files that survive a crash: after WriteFile returns, a power cut leaves the new
+// content; before it returns, the old content or the new, never a mixture and never an empty file.
+//
+// It guarantees nothing about several files at once; whoever needs that keeps one record in the store.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// WriteFile replaces the content of path: temporary file beside it, fsync, rename, fsync of the folder.
+// The file has exactly the permissions perm from its first byte on, whatever the umask. On an error the
+// old file is untouched and the temporary one is gone.
+func WriteFile(path string, data []byte, perm os.FileMode) (err error) {
+	dir := filepath.Dir(path)
+	// CreateTemp makes the file 0600, so a secret is never readable by others, not even for a moment.
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("write %s: %w", path, err)
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if _, err = f.Write(data); err != nil {
+		return err
+	}
+	if err = f.Chmod(perm); err != nil {
+		return err
+	}
+	if err = f.Sync(); err != nil {
+		return err
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// CreateFile is WriteFile for a file that must not exist yet: of two callers one gets an error that is
+// fs.ErrExist, and what the other wrote stands.
+func CreateFile(path string, data []byte, perm os.FileMode) error {
+	dir := filepath.Dir(path)
+	staged, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new.*")
+	if err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	staged.Close()
+	defer os.Remove(staged.Name())
+	if err := WriteFile(staged.Name(), data, perm); err != nil {
+		return err
+	}
+	// link(2) fails where rename(2) would replace.
+	if err := os.Link(staged.Name(), path); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("create %s: %w", path, fs.ErrExist)
+		}
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	return nil
+}
