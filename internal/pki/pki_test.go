@@ -1,0 +1,331 @@
+package pki_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha1"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sealane/sealane/internal/pki"
+)
+
+var (
+	start = time.Date(2026, 3, 1, 12, 0, 0, 500, time.UTC)
+
+	loopback = pki.Names{
+		DNS: []string{"localhost"},
+		IPs: []netip.Addr{netip.MustParseAddr("127.83.0.1"), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")},
+		URI: "spiffe://sealane/local/local/first",
+	}
+	addressOnly = pki.Names{IPs: []netip.Addr{netip.MustParseAddr("10.1.2.3")}, URI: "spiffe://sealane/p/l/i"}
+)
+
+func masterKey(t testing.TB) pki.MasterKey {
+	t.Helper()
+	k, err := pki.ParseMasterKey(pki.NewMasterKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// settle carries out plans until there is nothing left to do.
+func settle(t testing.TB, s pki.State, key pki.MasterKey, now time.Time) pki.State {
+	t.Helper()
+	for range 3 {
+		actions := pki.Plan(s, now)
+		if len(actions) == 0 {
+			return s
+		}
+		for _, a := range actions {
+			if a.Reason == "" {
+				t.Errorf("%s at %s without a reason", a.Kind, now)
+			}
+			var err error
+			if s, err = s.Do(a, key, now); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Fatalf("the plan does not settle: %v", pki.Plan(s, now))
+	return s
+}
+
+func parse(t testing.TB, der []byte) *x509.Certificate {
+	t.Helper()
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+func TestNewInstanceGetsCAAndLeafThatVerifyForEveryName(t *testing.T) {
+	t.Parallel()
+	for _, alg := range []pki.Algorithm{"", pki.ECDSAP256, pki.RSA2048} {
+		for _, names := range []pki.Names{loopback, addressOnly} {
+			t.Run(fmt.Sprintf("%s/%s", alg, names.URI), func(t *testing.T) {
+				t.Parallel()
+				key := masterKey(t)
+				s := settle(t, pki.State{Names: names, Algorithm: alg}, key, start)
+				roots := x509.NewCertPool()
+				if !roots.AppendCertsFromPEM(s.Bundle()) {
+					t.Fatal("the bundle holds no certificate")
+				}
+				leaf := parse(t, s.Leaf.Certificate)
+				hosts := append([]string{}, names.DNS...)
+				for _, ip := range names.IPs {
+					hosts = append(hosts, ip.String())
+				}
+				for _, host := range hosts {
+					if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: start, DNSName: host}); err != nil {
+						t.Errorf("%s: %v", host, err)
+					}
+				}
+				if len(leaf.URIs) != 1 || leaf.URIs[0].String() != names.URI {
+					t.Errorf("URI names %v; want %s", leaf.URIs, names.URI)
+				}
+				chain, private, err := s.Chain(key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := tls.X509KeyPair(chain, private); err != nil {
+					t.Errorf("chain and key do not fit: %v", err)
+				}
+			})
+		}
+	}
+}
+
+func TestCAHasTheDocumentedShape(t *testing.T) {
+	t.Parallel()
+	s := settle(t, pki.State{Names: loopback}, masterKey(t), start)
+	ca := parse(t, s.CAs[0].Certificate)
+	second := start.Truncate(time.Second)
+	for what, ok := range map[string]bool{
+		"self-signed":              ca.CheckSignatureFrom(ca) == nil,
+		"common name":              ca.Subject.CommonName == "Sealane Redis Server CA",
+		"dnQualifier":              strings.Contains(fmt.Sprint(ca.Subject.Names), "2.5.4.46"),
+		"backdated one minute":     ca.NotBefore.Equal(second.Add(-time.Minute)),
+		"3650 days":                ca.NotAfter.Equal(second.AddDate(0, 0, 3650)),
+		"certSign+crlSign":         ca.KeyUsage == x509.KeyUsageCertSign|x509.KeyUsageCRLSign,
+		"pathlen 1":                ca.IsCA && ca.MaxPathLen == 1,
+		"critical constraints":     ca.PermittedDNSDomainsCritical,
+		"positive serial":          ca.SerialNumber.Sign() > 0,
+		"P-256":                    ca.PublicKey.(*ecdsa.PublicKey).Curve == elliptic.P256(),
+		"every address is allowed": len(ca.PermittedIPRanges) == len(loopback.IPs),
+	} {
+		if !ok {
+			t.Errorf("%s: not so in %+v", what, ca.Subject)
+		}
+	}
+	other := parse(t, settle(t, pki.State{Names: loopback}, masterKey(t), start).CAs[0].Certificate)
+	if bytes.Equal(ca.RawSubject, other.RawSubject) {
+		t.Error("two CAs have the same subject: a client could build a path to the wrong key")
+	}
+	d, err := pki.Describe(s.CAs[0].Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha1.Sum(ca.Raw)
+	if d.SHA1Fingerprint != hex.EncodeToString(sum[:]) || d.Serial != ca.SerialNumber.String() || !d.NotAfter.Equal(ca.NotAfter) {
+		t.Errorf("description %+v does not fit the certificate", d)
+	}
+}
+
+// A CA that lands in a system's trust store must be of no use for any other name, of any kind.
+func TestCACannotImpersonateOtherNames(t *testing.T) {
+	t.Parallel()
+	for _, names := range []pki.Names{loopback, addressOnly, {DNS: []string{"redis.example.com"}}} {
+		key := masterKey(t)
+		s := settle(t, pki.State{Names: names}, key, start)
+		ca := parse(t, s.CAs[0].Certificate)
+		signer := caSigner(t, s, key)
+		for what, template := range map[string]*x509.Certificate{
+			"dns name":     {DNSNames: []string{"www.example.org"}},
+			"IPv4 address": {IPAddresses: []net.IP{net.IPv4(192, 0, 2, 1)}},
+			"IPv6 address": {IPAddresses: []net.IP{net.ParseIP("2001:db8::1")}},
+			"uri":          {URIs: []*url.URL{{Scheme: "spiffe", Host: "elsewhere.example", Path: "/x"}}},
+			"email":        {EmailAddresses: []string{"a@example.org"}},
+		} {
+			template.SerialNumber = big.NewInt(7)
+			template.Subject = pkix.Name{CommonName: "Forged Leaf"}
+			template.NotBefore, template.NotAfter = start.Add(-time.Hour), start.Add(time.Hour)
+			leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			der, err := x509.CreateCertificate(rand.Reader, template, ca, leafKey.Public(), signer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			roots := x509.NewCertPool()
+			roots.AddCert(ca)
+			opts := x509.VerifyOptions{Roots: roots, CurrentTime: start, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+			if _, err := parse(t, der).Verify(opts); err == nil {
+				t.Errorf("CA for %v: Go accepts a forged %s", names, what)
+			}
+			if out, err := opensslVerify(t, ca.Raw, der); err == nil {
+				t.Errorf("CA for %v: OpenSSL accepts a forged %s: %s", names, what, out)
+			}
+		}
+		if out, err := opensslVerify(t, ca.Raw, s.Leaf.Certificate); err != nil {
+			t.Errorf("CA for %v: OpenSSL refuses the real leaf: %s", names, out)
+		}
+	}
+}
+
+func caSigner(t *testing.T, s pki.State, key pki.MasterKey) crypto.Signer {
+	t.Helper()
+	der, err := key.Open(s.CAs[0].SealedKey, "ca 1 of "+s.Names.URI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed.(crypto.Signer)
+}
+
+func opensslVerify(t *testing.T, ca, leaf []byte) (string, error) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, der := range map[string][]byte{"ca.pem": ca, "leaf.pem": leaf} {
+		if err := os.WriteFile(filepath.Join(dir, name), pki.EncodePEM(der), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("openssl", "verify", "-attime", fmt.Sprint(start.Unix()), "-CAfile", "ca.pem", "leaf.pem")
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) {
+		t.Skip("openssl is not installed")
+	}
+	return string(out), err
+}
+
+func TestPlan(t *testing.T) {
+	t.Parallel()
+	key := masterKey(t)
+	s := settle(t, pki.State{Names: loopback}, key, start)
+	renamed := s
+	renamed.Names.DNS = []string{"localhost", "b.localhost"}
+	reordered := s
+	reordered.Names.IPs = []netip.Addr{loopback.IPs[2], loopback.IPs[0], loopback.IPs[1]}
+	for _, tt := range []struct {
+		name  string
+		state pki.State
+		after time.Duration
+		want  string
+	}{
+		{"nothing to do", s, time.Hour, ""},
+		{"a second before renewal", s, 180*24*time.Hour - 2*time.Second, ""},
+		{"renewal at 180 days", s, 180 * 24 * time.Hour, "180 days old"},
+		{"long overdue", s, 1000 * 24 * time.Hour, "1000 days old"},
+		{"clock set back within the backdating", s, -30 * time.Second, ""},
+		{"clock set back before the leaf is valid", s, -time.Hour, "clock was set back"},
+		{"a name more", renamed, time.Hour, "names or addresses"},
+		{"same names in another order", reordered, time.Hour, ""},
+	} {
+		actions := pki.Plan(tt.state, start.Add(tt.after))
+		got := fmt.Sprint(actions)
+		if tt.want == "" && len(actions) != 0 || !strings.Contains(got, tt.want) {
+			t.Errorf("%s: plan %s; want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestLeavesFollowEachOtherAndNeverOutliveTheCA(t *testing.T) {
+	t.Parallel()
+	key := masterKey(t)
+	s := settle(t, pki.State{Names: loopback}, key, start)
+	ca := parse(t, s.CAs[0].Certificate)
+	issued := 0
+	for now := start; now.Before(ca.NotAfter); now = now.Add(12 * time.Hour) {
+		before := s.Leaf
+		s = settle(t, s, key, now)
+		if s.Leaf != before {
+			issued++
+		}
+		leaf := parse(t, s.Leaf.Certificate)
+		if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) || leaf.NotAfter.After(ca.NotAfter) {
+			t.Fatalf("%s: leaf is valid from %s to %s, CA until %s", now, leaf.NotBefore, leaf.NotAfter, ca.NotAfter)
+		}
+	}
+	if want := 3650 / 180; issued != want {
+		t.Errorf("%d leaves in the CA's life; want %d", issued, want)
+	}
+}
+
+func TestSealedSecrets(t *testing.T) {
+	t.Parallel()
+	key, other := masterKey(t), masterKey(t)
+	sealed := key.Seal([]byte("secret"), "auth of a")
+	if got, err := key.Open(sealed, "auth of a"); err != nil || string(got) != "secret" {
+		t.Fatalf("open: %q, %v", got, err)
+	}
+	for name, open := range map[string]func() ([]byte, error){
+		"another purpose": func() ([]byte, error) { return key.Open(sealed, "auth of b") },
+		"another key":     func() ([]byte, error) { return other.Open(sealed, "auth of a") },
+		"a bit changed": func() ([]byte, error) {
+			return key.Open(append(sealed[:len(sealed)-1:len(sealed)-1], sealed[len(sealed)-1]^1), "auth of a")
+		},
+		"cut off": func() ([]byte, error) { return key.Open(sealed[:5], "auth of a") },
+		"empty":   func() ([]byte, error) { return key.Open(nil, "auth of a") },
+	} {
+		if got, err := open(); !errors.Is(err, pki.ErrSeal) {
+			t.Errorf("%s: %q, %v; want ErrSeal", name, got, err)
+		}
+	}
+	s := settle(t, pki.State{Names: loopback}, key, start)
+	if _, err := s.Do(pki.Action{Kind: pki.IssueLeaf}, other, start); !errors.Is(err, pki.ErrSeal) {
+		t.Errorf("leaf under the wrong master key: %v; want ErrSeal", err)
+	}
+	if shown := fmt.Sprintf("%v %+v %#v", key, struct{ K pki.MasterKey }{key}, key); strings.Contains(shown, "aead") {
+		t.Errorf("the master key shows itself: %s", shown)
+	}
+}
+
+func TestMasterKeyText(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{"", "x", "c2hvcnQ=", strings.Repeat("A", 200)} {
+		if _, err := pki.ParseMasterKey(bad); err == nil || !strings.Contains(err.Error(), "32 bytes as base64") {
+			t.Errorf("%q: %v; want an error that says what is right", bad, err)
+		} else if bad != "" && len(bad) > 1 && strings.Contains(err.Error(), bad) {
+			t.Errorf("the error quotes the key: %v", err)
+		}
+	}
+	if _, err := pki.ParseMasterKey("\n" + pki.NewMasterKey() + "\n"); err != nil {
+		t.Errorf("white space around the key: %v", err)
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	key := masterKey(f)
+	f.Add([]byte{1})
+	f.Add(key.Seal([]byte("x"), "other"))
+	f.Fuzz(func(t *testing.T, sealed []byte) {
+		if secret, err := key.Open(sealed, "p"); err == nil {
+			t.Fatalf("opened what was never sealed for this purpose: %q", secret)
+		}
+	})
+}
