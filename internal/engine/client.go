@@ -1,0 +1,131 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/sealane/sealane/internal/resp"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// adminUser is the control plane's user in the engine.
+	adminUser = "sealane"
+	// commandTimeout bounds one PING or INFO, from connect to the last reply.
+	commandTimeout = 10 * time.Second
+	// maxReply is far above any INFO.
+	maxReply = 64 << 20
+)
+
+// ReplyError is an error that the engine answered with.
+type ReplyError string
+
+func (e ReplyError) Error() string { return string(e) }
+
+// Code is the first word: ERR, LOADING, MISCONF and so on.
+func (e ReplyError) Code() string {
+	code, _, _ := strings.Cut(string(e), " ")
+	return code
+}
+
+// Info returns the fields of the sections of INFO, or of its default ones when none is named.
+func (e *Engine) Info(ctx context.Context, sections ...string) (map[string]string, error) {
+	// Before 7.0 the command takes one section only.
+	cmds := [][]string{{"INFO"}}
+	if len(sections) > 0 {
+		cmds = nil
+		for _, s := range sections {
+			cmds = append(cmds, []string{"INFO", s})
+		}
+	}
+	replies, err := e.call(ctx, cmds...)
+	if err != nil {
+		return nil, fmt.Errorf("info of engine %s: %w", e.dir, err)
+	}
+	info := make(map[string]string)
+	for _, r := range replies {
+		for line := range strings.Lines(r.Str) {
+			if k, v, ok := strings.Cut(strings.TrimRight(line, "\r\n"), ":"); ok && !strings.HasPrefix(k, "#") {
+				info[k] = v
+			}
+		}
+	}
+	return info, nil
+}
+
+// call is exchange within commandTimeout.
+func (e *Engine) call(ctx context.Context, cmds ...[]string) ([]resp.Value, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	return e.exchange(ctx, cmds...)
+}
+
+// exchange logs in on a connection of its own, sends the commands and returns their replies. The first reply that is
+// an error is returned as a ReplyError. If the login fails the engine runs the commands as the default user, to whom
+// those that matter are forbidden, so a pipeline is safe.
+func (e *Engine) exchange(ctx context.Context, cmds ...[]string) ([]resp.Value, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", Socket(e.dir))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+
+	replies, err := pipeline(conn, append([][]string{{"AUTH", adminUser, e.password}}, cmds...))
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx) // and not the deadline that was set to end the I/O
+		}
+		return nil, err
+	}
+	return replies[1:], nil
+}
+
+func pipeline(conn io.ReadWriter, cmds [][]string) ([]resp.Value, error) {
+	var out []byte
+	for _, c := range cmds {
+		out = resp.AppendCommand(out, c...)
+	}
+	// An engine at its limit of clients answers without reading and closes: what it said is worth more than EPIPE.
+	_, writeErr := conn.Write(out)
+	replies := make([]resp.Value, 0, len(cmds))
+	var in []byte
+	chunk := make([]byte, 16<<10)
+	for {
+		v, n, err := resp.ParseReply(in, resp.Limits{MaxBulk: maxReply})
+		switch {
+		case errors.Is(err, resp.ErrIncomplete):
+			n, err := conn.Read(chunk)
+			if n == 0 && err != nil {
+				return nil, errors.Join(writeErr, err)
+			}
+			in = append(in, chunk[:n]...)
+			continue
+		case err != nil:
+			return nil, err
+		case v.IsError():
+			return nil, ReplyError(v.Str)
+		}
+		in = in[n:]
+		if replies = append(replies, v); len(replies) == len(cmds) {
+			return replies, nil
+		}
+	}
+}
+
+// listening says whether a process listens on the socket, be it too busy to accept.
+func listening(socket string) bool {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return errors.Is(err, unix.EAGAIN)
+	}
+	conn.Close()
+	return true
+}

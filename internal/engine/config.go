@@ -1,0 +1,188 @@
+package engine
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/sealane/sealane/internal/process"
+)
+
+// Config says how an engine runs.
+type Config struct {
+	// Dir is the engine's own folder: it is created, and made 0700. The path of the socket in it is bound by
+	// process.MaxSocketPath.
+	Dir string
+	// Directives are further lines of redis.conf: maxmemory, maxclients, save, appendonly, databases. The caller has
+	// checked them; those that this package sets itself are refused, and no value can end its line. The words of a
+	// value, separated by spaces, are the directive's arguments.
+	Directives map[string]string
+	// PasswordHash is the SHA-256 of the default user's password, in lower-case hexadecimal; "" lets it in without one.
+	PasswordHash string
+	// AdminPassword is that of the control plane's user; only its SHA-256 is written down. Not empty.
+	AdminPassword string
+	// KeepDump keeps dump.rdb where it is once it is loaded. Without it (no persistence) it is renamed, so that a crash
+	// later on does not bring back the data of the last clean stop as if it were current.
+	KeepDump bool
+}
+
+// retireMark is a line of the configuration that tells Adopt to rename the dump.
+const retireMark = "# sealane: rename the dump once it is loaded\n"
+
+// owned are the directives that this package sets or that would undo what it guarantees, besides those with one of
+// ownedPrefixes.
+var (
+	owned = []string{"port", "bind", "bind-source-addr", "protected-mode", "unixsocket", "unixsocketperm",
+		"unixsocketgroup", "daemonize", "supervised", "pidfile", "dir", "dbfilename", "logfile", "syslog-enabled",
+		"always-show-logo", "user", "aclfile", "requirepass", "rename-command", "include", "loadmodule", "loadmodule-ex",
+		"replicaof", "slaveof", "masterauth", "masteruser", "primaryauth", "primaryuser", "enable-debug-command",
+		"enable-module-command", "enable-protected-configs"}
+	ownedPrefixes = []string{"tls-", "cluster-", "rdma-"}
+
+	directiveName = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+	sha256Hex     = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+	// argumentsPerLine are the directives that 6.0 wants in lines of so many arguments; later ones take these too.
+	argumentsPerLine = map[string]int{"save": 2, "client-output-buffer-limit": 4}
+)
+
+// render makes the configuration file. All problems are reported, not the first.
+func render(v Version, cfg Config) ([]byte, error) {
+	if err := check(v, cfg); err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	b.WriteString("# Written by Sealane at each start: changes are lost.\n")
+	if !cfg.KeepDump {
+		b.WriteString(retireMark)
+	}
+	// Protected mode only looks at TCP connections, of which there are none; it stays on for the day there is a bug.
+	fmt.Fprintf(&b, "port 0\nprotected-mode yes\nunixsocket %s\nunixsocketperm 600\n", quote(Socket(cfg.Dir)))
+	fmt.Fprintf(&b, "dir %s\ndbfilename %s\n", quote(cfg.Dir), dumpName)
+	b.WriteString("daemonize no\nalways-show-logo no\n")
+	// An empty save first: 6.0 adds further ones to its defaults.
+	b.WriteString("save \"\"\n")
+	if v.Compare(Version{7, 0, 0}) >= 0 {
+		// Who shuts the machine down signals every process: the data are to survive that too.
+		b.WriteString("shutdown-on-sigterm save\nshutdown-on-sigint save\n")
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Directives)) {
+		writeDirective(&b, name, cfg.Directives[name])
+	}
+	fmt.Fprintf(&b, "user default %s\n", strings.Join(defaultUserRules(v, cfg.PasswordHash), " "))
+	sum := sha256.Sum256([]byte(cfg.AdminPassword))
+	fmt.Fprintf(&b, "user %s %s\n", adminUser, strings.Join(allRules(v, hex.EncodeToString(sum[:])), " "))
+	return b.Bytes(), nil
+}
+
+func check(v Version, cfg Config) error {
+	var errs []error
+	if v.Compare(minVersion) < 0 {
+		errs = append(errs, fmt.Errorf("version %s is too old, %s is the oldest that has ACLs", v, minVersion))
+	}
+	if n := len(Socket(cfg.Dir)); n > process.MaxSocketPath {
+		errs = append(errs, fmt.Errorf("socket path %s is %d bytes long, the limit of Unix sockets is %d",
+			Socket(cfg.Dir), n, process.MaxSocketPath))
+	}
+	if cfg.PasswordHash != "" && !sha256Hex.MatchString(cfg.PasswordHash) {
+		errs = append(errs, errors.New("password hash is not a lower-case hexadecimal SHA-256"))
+	}
+	if cfg.AdminPassword == "" {
+		errs = append(errs, errors.New("no admin password"))
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Directives)) {
+		if !directiveName.MatchString(name) {
+			errs = append(errs, fmt.Errorf("directive %q: not a name", name))
+		} else if slices.Contains(owned, name) || slices.ContainsFunc(ownedPrefixes, func(p string) bool {
+			return strings.HasPrefix(name, p)
+		}) {
+			errs = append(errs, fmt.Errorf("directive %s: not to be changed", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func writeDirective(b *bytes.Buffer, name, value string) {
+	words := strings.FieldsFunc(value, func(r rune) bool { return r == ' ' })
+	if len(words) == 0 {
+		words = []string{""}
+	}
+	perLine := argumentsPerLine[name]
+	if perLine == 0 {
+		perLine = len(words)
+	}
+	for line := range slices.Chunk(words, perLine) {
+		b.WriteString(name)
+		for _, w := range line {
+			b.WriteString(" " + quote(w))
+		}
+		b.WriteByte('\n')
+	}
+}
+
+// quote writes s as the configuration parser of the engines reads it back: it splits at line feeds first, so none may
+// stay as it is.
+func quote(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '"' || c == '\\':
+			b.WriteByte('\\')
+			b.WriteByte(c)
+		case c < ' ' || c == 0x7f:
+			fmt.Fprintf(&b, `\x%02x`, c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// allRules are those of a user who may do anything.
+func allRules(v Version, hash string) []string {
+	rules := []string{"reset", "on", "nopass", "~*", "+@all"}
+	if hash != "" {
+		rules[2] = "#" + hash
+	}
+	if v.Compare(Version{6, 2, 0}) >= 0 { // 6.0 has no rules for channels and refuses them
+		rules = append(rules, "&*")
+	}
+	return rules
+}
+
+// defaultUserRules leave out what would break a promise: a plaintext listener or another copy of the data (CONFIG SET,
+// REPLICAOF, the replication commands, MIGRATE, CLUSTER, MODULE), the control over the process and its files (SHUTDOWN,
+// DEBUG, FAILOVER, the saves), and the users (ACL).
+//
+// Only what 6.0 understands: it cannot subtract a subcommand, so the whole command goes and harmless subcommands come
+// back. A name that the engine does not know keeps it from starting, so each belongs to a version.
+func defaultUserRules(v Version, hash string) []string {
+	rules := append(allRules(v, hash),
+		"-config", "+config|get", "+config|resetstat", "+config|help",
+		"-acl", "+acl|whoami", "+acl|cat", "+acl|genpass", "+acl|help",
+		"-shutdown", "-debug", "-module", "-migrate", "-cluster",
+		"-replicaof", "-slaveof", "-psync", "-sync", "-replconf",
+		"-save", "-bgsave", "-bgrewriteaof")
+	if v.Compare(Version{6, 2, 0}) >= 0 {
+		rules = append(rules, "-failover")
+	}
+	return rules
+}
+
+// keepsDump reads what Config.KeepDump was at the start. Without a configuration there is nothing to rename.
+func keepsDump(conf string) (bool, error) {
+	b, err := os.ReadFile(conf)
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	return !bytes.Contains(b, []byte("\n"+retireMark)), err
+}
