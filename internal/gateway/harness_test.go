@@ -1,0 +1,366 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/pprof"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sealane/sealane/internal/gateway"
+)
+
+// patience ends what should not take that long.
+const patience = 30 * time.Second
+
+const connectHow = "redis-cli --tls --cacert ca.pem -h 127.83.0.1 -p 6378"
+
+var addresses atomic.Uint32
+
+// address returns an address that no other test has: all of 127/8 is this machine's, so a port need not be guessed.
+func address() string {
+	n := addresses.Add(1)
+	return fmt.Sprintf("127.%d.%d.%d:6378", 128+os.Getpid()%100, 1+n/250, 1+n%250)
+}
+
+// tempDir has a path short enough for a socket in it.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// identity is a server certificate, self-signed, with its key.
+type identity struct {
+	cert *x509.Certificate
+	chain, key,
+	keyDER []byte
+}
+
+func newIdentity(t testing.TB, addresses ...string) identity {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed(t, key, addresses...)
+}
+
+func signed(t testing.TB, key crypto.Signer, addresses ...string) identity {
+	t.Helper()
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "test " + serial.String()}, DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	for _, a := range addresses {
+		host, _, err := net.SplitHostPort(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template.IPAddresses = append(template.IPAddresses, net.ParseIP(host))
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return identity{
+		cert: cert, keyDER: keyDER,
+		chain: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		key:   pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
+	}
+}
+
+// trusting is the configuration of a client that holds exactly these certificates as its CAs.
+func trusting(ids ...identity) *tls.Config {
+	pool := x509.NewCertPool()
+	for _, id := range ids {
+		pool.AddCert(id.cert)
+	}
+	return &tls.Config{RootCAs: pool}
+}
+
+// fakeEngine serves a Unix socket: one call of serve per connection, which is closed after it.
+func fakeEngine(t testing.TB, path string, serve func(*net.UnixConn)) (stop func()) {
+	t.Helper()
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	open := make(map[net.Conn]bool)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			open[c] = true
+			mu.Unlock()
+			wg.Go(func() {
+				defer func() { c.Close(); mu.Lock(); delete(open, c); mu.Unlock() }()
+				serve(c.(*net.UnixConn))
+			})
+		}
+	})
+	stop = sync.OnceFunc(func() {
+		ln.Close()
+		mu.Lock()
+		for c := range open {
+			c.Close()
+		}
+		mu.Unlock()
+		wg.Wait()
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// echo is an engine that says back what it reads, and ends when the client has.
+func echo(c *net.UnixConn) { _, _ = io.Copy(struct{ io.Writer }{c}, c) }
+
+// safeBuffer is a log that can be read while it is written.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// world is a gateway, its folder and its controller.
+type world struct {
+	t      testing.TB
+	dir    string
+	engine string // path of the engine's socket
+	addr   string
+	id     identity
+	client *gateway.Client
+	log    *safeBuffer
+	drain  time.Duration
+	// stop ends the gateway as a signal would, waits for Run and returns its error.
+	stop func() error
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	dir, addr := tempDir(t), address()
+	return &world{
+		t: t, dir: dir, engine: filepath.Join(dir, "e"), addr: addr, id: newIdentity(t, addr),
+		client: gateway.NewClient(dir), log: new(safeBuffer),
+	}
+}
+
+// run starts the gateway and waits until its admin socket answers. When the test ends no goroutine of it may be left.
+func (w *world) run() {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	label := fmt.Sprintf("gateway-%d", addresses.Add(1))
+	ended := make(chan error, 1)
+	go pprof.Do(ctx, pprof.Labels("leak", label), func(ctx context.Context) {
+		ended <- gateway.Run(ctx, gateway.Config{Dir: w.dir, Drain: w.drain, Log: slog.New(slog.NewTextHandler(w.log, nil))})
+	})
+	w.stop = sync.OnceValue(func() error {
+		cancel()
+		select {
+		case err := <-ended:
+			w.noGoroutine(label)
+			return err
+		case <-time.After(patience):
+			w.t.Error("Run did not end")
+			return nil
+		}
+	})
+	w.t.Cleanup(func() {
+		if err := w.stop(); err != nil {
+			w.t.Errorf("Run: %v", err)
+		}
+		w.hidesKey("log", w.log.String())
+	})
+	eventually(w.t, "admin socket answers", func() bool {
+		select {
+		case err := <-ended:
+			w.t.Fatalf("Run ended at once: %v", err)
+		default:
+		}
+		_, err := w.client.Status(context.Background())
+		return err == nil
+	})
+}
+
+func (w *world) noGoroutine(label string) {
+	var text strings.Builder
+	deadline := time.Now().Add(patience)
+	for time.Now().Before(deadline) {
+		text.Reset()
+		if err := pprof.Lookup("goroutine").WriteTo(&text, 1); err != nil {
+			w.t.Error(err)
+		}
+		// net/http's last connection may still be on its way out.
+		if !strings.Contains(text.String(), fmt.Sprintf("%q:%q", "leak", label)) {
+			return
+		}
+	}
+	w.t.Errorf("goroutines of %s are left after Run:\n%s", label, text.String())
+}
+
+func (w *world) hidesKey(where, text string) {
+	w.t.Helper()
+	lines := strings.Split(strings.TrimSpace(string(w.id.key)), "\n")
+	for _, secret := range append(lines[1:len(lines)-1], fmt.Sprintf("%x", w.id.keyDER)) {
+		if strings.Contains(text, secret) {
+			w.t.Errorf("the private key is in the %s", where)
+		}
+	}
+}
+
+// snapshot has one TLS listener at w.addr.
+func (w *world) snapshot(generation uint64) gateway.Snapshot {
+	return gateway.Snapshot{
+		Generation: generation, Listeners: []gateway.Listener{{Address: w.addr, TLS: true}}, Engine: w.engine,
+		Certificate: w.id.chain, PrivateKey: w.id.key, Connect: connectHow,
+	}
+}
+
+// plain has the same listener without TLS.
+func (w *world) plain(generation uint64) gateway.Snapshot {
+	s := w.snapshot(generation)
+	s.Listeners[0].TLS = false
+	return s
+}
+
+func (w *world) apply(s gateway.Snapshot) gateway.Status {
+	w.t.Helper()
+	st, err := w.client.Apply(context.Background(), s)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return st
+}
+
+func (w *world) status() gateway.Status {
+	w.t.Helper()
+	st, err := w.client.Status(context.Background())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return st
+}
+
+// serving is a running gateway with an echoing engine and its first snapshot.
+func serving(t testing.TB) *world {
+	t.Helper()
+	w := newWorld(t)
+	fakeEngine(t, w.engine, echo)
+	w.run()
+	w.apply(w.snapshot(1))
+	return w
+}
+
+func dialTCP(t testing.TB, addr string) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return c.(*net.TCPConn)
+}
+
+// dial connects with verified TLS.
+func (w *world) dial() *tls.Conn {
+	w.t.Helper()
+	c := tls.Client(dialTCP(w.t, w.addr), w.trust())
+	if err := c.Handshake(); err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
+
+func (w *world) trust() *tls.Config {
+	cfg := trusting(w.id)
+	cfg.ServerName, _, _ = net.SplitHostPort(w.addr)
+	return cfg
+}
+
+func send(t testing.TB, c io.Writer, s string) {
+	t.Helper()
+	if _, err := io.WriteString(c, s); err != nil {
+		t.Fatalf("write %.40q: %v", s, err)
+	}
+}
+
+func expect(t testing.TB, c io.Reader, want string) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != want {
+		t.Fatalf("read %.80q, %v; want %.80q", got, err, want)
+	}
+}
+
+func roundTrip(t testing.TB, c io.ReadWriter, s string) {
+	t.Helper()
+	send(t, c, s)
+	expect(t, c, s)
+}
+
+// eventually polls for what another process or goroutine will have done soon.
+func eventually(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	poll := time.NewTicker(2 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-poll.C {
+		if f() {
+			return
+		}
+	}
+	t.Fatalf("never: %s", what)
+}

@@ -1,0 +1,214 @@
+package gateway
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+const (
+	maxSnapshotBytes    = 4 << 20
+	maxListeners        = 64
+	maxConnectLength    = 512
+	maxHandshakeTimeout = 10 * time.Minute
+
+	defaultHandshakeTimeout = 10 * time.Second
+
+	// maxSocketPath is what sockaddr_un holds besides its final zero byte.
+	maxSocketPath = 107
+)
+
+// Listener is one address that the gateway accepts clients at.
+type Listener struct {
+	Address string `json:"address"` // an IP address and a port, "127.83.0.1:6378"
+	TLS     bool   `json:"tls"`     // false: plaintext, where the user has disabled encryption
+}
+
+// Snapshot is the gateway's whole input. Once handed over it must not be changed. It holds a private key:
+// printing or logging it shows the generation and the digest only, its JSON is for the admin socket and a 0600 file.
+//
+// A field added later needs omitempty: the digest of a snapshot that does not use it must stay what it is, since a
+// gateway may be older than the controller that talks to it.
+type Snapshot struct {
+	// Generation orders snapshots, from 1.
+	Generation uint64     `json:"generation"`
+	Listeners  []Listener `json:"listeners"`
+	// Engine is the path of the engine's Unix socket.
+	Engine string `json:"engine"`
+	// Certificate is the PEM chain to serve, leaf first; PrivateKey the leaf's, PEM PKCS#8. Needed when a listener has TLS.
+	Certificate []byte `json:"certificate,omitempty"`
+	PrivateKey  []byte `json:"private_key,omitempty"`
+	// Connect is what a client that speaks the wrong protocol is told to do: one line of printable ASCII. Needed when a
+	// listener has TLS.
+	Connect string `json:"connect,omitempty"`
+	// HandshakeTimeout counts from the client's first byte, so that a silent connection is no error: pools open early.
+	// Zero: 10 s.
+	HandshakeTimeout time.Duration `json:"handshake_timeout,omitempty"`
+}
+
+// String says which snapshot it is, and hides the key from fmt.
+func (s Snapshot) String() string {
+	return fmt.Sprintf("snapshot %d (%.12s)", s.Generation, s.Digest())
+}
+
+// GoString hides the key from %#v.
+func (s Snapshot) GoString() string { return s.String() }
+
+// LogValue hides the key from slog.
+func (s Snapshot) LogValue() slog.Value {
+	return slog.GroupValue(slog.Uint64("generation", s.Generation), slog.String("digest", s.Digest()))
+}
+
+// Digest is the SHA-256, in hex, over everything but Generation: what the gateway is told to be, not when.
+func (s Snapshot) Digest() string {
+	s.Generation = 0
+	data, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // strings, numbers and bytes always marshal
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// Validate returns every problem of the snapshot, each with field and value; the value of PrivateKey is never shown.
+func (s Snapshot) Validate() error {
+	_, err := newServing(s, nil)
+	return err
+}
+
+type problems []error
+
+func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Errorf(format, args...)) }
+
+// check returns the problems of everything but the certificate and its key.
+func (s Snapshot) check() problems {
+	var p problems
+	if s.Generation == 0 {
+		p.add("generation 0: must be at least 1")
+	}
+	if n := len(s.Listeners); n == 0 || n > maxListeners {
+		p.add("listeners: there are %d: must be 1 to %d", n, maxListeners)
+	} else {
+		s.checkListeners(&p)
+	}
+	if !filepath.IsAbs(s.Engine) || len(s.Engine) > maxSocketPath {
+		p.add("engine %q: must be an absolute path of at most %d bytes", s.Engine, maxSocketPath)
+	}
+	if s.Connect == "" && s.hasTLS() {
+		p.add(`connect "": must say how to connect, because a listener has TLS`)
+	}
+	if len(s.Connect) > maxConnectLength || !printable(s.Connect) {
+		p.add("connect %.80q: must be one line of printable ASCII, at most %d bytes", s.Connect, maxConnectLength)
+	}
+	if s.HandshakeTimeout < 0 || s.HandshakeTimeout > maxHandshakeTimeout {
+		p.add("handshake_timeout %v: must be 0 to %v", s.HandshakeTimeout, maxHandshakeTimeout)
+	}
+	return p
+}
+
+func (s Snapshot) checkListeners(p *problems) {
+	seen := make(map[netip.AddrPort]int)
+	for i, l := range s.Listeners {
+		a, err := netip.ParseAddrPort(l.Address)
+		switch {
+		case err != nil:
+			p.add("listeners[%d].address %q: must be an IP address and a port", i, l.Address)
+			continue
+		case a.Port() == 0:
+			p.add("listeners[%d].address %q: the port must not be 0", i, l.Address)
+		case a.String() != l.Address:
+			p.add("listeners[%d].address %q: must be written %q", i, l.Address, a)
+		}
+		if first, ok := seen[a]; ok {
+			p.add("listeners[%d].address %q: is listeners[%d] already", i, l.Address, first)
+		} else {
+			seen[a] = i
+		}
+	}
+}
+
+func (s Snapshot) hasTLS() bool {
+	return slices.ContainsFunc(s.Listeners, func(l Listener) bool { return l.TLS })
+}
+
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// keyPair checks chain and key. Its errors are its own: what a parser says about a key may quote it.
+func (s Snapshot) keyPair() (tls.Certificate, problems) {
+	var p problems
+	var cert tls.Certificate
+	rest := s.Certificate
+	for i := 0; ; i++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if block.Type != "CERTIFICATE" || err != nil {
+			p.add("certificate: PEM block %d of type %.40q is no certificate", i, block.Type)
+			continue
+		}
+		if cert.Leaf == nil {
+			cert.Leaf = c
+		}
+		cert.Certificate = append(cert.Certificate, c.Raw)
+	}
+	if len(bytes.TrimSpace(rest)) > 0 || (len(cert.Certificate) == 0 && len(p) == 0) {
+		p.add("certificate %.40q: must be a PEM chain, leaf first", rest)
+	}
+	block, rest := pem.Decode(s.PrivateKey)
+	if block == nil || block.Type != "PRIVATE KEY" || len(bytes.TrimSpace(rest)) > 0 {
+		p.add("private_key (%d bytes, not shown): must be one PEM block of type PRIVATE KEY", len(s.PrivateKey))
+		return cert, p
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		p.add("private_key (%d bytes, not shown): is not PKCS#8", len(s.PrivateKey))
+		return cert, p
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		p.add("private_key (%T, not shown): cannot sign", key)
+		return cert, p
+	}
+	public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
+	if cert.Leaf != nil && (!ok || !public.Equal(cert.Leaf.PublicKey)) {
+		p.add("private_key (%T, not shown): is not the key of the first certificate, %.80q", key, cert.Leaf.Subject)
+	}
+	cert.PrivateKey = key
+	return cert, p
+}
+
+// decodeSnapshot is strict: a field that this gateway does not know may be a policy that it would not enforce.
+func decodeSnapshot(r io.Reader) (Snapshot, error) {
+	var s Snapshot
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&s); err != nil {
+		return Snapshot{}, fmt.Errorf("decode snapshot: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return Snapshot{}, errors.New("decode snapshot: there is more after it")
+	}
+	return s, nil
+}
