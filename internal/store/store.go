@@ -14,6 +14,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -27,6 +30,8 @@ var (
 	ErrConflict = errors.New("record was changed by somebody else")
 	// ErrInUse says that another process holds the store.
 	ErrInUse = errors.New("in use by another process")
+	// ErrDamaged says that the file is not a whole store.
+	ErrDamaged = errors.New("damaged")
 	// ErrClosed says that Close was called.
 	ErrClosed = bolterrors.ErrDatabaseNotOpen
 )
@@ -45,15 +50,69 @@ type Store struct {
 
 var bucket = []byte("records")
 
+// smallest is what bbolt's first four pages take.
+const smallest = 4 << 12
+
 // Open opens the store in file path and creates it, readable by its owner only, where there is none.
 // It waits up to a second for another process to let go and then returns ErrInUse.
 func Open(path string) (*Store, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("open store %s: %w", path, ErrInUse)
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := create(path); err != nil {
+			return nil, fmt.Errorf("create store %s: %w", path, err)
+		}
+	case err != nil:
+		return nil, fmt.Errorf("open store: %w", err)
+	case info.Size() < smallest:
+		// bbolt would map a file that ends within its first pages, and die of SIGBUS.
+		return nil, fmt.Errorf("open store %s: %w: %d bytes are too few", path, ErrDamaged, info.Size())
 	}
+	db, err := open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	return &Store{db: db}, nil
+}
+
+// create makes an empty store elsewhere and moves it into place when it is whole: a disk that fills up meanwhile
+// leaves nothing.
+func create(path string) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new.*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if err := f.Close(); err != nil {
+		return err
+	}
+	db, err := open(f.Name())
+	if err != nil {
+		return err
+	}
+	if err := db.Close(); err != nil {
+		return err
+	}
+	// Not rename(2): of two processes that begin together, the second must not replace what the first one has opened.
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+func open(path string) (*bolt.DB, error) {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, ErrInUse
+	}
+	if err != nil {
+		return nil, err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
 		_, err := tx.CreateBucketIfNotExists(bucket)
@@ -61,9 +120,9 @@ func Open(path string) (*Store, error) {
 	})
 	if err != nil {
 		db.Close()
-		return nil, fmt.Errorf("open store %s: %w", path, err)
+		return nil, err
 	}
-	return &Store{db: db}, nil
+	return db, nil
 }
 
 // Close lets go of the file. It waits for calls under way.

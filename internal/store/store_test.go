@@ -137,3 +137,25 @@ func TestDamagedFileIsAnErrorThatNamesIt(t *testing.T) {
 		t.Fatalf("open of garbage: %v; want an error that names %s", err, path)
 	}
 }
+
+// A disk that fills up, or a copy that was cut off, leaves such files.
+func TestFileCutOffIsAnErrorAndNoCrash(t *testing.T) {
+	t.Parallel()
+	whole := filepath.Join(t.TempDir(), "state.db")
+	if err := open(t, whole).Close(); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{0, 1, 4096, 8192, 12288, 16383} {
+		path := filepath.Join(t.TempDir(), "state.db")
+		if err := os.WriteFile(path, raw[:size], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Open(path); !errors.Is(err, store.ErrDamaged) {
+			t.Errorf("%d of %d bytes: %v; want ErrDamaged", size, len(raw), err)
+		}
+	}
+}
