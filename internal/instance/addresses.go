@@ -1,0 +1,139 @@
+package instance
+
+import (
+	"fmt"
+	"iter"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+const (
+	tlsPort   = 6378
+	plainPort = 6379
+)
+
+// Addresses is where instances are reached. Either each has an address of its own out of Pool, and port 6378
+// (6379 without encryption) there; or all are at Host, each with a port of its own.
+type Addresses struct {
+	Pool      netip.Prefix
+	Host      netip.Addr
+	FirstPort uint16
+	LastPort  uint16
+
+	// DNSNames are further names for the certificates; {instance}, {location} and {project} stand for
+	// the instance's.
+	DNSNames []string
+}
+
+// maxTries bounds the search for an address that can be listened on: an IPv6 pool that isn't this machine's has no end.
+const maxTries = 1 << 16
+
+// DefaultAddresses is a loopback network that nothing else uses.
+func DefaultAddresses() Addresses {
+	return Addresses{Pool: netip.MustParsePrefix("127.83.0.0/16")}
+}
+
+// candidates are all addresses for a new instance, in the order they are tried.
+func (a Addresses) candidates(tls bool) iter.Seq[netip.AddrPort] {
+	return func(yield func(netip.AddrPort) bool) {
+		if a.Host.IsValid() {
+			for port := int(a.FirstPort); port <= int(a.LastPort); port++ {
+				if !yield(netip.AddrPortFrom(a.Host, uint16(port))) {
+					return
+				}
+			}
+			return
+		}
+		port := uint16(plainPort)
+		if tls {
+			port = tlsPort
+		}
+		pool := a.Pool.Masked()
+		single := pool.IsSingleIP()
+		for ip := pool.Addr(); pool.Contains(ip); ip = ip.Next() {
+			// The first and the last address of a network are not for hosts.
+			if !single && (ip == pool.Addr() || !pool.Contains(ip.Next())) {
+				continue
+			}
+			if !yield(netip.AddrPortFrom(ip, port)) {
+				return
+			}
+		}
+	}
+}
+
+// allocate finds a free address. taken are the addresses of the other instances.
+func (a Addresses) allocate(taken map[netip.AddrPort]bool, tls bool) (netip.AddrPort, error) {
+	takenHosts := make(map[netip.Addr]bool)
+	for t := range taken {
+		takenHosts[t.Addr()] = true
+	}
+	var busy error
+	tries := 0
+	for c := range a.candidates(tls) {
+		if taken[c] || !a.Host.IsValid() && takenHosts[c.Addr()] {
+			continue
+		}
+		// Something else on the machine may listen there.
+		l, err := net.Listen("tcp", c.String())
+		if err != nil {
+			busy = err
+			if tries++; tries == maxTries {
+				break
+			}
+			continue
+		}
+		l.Close()
+		return c, nil
+	}
+	e := &Error{Code: ResourceExhausted, Message: "no address is free for another instance: delete one, or widen addresses in the configuration"}
+	if busy != nil {
+		e.Message += " (" + busy.Error() + ")"
+	}
+	return netip.AddrPort{}, e
+}
+
+// dnsNames are the instance's names by the configuration.
+func (a Addresses) dnsNames(n Name) []string {
+	var names []string
+	r := strings.NewReplacer("{instance}", n.ID, "{location}", n.Location, "{project}", n.Project)
+	for _, t := range a.DNSNames {
+		names = append(names, r.Replace(t))
+	}
+	return names
+}
+
+// Check returns every problem of the configuration; each names the field and the value.
+func (a Addresses) Check() []string {
+	var problems []string
+	switch {
+	case a.Pool.IsValid() && a.Host.IsValid():
+		problems = append(problems, "addresses: pool and host are both set; want one of them")
+	case a.Host.IsValid() && (a.FirstPort == 0 || a.LastPort < a.FirstPort):
+		problems = append(problems, fmt.Sprintf("addresses.ports: %d-%d: want FIRST-LAST, such as 6378-6399", a.FirstPort, a.LastPort))
+	case a.Host.IsValid() && a.Host.IsUnspecified():
+		problems = append(problems, "addresses.host: "+a.Host.String()+": want an address that clients can dial; it goes into the certificates")
+	}
+	for _, n := range a.DNSNames {
+		if !dnsName(strings.NewReplacer("{instance}", "i", "{location}", "l", "{project}", "p").Replace(n)) {
+			problems = append(problems, fmt.Sprintf("addresses.dns_names: %q: want a DNS name, in which {instance}, {location} and {project} may stand", n))
+		}
+	}
+	return problems
+}
+
+func dnsName(s string) bool {
+	if len(s) == 0 || len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if len(label) == 0 || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != "" ||
+			label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+	}
+	_, err := strconv.Atoi(s[strings.LastIndexByte(s, '.')+1:])
+	return err != nil // a last label of digits would be an address
+}

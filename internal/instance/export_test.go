@@ -1,0 +1,40 @@
+package instance
+
+import "net/netip"
+
+// What the tables test directly.
+var (
+	CheckRedisConfigs = checkRedisConfigs
+	ChooseVersion     = chooseVersion
+	CheckID           = checkID
+	Decode            = decode
+	CodeOf            = codeOf
+)
+
+const (
+	KeepOperations = keepOperations
+	KeepTombstones = keepTombstones
+	CreateTimeout  = createTimeout
+	CheckInterval  = checkInterval
+	LastRetry      = lastRetry
+	KeyCheck       = keyCheck
+)
+
+func RedisConfigNames() []string {
+	var names []string
+	for n := range redisConfigs {
+		names = append(names, n)
+	}
+	return names
+}
+
+func (s Spec) Complete(name Name, installed []string) (Spec, error) {
+	return s.complete(name, installed)
+}
+func (s Spec) Directives() map[string]string { return s.directives() }
+func (i Instance) NodeID() string            { return i.nodeID(0) }
+func (i *Instance) Pending() *Operation      { return i.pending() }
+func (a Addresses) Allocate(taken map[netip.AddrPort]bool, tls bool) (netip.AddrPort, error) {
+	return a.allocate(taken, tls)
+}
+func (a Addresses) DNSNamesOf(n Name) []string { return a.dnsNames(n) }

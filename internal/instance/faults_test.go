@@ -1,0 +1,214 @@
+package instance_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sealane/sealane/internal/instance"
+)
+
+// scenario is a user who wants something and asks for it until it is there.
+type scenario struct {
+	name    string
+	prepare func(*machine)
+	ask     func(*machine) error // only while it has not been asked for
+	there   func(*machine) bool
+	verbs   string // the operations that have been done afterwards
+}
+
+var first = named("first")
+
+func scenarios() []scenario {
+	exists := func(m *machine) bool {
+		_, err := m.server.Get(first)
+		return instance.CodeOf(err) != instance.NotFound
+	}
+	ready := func(m *machine) bool {
+		i, err := m.server.Get(first)
+		return err == nil && i.State == instance.Ready
+	}
+	make := func(m *machine) { m.made(first) }
+	remake := func(m *machine) {
+		m.made(first)
+		if _, err := m.server.Delete(first, "v1"); err != nil {
+			m.t.Fatal(err)
+		}
+		m.waitGone(first)
+	}
+	create := func(m *machine) error {
+		if exists(m) {
+			return nil
+		}
+		_, err := m.server.Create(first, plainSpec(), "v1")
+		return err
+	}
+	return []scenario{
+		{"create", func(*machine) {}, create, ready, "create"},
+		{"create again", remake, create, ready, "create delete create"},
+		{
+			"update", make,
+			func(m *machine) error {
+				if i, err := m.server.Get(first); err != nil || i.Spec.DisplayName == "after" {
+					return err
+				}
+				_, err := m.server.Update(first, func(s *instance.Spec) { s.DisplayName = "after" }, "v1")
+				return err
+			},
+			func(m *machine) bool { return ready(m) && m.get(first).Spec.DisplayName == "after" },
+			"create update",
+		},
+		{
+			"delete", make,
+			func(m *machine) error {
+				if i, err := m.server.Get(first); err != nil || i.State == instance.Deleting {
+					return err
+				}
+				_, err := m.server.Delete(first, "v1")
+				return err
+			},
+			func(m *machine) bool { return !exists(m) },
+			"create delete",
+		},
+		{
+			"cancel",
+			func(m *machine) {
+				m.onEnsure = hang
+				m.create(first)
+				time.Sleep(time.Second)
+			},
+			func(m *machine) error {
+				ops, err := m.server.Operations("p1", "local")
+				if err != nil || ops[0].CancelRequested {
+					return err
+				}
+				return m.server.CancelOperation("p1", "local", ops[0].ID)
+			},
+			func(m *machine) bool { return !exists(m) },
+			"create(cancelled)",
+		},
+		{
+			"renew",
+			func(m *machine) {
+				m.made(first)
+				m.jump(180 * 24 * time.Hour)
+			},
+			func(*machine) error { return nil },
+			func(m *machine) bool {
+				i, err := m.server.Get(first)
+				return err == nil && m.now().Sub(i.Certificates.Leaf.Created) < time.Hour && m.node(first).applied == 2
+			},
+			"create",
+		},
+	}
+}
+
+func hang(ctx context.Context, _ instance.Node) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Whatever step of whatever operation goes wrong in whatever way, the user gets what they asked for, once.
+func TestEveryStepOfEveryOperationMaySafelyFail(t *testing.T) {
+	t.Parallel()
+	for _, s := range scenarios() {
+		for _, f := range faults {
+			t.Run(s.name+"/"+string(f), func(t *testing.T) {
+				t.Parallel()
+				for at, hit := 1, true; hit; at++ {
+					t.Run(fmt.Sprintf("step %d", at), func(t *testing.T) {
+						hit = false // also when the run ends early
+						synctest.Test(t, func(t *testing.T) { hit = s.run(t, at, f) })
+					})
+					if at == 1 && !hit {
+						t.Fatal("no step was taken")
+					}
+				}
+			})
+		}
+	}
+}
+
+// run plays the scenario with a fault at a step; false: there was no such step.
+func (s scenario) run(t *testing.T, at int, f fault) bool {
+	m := newMachine(t)
+	s.prepare(m)
+	hit := m.arm(at, f)
+	for end := time.Now().Add(patience); !s.there(m); time.Sleep(time.Second) {
+		if time.Now().After(end) {
+			t.Fatalf("did not converge; log:\n%s", m.log.String())
+		}
+		err := s.ask(m)
+		synctest.Wait()
+		if m.server.dead.Load() {
+			m.server.Close()
+			m.boot()
+		} else if err != nil && f != doneButBlind && (f == doneButFailed || at > 1) {
+			t.Errorf("the user is told: %v", err)
+		}
+	}
+	was := hit()
+	m.arm(0, "")
+	time.Sleep(3 * time.Minute) // nothing more may happen
+	m.mu.Lock()
+	steps := m.steps
+	m.mu.Unlock()
+	if steps != 0 {
+		t.Errorf("%d more steps after the goal was reached", steps)
+	}
+	all := m.stored()
+	if len(all) != 1 || verbs(all[0]) != s.verbs {
+		t.Errorf("%d records, operations of the first %q; want %q", len(all), verbs(all[0]), s.verbs)
+	}
+	for id, n := range m.nodes {
+		if n.starts != 1 {
+			t.Errorf("node %s was started %d times", id, n.starts)
+		}
+	}
+	return was
+}
+
+// A second server over the same state finds what the first left, whatever it was doing with many instances.
+func TestKilledServerLosesNothingOfManyInstances(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		var names []instance.Name
+		for n := range 8 {
+			names = append(names, named(fmt.Sprintf("i%d", n)))
+		}
+		for at, n := range names {
+			m.create(n)
+			if at%3 == 0 {
+				m.kill()
+				m.boot()
+			}
+		}
+		for _, n := range names {
+			m.waitReady(n)
+		}
+		before, err := m.server.List("p1", "-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.kill()
+		m.boot()
+		m.server.Settled(t.Context())
+		after, err := m.server.List("p1", "-")
+		if err != nil || len(after) != len(names) {
+			t.Fatalf("%d instances after the restart, %v; want %d", len(after), err, len(names))
+		}
+		slices.SortFunc(before, byName)
+		for at := range after {
+			if after[at].UID != before[at].UID || after[at].Address() != before[at].Address() || after[at].State != instance.Ready {
+				t.Errorf("%s: %s at %s, was %s at %s", after[at].Name, after[at].UID, after[at].Address(), before[at].UID, before[at].Address())
+			}
+			if n := m.node(after[at].Name); n.starts != 1 || n.stops != 0 {
+				t.Errorf("%s: its node was started %d times and stopped %d times", after[at].Name, n.starts, n.stops)
+			}
+		}
+	})
+}

@@ -1,0 +1,113 @@
+// Package instance is the domain: what an Instance is, the operations on it, and the reconciler that makes reality
+// match the record.
+//
+// One record per instance holds all that is durable about it, its operations included, and changes only by
+// compare-and-swap, so a crash at any moment leaves either the state before a step or the one after it;
+// recovery is the reconciler doing the same steps again. Guaranteed: an operation that was returned to a
+// caller is finished, now or after a restart; a node is never run twice; a secret is in the record only
+// sealed. What a node is doing (whether its processes run) is observed, never recorded.
+package instance
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/sealane/sealane/internal/pki"
+)
+
+// State is the life of an instance as the API shows it.
+type State string
+
+const (
+	Creating  State = "CREATING"
+	Ready     State = "READY"
+	Updating  State = "UPDATING"
+	Deleting  State = "DELETING"
+	Repairing State = "REPAIRING" // a node is down and being restarted; observed
+)
+
+// Spec is what a user asked for, with the defaults filled in.
+type Spec struct {
+	DisplayName           string
+	Labels                map[string]string
+	LocationID            string // zone
+	AlternativeLocationID string
+	RedisVersion          string // REDIS_7_0, VALKEY_8_0, …
+	MemorySizeGB          int32
+	RedisConfigs          map[string]string
+	TransitEncryption     bool
+	KeyAlgorithm          pki.Algorithm
+	AuthEnabled           bool
+	SnapshotPeriod        time.Duration // RDB persistence; 0: none
+
+	// They describe a virtual network that doesn't exist here; they are kept and shown, and change nothing.
+	AuthorizedNetwork string
+	ConnectMode       string
+	ReservedIPRange   string
+}
+
+// Instance is one record.
+type Instance struct {
+	Name    Name
+	UID     string // of this creation of the name; its nodes are named after it
+	Spec    Spec
+	Created time.Time
+	State   State
+	Host    string
+	Port    int
+
+	Certificates *pki.State // nil without encryption
+	SealedAuth   []byte     // the AUTH string; nil without AUTH
+	SealedAdmin  []byte     // the password of the control plane's own user in the engine
+
+	// Deleted makes the record a tombstone: it remains for a while for the sake of its operations, and the
+	// name is free.
+	Deleted    bool
+	Operations []Operation // oldest first; at most one is not done
+
+	// StatusMessage says what is wrong, in words for the user; observed, not stored.
+	StatusMessage string `json:"-"`
+
+	version uint64 // of the record as it was read
+}
+
+// Address is host:port.
+func (i Instance) Address() string { return net.JoinHostPort(i.Host, strconv.Itoa(i.Port)) }
+
+// Nodes are the names of the instance's nodes.
+func (i Instance) Nodes() []string { return []string{"node-0"} }
+
+// nodeID names node n among all nodes of the server; short, because it becomes part of a Unix socket's path.
+func (i Instance) nodeID(n int) string { return fmt.Sprintf("%s-%d", i.UID, n) }
+
+// pending is the operation under way, or nil.
+func (i *Instance) pending() *Operation {
+	if n := len(i.Operations); n > 0 && !i.Operations[n-1].Done {
+		return &i.Operations[n-1]
+	}
+	return nil
+}
+
+// clone copies what a caller could change.
+func (i Instance) clone() Instance {
+	i.Spec.Labels = maps.Clone(i.Spec.Labels)
+	i.Spec.RedisConfigs = maps.Clone(i.Spec.RedisConfigs)
+	i.Operations = slices.Clone(i.Operations)
+	return i
+}
+
+func (i Instance) encode() ([]byte, error) { return json.Marshal(i) }
+
+func decode(key string, value []byte, version uint64) (Instance, error) {
+	var i Instance
+	if err := json.Unmarshal(value, &i); err != nil {
+		return Instance{}, fmt.Errorf("record %s: %w", key, err)
+	}
+	i.version = version
+	return i, nil
+}

@@ -1,0 +1,399 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sealane/sealane/internal/engine"
+	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/process"
+)
+
+// Local is the Runtime of one machine: each node is two processes and a folder. The processes outlive this one.
+type Local struct {
+	dir      string
+	command  []string
+	binaries []engine.Binary
+	exits    chan Exit
+	closed   chan struct{}
+	watchers sync.WaitGroup
+
+	// mu guards the map; what is in a node belongs to whoever holds the node's own lock.
+	mu    sync.Mutex
+	nodes map[string]*localNode
+}
+
+// localNode is what is known of a node's processes. All of it may be empty: they are found again by their sockets.
+type localNode struct {
+	sync.Mutex
+	engine  *engine.Engine
+	gateway *process.Process
+	proved  string // digest of the snapshot that was last shown to be served
+	told    bool   // its processes are being ended on purpose
+}
+
+const (
+	startTimeout   = 30 * time.Second // an engine loads its data within it, or is waited for again
+	gatewayTimeout = 10 * time.Second
+	proveTimeout   = 10 * time.Second
+	stopTimeout    = 5 * time.Minute // an engine saves its data within it
+	drainTimeout   = 5 * time.Second
+)
+
+// NewLocal returns a Runtime with its nodes' folders in dir. command starts a gateway; --dir and a folder are added.
+// binaries are the engines, the default first.
+func NewLocal(dir string, command []string, binaries []engine.Binary) *Local {
+	return &Local{dir: dir, command: command, binaries: binaries, exits: make(chan Exit), closed: make(chan struct{}), nodes: make(map[string]*localNode)}
+}
+
+// Versions implements Runtime.
+func (l *Local) Versions() []string {
+	var names []string
+	for _, b := range l.binaries {
+		names = append(names, versionName(b))
+	}
+	return names
+}
+
+// versionName is the API's name of an engine's version.
+func versionName(b engine.Binary) string {
+	switch {
+	case b.Kind == engine.Valkey:
+		return fmt.Sprintf("VALKEY_%d_%d", b.Version.Major, b.Version.Minor)
+	case b.Version.Major == 6:
+		return "REDIS_6_X"
+	default:
+		return fmt.Sprintf("REDIS_%d_%d", b.Version.Major, b.Version.Minor)
+	}
+}
+
+// Exits implements Runtime.
+func (l *Local) Exits() <-chan Exit { return l.exits }
+
+func (l *Local) node(id string) *localNode {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.nodes[id]
+	if n == nil {
+		n = &localNode{}
+		l.nodes[id] = n
+	}
+	return n
+}
+
+func (l *Local) nodeDir(id string) string { return filepath.Join(l.dir, id) }
+
+// Ensure implements Runtime.
+func (l *Local) Ensure(ctx context.Context, node Node, progress func(string)) error {
+	n := l.node(node.ID)
+	n.Lock()
+	defer n.Unlock()
+	n.told = false
+	if err := os.MkdirAll(l.nodeDir(node.ID), 0o700); err != nil {
+		return hopeless(fmt.Errorf("make the node's folder: %w", err))
+	}
+	if err := l.ensureEngine(ctx, n, node, progress); err != nil {
+		return hopeless(err)
+	}
+	if err := l.ensureGateway(ctx, n, node, progress); err != nil {
+		return hopeless(err)
+	}
+	return l.ensureSnapshot(ctx, n, node, progress)
+}
+
+// hopeless marks errors of the machine that a user has to mend, so that a create tells them at once.
+func hopeless(err error) error {
+	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, fs.ErrPermission} {
+		if errors.Is(err, e) {
+			return fmt.Errorf("%w: %w", ErrFatal, err)
+		}
+	}
+	var refused *engine.StartError
+	if errors.As(err, &refused) && refused.BadConfig() {
+		return fmt.Errorf("%w: %w", ErrFatal, err)
+	}
+	return err
+}
+
+func (l *Local) ensureEngine(ctx context.Context, n *localNode, node Node, progress func(string)) error {
+	if n.engine != nil && !over(n.engine.Done()) {
+		return nil
+	}
+	progress("starting the engine")
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	e, err := engine.Adopt(ctx, l.nodeDir(node.ID), node.AdminPassword)
+	if errors.Is(err, process.ErrNotRunning) {
+		var binary engine.Binary
+		if binary, err = l.binary(node.Version); err != nil {
+			return err
+		}
+		e, err = engine.Start(ctx, binary, engine.Config{
+			Dir: l.nodeDir(node.ID), Directives: node.Directives, PasswordHash: node.PasswordHash,
+			AdminPassword: node.AdminPassword, KeepDump: node.KeepDump,
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("engine: %w", err)
+	}
+	n.engine = e
+	l.watch(n, node.ID, "engine", e.Done(), e.Exit)
+	return nil
+}
+
+func (l *Local) binary(version string) (engine.Binary, error) {
+	for _, b := range l.binaries {
+		if versionName(b) == version {
+			return b, nil
+		}
+	}
+	return engine.Binary{}, fmt.Errorf("%w: no engine of version %s is installed any more; install it, or list its path under engines in the configuration", ErrFatal, version)
+}
+
+func (l *Local) ensureGateway(ctx context.Context, n *localNode, node Node, progress func(string)) error {
+	if n.gateway != nil && !over(n.gateway.Done()) {
+		return nil
+	}
+	progress("starting the gateway")
+	ctx, cancel := context.WithTimeout(ctx, gatewayTimeout)
+	defer cancel()
+	dir := l.nodeDir(node.ID)
+	p, err := find(ctx, gateway.Socket(dir), gatewayLock(dir))
+	if errors.Is(err, process.ErrNotRunning) {
+		p, err = l.startGateway(ctx, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	n.gateway, n.proved = p, ""
+	l.watch(n, node.ID, "gateway", p.Done(), p.Exit)
+	return nil
+}
+
+func gatewayLock(dir string) string { return filepath.Join(dir, "gateway-process.lock") }
+
+// find returns the process that holds the lock, once it listens on its socket: a server that was killed just after
+// it started one could not tell anybody of it. process.ErrNotRunning means that there is none.
+func find(ctx context.Context, socket, lock string) (p *process.Process, err error) {
+	pollErr := poll(ctx, func() bool {
+		if p, err = process.Adopt(socket); !errors.Is(err, process.ErrNotRunning) {
+			return true
+		}
+		locked, lockErr := process.Locked(lock)
+		if lockErr != nil {
+			err = lockErr
+		}
+		return !locked
+	})
+	return p, errors.Join(err, pollErr)
+}
+
+// startGateway starts a gateway and waits until its admin socket answers.
+func (l *Local) startGateway(ctx context.Context, dir string) (*process.Process, error) {
+	p, err := process.Start(process.Config{
+		Path: l.command[0], Args: append(l.command[1:len(l.command):len(l.command)], "--dir", dir),
+		Dir: dir, Env: os.Environ(), Log: filepath.Join(dir, "gateway.out"), Lock: gatewayLock(dir),
+	})
+	if err != nil {
+		return nil, err
+	}
+	client := gateway.NewClient(dir)
+	err = poll(ctx, func() bool {
+		_, err := client.Status(ctx)
+		return err == nil || over(p.Done())
+	})
+	if over(p.Done()) {
+		return nil, fmt.Errorf("it ended at once (%s); see %s", p.Exit(), filepath.Join(dir, "gateway.out"))
+	}
+	return p, err
+}
+
+// poll calls ready until it returns true.
+func poll(ctx context.Context, ready func() bool) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ready() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("it does not answer: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
+// ensureSnapshot gives the gateway its snapshot, where it has another, and proves that it is served.
+func (l *Local) ensureSnapshot(ctx context.Context, n *localNode, node Node, progress func(string)) error {
+	dir := l.nodeDir(node.ID)
+	snapshot := node.Gateway
+	snapshot.Engine = engine.Socket(dir)
+	client := gateway.NewClient(dir)
+	ctx, cancel := context.WithTimeout(ctx, gatewayTimeout+proveTimeout)
+	defer cancel()
+	status, err := client.Status(ctx)
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	digest := snapshot.Digest()
+	if status.Digest != digest || status.Problem != "" {
+		progress("giving the gateway its certificate and address")
+		snapshot.Generation = status.Generation + 1
+		if _, err := client.Apply(ctx, snapshot); err != nil {
+			return fmt.Errorf("gateway: %w", err)
+		}
+	} else if n.proved == digest {
+		return nil
+	}
+	progress("proving that it serves")
+	if err := prove(ctx, snapshot, node); err != nil {
+		return fmt.Errorf("prove that %s serves: %w", snapshot.Listeners[0].Address, err)
+	}
+	n.proved = digest
+	return nil
+}
+
+// watch reports the end of a process that nobody asked to end.
+func (l *Local) watch(n *localNode, id, name string, done <-chan struct{}, reason func() string) {
+	l.watchers.Go(func() {
+		select {
+		case <-done:
+		case <-l.closed:
+			return
+		}
+		n.Lock()
+		told := n.told
+		n.Unlock()
+		if told {
+			return
+		}
+		select {
+		case l.exits <- Exit{NodeID: id, Process: name, Reason: reason()}:
+		case <-l.closed:
+		}
+	})
+}
+
+// Close lets go of all processes and leaves them running. No other call may be under way.
+func (l *Local) Close() {
+	close(l.closed)
+	l.watchers.Wait()
+	for _, n := range l.nodes {
+		if n.engine != nil {
+			n.engine.Release()
+		}
+		if n.gateway != nil {
+			n.gateway.Release()
+		}
+	}
+}
+
+// Stop implements Runtime.
+func (l *Local) Stop(ctx context.Context, node Node) error {
+	n := l.node(node.ID)
+	n.Lock()
+	defer n.Unlock()
+	n.told = true
+	dir := l.nodeDir(node.ID)
+	if err := l.stopGateway(ctx, dir); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	e, err := engine.Adopt(ctx, dir, node.AdminPassword)
+	if errors.Is(err, process.ErrNotRunning) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("engine: %w", err)
+	}
+	if err := e.Stop(ctx, true); err != nil {
+		return fmt.Errorf("the engine stays up, because it could not save its data: %w", err)
+	}
+	return nil
+}
+
+// stopGateway lets the gateway drain and ends it if that takes too long.
+func (l *Local) stopGateway(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	p, err := find(ctx, gateway.Socket(dir), gatewayLock(dir))
+	if errors.Is(err, process.ErrNotRunning) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	defer p.Release()
+	if err := gateway.NewClient(dir).Stop(ctx); err == nil {
+		select {
+		case <-p.Done():
+			return nil
+		case <-ctx.Done():
+		}
+	}
+	return kill(p)
+}
+
+// Remove implements Runtime.
+func (l *Local) Remove(ctx context.Context, nodeID string) error {
+	n := l.node(nodeID)
+	n.Lock()
+	defer n.Unlock()
+	n.told = true
+	dir := l.nodeDir(nodeID)
+	ctx, cancel := context.WithTimeout(ctx, gatewayTimeout)
+	defer cancel()
+	for _, at := range []struct{ socket, lock string }{{gateway.Socket(dir), gatewayLock(dir)}, {engine.Socket(dir), engine.Lock(dir)}} {
+		p, err := find(ctx, at.socket, at.lock)
+		if errors.Is(err, process.ErrNotRunning) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = kill(p)
+		p.Release()
+		if err != nil {
+			return err
+		}
+	}
+	// On a read-only file system even the removal of what was never made is an error.
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	delete(l.nodes, nodeID)
+	l.mu.Unlock()
+	return nil
+}
+
+func kill(p *process.Process) error {
+	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill process %d: %w", p.Identity().PID, err)
+	}
+	<-p.Done()
+	return nil
+}
+
+// GatewayStatus implements GatewayStatuser.
+func (l *Local) GatewayStatus(ctx context.Context, nodeID string) (gateway.Status, error) {
+	return gateway.NewClient(l.nodeDir(nodeID)).Status(ctx)
+}
+
+func over(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,109 @@
+package instance
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what the ops listener shows of the instances.
+type metrics struct {
+	manager  *Manager
+	restarts *prometheus.CounterVec
+}
+
+var instanceLabels = []string{"project", "location", "instance"}
+
+func newMetrics(m *Manager) *metrics {
+	return &metrics{
+		manager: m,
+		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sealane_node_restarts_total",
+			Help: "Processes of an instance that ended by themselves and were restarted.",
+		}, append(instanceLabels, "process")),
+	}
+}
+
+func (n Name) labels(more ...string) []string {
+	return append([]string{n.Project, n.Location, n.ID}, more...)
+}
+
+func (x *metrics) restarted(name Name, process string) {
+	x.restarts.WithLabelValues(name.labels(process)...).Inc()
+}
+
+// Metrics are for main to register.
+func (m *Manager) Metrics() []prometheus.Collector {
+	return []prometheus.Collector{m.metrics.restarts, m.metrics}
+}
+
+var (
+	descInstance = prometheus.NewDesc("sealane_instance_state", "1 for the state that the instance is in.", append(instanceLabels, "state"), nil)
+	descExpiry   = prometheus.NewDesc("sealane_certificate_expiry_timestamp_seconds", "When a certificate expires, in seconds since 1970.", append(instanceLabels, "certificate"), nil)
+
+	descConnections = prometheus.NewDesc("sealane_gateway_connections", "Client connections now.", instanceLabels, nil)
+	descAccepted    = prometheus.NewDesc("sealane_gateway_accepted_total", "Client connections accepted since the gateway started.", instanceLabels, nil)
+	descHandshakes  = prometheus.NewDesc("sealane_gateway_handshakes_total", "TLS handshakes by version, or by how they failed.", append(instanceLabels, "result"), nil)
+	descDiagnosed   = prometheus.NewDesc("sealane_gateway_misdirected_total", "Connections that came the wrong way, by what they spoke.", append(instanceLabels, "kind"), nil)
+	descBytes       = prometheus.NewDesc("sealane_gateway_bytes_total", "Bytes relayed, without TLS's own.", append(instanceLabels, "direction"), nil)
+	descUnreachable = prometheus.NewDesc("sealane_gateway_engine_unreachable_total", "Connections that were told that the engine is not answering.", instanceLabels, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descInstance, descExpiry, descConnections, descAccepted, descHandshakes, descDiagnosed, descBytes, descUnreachable} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (x *metrics) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	live, err := x.manager.live()
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(descInstance, err)
+		return
+	}
+	for _, i := range live {
+		i = x.manager.view(i)
+		ch <- prometheus.MustNewConstMetric(descInstance, prometheus.GaugeValue, 1, i.Name.labels(string(i.State))...)
+		x.collectExpiry(ch, i)
+		x.collectGateway(ctx, ch, i)
+	}
+}
+
+func (x *metrics) collectExpiry(ch chan<- prometheus.Metric, i Instance) {
+	if i.Certificates == nil {
+		return
+	}
+	for _, c := range i.Certificates.Expiries() {
+		ch <- prometheus.MustNewConstMetric(descExpiry, prometheus.GaugeValue, float64(c.NotAfter.Unix()), i.Name.labels(c.Name)...)
+	}
+}
+
+func (x *metrics) collectGateway(ctx context.Context, ch chan<- prometheus.Metric, i Instance) {
+	statuser, ok := x.manager.Runtime.(GatewayStatuser)
+	if !ok {
+		return
+	}
+	s, err := statuser.GatewayStatus(ctx, i.nodeID(0))
+	if err != nil {
+		return // it is down: sealane_instance_state says so
+	}
+	count := func(d *prometheus.Desc, n uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), i.Name.labels(labels...)...)
+	}
+	ch <- prometheus.MustNewConstMetric(descConnections, prometheus.GaugeValue, float64(s.Connections), i.Name.labels()...)
+	count(descAccepted, s.Accepted)
+	count(descUnreachable, s.EngineUnreachable)
+	count(descBytes, s.BytesIn, "in")
+	count(descBytes, s.BytesOut, "out")
+	for result, n := range s.Handshakes {
+		count(descHandshakes, n, result)
+	}
+	for kind, n := range s.Diagnosed {
+		count(descDiagnosed, n, kind)
+	}
+}

@@ -1,0 +1,80 @@
+package instance
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/resp"
+)
+
+// prove connects as a client would, through the network, and returns nil when the intended certificate is
+// presented and verifies, and an engine answers behind it.
+func prove(ctx context.Context, snapshot gateway.Snapshot, node Node) error {
+	l := snapshot.Listeners[0]
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", l.Address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		conn.SetDeadline(deadline)
+	}
+	if l.TLS {
+		if conn, err = proveTLS(ctx, conn, snapshot.Certificate, node); err != nil {
+			return err
+		}
+	}
+	if _, err := conn.Write(resp.AppendCommand(nil, "PING")); err != nil {
+		return err
+	}
+	reply, err := readReply(conn)
+	if err != nil {
+		return err
+	}
+	// Without the AUTH string the engine says NOAUTH, which shows just as well that it is the engine.
+	if text := string(reply.Str); text != "PONG" && (node.PasswordHash == "" || len(text) < 6 || text[:6] != "NOAUTH") {
+		return fmt.Errorf("PING is answered by %q", text)
+	}
+	return nil
+}
+
+func proveTLS(ctx context.Context, conn net.Conn, chain []byte, node Node) (net.Conn, error) {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(node.Bundle)
+	// No session cache: a resumed session would prove nothing about the certificate (golang/go#77217).
+	c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: node.Host, MinVersion: tls.VersionTLS12})
+	if err := c.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	intended, _ := pem.Decode(chain)
+	if served := c.ConnectionState().PeerCertificates[0]; intended == nil || !served.Equal(&x509.Certificate{Raw: intended.Bytes}) {
+		return nil, errors.New("another certificate than the intended one is presented")
+	}
+	return c, nil
+}
+
+// readReply reads one short reply.
+func readReply(conn net.Conn) (resp.Value, error) {
+	var buf []byte
+	chunk := make([]byte, 512)
+	for {
+		n, err := conn.Read(chunk)
+		buf = append(buf, chunk[:n]...)
+		if v, _, parseErr := resp.ParseReply(buf, resp.Limits{}); !errors.Is(parseErr, resp.ErrIncomplete) {
+			return v, parseErr
+		}
+		if err != nil {
+			return resp.Value{}, fmt.Errorf("read the answer to PING: %w", err)
+		}
+		if len(buf) > 64<<10 {
+			return resp.Value{}, errors.New("the answer to PING has no end")
+		}
+	}
+}

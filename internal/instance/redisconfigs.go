@@ -1,0 +1,149 @@
+package instance
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// redisConfig is one parameter that users may set: the table of "Supported Redis configurations".
+type redisConfig struct {
+	since version
+	check func(value string, sizeGB int32) error
+	// directive turns the parameter into a line of the engine's configuration; nil: name and value as they are.
+	directive func(value string) (name, val string)
+}
+
+var redisConfigs = map[string]redisConfig{
+	"activedefrag":             {since: version{4, 0}, check: oneOf("yes", "no")},
+	"databases":                {since: version{3, 2}, check: integer(1, 100)},
+	"lazyfree-lazy-eviction":   {since: version{7, 0}, check: oneOf("yes", "no")},
+	"lazyfree-lazy-expire":     {since: version{7, 0}, check: oneOf("yes", "no")},
+	"lazyfree-lazy-user-del":   {since: version{7, 0}, check: oneOf("yes", "no")},
+	"lazyfree-lazy-user-flush": {since: version{7, 0}, check: oneOf("yes", "no")},
+	"lfu-decay-time":           {since: version{4, 0}, check: integer(0, math.MaxInt32)},
+	"lfu-log-factor":           {since: version{4, 0}, check: integer(0, math.MaxInt32)},
+	"maxmemory-clients":        {since: version{7, 0}, check: bytesOrPercent},
+	"maxmemory-gb":             {since: version{4, 0}, check: checkMaxmemoryGB, directive: maxmemoryDirective},
+	"maxmemory-policy":         {since: version{3, 2}, check: oneOf("noeviction", "allkeys-lfu", "allkeys-lru", "allkeys-random", "volatile-lfu", "volatile-lru", "volatile-random", "volatile-ttl")},
+	"notify-keyspace-events":   {since: version{3, 2}, check: keyspaceEvents},
+	"stream-node-max-bytes":    {since: version{5, 0}, check: integer(0, math.MaxInt32)},
+	"stream-node-max-entries":  {since: version{5, 0}, check: integer(0, math.MaxInt32)},
+	"timeout":                  {since: version{3, 2}, check: integer(0, math.MaxInt32)},
+}
+
+// checkRedisConfigs returns what is wrong with them, sorted by name.
+func checkRedisConfigs(configs map[string]string, redisVersion string, sizeGB int32) []Violation {
+	var vs []Violation
+	have := parseVersion(redisVersion)
+	for _, name := range slices.Sorted(maps.Keys(configs)) {
+		field := fmt.Sprintf("redis_configs[%q]", name)
+		c, ok := redisConfigs[name]
+		switch {
+		case !ok:
+			vs = append(vs, Violation{field, "unknown parameter; known are " + strings.Join(slices.Sorted(maps.Keys(redisConfigs)), ", ")})
+		case have.before(c.since):
+			vs = append(vs, Violation{field, fmt.Sprintf("needs Redis %d.%d or newer; redis_version is %s", c.since.major, c.since.minor, redisVersion)})
+		default:
+			if err := c.check(configs[name], sizeGB); err != nil {
+				vs = append(vs, Violation{field, err.Error()})
+			}
+		}
+	}
+	return vs
+}
+
+// directives are the lines of the engine's configuration that a spec asks for.
+func (s Spec) directives() map[string]string {
+	d := map[string]string{
+		"maxmemory":        strconv.FormatInt(int64(s.MemorySizeGB)<<30, 10),
+		"maxmemory-policy": "volatile-lru", // the managed service's default, not the engine's
+		"save":             "",
+		"maxclients":       strconv.Itoa(s.maxClients()),
+	}
+	if s.SnapshotPeriod > 0 {
+		d["save"] = fmt.Sprintf("%d 1", int64(s.SnapshotPeriod.Seconds()))
+	}
+	for name, value := range s.RedisConfigs {
+		if to := redisConfigs[name].directive; to != nil {
+			name, value = to(value)
+		}
+		d[name] = value
+	}
+	return d
+}
+
+// maxClients is the limit of connections: with encryption and before Redis 7.0 it depends on the size.
+func (s Spec) maxClients() int {
+	switch {
+	case !s.TransitEncryption || !parseVersion(s.RedisVersion).before(version{7, 0}) || s.MemorySizeGB > 100:
+		return 65000
+	case s.MemorySizeGB > 35:
+		return 30000
+	case s.MemorySizeGB > 10:
+		return 15000
+	case s.MemorySizeGB > 4:
+		return 2500
+	default:
+		return 1000
+	}
+}
+
+func oneOf(values ...string) func(string, int32) error {
+	return func(value string, _ int32) error {
+		if slices.Contains(values, value) {
+			return nil
+		}
+		return fmt.Errorf("%q: want one of %s", value, strings.Join(values, ", "))
+	}
+}
+
+func integer(low, high int64) func(string, int32) error {
+	return func(value string, _ int32) error {
+		// As the engines read it: "+5", "-0" and "007" keep them from starting.
+		if n, err := strconv.ParseInt(value, 10, 64); err != nil || strconv.FormatInt(n, 10) != value || n < low || n > high {
+			return fmt.Errorf("%q: want a whole number from %d to %d", value, low, high)
+		}
+		return nil
+	}
+}
+
+// decimal is what maxmemory-gb may look like; ParseFloat alone would take "Inf", "1e3" and "0x1p4".
+var decimal = regexp.MustCompile(`^[0-9]{1,3}(\.[0-9]{1,3})?$`)
+
+func checkMaxmemoryGB(value string, sizeGB int32) error {
+	gb, err := strconv.ParseFloat(value, 64)
+	low := float64(sizeGB) / 5 // not times 0.2, which is 0.6000000000000001 for 3
+	if err != nil || !decimal.MatchString(value) || gb < low || gb > float64(sizeGB) {
+		return fmt.Errorf("%q: want GB, from a fifth of memory_size_gb to all of it: %g to %d", value, low, sizeGB)
+	}
+	return nil
+}
+
+func maxmemoryDirective(value string) (string, string) {
+	gb, _ := strconv.ParseFloat(value, 64) // was checked
+	return "maxmemory", strconv.FormatInt(int64(gb*(1<<30)), 10)
+}
+
+var percent = regexp.MustCompile(`^([1-9][0-9]?|100)%$`)
+
+func bytesOrPercent(value string, _ int32) error {
+	if percent.MatchString(value) || integer(0, math.MaxInt64)(value, 0) == nil {
+		return nil
+	}
+	return fmt.Errorf("%q: want a number of bytes, or 1%% to 100%% of maxmemory; 0 is no limit", value)
+}
+
+func keyspaceEvents(value string, _ int32) error {
+	const flags = "KEg$lshzxentmdA"
+	for _, c := range value {
+		if !strings.ContainsRune(flags, c) {
+			return fmt.Errorf("%q: want letters of %s", value, flags)
+		}
+	}
+	return nil
+}

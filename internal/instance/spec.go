@@ -1,0 +1,82 @@
+package instance
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// MaxMemorySizeGB is the largest instance.
+const MaxMemorySizeGB = 300
+
+var (
+	labelKeyPattern   = regexp.MustCompile(`^[\p{Ll}\p{Lo}][\p{Ll}\p{Lo}\p{N}_-]{0,62}$`)
+	labelValuePattern = regexp.MustCompile(`^[\p{Ll}\p{Lo}\p{N}_-]{0,63}$`)
+)
+
+// complete checks a spec for a new instance, all of it, and fills the defaults in.
+func (s Spec) complete(name Name, installed []string) (Spec, error) {
+	var vs []Violation
+	version, versionErr := chooseVersion(s.RedisVersion, installed)
+	if e, ok := versionErr.(*Error); ok && e.Code == InvalidArgument {
+		vs = append(vs, e.Violations...)
+	}
+	if s.MemorySizeGB < 1 || s.MemorySizeGB > MaxMemorySizeGB {
+		vs = append(vs, Violation{"memory_size_gb", fmt.Sprintf("%d: want 1 to %d", s.MemorySizeGB, MaxMemorySizeGB)})
+	}
+	vs = append(vs, s.checkMutable()...)
+	vs = append(vs, s.defaultZones(name)...)
+	if versionErr == nil {
+		s.RedisVersion = version
+		vs = append(vs, checkRedisConfigs(s.RedisConfigs, version, max(s.MemorySizeGB, 1))...)
+	}
+	if s.AuthorizedNetwork == "" {
+		s.AuthorizedNetwork = "projects/" + name.Project + "/global/networks/default"
+	}
+	if len(vs) > 0 {
+		return s, NewViolations(InvalidArgument, vs)
+	}
+	return s, versionErr
+}
+
+// checkMutable checks what an update may change too.
+func (s Spec) checkMutable() []Violation {
+	var vs []Violation
+	if n := utf8.RuneCountInString(s.DisplayName); n > 80 || !utf8.ValidString(s.DisplayName) {
+		vs = append(vs, Violation{"display_name", fmt.Sprintf("%d characters: want 80 at most", n)})
+	}
+	if len(s.Labels) > 64 {
+		vs = append(vs, Violation{"labels", fmt.Sprintf("%d labels: want 64 at most", len(s.Labels))})
+		return vs
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.Labels)) {
+		if !labelKeyPattern.MatchString(k) {
+			vs = append(vs, Violation{"labels", fmt.Sprintf("key %q: want 1 to 63 lower-case letters, digits, _ and -, a letter first", k)})
+		}
+		if v := s.Labels[k]; !labelValuePattern.MatchString(v) {
+			vs = append(vs, Violation{fmt.Sprintf("labels[%q]", k), fmt.Sprintf("value %q: want at most 63 lower-case letters, digits, _ and -", v)})
+		}
+	}
+	return vs
+}
+
+func (s *Spec) defaultZones(name Name) []Violation {
+	if s.LocationID == "" {
+		s.LocationID = Zones(name.Location)[0]
+	}
+	var vs []Violation
+	for _, z := range []struct{ field, zone string }{{"location_id", s.LocationID}, {"alternative_location_id", s.AlternativeLocationID}} {
+		if z.zone != "" && !(strings.HasPrefix(z.zone, name.Location+"-") && locationPattern.MatchString(z.zone)) {
+			vs = append(vs, Violation{z.field, fmt.Sprintf("zone %q is not in %s; want for example %s", z.zone, name.Location, Zones(name.Location)[0])})
+		}
+	}
+	return vs
+}
+
+// Zones are the zones of a location.
+func Zones(location string) []string {
+	return []string{location + "-a", location + "-b", location + "-c"}
+}

@@ -1,0 +1,52 @@
+package instance
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// version is what of an engine's version decides behaviour.
+type version struct{ major, minor int }
+
+func (v version) before(o version) bool {
+	return v.major < o.major || v.major == o.major && v.minor < o.minor
+}
+
+var versionPattern = regexp.MustCompile(`^(?:REDIS|VALKEY)_([0-9]{1,3})_([0-9]{1,3}|X)$`)
+
+// managedVersions are those that the managed service knows; the engines here may be others.
+var managedVersions = []string{"REDIS_3_2", "REDIS_4_0", "REDIS_5_0", "REDIS_6_X", "REDIS_7_0", "REDIS_7_2"}
+
+// parseVersion reads REDIS_7_0 and the like; the X of REDIS_6_X is taken as 0. An unknown form is 0.0.
+func parseVersion(s string) version {
+	m := versionPattern.FindStringSubmatch(s)
+	if m == nil {
+		return version{}
+	}
+	major, _ := strconv.Atoi(m[1])
+	minor, _ := strconv.Atoi(m[2])
+	return version{major, minor}
+}
+
+// chooseVersion returns the version to run for what was asked ("" is any).
+func chooseVersion(asked string, installed []string) (string, error) {
+	const field = "redis_version"
+	switch {
+	case len(installed) == 0:
+		return "", precondition("%s: no engine is installed on this server; install redis-server or valkey-server and restart sealane serve", field)
+	case asked == "":
+		return installed[0], nil
+	case slices.Contains(installed, asked):
+		return asked, nil
+	case versionPattern.MatchString(asked) && parseVersion(asked) != (version{}) && slices.Contains(managedVersions, asked):
+		return "", &Error{Code: FailedPrecondition,
+			Message: fmt.Sprintf("%s: %s is not installed on this server, which has %s; ask for one of these, or install it and list its path under engines in the configuration",
+				field, asked, strings.Join(installed, ", ")),
+			Violations: []Violation{{field, "not installed"}}}
+	default:
+		return "", invalid(field, "%q is unknown; this server has %s", asked, strings.Join(installed, ", "))
+	}
+}
