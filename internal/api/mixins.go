@@ -1,0 +1,188 @@
+package api
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"cloud.google.com/go/redis/apiv1/redispb"
+	"google.golang.org/genproto/googleapis/cloud/location"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/sealane/sealane/internal/instance"
+)
+
+// operationsServer is google.longrunning.Operations. WaitOperation, which the managed service doesn't offer over
+// REST either, answers UNIMPLEMENTED.
+type operationsServer struct {
+	longrunningpb.UnimplementedOperationsServer
+	manager *instance.Manager
+	log     *slog.Logger
+}
+
+func noFilter() error {
+	var p problems
+	p.missing("filter", "is not there yet: leave it out")
+	return p.err()
+}
+
+func parseOperation(s string) (project, location, id string, err error) {
+	parent, id, ok := strings.Cut(s, "/operations/")
+	project, location, parentErr := instance.ParseParent("name", parent)
+	if !ok || parentErr != nil || id == "" || strings.Contains(id, "/") {
+		var p problems
+		p.invalid("name", "\""+s+"\" is not the name of an operation: want projects/PROJECT/locations/LOCATION/operations/ID")
+		return "", "", "", p.err()
+	}
+	return project, location, id, nil
+}
+
+func (s *operationsServer) GetOperation(ctx context.Context, r *longrunningpb.GetOperationRequest) (*longrunningpb.Operation, error) {
+	project, location, id, err := parseOperation(r.GetName())
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	of, err := s.manager.Operation(project, location, id)
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	out, err := operationProto(of.Operation, of.Instance)
+	return out, toStatus(ctx, s.log, err)
+}
+
+func (s *operationsServer) ListOperations(ctx context.Context, r *longrunningpb.ListOperationsRequest) (*longrunningpb.ListOperationsResponse, error) {
+	if r.GetFilter() != "" {
+		return nil, toStatus(ctx, s.log, noFilter())
+	}
+	project, location, err := instance.ParseParent("name", strings.TrimSuffix(r.GetName(), "/operations"))
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	all, err := s.manager.Operations(project, location)
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	page, next, err := paginate(all, r.GetPageSize(), r.GetPageToken(), func(o instance.OperationOf) string { return o.ID }, newestFirst)
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	out := &longrunningpb.ListOperationsResponse{NextPageToken: next}
+	for _, of := range page {
+		op, err := operationProto(of.Operation, of.Instance)
+		if err != nil {
+			return nil, toStatus(ctx, s.log, err)
+		}
+		out.Operations = append(out.Operations, op)
+	}
+	return out, nil
+}
+
+// newestFirst orders operations by id, which begins with the time.
+func newestFirst(a, b string) int { return strings.Compare(b, a) }
+
+func (s *operationsServer) CancelOperation(ctx context.Context, r *longrunningpb.CancelOperationRequest) (*emptypb.Empty, error) {
+	project, location, id, err := parseOperation(r.GetName())
+	if err == nil {
+		err = s.manager.CancelOperation(project, location, id)
+	}
+	return &emptypb.Empty{}, toStatus(ctx, s.log, err)
+}
+
+func (s *operationsServer) DeleteOperation(ctx context.Context, r *longrunningpb.DeleteOperationRequest) (*emptypb.Empty, error) {
+	project, location, id, err := parseOperation(r.GetName())
+	if err == nil {
+		err = s.manager.DeleteOperation(project, location, id)
+	}
+	return &emptypb.Empty{}, toStatus(ctx, s.log, err)
+}
+
+// locationsServer is google.cloud.location.Locations.
+type locationsServer struct {
+	manager *instance.Manager
+	log     *slog.Logger
+}
+
+func (s *locationsServer) ListLocations(ctx context.Context, r *location.ListLocationsRequest) (*location.ListLocationsResponse, error) {
+	if r.GetFilter() != "" {
+		return nil, toStatus(ctx, s.log, noFilter())
+	}
+	project, _, err := instance.ParseParent("name", r.GetName()+"/locations/-")
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	names, err := s.manager.LocationNames(project)
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	page, next, err := paginate(names, r.GetPageSize(), r.GetPageToken(), func(n string) string { return n }, strings.Compare)
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	out := &location.ListLocationsResponse{NextPageToken: next}
+	for _, n := range page {
+		l, err := locationProto(project, n)
+		if err != nil {
+			return nil, toStatus(ctx, s.log, err)
+		}
+		out.Locations = append(out.Locations, l)
+	}
+	return out, nil
+}
+
+func (s *locationsServer) GetLocation(ctx context.Context, r *location.GetLocationRequest) (*location.Location, error) {
+	project, name, err := instance.ParseParent("name", r.GetName())
+	if err == nil {
+		err = instance.CheckParent("name", project, name)
+	}
+	if err == nil {
+		err = s.manager.CheckLocation(project, name)
+	}
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	out, err := locationProto(project, name)
+	return out, toStatus(ctx, s.log, err)
+}
+
+func locationProto(project, name string) (*location.Location, error) {
+	zones := make(map[string]*redispb.ZoneMetadata)
+	for _, z := range instance.Zones(name) {
+		zones[z] = &redispb.ZoneMetadata{}
+	}
+	metadata, err := anypb.New(&redispb.LocationMetadata{AvailableZones: zones})
+	if err != nil {
+		return nil, err
+	}
+	return &location.Location{
+		Name: "projects/" + project + "/locations/" + name, LocationId: name, DisplayName: name, Metadata: metadata,
+	}, nil
+}
+
+// locationsDesc describes the Locations service; the generated package keeps its own description to itself.
+var locationsDesc = grpc.ServiceDesc{
+	ServiceName: "google.cloud.location.Locations",
+	HandlerType: (*location.LocationsServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{MethodName: "ListLocations", Handler: unary("/google.cloud.location.Locations/ListLocations", (*locationsServer).ListLocations)},
+		{MethodName: "GetLocation", Handler: unary("/google.cloud.location.Locations/GetLocation", (*locationsServer).GetLocation)},
+	},
+	Metadata: "google/cloud/location/locations.proto",
+}
+
+// unary makes the handler that protoc-gen-go-grpc would generate.
+func unary[S, Q, R any](fullMethod string, method func(S, context.Context, *Q) (*R, error)) grpc.MethodHandler {
+	return func(srv any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+		in := new(Q)
+		if err := dec(in); err != nil {
+			return nil, err
+		}
+		handler := func(ctx context.Context, req any) (any, error) { return method(srv.(S), ctx, req.(*Q)) }
+		if interceptor == nil {
+			return handler(ctx, in)
+		}
+		return interceptor(ctx, in, &grpc.UnaryServerInfo{Server: srv, FullMethod: fullMethod}, handler)
+	}
+}

@@ -1,0 +1,255 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"cloud.google.com/go/redis/apiv1/redispb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"github.com/sealane/sealane/internal/instance"
+)
+
+// redisServer is google.cloud.redis.v1.CloudRedis. Its methods only translate; what it doesn't have answers
+// UNIMPLEMENTED with the method's name.
+type redisServer struct {
+	redispb.UnimplementedCloudRedisServer
+	manager *instance.Manager
+	log     *slog.Logger
+}
+
+const (
+	v1Version   = "v1"
+	betaVersion = "v1beta1"
+)
+
+// apiVersion is the version of the API that a call came through.
+func apiVersion(ctx context.Context) string {
+	if v, ok := ctx.Value(versionKey{}).(string); ok {
+		return v
+	}
+	return v1Version
+}
+
+type versionKey struct{}
+
+func (s *redisServer) ListInstances(ctx context.Context, r *redispb.ListInstancesRequest) (*redispb.ListInstancesResponse, error) {
+	project, location, err := instance.ParseParent("parent", r.GetParent())
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	all, err := s.manager.List(project, location)
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	page, next, err := paginate(all, r.GetPageSize(), r.GetPageToken(), func(i instance.Instance) string { return i.Name.String() }, strings.Compare)
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	out := &redispb.ListInstancesResponse{NextPageToken: next}
+	for _, i := range page {
+		p, err := instanceProto(i)
+		if err != nil {
+			return nil, toStatus(ctx, s.log, err)
+		}
+		out.Instances = append(out.Instances, p)
+	}
+	return out, nil
+}
+
+func (s *redisServer) GetInstance(ctx context.Context, r *redispb.GetInstanceRequest) (*redispb.Instance, error) {
+	name, err := instance.ParseName("name", r.GetName())
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	i, err := s.manager.Get(name)
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	out, err := instanceProto(i)
+	return out, toStatus(ctx, s.log, err)
+}
+
+func (s *redisServer) GetInstanceAuthString(ctx context.Context, r *redispb.GetInstanceAuthStringRequest) (*redispb.InstanceAuthString, error) {
+	name, err := instance.ParseName("name", r.GetName())
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	auth, err := s.manager.AuthString(name)
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	return &redispb.InstanceAuthString{AuthString: auth}, nil
+}
+
+func (s *redisServer) CreateInstance(ctx context.Context, r *redispb.CreateInstanceRequest) (*longrunningpb.Operation, error) {
+	op, err := s.create(ctx, r)
+	return op, toStatus(ctx, s.log, err)
+}
+
+func (s *redisServer) create(ctx context.Context, r *redispb.CreateInstanceRequest) (*longrunningpb.Operation, error) {
+	project, location, err := instance.ParseParent("parent", r.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	if err := instance.CheckParent("parent", project, location); err != nil {
+		return nil, err // "-" is a wildcard for lists only
+	}
+	name := instance.Name{Project: project, Location: location, ID: r.GetInstanceId()}
+	if err := checkBodyName(r.GetInstance().GetName(), name); err != nil {
+		return nil, err
+	}
+	spec, err := specOf(r.GetInstance())
+	if err != nil {
+		return nil, err
+	}
+	op, err := s.manager.Create(name, spec, apiVersion(ctx))
+	if err != nil {
+		return nil, err
+	}
+	return operationProto(op, instance.Instance{Name: name})
+}
+
+// checkBodyName accepts what clients put into the body's name: nothing, the id, or the full name (Terraform).
+func checkBodyName(got string, want instance.Name) error {
+	if got == "" || got == want.ID || got == want.String() {
+		return nil
+	}
+	var p problems
+	p.invalid("instance.name", fmt.Sprintf("%q is not what parent and instance_id say: want %s, or nothing", got, want))
+	return p.err()
+}
+
+func (s *redisServer) UpdateInstance(ctx context.Context, r *redispb.UpdateInstanceRequest) (*longrunningpb.Operation, error) {
+	name, err := instance.ParseName("instance.name", r.GetInstance().GetName())
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	change, err := changeOf(r.GetUpdateMask(), r.GetInstance())
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	op, err := s.manager.Update(name, change, apiVersion(ctx))
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	out, err := operationProto(op, instance.Instance{Name: name})
+	return out, toStatus(ctx, s.log, err)
+}
+
+// mutable are the paths of an update mask that will be updatable; later says which are not yet.
+var mutable = map[string]struct {
+	later bool
+	set   func(*instance.Spec, *redispb.Instance)
+}{
+	"display_name":         {set: func(s *instance.Spec, in *redispb.Instance) { s.DisplayName = in.GetDisplayName() }},
+	"labels":               {set: func(s *instance.Spec, in *redispb.Instance) { s.Labels = in.GetLabels() }},
+	"memory_size_gb":       {later: true},
+	"redis_configs":        {later: true},
+	"redis_version":        {later: true},
+	"auth_enabled":         {later: true},
+	"maintenance_policy":   {later: true},
+	"maintenance_version":  {later: true},
+	"persistence_config":   {later: true},
+	"replica_count":        {later: true},
+	"read_replicas_mode":   {later: true},
+	"secondary_ip_range":   {later: true},
+	"customer_managed_key": {later: true},
+}
+
+// changeOf reads an update mask, in either spelling.
+func changeOf(mask *fieldmaskpb.FieldMask, in *redispb.Instance) (instance.Change, error) {
+	var p problems
+	if len(mask.GetPaths()) == 0 {
+		p.invalid("update_mask", "is empty: want the fields to change, such as display_name,labels")
+	}
+	var sets []func(*instance.Spec, *redispb.Instance)
+	for _, path := range mask.GetPaths() {
+		field := snakeCase(path)
+		if field == "redis_config" {
+			field = "redis_configs" // the API's own documentation misspells it
+		}
+		m, ok := mutable[field]
+		switch {
+		case !ok:
+			p.invalid("update_mask", fmt.Sprintf("%q cannot be updated; display_name and labels can", path))
+		case m.later:
+			p.missing("update_mask", fmt.Sprintf("updating %s is not there yet; display_name and labels can be updated", field))
+		default:
+			sets = append(sets, m.set)
+		}
+	}
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	return func(s *instance.Spec) {
+		for _, set := range sets {
+			set(s, in)
+		}
+	}, nil
+}
+
+// snakeCase turns displayName into display_name and leaves display_name as it is.
+func snakeCase(s string) string {
+	var b strings.Builder
+	for _, c := range s {
+		if c >= 'A' && c <= 'Z' {
+			b.WriteByte('_')
+			c += 'a' - 'A'
+		}
+		b.WriteRune(c)
+	}
+	return b.String()
+}
+
+func (s *redisServer) DeleteInstance(ctx context.Context, r *redispb.DeleteInstanceRequest) (*longrunningpb.Operation, error) {
+	name, err := instance.ParseName("name", r.GetName())
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	op, err := s.manager.Delete(name, apiVersion(ctx))
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	out, err := operationProto(op, instance.Instance{Name: name})
+	return out, toStatus(ctx, s.log, err)
+}
+
+// maxPageSize is the API's default and greatest page size.
+const maxPageSize = 1000
+
+// paginate returns the page that begins after the token. The items are ordered by key, as compare says, and tokens are
+// keys, so that a page is right although items came or went since the one before.
+func paginate[T any](items []T, size int32, token string, key func(T) string, compare func(a, b string) int) (page []T, next string, err error) {
+	var p problems
+	if size < 0 {
+		p.invalid("page_size", fmt.Sprintf("%d: want 0 (for %d) or more", size, maxPageSize))
+		return nil, "", p.err()
+	}
+	if size == 0 || size > maxPageSize {
+		size = maxPageSize
+	}
+	after, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		p.invalid("page_token", fmt.Sprintf("%q: want the next_page_token of the page before", token))
+		return nil, "", p.err()
+	}
+	first, found := slices.BinarySearchFunc(items, string(after), func(i T, k string) int { return compare(key(i), k) })
+	if found {
+		first++
+	}
+	if token == "" {
+		first = 0
+	}
+	page = items[first:]
+	if len(page) > int(size) {
+		page = page[:size]
+		next = base64.RawURLEncoding.EncodeToString([]byte(key(page[size-1])))
+	}
+	return page, next, nil
+}
