@@ -1,0 +1,48 @@
+# make run    an encrypted Redis, up until Ctrl-C
+# make test   everything that must hold
+# make build  bin/sealane
+
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 3s
+PREFIX ?= /usr/local
+
+# For make run: the state folder, and further flags of `sealane serve`.
+STATE ?=
+RUN_FLAGS ?=
+
+.PHONY: build run test check unit e2e fuzz install clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/sealane ./cmd/sealane
+
+run:
+	@scripts/need.sh redis-server redis-cli
+	@$(MAKE) --no-print-directory build
+	@STATE='$(STATE)' scripts/run.sh $(RUN_FLAGS)
+
+test: check unit e2e fuzz
+
+check:
+	@scripts/need.sh gcc redis-server redis-cli openssl curl ss setpriv
+	@test -z "$$(gofmt -l cmd internal e2e)" || { echo "gofmt is due:"; gofmt -l cmd internal e2e; exit 1; }
+	$(GO) vet ./...
+	cd e2e && $(GO) vet ./...
+	$(STATICCHECK) ./...
+	cd e2e && $(STATICCHECK) ./...
+
+unit:
+	$(GO) test -race ./...
+
+e2e:
+	cd e2e && $(GO) test -race ./...
+
+fuzz:
+	@scripts/fuzz.sh $(FUZZTIME)
+
+install: build
+	install -m 0755 bin/sealane $(DESTDIR)$(PREFIX)/bin/sealane
+
+clean:
+	rm -rf bin

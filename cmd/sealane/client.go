@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"cloud.google.com/go/redis/apiv1/redispb"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// client calls the REST API, as any other client would.
+type client struct {
+	base  string
+	token string
+	http  http.Client
+}
+
+// newClient finds the server and the token: environment first, then what this machine's server left in its
+// state folder.
+func newClient(e *env) (*client, error) {
+	c := &client{base: os.Getenv("SEALANE_API"), token: os.Getenv("SEALANE_TOKEN")}
+	c.http.Timeout = time.Minute
+	if c.base == "" {
+		c.base = "http://127.0.0.1:7378"
+		if info, err := readServerInfo(e.state()); err == nil {
+			c.base = info.HTTP
+		}
+	}
+	if u, err := url.Parse(c.base); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("SEALANE_API %q: want http://HOST:PORT or https://HOST:PORT", c.base)
+	}
+	c.base = strings.TrimSuffix(c.base, "/")
+	if c.token == "" {
+		text, err := os.ReadFile(tokenPath(e.state()))
+		if err != nil {
+			return nil, withHint(fmt.Errorf("no token: SEALANE_TOKEN is not set, and the one in the state folder can't be read: %w", err),
+				"start the server with `sealane serve`, name its folder with --state, or set SEALANE_TOKEN")
+		}
+		c.token = strings.TrimSpace(string(text))
+	}
+	return c, nil
+}
+
+// apiError is an answer of the API that is an error.
+type apiError struct {
+	Code    int    `json:"code"`
+	Status  string `json:"status"`
+	Message string `json:"message"`
+}
+
+func (e *apiError) Error() string { return e.Message }
+
+func (e *apiError) hintText() string {
+	switch e.Status {
+	case "UNAUTHENTICATED":
+		return "run as the user who runs `sealane serve`, or set SEALANE_TOKEN"
+	case "NOT_FOUND":
+		return "`sealane instances list --region -` shows what there is; --project and --region say where to look"
+	case "RESOURCE_EXHAUSTED", "UNAVAILABLE", "INTERNAL":
+		return "the server's log has the details"
+	case "ALREADY_EXISTS":
+		return "choose another name, or delete the old one with `sealane instances delete`"
+	}
+	return ""
+}
+
+// call sends a request and decodes the answer into out. It returns the answer's own JSON.
+func (c *client) call(ctx context.Context, method, path string, query url.Values, in, out proto.Message) ([]byte, error) {
+	var body io.Reader
+	if in != nil {
+		raw, err := protojson.Marshal(in)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(raw)
+	}
+	target := c.base + path
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, withHint(fmt.Errorf("cannot reach the server at %s: %w", c.base, errors.Unwrap(err)),
+			"start it with `sealane serve`, or set SEALANE_API to where it is")
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("read the answer of %s: %w", c.base, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, readAPIError(resp, raw)
+	}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw, out); err != nil {
+		return nil, fmt.Errorf("the answer of %s is not what was expected: %w", c.base, err)
+	}
+	return raw, nil
+}
+
+func readAPIError(resp *http.Response, raw []byte) error {
+	var envelope struct{ Error *apiError }
+	if json.Unmarshal(raw, &envelope) == nil && envelope.Error != nil {
+		return envelope.Error
+	}
+	return withHint(fmt.Errorf("%s answers %s, which is not the Sealane API", resp.Request.URL.Host, resp.Status), "check SEALANE_API")
+}
+
+// parentFlags are --project and --region.
+type parentFlags struct{ project, region string }
+
+func (p parentFlags) parent() string { return "projects/" + p.project + "/locations/" + p.region }
+func (p parentFlags) instance(id string) string {
+	return p.parent() + "/instances/" + id
+}
+
+func (c *client) instance(ctx context.Context, name string) (*redispb.Instance, []byte, error) {
+	i := &redispb.Instance{}
+	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name, nil, nil, i)
+	return i, raw, err
+}
+
+// wait polls an operation until it is done and tells progress what it is doing.
+func (c *client) wait(ctx context.Context, op *longrunningpb.Operation, progress func(string)) error {
+	delay := 25 * time.Millisecond
+	for !op.GetDone() {
+		metadata := &redispb.OperationMetadata{}
+		if op.GetMetadata().UnmarshalTo(metadata) == nil && metadata.GetStatusDetail() != "" {
+			progress(metadata.GetStatusDetail())
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(delay):
+		}
+		delay = min(delay*3/2, time.Second)
+		next := &longrunningpb.Operation{}
+		if _, err := c.call(ctx, http.MethodGet, "/v1/"+op.GetName(), nil, nil, next); err != nil {
+			return err
+		}
+		op = next
+	}
+	if e := op.GetError(); e != nil {
+		return withHint(errors.New(e.GetMessage()), "`sealane operations describe %s` shows it again; mend the cause and try again", lastPart(op.GetName()))
+	}
+	return nil
+}
+
+func lastPart(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }

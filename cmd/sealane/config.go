@@ -1,0 +1,152 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/sealane/sealane/internal/instance"
+)
+
+// config is the file that `sealane serve --config` reads. Every field may be left out; an unknown one is an
+// error. A change needs a restart of `sealane serve`, which drops no client connection.
+type config struct {
+	// HTTP is where REST is served. Off loopback tls is required. Default 127.0.0.1:7378.
+	HTTP string `yaml:"http"`
+	// GRPC is where gRPC is served, likewise. Default 127.0.0.1:7379.
+	GRPC string `yaml:"grpc"`
+	// Ops is where /metrics, /livez, /readyz and /debug/pprof are served, in plain text to anybody who can
+	// reach it. Default 127.0.0.1:7380.
+	Ops string `yaml:"ops"`
+	// TLS is the certificate of the API, PEM files. Default none.
+	TLS struct {
+		Certificate string `yaml:"certificate"`
+		Key         string `yaml:"key"`
+	} `yaml:"tls"`
+	// Engines are paths of redis-server or valkey-server, the default one first. Default: those in PATH.
+	Engines []string `yaml:"engines"`
+	// Addresses are where instances are reached. Default: an address each in 127.83.0.0/16.
+	Addresses struct {
+		// Pool is a network of this machine's addresses; each instance gets one, with port 6378.
+		Pool string `yaml:"pool"`
+		// Host is one address of this machine for all instances; each gets one of Ports.
+		Host  string `yaml:"host"`
+		Ports string `yaml:"ports"` // FIRST-LAST
+		// DNSNames are further names for the certificates; {instance}, {location} and {project} are replaced.
+		DNSNames []string `yaml:"dns_names"`
+	} `yaml:"addresses"`
+	// Projects and Locations are those that may be used. Default: any.
+	Projects  []string `yaml:"projects"`
+	Locations []string `yaml:"locations"`
+	// MasterKeyFile holds the master key, 32 bytes as base64. Default: master.key in the state folder, which
+	// is made on first start. SEALANE_MASTER_KEY and the systemd credential sealane-master-key come first.
+	MasterKeyFile string `yaml:"master_key_file"`
+
+	addresses instance.Addresses
+}
+
+// readConfig reads the file, "" for none, and lets the flags override it.
+func readConfig(path, httpFlag, grpcFlag string) (*config, error) {
+	c := &config{HTTP: "127.0.0.1:7378", GRPC: "127.0.0.1:7379", Ops: "127.0.0.1:7380"}
+	if path != "" {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return nil, withHint(fmt.Errorf("--config: %w", err), "name a file that is there, or leave --config out for the defaults")
+		}
+		d := yaml.NewDecoder(bytes.NewReader(raw))
+		d.KnownFields(true)
+		if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+			return nil, withHint(fmt.Errorf("--config %s: %w", path, err), "docs/configuration.md lists every field")
+		}
+	}
+	if httpFlag != "" {
+		c.HTTP = httpFlag
+	}
+	if grpcFlag != "" {
+		c.GRPC = grpcFlag
+	}
+	if problems := c.check(); len(problems) > 0 {
+		return nil, withHint(errors.New("configuration: "+strings.Join(problems, "; ")), "docs/configuration.md lists every field")
+	}
+	return c, nil
+}
+
+// check returns every problem; each names the field and the value.
+func (c *config) check() []string {
+	var problems []string
+	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	for _, l := range []struct{ field, address string }{{"http", c.HTTP}, {"grpc", c.GRPC}, {"ops", c.Ops}} {
+		host, port, err := net.SplitHostPort(l.address)
+		if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || n > 65535 {
+			add("%s: %q: want HOST:PORT, such as 127.0.0.1:7378", l.field, l.address)
+			continue
+		}
+		if !isLoopback(host) && l.field != "ops" && c.TLS.Certificate == "" {
+			add("%s: %q is not a loopback address: set tls.certificate and tls.key, because the bearer token would cross the network in the clear", l.field, l.address)
+		}
+	}
+	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
+		add("tls: want both certificate and key")
+	}
+	problems = append(problems, c.checkAddresses()...)
+	for _, p := range c.Projects {
+		if err := instance.CheckParent("projects", p, "local"); err != nil {
+			add("%v", err)
+		}
+	}
+	for _, l := range c.Locations {
+		if err := instance.CheckParent("locations", "local", l); err != nil {
+			add("%v", err)
+		}
+	}
+	return problems
+}
+
+func (c *config) checkAddresses() []string {
+	var problems []string
+	var err error
+	a := instance.Addresses{DNSNames: c.Addresses.DNSNames}
+	if c.Addresses.Pool == "" && c.Addresses.Host == "" {
+		a.Pool = instance.DefaultAddresses().Pool
+	}
+	if c.Addresses.Pool != "" {
+		if a.Pool, err = netip.ParsePrefix(c.Addresses.Pool); err != nil {
+			problems = append(problems, fmt.Sprintf("addresses.pool: %q: want a network, such as 10.0.0.0/24", c.Addresses.Pool))
+		}
+	}
+	if c.Addresses.Host != "" {
+		if a.Host, err = netip.ParseAddr(c.Addresses.Host); err != nil {
+			problems = append(problems, fmt.Sprintf("addresses.host: %q: want an IP address; names go into addresses.dns_names", c.Addresses.Host))
+		}
+		first, last, _ := strings.Cut(c.Addresses.Ports, "-")
+		from, err1 := strconv.ParseUint(first, 10, 16)
+		to, err2 := strconv.ParseUint(last, 10, 16)
+		if err1 != nil || err2 != nil {
+			problems = append(problems, fmt.Sprintf("addresses.ports: %q: want FIRST-LAST, such as 6378-6399", c.Addresses.Ports))
+		}
+		a.FirstPort, a.LastPort = uint16(from), uint16(to)
+	} else if c.Addresses.Ports != "" {
+		problems = append(problems, "addresses.ports: goes with addresses.host")
+	}
+	c.addresses = a
+	if len(problems) > 0 {
+		return problems
+	}
+	return a.Check()
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}

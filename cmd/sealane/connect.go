@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
+
+	"cloud.google.com/go/redis/apiv1/redispb"
+	"github.com/spf13/cobra"
+
+	"github.com/sealane/sealane/internal/durable"
+	"github.com/sealane/sealane/internal/resp"
+)
+
+func newConnect(e *env) *cobra.Command {
+	var parent parentFlags
+	var caFile string
+	c := &cobra.Command{
+		Use:   "connect NAME",
+		Short: "Print ready-to-paste snippets that connect and verify",
+		Long: `Save the instance's CA bundle, connect once with it to be sure that it works, and print snippets for redis-cli
+and client libraries. All of them verify the server's certificate; none holds the password.`,
+		Example: "  sealane connect first\n  sealane connect first --ca-file ca.pem",
+		Args:    exactly("NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			api, err := newClient(e)
+			if err != nil {
+				return err
+			}
+			return connect(c.Context(), e, api, parent, args[0], caFile)
+		},
+	}
+	parent.add(c)
+	c.Flags().StringVar(&caFile, "ca-file", "", "where to save the CA bundle (default: a file in the user's cache folder)")
+	return c
+}
+
+// target is what the snippets are made of.
+type target struct {
+	ID, Host, Port string
+	TLS, Auth      bool
+	CAFile         string
+	Where          string // flags that name the project and region, where they aren't the usual
+	Verified       string
+}
+
+func (t target) Address() string { return net.JoinHostPort(t.Host, t.Port) }
+
+// AuthPrefix sets redis-cli's password without putting it into an argument list or the history.
+func (t target) AuthPrefix() string {
+	if !t.Auth {
+		return ""
+	}
+	return fmt.Sprintf(`REDISCLI_AUTH="$(sealane instances get-auth-string %s%s)" `, t.ID, t.Where)
+}
+
+func connect(ctx context.Context, e *env, api *client, parent parentFlags, id, caFile string) error {
+	i, _, err := api.instance(ctx, parent.instance(id))
+	if err != nil {
+		return err
+	}
+	if i.GetHost() == "" {
+		return withHint(fmt.Errorf("instance %s is %s", id, i.GetState()), "wait until `sealane instances describe %s` says READY", id)
+	}
+	t := target{
+		ID: id, Host: i.GetHost(), Port: strconv.Itoa(int(i.GetPort())),
+		TLS: i.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION, Auth: i.GetAuthEnabled(),
+	}
+	if parent.project != "local" {
+		t.Where += " --project " + parent.project
+	}
+	if parent.region != "local" {
+		t.Where += " --region " + parent.region
+	}
+	if t.TLS {
+		if t.CAFile, err = saveBundle(caFile, parent, i); err != nil {
+			return err
+		}
+	}
+	auth := &redispb.InstanceAuthString{}
+	if t.Auth {
+		if _, err := api.call(ctx, http.MethodGet, "/v1/"+i.GetName()+"/authString", nil, nil, auth); err != nil {
+			return err
+		}
+	}
+	if t.Verified, err = verify(ctx, t, bundleOf(i), auth.GetAuthString()); err != nil {
+		return withHint(fmt.Errorf("instance %s at %s: %w", id, t.Address(), err),
+			"snippets are printed only when they work; `sealane instances describe %s` shows its state", id)
+	}
+	return snippets.Execute(e.out, t)
+}
+
+// saveBundle writes the bundle where the snippets can name it.
+func saveBundle(file string, parent parentFlags, i *redispb.Instance) (string, error) {
+	if file == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", withHint(fmt.Errorf("no folder for the CA bundle: %w", err), "name a file with --ca-file")
+		}
+		name := strings.Join([]string{parent.project, parent.region, lastPart(i.GetName())}, "_") + ".pem"
+		file = filepath.Join(cache, "sealane", strings.ReplaceAll(name, ":", "_"))
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return "", err
+		}
+	}
+	file, err := filepath.Abs(file)
+	if err != nil {
+		return "", err
+	}
+	if err := durable.WriteFile(file, bundleOf(i), 0o644); err != nil {
+		return "", withHint(err, "name another file with --ca-file")
+	}
+	return file, nil
+}
+
+// verify connects as the snippets do and returns what it saw.
+func verify(ctx context.Context, t target, bundle []byte, auth string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	began := time.Now()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", t.Address())
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	seen := "not encrypted"
+	if t.TLS {
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(bundle)
+		c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: t.Host, MinVersion: tls.VersionTLS12})
+		if err := c.HandshakeContext(ctx); err != nil {
+			return "", err
+		}
+		seen = tls.VersionName(c.ConnectionState().Version) + ", " + tls.CipherSuiteName(c.ConnectionState().CipherSuite) + ", certificate verified"
+		conn = c
+	}
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline)
+	request := resp.AppendCommand(nil, "PING")
+	want := "+PONG\r\n"
+	if auth != "" {
+		request = resp.AppendCommand(resp.AppendCommand(nil, "AUTH", auth), "PING")
+		want = "+OK\r\n" + want
+	}
+	if _, err := conn.Write(request); err != nil {
+		return "", err
+	}
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(conn, got); err != nil {
+		return "", fmt.Errorf("PING is answered by %q: %w", got[:n], err)
+	}
+	if string(got) != want {
+		return "", fmt.Errorf("PING is answered by %q", got)
+	}
+	return fmt.Sprintf("%s, PONG in %s", seen, time.Since(began).Round(100*time.Microsecond)), nil
+}
+
+var snippets = template.Must(template.New("connect").Funcs(template.FuncMap{"shell": shellQuote}).Parse(snippetText))
+
+// shellQuote makes a word that a shell takes as it is.
+func shellQuote(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@=+,") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+const snippetText = `# {{.ID}} at {{.Address}}: {{.Verified}}
+{{- if .TLS}}
+# CA bundle: {{.CAFile}} (again, at any time: sealane ca bundle {{.ID}}{{.Where}})
+{{- end}}
+
+# redis-cli
+{{.AuthPrefix}}redis-cli {{if .TLS}}--tls --cacert {{shell .CAFile}} {{end}}-h {{.Host}} -p {{.Port}} PING
+
+// Go, github.com/redis/go-redis/v9
+{{- if .TLS}}
+pem, err := os.ReadFile({{printf "%q" .CAFile}})
+if err != nil {
+	log.Fatal(err)
+}
+roots := x509.NewCertPool()
+roots.AppendCertsFromPEM(pem)
+{{- end}}
+rdb := redis.NewClient(&redis.Options{
+	Addr: "{{.Address}}",
+{{- if .Auth}}
+	Password: os.Getenv("REDIS_AUTH"),
+{{- end}}
+{{- if .TLS}}
+	TLSConfig: &tls.Config{RootCAs: roots, ServerName: "{{.Host}}", MinVersion: tls.VersionTLS12},
+{{- end}}
+})
+
+# Python, redis
+r = redis.Redis(host="{{.Host}}", port={{.Port}}
+{{- if .Auth}}, password=os.environ["REDIS_AUTH"]{{end}}
+{{- if .TLS}},
+    ssl=True, ssl_ca_certs={{printf "%q" .CAFile}}, ssl_check_hostname=True{{end}})
+
+// Node.js, ioredis
+const redis = new Redis({
+  host: "{{.Host}}", port: {{.Port}},
+{{- if .Auth}} password: process.env.REDIS_AUTH,{{end}}
+{{- if .TLS}}
+  tls: { ca: fs.readFileSync({{printf "%q" .CAFile}}) },
+{{- end}}
+});
+`

@@ -1,0 +1,378 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"cloud.google.com/go/redis/apiv1/redispb"
+	"github.com/spf13/cobra"
+)
+
+func newInstances(e *env) *cobra.Command {
+	return group("instances", "Create, list and change instances", "  sealane instances create first\n  sealane instances list",
+		newCreate(e), newList(e), newDescribe(e), newUpdate(e), newDelete(e), newAuthString(e))
+}
+
+func (p *parentFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&p.project, "project", "local", "project")
+	c.Flags().StringVar(&p.region, "region", "local", "region")
+}
+
+type createFlags struct {
+	parentFlags
+	size               int32
+	tier, mode         string
+	version, zone      string
+	displayName        string
+	auth, async        bool
+	labels, configs    map[string]string
+	persistence, every string
+	format             formatFlag
+}
+
+func newCreate(e *env) *cobra.Command {
+	var f createFlags
+	c := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Create an instance and wait until it serves",
+		Example: `  sealane instances create first
+  sealane instances create cache --size 4 --enable-auth --redis-config maxmemory-policy=allkeys-lru`,
+		Args: exactly("NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			in, err := f.instance()
+			if err != nil {
+				return usage(c, "%v", err)
+			}
+			api, err := newClient(e)
+			if err != nil {
+				return err
+			}
+			op := &longrunningpb.Operation{}
+			raw, err := api.call(c.Context(), http.MethodPost, "/v1/"+f.parent()+"/instances", url.Values{"instanceId": args[:1]}, in, op)
+			if err != nil {
+				return err
+			}
+			if f.async {
+				return f.format.print(e.out, raw, func(w io.Writer) { fmt.Fprintln(w, op.GetName()) })
+			}
+			if err := waitFor(c.Context(), e, api, op, "creating "+args[0]); err != nil {
+				return err
+			}
+			return describe(c.Context(), e, api, f.parentFlags.instance(args[0]), f.format)
+		},
+	}
+	f.add(c)
+	return c
+}
+
+func (f *createFlags) add(c *cobra.Command) {
+	f.parentFlags.add(c)
+	f.format.add(c)
+	fl := c.Flags()
+	fl.Int32Var(&f.size, "size", 1, "memory in GB, 1 to 300")
+	fl.StringVar(&f.tier, "tier", "basic", "basic or standard_ha")
+	fl.StringVar(&f.mode, "transit-encryption-mode", "server_authentication", "server_authentication or disabled")
+	fl.StringVar(&f.version, "redis-version", "", "such as redis_7_0 (default: the server's first engine)")
+	fl.StringVar(&f.zone, "zone", "", "zone (default: the region's first)")
+	fl.StringVar(&f.displayName, "display-name", "", "a name for people")
+	fl.BoolVar(&f.auth, "enable-auth", false, "ask clients for a password, which `get-auth-string` shows")
+	fl.StringToStringVar(&f.labels, "labels", nil, "KEY=VALUE,…")
+	fl.StringToStringVar(&f.configs, "redis-config", nil, "KEY=VALUE,… such as maxmemory-policy=allkeys-lru")
+	fl.StringVar(&f.persistence, "persistence-mode", "disabled", "disabled or rdb")
+	fl.StringVar(&f.every, "rdb-snapshot-period", "24h", "1h, 6h, 12h or 24h")
+	fl.BoolVar(&f.async, "async", false, "don't wait: print the operation's name")
+}
+
+// instance is the request. Enums are taken in any usual spelling: server_authentication, SERVER-AUTHENTICATION.
+func (f *createFlags) instance() (*redispb.Instance, error) {
+	in := &redispb.Instance{
+		DisplayName: f.displayName, Labels: f.labels, MemorySizeGb: f.size, RedisConfigs: f.configs, AuthEnabled: f.auth,
+		RedisVersion: enumName(f.version), LocationId: f.zone,
+	}
+	tier, err := enumFlag("--tier", f.tier, redispb.Instance_Tier_value)
+	if err != nil {
+		return nil, err
+	}
+	mode, err := enumFlag("--transit-encryption-mode", f.mode, redispb.Instance_TransitEncryptionMode_value)
+	if err != nil {
+		return nil, err
+	}
+	persistence, err := enumFlag("--persistence-mode", f.persistence, redispb.PersistenceConfig_PersistenceMode_value)
+	if err != nil {
+		return nil, err
+	}
+	in.Tier, in.TransitEncryptionMode = redispb.Instance_Tier(tier), redispb.Instance_TransitEncryptionMode(mode)
+	if redispb.PersistenceConfig_PersistenceMode(persistence) == redispb.PersistenceConfig_RDB {
+		period, ok := map[string]redispb.PersistenceConfig_SnapshotPeriod{
+			"1h": redispb.PersistenceConfig_ONE_HOUR, "6h": redispb.PersistenceConfig_SIX_HOURS,
+			"12h": redispb.PersistenceConfig_TWELVE_HOURS, "24h": redispb.PersistenceConfig_TWENTY_FOUR_HOURS,
+		}[f.every]
+		if !ok {
+			return nil, fmt.Errorf("--rdb-snapshot-period %q: want 1h, 6h, 12h or 24h", f.every)
+		}
+		in.PersistenceConfig = &redispb.PersistenceConfig{PersistenceMode: redispb.PersistenceConfig_RDB, RdbSnapshotPeriod: period}
+	}
+	return in, nil
+}
+
+func enumName(s string) string { return strings.ToUpper(strings.ReplaceAll(s, "-", "_")) }
+
+func enumFlag(flag, value string, values map[string]int32) (int32, error) {
+	n, ok := values[enumName(value)]
+	if ok && n != 0 {
+		return n, nil
+	}
+	var names []string
+	for name, n := range values {
+		if n != 0 {
+			names = append(names, strings.ToLower(name))
+		}
+	}
+	slices.Sort(names)
+	return 0, fmt.Errorf("%s %q: want %s", flag, value, strings.Join(names, " or "))
+}
+
+// waitFor shows progress until the operation is done. When the user gives up waiting, the operation goes on.
+func waitFor(ctx context.Context, e *env, api *client, op *longrunningpb.Operation, what string) error {
+	p := newProgress(e.err)
+	defer p.done()
+	p.show(what)
+	return api.wait(ctx, op, func(detail string) { p.show(what + ": " + detail) })
+}
+
+func newList(e *env) *cobra.Command {
+	var parent parentFlags
+	var format formatFlag
+	c := &cobra.Command{
+		Use: "list", Short: "List instances", Args: exactly(),
+		Example: "  sealane instances list\n  sealane instances list --region -     # of all regions",
+		RunE: func(c *cobra.Command, _ []string) error {
+			api, err := newClient(e)
+			if err != nil {
+				return err
+			}
+			all := &redispb.ListInstancesResponse{}
+			raw, err := api.call(c.Context(), http.MethodGet, "/v1/"+parent.parent()+"/instances", nil, nil, all)
+			if err != nil {
+				return err
+			}
+			return format.print(e.out, raw, func(w io.Writer) {
+				row(w, "NAME", "REGION", "VERSION", "TIER", "SIZE_GB", "HOST", "PORT", "ENCRYPTION", "STATE", "CREATED")
+				for _, i := range all.GetInstances() {
+					row(w, lastPart(i.GetName()), strings.Split(i.GetName(), "/")[3], i.GetRedisVersion(), i.GetTier().String(),
+						strconv.Itoa(int(i.GetMemorySizeGb())), i.GetHost(), portText(i), i.GetTransitEncryptionMode().String(),
+						i.GetState().String(), i.GetCreateTime().AsTime().Format(time.RFC3339))
+				}
+			})
+		},
+	}
+	parent.add(c)
+	format.add(c)
+	return c
+}
+
+func portText(i *redispb.Instance) string {
+	if i.GetPort() == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(i.GetPort()))
+}
+
+func newDescribe(e *env) *cobra.Command {
+	var parent parentFlags
+	var format formatFlag
+	c := &cobra.Command{
+		Use: "describe NAME", Short: "Show an instance", Args: exactly("NAME"),
+		Example: "  sealane instances describe first --format json",
+		RunE: func(c *cobra.Command, args []string) error {
+			api, err := newClient(e)
+			if err != nil {
+				return err
+			}
+			return describe(c.Context(), e, api, parent.instance(args[0]), format)
+		},
+	}
+	parent.add(c)
+	format.add(c)
+	return c
+}
+
+func describe(ctx context.Context, e *env, api *client, name string, format formatFlag) error {
+	i, raw, err := api.instance(ctx, name)
+	if err != nil {
+		return err
+	}
+	return format.print(e.out, raw, func(w io.Writer) {
+		row(w, "name:", i.GetName())
+		row(w, "state:", i.GetState().String())
+		if i.GetStatusMessage() != "" {
+			row(w, "problem:", i.GetStatusMessage())
+		}
+		row(w, "host:", i.GetHost())
+		row(w, "port:", portText(i))
+		row(w, "encryption:", i.GetTransitEncryptionMode().String())
+		row(w, "auth:", onOff(i.GetAuthEnabled()))
+		row(w, "version:", i.GetRedisVersion())
+		row(w, "tier:", i.GetTier().String())
+		row(w, "size:", fmt.Sprintf("%d GB", i.GetMemorySizeGb()))
+		row(w, "persistence:", i.GetPersistenceConfig().GetPersistenceMode().String())
+		if i.GetDisplayName() != "" {
+			row(w, "display name:", i.GetDisplayName())
+		}
+		for _, m := range []struct {
+			title string
+			m     map[string]string
+		}{{"label:", i.GetLabels()}, {"redis config:", i.GetRedisConfigs()}} {
+			for _, k := range slices.Sorted(maps.Keys(m.m)) {
+				row(w, m.title, k+"="+m.m[k])
+			}
+		}
+		for _, ca := range i.GetServerCaCerts() {
+			row(w, "ca:", ca.GetSha1Fingerprint()+" until "+ca.GetExpireTime().AsTime().Format(time.DateOnly))
+		}
+		row(w, "created:", i.GetCreateTime().AsTime().Format(time.RFC3339))
+	})
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
+}
+
+func newUpdate(e *env) *cobra.Command {
+	var parent parentFlags
+	var format formatFlag
+	var displayName string
+	var labels map[string]string
+	c := &cobra.Command{
+		Use: "update NAME", Short: "Change an instance", Args: exactly("NAME"),
+		Example: "  sealane instances update first --display-name 'The first' --labels team=web,env=prod",
+		RunE: func(c *cobra.Command, args []string) error {
+			name := parent.instance(args[0])
+			in := &redispb.Instance{Name: name, DisplayName: displayName, Labels: labels}
+			var mask []string
+			for flag, field := range map[string]string{"display-name": "displayName", "labels": "labels"} {
+				if c.Flags().Changed(flag) {
+					mask = append(mask, field)
+				}
+			}
+			if len(mask) == 0 {
+				return usage(c, "nothing to change: give --display-name or --labels")
+			}
+			slices.Sort(mask)
+			api, err := newClient(e)
+			if err != nil {
+				return err
+			}
+			op := &longrunningpb.Operation{}
+			if _, err := api.call(c.Context(), http.MethodPatch, "/v1/"+name, url.Values{"updateMask": {strings.Join(mask, ",")}}, in, op); err != nil {
+				return err
+			}
+			if err := waitFor(c.Context(), e, api, op, "updating "+args[0]); err != nil {
+				return err
+			}
+			return describe(c.Context(), e, api, name, format)
+		},
+	}
+	parent.add(c)
+	format.add(c)
+	c.Flags().StringVar(&displayName, "display-name", "", "a name for people")
+	c.Flags().StringToStringVar(&labels, "labels", nil, "KEY=VALUE,… in place of all labels there are")
+	return c
+}
+
+func newDelete(e *env) *cobra.Command {
+	var parent parentFlags
+	var quiet, async bool
+	c := &cobra.Command{
+		Use: "delete NAME", Short: "Delete an instance with its data and its CA", Args: exactly("NAME"),
+		Example: "  sealane instances delete first --quiet",
+		RunE: func(c *cobra.Command, args []string) error {
+			api, err := newClient(e)
+			if err != nil {
+				return err
+			}
+			name := parent.instance(args[0])
+			if _, _, err := api.instance(c.Context(), name); err != nil {
+				return err // before a question that makes no sense
+			}
+			if !quiet {
+				if err := confirm(e, fmt.Sprintf("Instance %s, its data and its certificate authority will be gone for good. Delete it?", args[0])); err != nil {
+					return err
+				}
+			}
+			op := &longrunningpb.Operation{}
+			if _, err := api.call(c.Context(), http.MethodDelete, "/v1/"+name, nil, nil, op); err != nil {
+				return err
+			}
+			if async {
+				fmt.Fprintln(e.out, op.GetName())
+				return nil
+			}
+			if err := waitFor(c.Context(), e, api, op, "deleting "+args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(e.out, "deleted %s\n", args[0])
+			return nil
+		},
+	}
+	parent.add(c)
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "don't ask")
+	c.Flags().BoolVar(&async, "async", false, "don't wait: print the operation's name")
+	return c
+}
+
+// confirm asks and returns nil for a yes only.
+func confirm(e *env, question string) error {
+	fmt.Fprintf(e.err, "%s (y/N) ", question)
+	answer, err := bufio.NewReader(e.in).ReadString('\n')
+	if err != nil && answer == "" {
+		fmt.Fprintln(e.err)
+		return withHint(errors.New("nobody answered the question, so nothing was done"), "--quiet skips it")
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	return withHint(errors.New("not confirmed, so nothing was done"), "answer y to go on")
+}
+
+func newAuthString(e *env) *cobra.Command {
+	var parent parentFlags
+	var format formatFlag
+	c := &cobra.Command{
+		Use: "get-auth-string NAME", Short: "Print the password of an instance", Args: exactly("NAME"),
+		Example: "  REDISCLI_AUTH=\"$(sealane instances get-auth-string first)\" redis-cli --tls …",
+		RunE: func(c *cobra.Command, args []string) error {
+			api, err := newClient(e)
+			if err != nil {
+				return err
+			}
+			auth := &redispb.InstanceAuthString{}
+			raw, err := api.call(c.Context(), http.MethodGet, "/v1/"+parent.instance(args[0])+"/authString", nil, nil, auth)
+			if err != nil {
+				return err
+			}
+			if auth.GetAuthString() == "" && format == "table" {
+				return withHint(fmt.Errorf("instance %s has no AUTH string: AUTH is off", args[0]), "clients connect without a password")
+			}
+			return format.print(e.out, raw, func(w io.Writer) { fmt.Fprintln(w, auth.GetAuthString()) })
+		},
+	}
+	parent.add(c)
+	format.add(c)
+	return c
+}

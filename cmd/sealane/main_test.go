@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"sealane": main})
+}
+
+// pools counts the servers of this test process: each has addresses of its own.
+var pools atomic.Int32
+
+// TestScripts runs the stories in testdata: the real program, in processes of its own, with a real engine.
+// "serve" starts a server for the script, which the script's end stops; "stopserve SIGNAL" ends it earlier.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		Deadline:            time.Now().Add(2 * time.Minute),
+		Setup: func(e *testscript.Env) error {
+			n := pools.Add(1)
+			pool := fmt.Sprintf("127.%d.%d.0/24", 83+1+(os.Getpid()/250)%80, n)
+			config := fmt.Sprintf("http: 127.0.0.1:0\ngrpc: 127.0.0.1:0\nops: 127.0.0.1:0\naddresses:\n  pool: %s\n", pool)
+			if err := os.WriteFile(filepath.Join(e.WorkDir, "serve.yaml"), []byte(config), 0o600); err != nil {
+				return err
+			}
+			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "s"))
+			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, "c"))
+			e.Values[serverKey{}] = &scriptServer{}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"serve": startServer, "stopserve": stopServerWith},
+	})
+}
+
+type serverKey struct{}
+
+type scriptServer struct{ cmd *exec.Cmd }
+
+func startServer(ts *testscript.TestScript, _ bool, args []string) {
+	s := ts.Value(serverKey{}).(*scriptServer)
+	cmd := exec.Command("sealane", append([]string{"serve", "--config", ts.MkAbs("serve.yaml")}, args...)...)
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+ts.Getenv("XDG_STATE_HOME"))
+	log, err := os.OpenFile(ts.MkAbs("serve.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	ts.Check(err)
+	defer log.Close()
+	cmd.Stderr = log
+	stdout, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	s.cmd = cmd
+	ts.Defer(func() {
+		stop := exec.Command("sealane", "stop")
+		stop.Env = cmd.Env
+		out, err := stop.CombinedOutput()
+		if err != nil && !strings.Contains(string(out), "no server runs") {
+			ts.Logf("stop: %v: %s", err, out)
+		}
+		if s.cmd != nil {
+			s.cmd.Process.Kill()
+			s.cmd.Wait()
+		}
+	})
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
+		text, _ := os.ReadFile(ts.MkAbs("serve.log"))
+		ts.Fatalf("serve printed %q, %v: %s", line, err, text)
+	}
+}
+
+func stopServerWith(ts *testscript.TestScript, _ bool, args []string) {
+	s := ts.Value(serverKey{}).(*scriptServer)
+	signal := map[string]os.Signal{"INT": os.Interrupt, "KILL": os.Kill}[args[0]]
+	ts.Check(s.cmd.Process.Signal(signal))
+	err := s.cmd.Wait()
+	s.cmd = nil
+	if args[0] == "INT" {
+		ts.Check(err)
+	}
+}

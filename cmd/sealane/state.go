@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/sealane/sealane/internal/durable"
+	"github.com/sealane/sealane/internal/pki"
+)
+
+// The state folder, 0700:
+//
+//	state.db      the records
+//	master.key    encrypts the secrets in them (unless it comes from elsewhere)
+//	admin.token   the bearer token of the administrator
+//	server.json   where the running server listens
+//	control.sock  how `sealane stop` reaches it
+//	nodes/ID/     one folder per node: its sockets, its engine's files, the gateway's snapshot
+
+func storePath(state string) string   { return filepath.Join(state, "state.db") }
+func tokenPath(state string) string   { return filepath.Join(state, "admin.token") }
+func serverPath(state string) string  { return filepath.Join(state, "server.json") }
+func controlPath(state string) string { return filepath.Join(state, "control.sock") }
+func nodesPath(state string) string   { return filepath.Join(state, "nodes") }
+
+// maxStatePath leaves room for nodes/xxxxxxxxxxxx-0/gateway.sock within the 107 bytes of a Unix socket's path.
+const maxStatePath = 72
+
+func defaultStateDir() string {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "sealane")
+	}
+	home, err := os.UserHomeDir()
+	if os.Geteuid() == 0 || err != nil {
+		return "/var/lib/sealane"
+	}
+	return filepath.Join(home, ".local", "state", "sealane")
+}
+
+// openState makes the state folder fit for use and returns its absolute path.
+func openState(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if len(dir) > maxStatePath {
+		return "", withHint(fmt.Errorf("--state %s: %d characters are too many", dir, len(dir)),
+			"use a folder of at most %d characters: the paths of the Unix sockets in it have a limit", maxStatePath)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "nodes"), 0o700); err != nil {
+		return "", withHint(fmt.Errorf("state folder: %w", err), "choose another with --state, or make it writable")
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return "", err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		if err := os.Chmod(dir, 0o700); err != nil {
+			return "", withHint(fmt.Errorf("state folder: %w", err), "it holds secrets; make it yours, with mode 0700")
+		}
+	}
+	return dir, nil
+}
+
+// masterKey finds the master key: environment, systemd credential, the configured file, master.key in the state
+// folder. It makes one only for a state that is new: a lost key is not replaced in silence.
+func masterKey(state, file string, isNew bool) (pki.MasterKey, error) {
+	if text := os.Getenv("SEALANE_MASTER_KEY"); text != "" {
+		os.Unsetenv("SEALANE_MASTER_KEY") // the processes started later have no use for it
+		return named("SEALANE_MASTER_KEY", text)
+	}
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
+		path := filepath.Join(dir, "sealane-master-key")
+		if text, err := os.ReadFile(path); err == nil {
+			return named(path, string(text))
+		}
+	}
+	fallback := filepath.Join(state, "master.key")
+	if file == "" {
+		file = fallback
+	}
+	text, err := os.ReadFile(file)
+	switch {
+	case err == nil:
+		return named(file, string(text))
+	case !errors.Is(err, fs.ErrNotExist) || file != fallback:
+		return pki.MasterKey{}, withHint(fmt.Errorf("master key: %w", err), "make it readable, or make one with `openssl rand -base64 32`")
+	case !isNew:
+		return pki.MasterKey{}, withHint(fmt.Errorf("master key: %s is gone, and the secrets of this state can't be read without it", file),
+			"put it back from your backup, or set SEALANE_MASTER_KEY; to begin anew, move %s away", state)
+	}
+	key := pki.NewMasterKey()
+	switch err := durable.CreateFile(file, []byte(key+"\n"), 0o600); {
+	case errors.Is(err, fs.ErrExist): // another first start was faster
+		return masterKey(state, file, isNew)
+	case err != nil:
+		return pki.MasterKey{}, withHint(err, "make the state folder writable, with space on its disk, or choose another with --state")
+	}
+	return named(file, key)
+}
+
+func named(where, text string) (pki.MasterKey, error) {
+	key, err := pki.ParseMasterKey(text)
+	if err != nil {
+		return key, withHint(fmt.Errorf("%s: %w", where, err), "give the key that this state was made with; a new state can have a new one")
+	}
+	return key, nil
+}
+
+// adminToken returns the administrator's token and makes it on first start.
+func adminToken(state string) (string, error) {
+	path := tokenPath(state)
+	var raw [32]byte
+	rand.Read(raw[:]) // never fails: it ends the process instead
+	// The prefix lets secret scanners find a leaked one.
+	fresh := "sealane_" + base64.RawURLEncoding.EncodeToString(raw[:])
+	if err := durable.CreateFile(path, []byte(fresh+"\n"), 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", withHint(err, "make the state folder writable, with space on its disk, or choose another with --state")
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("administrator's token: %w", err)
+	}
+	token := string(bytes.TrimSpace(text))
+	if len(token) < 20 || strings.ContainsAny(token, " \n") {
+		return "", withHint(fmt.Errorf("%s holds no token", path), "delete the file; the next start makes a new one")
+	}
+	return token, nil
+}
+
+// serverInfo says where a running server listens.
+type serverInfo struct {
+	PID  int    `json:"pid"`
+	HTTP string `json:"http"` // a base URL
+	GRPC string `json:"grpc"`
+	Ops  string `json:"ops"`
+
+	// MasterKeyFile is the configuration's: `sealane stop` needs it when the server is gone.
+	MasterKeyFile string `json:"master_key_file,omitempty"`
+}
+
+func (s serverInfo) write(state string) error {
+	raw, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(serverPath(state), append(raw, '\n'), 0o600)
+}
+
+func readServerInfo(state string) (serverInfo, error) {
+	var s serverInfo
+	raw, err := os.ReadFile(serverPath(state))
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(raw, &s)
+}

@@ -1,0 +1,59 @@
+#!/bin/sh
+# need.sh PROGRAM...: installs the programs that are missing, and says so. On Debian and Ubuntu it asks apt-get;
+# elsewhere it names what to install.
+set -eu
+
+package() {
+	case "$1" in
+	redis-cli) echo redis-tools ;;
+	ss) echo iproute2 ;;
+	setpriv) echo util-linux ;;
+	*) echo "$1" ;;
+	esac
+}
+
+have() {
+	command -v "$1" >/dev/null 2>&1 && return
+	# valkey does as well as redis.
+	case "$1" in
+	redis-server) command -v valkey-server >/dev/null 2>&1 ;;
+	redis-cli) command -v valkey-cli >/dev/null 2>&1 ;;
+	*) return 1 ;;
+	esac
+}
+
+missing=
+for program in "$@"; do
+	have "$program" || missing="$missing $(package "$program")"
+done
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+	echo "These packages are needed, by whatever name this system has for them:$missing" >&2
+	echo "Install them and run make again." >&2
+	exit 1
+fi
+as_root=
+if [ "$(id -u)" -ne 0 ]; then
+	command -v sudo >/dev/null 2>&1 || {
+		echo "Run as root, then make again: apt-get install -y$missing" >&2
+		exit 1
+	}
+	as_root=sudo
+fi
+echo "installing$missing (apt-get)"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! { $as_root apt-get update && DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1; then
+	cat "$log" >&2
+	echo "apt-get failed; install by hand:$missing" >&2
+	exit 1
+fi
+case "$missing" in
+*redis-server*)
+	if [ -d /run/systemd/system ]; then
+		echo "Debian has started a Redis of its own, unencrypted on 127.0.0.1:6379. Sealane doesn't use it; to turn it off:"
+		echo "  sudo systemctl disable --now redis-server"
+	fi
+	;;
+esac
