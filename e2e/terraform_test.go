@@ -1,0 +1,161 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// google_redis_instance of the Terraform provider: its calls, in its order, with its spellings, and what its decoder needs
+// of the answers. The provider takes an answer without the key "name" for a synchronous one, compares enums as
+// strings, and expects authEnabled to be absent or a boolean.
+func TestTerraformReplay(t *testing.T) {
+	t.Parallel()
+	for _, auth := range []bool{true, false} {
+		t.Run(fmt.Sprintf("auth_enabled=%v", auth), func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t, serverOptions{})
+			tf := terraform{t, s}
+			const parent = "projects/my-project/locations/us-central1"
+			const name = parent + "/instances/memory-cache"
+
+			body := map[string]any{
+				"name": name, "displayName": "Terraform", "memorySizeGb": 1, "tier": "BASIC", "connectMode": "DIRECT_PEERING",
+				"transitEncryptionMode": "SERVER_AUTHENTICATION", "redisVersion": "REDIS_7_0", "readReplicasMode": "READ_REPLICAS_DISABLED",
+				"authorizedNetwork": "projects/my-project/global/networks/default",
+				"redisConfigs":      map[string]string{"maxmemory-policy": "allkeys-lru"},
+				"labels":            map[string]string{"goog-terraform-provisioned": "true", "team": "web"},
+			}
+			if auth {
+				body["authEnabled"] = true
+			}
+			tf.operation("POST", "/v1/"+parent+"/instances?instanceId=memory-cache&alt=json", body)
+			i := tf.call("GET", "/v1/"+name+"?alt=json", nil)
+			tf.wantStrings(i, map[string]string{
+				"name": name, "displayName": "Terraform", "tier": "BASIC", "connectMode": "DIRECT_PEERING", "transitEncryptionMode": "SERVER_AUTHENTICATION",
+				"readReplicasMode": "READ_REPLICAS_DISABLED", "state": "READY", "redisVersion": "REDIS_7_0", "locationId": "us-central1-a",
+				"currentLocationId": "us-central1-a", "authorizedNetwork": "projects/my-project/global/networks/default",
+				"createTime": `^\d{4}-\d\d-\d\dT.*Z$`, "host": `^127\.`, "persistenceConfig.persistenceMode": "DISABLED",
+				"labels.team": "web", "redisConfigs.maxmemory-policy": "allkeys-lru", "nodes.0.id": "node-0", "nodes.0.zone": "us-central1-a",
+				"serverCaCerts.0.cert": `^-----BEGIN CERTIFICATE-----\n`, "serverCaCerts.0.createTime": `Z$`, "serverCaCerts.0.expireTime": `Z$`,
+				"serverCaCerts.0.serialNumber": `^\d+$`, "serverCaCerts.0.sha1Fingerprint": `^[0-9a-f]{40}$`,
+			})
+			for key, want := range map[string]float64{"port": 6378, "memorySizeGb": 1} {
+				if i[key] != want {
+					t.Errorf("%s: got %v, want the number %v", key, i[key], want)
+				}
+			}
+			switch got, there := i["authEnabled"]; {
+			case auth && got != true:
+				t.Errorf("authEnabled: got %v, want true", got)
+			case !auth && there:
+				t.Errorf("authEnabled: got %v, want that it is absent", got)
+			}
+			if auth {
+				tf.wantStrings(tf.call("GET", "/v1/"+name+"/authString?alt=json", nil), map[string]string{"authString": `^[0-9a-f-]{36}$`})
+			}
+
+			tf.operation("PATCH", "/v1/"+name+"?updateMask=displayName%2Clabels&alt=json", map[string]any{
+				"displayName": "Changed", "labels": map[string]string{"goog-terraform-provisioned": "true"},
+			})
+			i = tf.call("GET", "/v1/"+name+"?alt=json", nil)
+			tf.wantStrings(i, map[string]string{"displayName": "Changed", "labels.goog-terraform-provisioned": "true", "redisConfigs.maxmemory-policy": "allkeys-lru"})
+			if labels, _ := i["labels"].(map[string]any); len(labels) != 1 {
+				t.Errorf("labels after the update: got %v, want one", labels)
+			}
+
+			tf.operation("DELETE", "/v1/"+name+"?alt=json", nil)
+			gone := s.rest("GET", "/v1/"+name+"?alt=json", "")
+			want := map[string]any{"error": map[string]any{
+				"code": 404.0, "message": "Resource '" + name + "' was not found", "status": "NOT_FOUND",
+			}}
+			if got := gone.json(t); gone.code != 404 || fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("get after the delete: got %d, %v, want %v", gone.code, got, want)
+			}
+		})
+	}
+}
+
+type terraform struct {
+	t *testing.T
+	s *server
+}
+
+// call sends a request that must succeed.
+func (tf terraform) call(method, path string, body map[string]any) map[string]any {
+	tf.t.Helper()
+	text := ""
+	if body != nil {
+		raw, err := json.Marshal(body)
+		if err != nil {
+			tf.t.Fatal(err)
+		}
+		text = string(raw)
+	}
+	r := tf.s.rest(method, path, text)
+	if r.code != 200 || !strings.HasPrefix(r.header.Get("Content-Type"), "application/json") {
+		tf.t.Fatalf("%s %s: got %d, %s", method, path, r.code, r.body)
+	}
+	return r.json(tf.t)
+}
+
+// operation sends a request and polls what it returns until it is done.
+func (tf terraform) operation(method, path string, body map[string]any) {
+	tf.t.Helper()
+	op := tf.call(method, path, body)
+	eventually(tf.t, 30*time.Second, method+" "+path+" is done", func() bool {
+		name, _ := op["name"].(string)
+		done, isBool := op["done"].(bool)
+		if !operationName.MatchString(name) || !isBool || op["metadata"] == nil {
+			tf.t.Fatalf("%s %s: got %v, want an operation with name, done and metadata", method, path, op)
+		}
+		if !done {
+			op = tf.call("GET", "/v1/"+name+"?alt=json", nil)
+		}
+		return done
+	})
+	if op["error"] != nil {
+		tf.t.Fatalf("%s %s: got %v", method, path, op)
+	}
+	verb := map[string]string{"POST": "create", "PATCH": "update", "DELETE": "delete"}[method]
+	response := "type.googleapis.com/google.cloud.redis.v1.Instance"
+	if method == "DELETE" {
+		response = "type.googleapis.com/google.protobuf.Empty"
+	}
+	tf.wantStrings(op, map[string]string{
+		"metadata.@type": "type.googleapis.com/google.cloud.redis.v1.OperationMetadata", "metadata.verb": verb, "metadata.apiVersion": "v1",
+		"metadata.createTime": "Z$", "metadata.endTime": "Z$", "metadata.target": "/instances/memory-cache$", "response.@type": response,
+	})
+}
+
+// wantStrings compares fields, which may be nested, with texts; one that begins with ^ or ends with $ is a pattern.
+func (tf terraform) wantStrings(v map[string]any, want map[string]string) {
+	tf.t.Helper()
+	for path, w := range want {
+		var at any = v
+		for rest := path; rest != ""; {
+			var key string
+			// Names with a hyphen or @ have no dot; so one is always a separator.
+			key, rest, _ = strings.Cut(rest, ".")
+			switch x := at.(type) {
+			case map[string]any:
+				at = x[key]
+			case []any:
+				at = x[0]
+			default:
+				at = nil
+			}
+		}
+		got, ok := at.(string)
+		match := got == w
+		if strings.HasPrefix(w, "^") || strings.HasSuffix(w, "$") {
+			match = regexp.MustCompile(w).MatchString(got)
+		}
+		if !ok || !match {
+			tf.t.Errorf("%s: got %v, want the text %q", path, at, w)
+		}
+	}
+}
