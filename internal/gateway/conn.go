@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/internal/relay"
 )
@@ -25,14 +29,17 @@ const (
 const engineAway = "-ERR the engine behind this port is not answering, it is being restarted: retry with backoff\r\n"
 
 // conn is one client, from accept to close. It gives out the bytes that were read ahead of it, then the connection's.
-// All but pipe and silent is of the goroutine that reads it.
+// All but pipe and silent is of the goroutine that serves it, and from then on of the event loop that it is handed to.
 type conn struct {
-	net.Conn
+	net.Conn               // as it was accepted; closed when an event loop has it
+	under    io.ReadWriter // what TLS reads and writes in its place, from then on
 	listener string
 	accepted *serving // the snapshot of the time
 	head     []byte
 	hello    hello
 	alerts   *alertWatch // during the handshake
+
+	handedOver bool // to an event loop, which forgets it
 
 	silent atomic.Bool // it has not sent anything yet
 	pipe   atomic.Pointer[relay.Pipe]
@@ -45,9 +52,19 @@ func (c *conn) Read(b []byte) (int, error) {
 		c.watch(b[:n])
 		return n, nil
 	}
+	if c.under != nil {
+		return c.under.Read(b)
+	}
 	n, err := c.Conn.Read(b)
 	c.watch(b[:n])
 	return n, err
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	if c.under != nil {
+		return c.under.Write(b)
+	}
+	return c.Conn.Write(b)
 }
 
 func (c *conn) watch(b []byte) {
@@ -86,26 +103,13 @@ func (c *conn) closeIdle() {
 	c.Close()
 }
 
-// cut ends the connection without a word: the socket goes first, so that nothing waits for the client.
+// cut ends the connection without a word.
 func (c *conn) cut() {
-	c.Close()
 	if p := c.pipe.Load(); p != nil {
 		p.Close()
+		return
 	}
-}
-
-// encrypted is the TLS end of a client.
-type encrypted struct {
-	*tls.Conn
-	under *conn
-}
-
-// CloseWrite sends close_notify, so that the client knows that nothing is missing, and then a FIN.
-func (e encrypted) CloseWrite() error {
-	if err := e.Conn.CloseWrite(); err != nil {
-		return err
-	}
-	return e.under.CloseWrite()
+	c.Close()
 }
 
 // serve is the life of one connection. The first byte decides; until it comes there is no deadline.
@@ -126,7 +130,7 @@ func (g *gateway) serve(c *conn) {
 	case isTLS:
 		g.turnAway(c, tlsOnPlaintext, nil, s.snapshot.Connect)
 	default:
-		g.relay(c, c, s)
+		g.relay(c, nil, s)
 	}
 }
 
@@ -145,7 +149,7 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 		g.count.tls12.Add(1)
 	}
 	_ = c.SetDeadline(time.Time{})
-	g.relay(c, encrypted{t, c}, s)
+	g.relay(c, t, s)
 }
 
 func (g *gateway) handshakeFailed(c *conn, err error) {
@@ -187,25 +191,70 @@ func (g *gateway) turnAway(c *conn, k kind, line []byte, connect string) {
 	}
 }
 
-// relay joins end, which is c or the TLS over it, with the engine.
-func (g *gateway) relay(c *conn, end relay.Conn, s *serving) {
+// relay joins end, which is c or the TLS over it, with the engine, and returns when that is over or c belongs to an
+// event loop.
+func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 	engine, err := g.dialEngine(s.snapshot.Engine)
 	if err != nil {
-		g.count.unreachable.Add(1)
-		g.lines.warn("engine", "engine cannot be reached, client told to retry", "client", c.RemoteAddr().String(), "error", err)
-		_ = end.SetWriteDeadline(time.Now().Add(farewellTime))
-		if _, err := io.WriteString(end, engineAway); err != nil {
-			return
-		}
-		if e, ok := end.(encrypted); ok && e.Conn.CloseWrite() != nil {
-			return
-		}
-		c.farewell()
+		g.engineAway(c, t, err)
 		return
 	}
-	p := relay.New(end, engine, relay.Config{In: &g.count.bytesIn, Out: &g.count.bytesOut})
+	client := relay.End{TLS: t, Head: c.head}
+	if t != nil {
+		client.Head, client.Attach = nil, func(under io.ReadWriter) { c.under = under }
+	}
+	if client.FD, err = detach(c.Conn); err != nil {
+		engine.Close()
+		return
+	}
+	ends := relay.End{}
+	if ends.FD, err = detach(engine); err != nil {
+		unix.Close(client.FD)
+		return
+	}
+	c.handedOver = true
+	p := g.paths.Join(client, ends, relay.Config{
+		In: &g.count.bytesIn, Out: &g.count.bytesOut, Ended: func(relay.Result) { g.forget(c) },
+	})
 	c.pipe.Store(p)
-	p.Run()
+	// A drain that has cut everything before the line above has missed this one.
+	if g.dialing.Err() != nil {
+		p.Close()
+	}
+}
+
+func (g *gateway) engineAway(c *conn, t *tls.Conn, err error) {
+	g.count.unreachable.Add(1)
+	g.lines.warn("engine", "engine cannot be reached, client told to retry", "client", c.RemoteAddr().String(), "error", err)
+	_ = c.SetWriteDeadline(time.Now().Add(farewellTime))
+	if t == nil {
+		if _, err := io.WriteString(c, engineAway); err != nil {
+			return
+		}
+	} else {
+		if _, err := io.WriteString(t, engineAway); err != nil || t.CloseWrite() != nil {
+			return
+		}
+	}
+	c.farewell()
+}
+
+// detach takes the descriptor away from the runtime's poller: a loop is to watch it.
+func detach(c net.Conn) (int, error) {
+	defer c.Close()
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	fd := -1
+	controlErr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	if controlErr != nil {
+		return 0, controlErr
+	}
+	if err != nil {
+		return 0, os.NewSyscallError("fcntl", err)
+	}
+	return fd, nil
 }
 
 // dialEngine tries until dialWindow is over: a socket that is not there, that refuses, or whose queue is full.

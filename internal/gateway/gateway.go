@@ -24,6 +24,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/internal/durable"
+	"github.com/sealane/sealane/internal/relay"
 )
 
 const (
@@ -38,8 +40,6 @@ const (
 
 	// drainPace is how long a connection must be quiet, its last request answered, to be closed while draining.
 	drainPace = 100 * time.Millisecond
-
-	sweepPace = 5 * time.Second
 
 	// Clients that vanish without a FIN are found out after about two minutes; the engine's own keep-alive would end here.
 	keepAliveIdle     = time.Minute
@@ -81,12 +81,16 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	g := newGateway(ctx, cfg)
+	if g.paths, err = relay.NewLoops(runtime.GOMAXPROCS(0)); err != nil {
+		admin.Close()
+		return err
+	}
+	defer g.paths.Close()
 	// Before the admin socket answers: what is on disk decides whether a snapshot is stale.
 	g.load()
 	server := g.adminServer()
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(admin) }()
-	g.background.Go(g.sweep)
 	g.background.Go(g.restore)
 
 	var lost error
@@ -117,6 +121,7 @@ type gateway struct {
 	started time.Time
 	active  atomic.Pointer[serving] // nil until the first snapshot serves
 	count   counters
+	paths   *relay.Loops
 
 	accepting     context.Context // ends when draining starts
 	stopAccepting context.CancelFunc
@@ -136,7 +141,7 @@ type gateway struct {
 	conns   map[*conn]struct{}
 	problem string
 
-	background  sync.WaitGroup // restore and sweep
+	background  sync.WaitGroup // restore
 	loops       sync.WaitGroup // one per listener; Add under applyMu and not when ending
 	connections sync.WaitGroup // one per connection; Add from the loops
 }
@@ -356,18 +361,22 @@ func (g *gateway) accept(ln net.Listener, address string) {
 		g.mu.Lock()
 		g.conns[c] = struct{}{}
 		g.mu.Unlock()
-		g.connections.Go(func() {
-			defer g.forget(c)
+		g.connections.Add(1)
+		go func() {
 			g.serve(c)
-		})
+			if !c.handedOver {
+				g.forget(c)
+			}
+		}()
 	}
 }
 
 func (g *gateway) forget(c *conn) {
 	c.Close()
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	delete(g.conns, c)
+	g.mu.Unlock()
+	g.connections.Done()
 }
 
 // each calls f for every connection, without holding the lock: f may wait.
@@ -380,24 +389,6 @@ func (g *gateway) each(f func(*conn)) {
 	g.mu.Unlock()
 	for _, c := range all {
 		f(c)
-	}
-}
-
-// sweep cuts the clients that nobody else would notice.
-func (g *gateway) sweep() {
-	tick := time.NewTicker(sweepPace)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-g.accepting.Done():
-			return
-		}
-		g.each(func(c *conn) {
-			if p := c.pipe.Load(); p != nil && p.CutIfStalled() {
-				g.lines.warn("stalled", "client cut, it does not read and the engine has dropped it", "client", c.RemoteAddr().String())
-			}
-		})
 	}
 }
 

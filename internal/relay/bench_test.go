@@ -15,20 +15,7 @@ import (
 	"github.com/sealane/sealane/internal/relay"
 )
 
-// encrypted is a TLS end as the gateway makes one.
-type encrypted struct {
-	*tls.Conn
-	under relay.Conn
-}
-
-func (e encrypted) CloseWrite() error {
-	if err := e.Conn.CloseWrite(); err != nil {
-		return err
-	}
-	return e.under.CloseWrite()
-}
-
-func tlsPair(t testing.TB) (client net.Conn, server relay.Conn) {
+func tlsPair(t testing.TB) (client net.Conn, server relay.End) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -40,7 +27,8 @@ func tlsPair(t testing.TB) (client net.Conn, server relay.Conn) {
 		t.Fatal(err)
 	}
 	here, there := tcpPair(t)
-	s := tls.Server(there, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	under := &transport{ReadWriter: there, Conn: there}
+	s := tls.Server(under, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
 	c := tls.Client(here, &tls.Config{InsecureSkipVerify: true})
 	failed := make(chan error, 1)
 	go func() { failed <- s.Handshake() }()
@@ -50,16 +38,24 @@ func tlsPair(t testing.TB) (client net.Conn, server relay.Conn) {
 	if err := <-failed; err != nil {
 		t.Fatal(err)
 	}
-	return c, encrypted{s, there}
+	return c, relay.End{FD: descriptor(t, there), TLS: s, Attach: func(rw io.ReadWriter) { under.ReadWriter = rw }}
 }
 
+// transport is what TLS is over: a connection first, a loop's socket later.
+type transport struct {
+	io.ReadWriter
+	net.Conn
+}
+
+func (t *transport) Read(b []byte) (int, error)  { return t.ReadWriter.Read(b) }
+func (t *transport) Write(b []byte) (int, error) { return t.ReadWriter.Write(b) }
+
 // roundTrips returns a function that sends one request of size bytes through a Pipe and reads its reply of the same size.
-func roundTrips(t testing.TB, client net.Conn, clientEnd relay.Conn, size int) func() {
+func roundTrips(t testing.TB, client net.Conn, clientEnd relay.End, size int) func() {
 	t.Helper()
 	engineEnd, engine := unixPair(t)
-	p := relay.New(clientEnd, engineEnd, relay.Config{})
-	piped, echoed := make(chan struct{}), make(chan struct{})
-	go func() { defer close(piped); p.Run() }()
+	p := loops(t).Join(clientEnd, relay.End{FD: descriptor(t, engineEnd)}, relay.Config{})
+	echoed := make(chan struct{})
 	go func() {
 		defer close(echoed)
 		for buf := make([]byte, size); ; {
@@ -71,7 +67,7 @@ func roundTrips(t testing.TB, client net.Conn, clientEnd relay.Conn, size int) f
 			}
 		}
 	}()
-	t.Cleanup(func() { p.Close(); <-piped; <-echoed })
+	t.Cleanup(func() { p.Close(); <-p.Done(); <-echoed })
 	request, reply := make([]byte, size), make([]byte, size)
 	return func() {
 		if _, err := client.Write(request); err != nil {
@@ -83,7 +79,7 @@ func roundTrips(t testing.TB, client net.Conn, clientEnd relay.Conn, size int) f
 	}
 }
 
-func benchmarkRoundTrip(b *testing.B, client net.Conn, clientEnd relay.Conn, size int) {
+func benchmarkRoundTrip(b *testing.B, client net.Conn, clientEnd relay.End, size int) {
 	trip := roundTrips(b, client, clientEnd, size)
 	trip()
 	b.SetBytes(int64(2 * size))
@@ -100,7 +96,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	}{{"64B", 64}, {"16KiB", 16 << 10}} {
 		b.Run("plain/"+size.name, func(b *testing.B) {
 			c, s := tcpPair(b)
-			benchmarkRoundTrip(b, c, s, size.bytes)
+			benchmarkRoundTrip(b, c, relay.End{FD: descriptor(b, s)}, size.bytes)
 		})
 		b.Run("tls/"+size.name, func(b *testing.B) {
 			c, s := tlsPair(b)
@@ -113,7 +109,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 // each record that it reads, which is not the relay's doing; BenchmarkRoundTrip shows how many.
 func TestDataPathDoesNotAllocate(t *testing.T) {
 	c, s := tcpPair(t)
-	trip := roundTrips(t, c, s, 1024)
+	trip := roundTrips(t, c, relay.End{FD: descriptor(t, s)}, 1024)
 	trip()
 	if n := testing.AllocsPerRun(500, trip); n > 0 {
 		t.Errorf("%v allocations per round trip; want none", n)

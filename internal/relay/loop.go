@@ -1,0 +1,277 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// readSize is the most that one read takes from the kernel: a pipeline of small requests, or four TLS records.
+	readSize = 64 << 10
+	// eventsPerWait bounds the work between two looks at the tasks.
+	eventsPerWait = 256
+	// tickPace is how often a loop looks at pipes that wait for a deadline.
+	tickPace = time.Second
+
+	edgeTriggered = 1 << 31 // unix.EPOLLET is negative
+)
+
+// Loops are event loops: each has its own epoll instance and goroutine, and the connections that were given to it.
+type Loops struct {
+	all  []*loop
+	next atomic.Uint32
+	done sync.WaitGroup
+}
+
+// NewLoops starts n loops. Close ends them.
+func NewLoops(n int) (*Loops, error) {
+	ls := &Loops{}
+	for range n {
+		l, err := newLoop()
+		if err != nil {
+			ls.Close()
+			return nil, fmt.Errorf("start event loop: %w", err)
+		}
+		ls.all = append(ls.all, l)
+		ls.done.Go(l.run)
+	}
+	return ls, nil
+}
+
+// Close ends the loops and waits for them; pipes that are still open are cut.
+func (ls *Loops) Close() {
+	for _, l := range ls.all {
+		l.post(func() { l.closing = true })
+	}
+	ls.done.Wait()
+}
+
+func (ls *Loops) pick() *loop {
+	return ls.all[int(ls.next.Add(1))%len(ls.all)]
+}
+
+// loop owns its sockets and pipes: nothing but its goroutine touches them. Others post a task.
+type loop struct {
+	epfd, wakefd int
+	epoll        *os.File // epfd, in the runtime's poller
+	epollRaw     syscall.RawConn
+
+	mu     sync.Mutex // guards tasks and ended
+	tasks  []func()
+	ended  bool
+	posted atomic.Bool // there are tasks; the eventfd was written
+
+	// Of the loop's goroutine.
+	events    [eventsPerWait]unix.EpollEvent
+	found     int // events, at the last look
+	failure   error
+	lookAgain func(uintptr) bool // look, made once: a closure a wait would be garbage
+	timed     bool               // epoll has a deadline
+	sockets   []*socket          // by descriptor
+	ready     []*socket          // have more to do although no event will come for it
+	closing   bool
+	waiting   map[*Pipe]struct{} // pipes with a deadline
+	ticked    time.Time
+	raw       [readSize]byte // what the last read brought
+	plain     [readSize]byte // what it says
+}
+
+func newLoop() (*loop, error) {
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	wakefd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(epfd)
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	l := &loop{epfd: epfd, wakefd: wakefd, waiting: make(map[*Pipe]struct{})}
+	l.lookAgain = func(uintptr) bool {
+		l.look()
+		return l.found > 0 || l.failure != nil
+	}
+	err = unix.SetNonblock(epfd, true) // what makes os.NewFile use the poller
+	l.epoll = os.NewFile(uintptr(epfd), "epoll")
+	if err == nil {
+		l.epollRaw, err = l.epoll.SyscallConn()
+	}
+	if err == nil {
+		err = l.watch(wakefd)
+	}
+	if err != nil {
+		l.epoll.Close()
+		unix.Close(wakefd)
+		return nil, err
+	}
+	return l, nil
+}
+
+// watch asks for every event of fd, edge-triggered: one system call in the life of a connection.
+func (l *loop) watch(fd int) error {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | edgeTriggered, Fd: int32(fd)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev))
+}
+
+// adopt begins to watch a socket.
+func (l *loop) adopt(s *socket) error {
+	if need := int(s.fd) + 1; need > len(l.sockets) {
+		l.sockets = append(l.sockets, make([]*socket, need-len(l.sockets))...)
+	}
+	l.sockets[s.fd] = s
+	return l.watch(int(s.fd))
+}
+
+func (l *loop) forget(s *socket) {
+	if int(s.fd) < len(l.sockets) && l.sockets[s.fd] == s {
+		l.sockets[s.fd] = nil
+	}
+}
+
+// post makes the loop run a task. It returns false when the loop has ended.
+func (l *loop) post(task func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return false
+	}
+	l.tasks = append(l.tasks, task)
+	if !l.posted.Swap(true) {
+		one := uint64(1)
+		unix.Write(l.wakefd, (*[8]byte)(unsafe.Pointer(&one))[:])
+	}
+	return true
+}
+
+func (l *loop) run() {
+	for !l.closing {
+		n, err := l.wait()
+		if err != nil {
+			panic(fmt.Sprintf("epoll_wait: %v", err)) // the descriptor is ours: a bug, not a state of the world
+		}
+		for i := range n {
+			ev := &l.events[i]
+			if ev.Fd == int32(l.wakefd) {
+				continue
+			}
+			// A socket closed earlier in this round may still have an event here.
+			if s := l.sockets[ev.Fd]; s != nil {
+				s.event(ev.Events)
+			}
+		}
+		if l.posted.Load() {
+			l.runTasks()
+		}
+		l.runReady()
+		l.tick()
+	}
+	l.shutdown()
+}
+
+// wait asks without waiting first: under load there is always something. When there is not, it waits as goroutines do,
+// with the epoll instance itself in the runtime's poller: a system call that blocks would cost the runtime a thread's
+// hand-over each time.
+func (l *loop) wait() (int, error) {
+	if l.look(); l.found > 0 || l.failure != nil || len(l.ready) > 0 || l.posted.Load() {
+		return l.found, l.failure
+	}
+	if timed := len(l.waiting) > 0; timed || l.timed {
+		var until time.Time
+		if timed {
+			until = time.Now().Add(tickPace)
+		}
+		l.timed = timed
+		if err := l.epoll.SetReadDeadline(until); err != nil {
+			return 0, err
+		}
+	}
+	err := l.epollRaw.Read(l.lookAgain)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, nil
+	}
+	return l.found, errors.Join(l.failure, err)
+}
+
+// look takes what there is.
+func (l *loop) look() {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epfd), uintptr(unsafe.Pointer(&l.events[0])), eventsPerWait, 0, 0, 0)
+	l.found = int(n)
+	if errno != 0 {
+		l.found = 0
+		if errno != unix.EINTR {
+			l.failure = os.NewSyscallError("epoll_pwait", errno)
+		}
+	}
+}
+
+func (l *loop) runTasks() {
+	var count [8]byte
+	unix.Read(l.wakefd, count[:])
+	l.mu.Lock()
+	tasks := l.tasks
+	l.tasks = nil
+	l.posted.Store(false)
+	l.mu.Unlock()
+	for _, task := range tasks {
+		task()
+	}
+}
+
+// runReady goes on with those that used up their share of a round.
+func (l *loop) runReady() {
+	ready := l.ready
+	l.ready = nil
+	for _, s := range ready {
+		s.queued = false
+		if !s.closed {
+			s.owner.progress(s)
+		}
+	}
+}
+
+func (l *loop) again(s *socket) {
+	if !s.queued {
+		s.queued = true
+		l.ready = append(l.ready, s)
+	}
+}
+
+func (l *loop) tick() {
+	if len(l.waiting) == 0 {
+		return
+	}
+	now := time.Now()
+	if now.Sub(l.ticked) < tickPace {
+		return
+	}
+	l.ticked = now
+	for p := range l.waiting {
+		p.tick(now)
+	}
+}
+
+func (l *loop) shutdown() {
+	l.mu.Lock()
+	l.ended = true
+	tasks := l.tasks
+	l.tasks = nil
+	l.mu.Unlock()
+	for _, task := range tasks {
+		task()
+	}
+	for _, s := range l.sockets {
+		if s != nil && !s.closed {
+			s.owner.cut(Cut, nil)
+		}
+	}
+	unix.Close(l.wakefd)
+	l.epoll.Close()
+}
