@@ -92,6 +92,7 @@ func Run(ctx context.Context, cfg Config) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(admin) }()
 	g.background.Go(g.restore)
+	g.background.Go(g.giveBack)
 
 	var lost error
 	select {
@@ -141,7 +142,7 @@ type gateway struct {
 	conns   map[*conn]struct{}
 	problem string
 
-	background  sync.WaitGroup // restore
+	background  sync.WaitGroup // restore and giveBack
 	loops       sync.WaitGroup // one per listener; Add under applyMu and not when ending
 	connections sync.WaitGroup // one per connection; Add from the loops
 }

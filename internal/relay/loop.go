@@ -18,6 +18,8 @@ const (
 	readSize = 64 << 10
 	// eventsPerWait bounds the work between two looks at the tasks.
 	eventsPerWait = 256
+	// tidyPace is how often a loop looks for connections that are idle.
+	tidyPace = 5 * time.Second
 	// tickPace is how often a loop looks at pipes that wait for a deadline.
 	tickPace = time.Second
 
@@ -80,6 +82,8 @@ type loop struct {
 	closing   bool
 	waiting   map[*Pipe]struct{} // pipes with a deadline
 	ticked    time.Time
+	used      bool // something moved since the last look for idle connections
+	tidied    time.Time
 	raw       [readSize]byte // what the last read brought
 	plain     [readSize]byte // what it says
 }
@@ -183,7 +187,7 @@ func (l *loop) wait() (int, error) {
 	if l.look(); l.found > 0 || l.failure != nil || len(l.ready) > 0 || l.posted.Load() {
 		return l.found, l.failure
 	}
-	if timed := len(l.waiting) > 0; timed || l.timed {
+	if timed := len(l.waiting) > 0 || l.used; timed || l.timed {
 		var until time.Time
 		if timed {
 			until = time.Now().Add(tickPace)
@@ -245,7 +249,7 @@ func (l *loop) again(s *socket) {
 }
 
 func (l *loop) tick() {
-	if len(l.waiting) == 0 {
+	if len(l.waiting) == 0 && !l.used {
 		return
 	}
 	now := time.Now()
@@ -255,6 +259,16 @@ func (l *loop) tick() {
 	l.ticked = now
 	for p := range l.waiting {
 		p.tick(now)
+	}
+	if now.Sub(l.tidied) < tidyPace {
+		return
+	}
+	// Those that moved nothing since the last time give back what crypto/tls keeps for them.
+	l.tidied, l.used = now, false
+	for _, s := range l.sockets {
+		if s != nil && s == &s.owner.client.socket {
+			s.owner.tidy()
+		}
 	}
 }
 

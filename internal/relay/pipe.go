@@ -94,6 +94,7 @@ type Pipe struct {
 	client, engine end
 	result         Result
 	over           bool
+	used           bool      // something moved since the last tidy
 	wasBusy        bool      // what busy was set to
 	engineGone     bool      // it takes nothing more; what the client sends is thrown away
 	asked          bool      // what moved last was a request
@@ -261,6 +262,7 @@ func (e *end) read(b []byte) (int, error) {
 
 func (p *Pipe) deliver(from, to *end, b []byte) {
 	p.moved.Add(1)
+	p.used, p.loop.used = true, true
 	n := uint64(len(b))
 	if from == &p.client {
 		p.asked = true
@@ -380,6 +382,15 @@ func (p *Pipe) tick(now time.Time) {
 	case left > 0 && waited >= p.cfg.StallTime, left == 0 && waited >= p.cfg.LingerTime:
 		p.cut(Cut, nil)
 	}
+}
+
+// tidy frees what an idle connection doesn't need.
+func (p *Pipe) tidy() {
+	if p.used {
+		p.used, p.loop.used = false, true // looked at again, once it is idle
+		return
+	}
+	freeInput(p.client.tls)
 }
 
 func (p *Pipe) why(r Reason, err error) {

@@ -1,0 +1,92 @@
+package relay
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"math/big"
+	"net"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+// A Go release that renames the field would make connections hold their largest record again, without a word.
+func TestFreeInputGivesTheBufferOfALargeRecordBack(t *testing.T) {
+	t.Parallel()
+	if !hasRawInput {
+		t.Fatal("crypto/tls has no field rawInput of type bytes.Buffer any more: see whether it still keeps its input, and how")
+	}
+	near, far := net.Pipe()
+	client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
+	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}})
+	t.Cleanup(func() { near.Close(); far.Close() })
+	go client.Handshake()
+	if err := server.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	raw := (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(server), rawInput))
+	exchange := func(size int) {
+		sent := bytes.Repeat([]byte("v"), size)
+		go client.Write(sent)
+		got := make([]byte, size)
+		if _, err := io.ReadFull(server, got); err != nil || !bytes.Equal(got, sent) {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+	}
+	exchange(64 << 10)
+	if raw.Cap() < 16<<10 {
+		t.Fatalf("the buffer has %d bytes after a large record: freeing it is no use any more", raw.Cap())
+	}
+	freeInput(server)
+	if raw.Cap() != 0 {
+		t.Errorf("the buffer still has %d bytes", raw.Cap())
+	}
+	exchange(10)
+	exchange(64 << 10)
+}
+
+// Plaintext that waits in crypto/tls must not be lost with the buffer.
+func TestFreeInputKeepsWhatWasNotRead(t *testing.T) {
+	t.Parallel()
+	near, far := net.Pipe()
+	client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
+	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}})
+	t.Cleanup(func() { near.Close(); far.Close() })
+	go client.Handshake()
+	if err := server.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	sent := bytes.Repeat([]byte("0123456789"), 1000)
+	go client.Write(sent)
+	got := make([]byte, len(sent))
+	for n := 0; n < len(got); {
+		m, err := server.Read(got[n:min(n+7, len(got))])
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += m
+		freeInput(server)
+	}
+	if !bytes.Equal(got, sent) {
+		t.Error("bytes were lost or changed")
+	}
+}
+
+func selfSigned(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
