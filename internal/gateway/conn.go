@@ -135,10 +135,16 @@ func (g *gateway) serve(c *conn) {
 }
 
 func (g *gateway) serveTLS(c *conn, s *serving) {
+	ok, done := g.limit.worthAHandshake(s.snapshot)
+	if !ok {
+		return
+	}
 	_ = c.SetDeadline(time.Now().Add(s.timeout))
 	c.alerts = new(alertWatch)
 	t := tls.Server(c, s.tls)
-	if err := t.Handshake(); err != nil {
+	err := t.Handshake()
+	done()
+	if err != nil {
 		g.handshakeFailed(c, err)
 		return
 	}
@@ -194,6 +200,15 @@ func (g *gateway) turnAway(c *conn, k kind, line []byte, connect string) {
 // relay joins end, which is c or the TLS over it, with the engine, and returns when that is over or c belongs to an
 // event loop.
 func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
+	if !g.limit.enter(s.snapshot) {
+		g.refuse(c, t)
+		return
+	}
+	defer func() {
+		if !c.handedOver {
+			g.limit.leave()
+		}
+	}()
 	engine, err := g.dialEngine(s.snapshot.Engine)
 	if err != nil {
 		g.engineAway(c, t, err)
@@ -214,7 +229,10 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 	}
 	c.handedOver = true
 	p := g.paths.Join(client, ends, relay.Config{
-		In: &g.count.bytesIn, Out: &g.count.bytesOut, Ended: func(relay.Result) { g.forget(c) },
+		In: &g.count.bytesIn, Out: &g.count.bytesOut, Ended: func(relay.Result) {
+			g.limit.leave()
+			g.forget(c)
+		},
 	})
 	c.pipe.Store(p)
 	// A drain that has cut everything before the line above has missed this one.
@@ -226,17 +244,7 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 func (g *gateway) engineAway(c *conn, t *tls.Conn, err error) {
 	g.count.unreachable.Add(1)
 	g.lines.warn("engine", "engine cannot be reached, client told to retry", "client", c.RemoteAddr().String(), "error", err)
-	_ = c.SetWriteDeadline(time.Now().Add(farewellTime))
-	if t == nil {
-		if _, err := io.WriteString(c, engineAway); err != nil {
-			return
-		}
-	} else {
-		if _, err := io.WriteString(t, engineAway); err != nil || t.CloseWrite() != nil {
-			return
-		}
-	}
-	c.farewell()
+	g.lastWords(c, t, engineAway)
 }
 
 // detach takes the descriptor away from the runtime's poller: a loop is to watch it.

@@ -7,8 +7,9 @@
 // that speaks anything but TLS to a TLS port is told so in its own protocol, and how to connect. The key is in the
 // process, in snapshot.json (0600) and on the admin socket (0600), never in a log, an error or the status.
 //
-// It knows nothing of instances, of certificates to come, or of who started it. It does not limit the number
-// of connections or of handshakes under way yet.
+// So many clients as the snapshot says are served, as far as the limit of open files allows; one more is told that the
+// maximum is reached, over TLS. It knows nothing of instances, of certificates to come, or of who started it. It does not
+// limit the handshakes under way yet, but for those beyond the limit of clients.
 //
 // Known gap: changing a listener between a wildcard address and a specific one with the same port takes two snapshots,
 // because the new one is opened before the old one is closed.
@@ -86,6 +87,10 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer g.paths.Close()
+	if g.limit, err = newLimiter(); err != nil {
+		admin.Close()
+		return err
+	}
 	// Before the admin socket answers: what is on disk decides whether a snapshot is stale.
 	g.load()
 	server := g.adminServer()
@@ -123,6 +128,7 @@ type gateway struct {
 	active  atomic.Pointer[serving] // nil until the first snapshot serves
 	count   counters
 	paths   *relay.Loops
+	limit   *limiter
 
 	accepting     context.Context // ends when draining starts
 	stopAccepting context.CancelFunc
@@ -263,6 +269,9 @@ func (g *gateway) publish(next *serving, opened map[string]net.Listener) {
 		}
 	}
 	g.cfg.Log.Info("snapshot applied", "snapshot", next.snapshot)
+	if _, why := g.limit.limit(next.snapshot); why != "" {
+		g.cfg.Log.Warn("not all clients can be served", "reason", why)
+	}
 }
 
 func closeAll(listeners map[string]net.Listener) {
@@ -360,8 +369,17 @@ func (g *gateway) accept(ln net.Listener, address string) {
 		c := &conn{Conn: raw, listener: address, accepted: g.active.Load()}
 		g.count.accepted.Add(1)
 		g.mu.Lock()
-		g.conns[c] = struct{}{}
+		crowded := int64(len(g.conns))-g.limit.served.Load() >= maxWaiting
+		if !crowded {
+			g.conns[c] = struct{}{}
+		}
 		g.mu.Unlock()
+		if crowded {
+			g.limit.rejected.Add(1)
+			g.lines.warn("crowded", "client closed at once, too many connections are on their way in", "client", raw.RemoteAddr().String())
+			raw.Close()
+			continue
+		}
 		g.connections.Add(1)
 		go func() {
 			g.serve(c)

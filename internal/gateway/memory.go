@@ -25,21 +25,30 @@ func (g *gateway) giveBack() {
 		{Name: "/memory/classes/heap/unused:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"},
 	}
-	var collected uint64 // live, when this was last done
+	var collected, freed uint64 // what was held, and freed, when this was last done
 	for {
 		select {
 		case <-tick.C:
 		case <-g.accepting.Done():
 			return
 		}
-		metrics.Read(sample)
-		live, held := sample[0].Value.Uint64(), sample[1].Value.Uint64()+sample[2].Value.Uint64()+sample[3].Value.Uint64()
+		live, held := readHeap(sample)
 		slack := held - min(live, held)
-		if slack > memorySlack && slack > held/memorySlackPart && held != collected {
-			debug.FreeOSMemory()
-			metrics.Read(sample)
-			// What is left now is fragmentation: trying again would not help.
-			collected = sample[1].Value.Uint64() + sample[2].Value.Uint64() + sample[3].Value.Uint64()
+		unaccounted := g.paths.Freed() - freed // live still has it: no collection has come since
+		if unaccounted < memorySlack && (slack < memorySlack || slack < held/memorySlackPart || held == collected) {
+			continue
 		}
+		freed += unaccounted
+		debug.FreeOSMemory()
+		// What is left now is fragmentation: trying again would not help.
+		_, collected = readHeap(sample)
 	}
+}
+
+func readHeap(sample []metrics.Sample) (live, held uint64) {
+	metrics.Read(sample)
+	for _, s := range sample[1:] {
+		held += s.Value.Uint64()
+	}
+	return sample[0].Value.Uint64(), held
 }

@@ -57,6 +57,8 @@ type Snapshot struct {
 	// HandshakeTimeout counts from the client's first byte, so that a silent connection is no error: pools open early.
 	// Zero: 10 s.
 	HandshakeTimeout time.Duration `json:"handshake_timeout,omitempty"`
+	// MaxClients is how many clients are served at a time. Zero: as many as the limit of open files allows.
+	MaxClients int `json:"max_clients,omitempty"`
 }
 
 // String says which snapshot it is, and hides the key from fmt.
@@ -112,6 +114,9 @@ func (s Snapshot) check() problems {
 	}
 	if len(s.Connect) > maxConnectLength || !printable(s.Connect) {
 		p.add("connect %.80q: must be one line of printable ASCII, at most %d bytes", s.Connect, maxConnectLength)
+	}
+	if s.MaxClients < 0 {
+		p.add("max_clients %d: must be 0 or more", s.MaxClients)
 	}
 	if s.HandshakeTimeout < 0 || s.HandshakeTimeout > maxHandshakeTimeout {
 		p.add("handshake_timeout %v: must be 0 to %v", s.HandshakeTimeout, maxHandshakeTimeout)

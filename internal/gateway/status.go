@@ -18,6 +18,12 @@ type Status struct {
 	Problem     string `json:"problem"`
 	Connections int64  `json:"connections"` // open now, silent ones too
 	Accepted    uint64 `json:"accepted"`
+	// Clients are those that are served, Limit how many can be; LimitedBy says why it is less than the snapshot's.
+	Clients   int64  `json:"clients"`
+	Limit     int64  `json:"limit"`
+	LimitedBy string `json:"limited_by,omitempty"`
+	// Rejected are those that there was no room for.
+	Rejected uint64 `json:"rejected"`
 	// Handshakes by result: tls1.2, tls1.3, failed, timeout.
 	Handshakes map[string]uint64 `json:"handshakes"`
 	// Diagnosed are the clients turned away, by what they spoke: plaintext_resp, inline, http, garbage, tls_on_plaintext.
@@ -64,12 +70,15 @@ func (g *gateway) status() Status {
 		EngineUnreachable: g.count.unreachable.Load(),
 		BytesIn:           g.count.bytesIn.Load(),
 		BytesOut:          g.count.bytesOut.Load(),
+		Clients:           g.limit.served.Load(),
+		Rejected:          g.limit.rejected.Load(),
 	}
 	for _, k := range kinds {
 		st.Diagnosed[string(k)] = g.count.diagnosed(k).Load()
 	}
 	if v := g.active.Load(); v != nil {
 		st.Generation, st.Digest = v.snapshot.Generation, v.digest
+		st.Limit, st.LimitedBy = g.limit.limit(v.snapshot)
 		if g.accepting.Err() == nil {
 			st.Listening = slices.Collect(maps.Keys(v.modes))
 		}

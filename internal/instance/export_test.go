@@ -32,6 +32,7 @@ func (s Spec) Complete(name Name, installed []string) (Spec, error) {
 	return s.complete(name, installed)
 }
 func (s Spec) Directives() map[string]string { return s.directives() }
+func (s Spec) MaxClients() int               { return s.maxClients() }
 func (i Instance) NodeID() string            { return i.nodeID(0) }
 func (i *Instance) Pending() *Operation      { return i.pending() }
 func (a Addresses) Allocate(taken map[netip.AddrPort]bool, tls bool) (netip.AddrPort, error) {

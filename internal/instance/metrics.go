@@ -47,12 +47,15 @@ var (
 	descHandshakes  = prometheus.NewDesc("sealane_gateway_handshakes_total", "TLS handshakes by version, or by how they failed.", append(instanceLabels, "result"), nil)
 	descDiagnosed   = prometheus.NewDesc("sealane_gateway_misdirected_total", "Connections that came the wrong way, by what they spoke.", append(instanceLabels, "kind"), nil)
 	descBytes       = prometheus.NewDesc("sealane_gateway_bytes_total", "Bytes relayed, without TLS's own.", append(instanceLabels, "direction"), nil)
+	descLimit       = prometheus.NewDesc("sealane_gateway_clients_limit", "Clients that can be served at a time.", instanceLabels, nil)
+	descClients     = prometheus.NewDesc("sealane_gateway_clients", "Clients that are served now.", instanceLabels, nil)
+	descRejected    = prometheus.NewDesc("sealane_gateway_rejected_total", "Connections that there was no room for.", instanceLabels, nil)
 	descUnreachable = prometheus.NewDesc("sealane_gateway_engine_unreachable_total", "Connections that were told that the engine is not answering.", instanceLabels, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descInstance, descExpiry, descConnections, descAccepted, descHandshakes, descDiagnosed, descBytes, descUnreachable} {
+	for _, d := range []*prometheus.Desc{descInstance, descExpiry, descConnections, descAccepted, descHandshakes, descDiagnosed, descBytes, descLimit, descClients, descRejected, descUnreachable} {
 		ch <- d
 	}
 }
@@ -95,7 +98,13 @@ func (x *metrics) collectGateway(ctx context.Context, ch chan<- prometheus.Metri
 	count := func(d *prometheus.Desc, n uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), i.Name.labels(labels...)...)
 	}
-	ch <- prometheus.MustNewConstMetric(descConnections, prometheus.GaugeValue, float64(s.Connections), i.Name.labels()...)
+	gauge := func(d *prometheus.Desc, n int64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), i.Name.labels()...)
+	}
+	gauge(descConnections, s.Connections)
+	gauge(descClients, s.Clients)
+	gauge(descLimit, s.Limit)
+	count(descRejected, s.Rejected)
 	count(descAccepted, s.Accepted)
 	count(descUnreachable, s.EngineUnreachable)
 	count(descBytes, s.BytesIn, "in")

@@ -360,8 +360,9 @@ func (m *Manager) node(i Instance) (Node, error) {
 		ID: i.nodeID(0), Instance: i.Name, Version: i.Spec.RedisVersion, Directives: i.Spec.directives(),
 		AdminPassword: string(admin), KeepDump: i.Spec.SnapshotPeriod > 0,
 		Gateway: gateway.Snapshot{
-			Listeners: []gateway.Listener{{Address: i.Address(), TLS: i.Certificates != nil}},
-			Connect:   i.connectHint(),
+			Listeners:  []gateway.Listener{{Address: i.Address(), TLS: i.Certificates != nil}},
+			Connect:    i.connectHint(),
+			MaxClients: i.Spec.maxClients(),
 		},
 		Host: i.Host,
 	}

@@ -63,7 +63,8 @@ func (s Spec) directives() map[string]string {
 		"maxmemory":        strconv.FormatInt(int64(s.MemorySizeGB)<<30, 10),
 		"maxmemory-policy": "volatile-lru", // the managed service's default, not the engine's
 		"save":             "",
-		"maxclients":       strconv.Itoa(s.maxClients()),
+		// The gateway keeps the limit; the server's own connections come on top.
+		"maxclients": strconv.Itoa(s.maxClients() + 32),
 	}
 	if s.SnapshotPeriod > 0 {
 		d["save"] = fmt.Sprintf("%d 1", int64(s.SnapshotPeriod.Seconds()))

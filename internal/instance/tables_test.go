@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -151,15 +152,21 @@ func TestMaxClients(t *testing.T) {
 	for _, c := range []struct {
 		version string
 		sizeGB  int32
-		want    string
+		plain   bool
+		want    int
 	}{
-		{"REDIS_6_X", 1, "1000"}, {"REDIS_6_X", 4, "1000"}, {"REDIS_6_X", 5, "2500"}, {"REDIS_6_X", 10, "2500"},
-		{"REDIS_6_X", 11, "15000"}, {"REDIS_6_X", 35, "15000"}, {"REDIS_6_X", 36, "30000"}, {"REDIS_6_X", 100, "30000"},
-		{"REDIS_6_X", 101, "65000"}, {"REDIS_7_0", 1, "65000"}, {"VALKEY_8_0", 1, "65000"},
+		{"REDIS_6_X", 1, false, 1000}, {"REDIS_6_X", 4, false, 1000}, {"REDIS_6_X", 5, false, 2500}, {"REDIS_6_X", 10, false, 2500},
+		{"REDIS_6_X", 11, false, 15000}, {"REDIS_6_X", 35, false, 15000}, {"REDIS_6_X", 36, false, 30000}, {"REDIS_6_X", 100, false, 30000},
+		{"REDIS_6_X", 101, false, 65000}, {"REDIS_7_0", 1, false, 65000}, {"VALKEY_8_0", 1, false, 65000},
+		{"REDIS_6_X", 1, true, 65000},
 	} {
-		s := instance.Spec{RedisVersion: c.version, MemorySizeGB: c.sizeGB, TransitEncryption: true}
-		if got := s.Directives()["maxclients"]; got != c.want {
-			t.Errorf("%s with %d GB: %s; want %s", c.version, c.sizeGB, got, c.want)
+		s := instance.Spec{RedisVersion: c.version, MemorySizeGB: c.sizeGB, TransitEncryption: !c.plain}
+		if got := s.MaxClients(); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+		// The server's own connections to the engine come on top.
+		if got := s.Directives()["maxclients"]; got != strconv.Itoa(c.want+32) {
+			t.Errorf("%+v: the engine's maxclients is %s", c, got)
 		}
 	}
 }

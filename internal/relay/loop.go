@@ -56,6 +56,16 @@ func (ls *Loops) Close() {
 	ls.done.Wait()
 }
 
+// Freed is how many bytes of buffers were let go of because their connections are idle. They are the process's until
+// the next garbage collection.
+func (ls *Loops) Freed() uint64 {
+	var n uint64
+	for _, l := range ls.all {
+		n += l.freed.Load()
+	}
+	return n
+}
+
 func (ls *Loops) pick() *loop {
 	return ls.all[int(ls.next.Add(1))%len(ls.all)]
 }
@@ -69,6 +79,7 @@ type loop struct {
 	mu     sync.Mutex // guards tasks and ended
 	tasks  []func()
 	ended  bool
+	freed  atomic.Uint64
 	posted atomic.Bool // there are tasks; the eventfd was written
 
 	// Of the loop's goroutine.

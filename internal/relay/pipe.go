@@ -390,7 +390,7 @@ func (p *Pipe) tidy() {
 		p.used, p.loop.used = false, true // looked at again, once it is idle
 		return
 	}
-	freeInput(p.client.tls)
+	p.loop.freed.Add(uint64(freeInput(p.client.tls)))
 }
 
 func (p *Pipe) why(r Reason, err error) {

@@ -18,14 +18,18 @@ var rawInput, hasRawInput = func() (uintptr, bool) {
 // smallInput is what the buffer of a connection with small requests comes to by itself.
 const smallInput = 2 << 10
 
-// freeInput gives the buffer back. It is for the loop that owns the connection, while nothing is being read.
-func freeInput(t *tls.Conn) {
+// freeInput gives the buffer back and returns its size. It is for the loop that owns the connection, while nothing is
+// being read.
+func freeInput(t *tls.Conn) int {
 	if t == nil || !hasRawInput {
-		return
+		return 0
 	}
 	b := (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(t), rawInput))
 	// Decrypted bytes that were not read yet lie in the same array, but the reader over them keeps it alive.
-	if b.Len() == 0 && b.Cap() > smallInput {
-		*b = bytes.Buffer{}
+	size := b.Cap()
+	if b.Len() > 0 || size <= smallInput {
+		return 0
 	}
+	*b = bytes.Buffer{}
+	return size
 }

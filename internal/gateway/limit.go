@@ -1,0 +1,110 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	tooMany = "-ERR max number of clients reached\r\n"
+
+	// Beyond the clients that are served, so many connections may be on their way in: silent ones, in their handshake, or
+	// being told that there is no room. What comes on top is closed at once.
+	maxWaiting = 1024
+	// So many of them may be handshakes whose only end is to say that there is no room: in a storm of reconnects they
+	// would take the processor from the clients that are served.
+	maxRefusing = 64
+	// ownDescriptors are those of the process itself: listeners, admin socket, event loops, files.
+	ownDescriptors = 128
+)
+
+// limiter counts clients against the limit of the snapshot and of the machine.
+type limiter struct {
+	descriptors uint64 // the limit of open files
+
+	served   atomic.Int64 // clients that have an engine connection
+	refusing atomic.Int64
+	rejected atomic.Uint64
+}
+
+func newLimiter() (*limiter, error) {
+	var r unix.Rlimit
+	// The Go runtime has raised the soft limit to the hard one.
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return nil, fmt.Errorf("read the limit of open files: %w", err)
+	}
+	return &limiter{descriptors: r.Cur}, nil
+}
+
+// clients is how many clients the limit of open files allows: each has a descriptor here and one to the engine.
+func (l *limiter) clients() int64 {
+	const others = maxWaiting + ownDescriptors
+	if l.descriptors < others+2 {
+		return 1
+	}
+	return int64(min((l.descriptors-others)/2, 1<<31))
+}
+
+// limit is how many clients are served under a snapshot, and why not as many as it says; "" if it is so many.
+func (l *limiter) limit(s Snapshot) (n int64, why string) {
+	n = l.clients()
+	if asked := int64(s.MaxClients); asked > 0 && asked <= n {
+		return asked, ""
+	}
+	if s.MaxClients > 0 {
+		why = fmt.Sprintf("the limit of %d open files allows %d clients, not %d: raise it (ulimit -n, LimitNOFILE) and restart the gateway",
+			l.descriptors, n, s.MaxClients)
+	}
+	return n, why
+}
+
+// enter counts a client in, or returns false where there is no room. leave counts it out.
+func (l *limiter) enter(s Snapshot) bool {
+	n, _ := l.limit(s)
+	if l.served.Add(1) > n {
+		l.leave()
+		return false
+	}
+	return true
+}
+
+func (l *limiter) leave() { l.served.Add(-1) }
+
+// worthAHandshake says whether to begin a handshake: when there is no room, only a few clients are told so. done must be
+// called at the end of the handshake.
+func (l *limiter) worthAHandshake(s Snapshot) (ok bool, done func()) {
+	if n, _ := l.limit(s); l.served.Load() < n {
+		return true, func() {}
+	}
+	if l.refusing.Add(1) > maxRefusing {
+		l.refusing.Add(-1)
+		l.rejected.Add(1)
+		return false, nil
+	}
+	return true, func() { l.refusing.Add(-1) }
+}
+
+// refuse tells a client that there is no room.
+func (g *gateway) refuse(c *conn, t *tls.Conn) {
+	g.limit.rejected.Add(1)
+	g.lines.warn("limit", "client refused, max number of clients reached", "client", c.RemoteAddr().String(),
+		"clients", g.limit.served.Load(), "hint", "find out which clients hold connections (CLIENT LIST), set timeout, or choose a larger instance")
+	g.lastWords(c, t, tooMany)
+}
+
+// lastWords writes a line to a client that will not be served, and ends the connection so that the line arrives.
+func (g *gateway) lastWords(c *conn, t *tls.Conn, line string) {
+	_ = c.SetWriteDeadline(time.Now().Add(farewellTime))
+	if t == nil {
+		if _, err := c.Write([]byte(line)); err != nil {
+			return
+		}
+	} else if _, err := t.Write([]byte(line)); err != nil || t.CloseWrite() != nil {
+		return
+	}
+	c.farewell()
+}
