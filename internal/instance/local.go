@@ -40,7 +40,7 @@ type localNode struct {
 }
 
 const (
-	startTimeout   = 30 * time.Second // an engine loads its data within it, or is waited for again
+	startTimeout   = time.Hour // an engine loads its data within it; one that doesn't is ended and started again
 	gatewayTimeout = 10 * time.Second
 	proveTimeout   = 10 * time.Second
 	stopTimeout    = 5 * time.Minute // an engine saves its data within it
@@ -126,7 +126,7 @@ func (l *Local) ensureEngine(ctx context.Context, n *localNode, node Node, progr
 	if n.engine != nil && !over(n.engine.Done()) {
 		return nil
 	}
-	progress("starting the engine")
+	progress("starting the engine and loading its data")
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	e, err := engine.Adopt(ctx, l.nodeDir(node.ID), node.AdminPassword)

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"strings"
 
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/resp"
@@ -38,12 +40,15 @@ func prove(ctx context.Context, snapshot gateway.Snapshot, node Node) error {
 	if err != nil {
 		return err
 	}
-	// Without the AUTH string the engine says NOAUTH, which shows just as well that it is the engine.
-	if text := string(reply.Str); text != "PONG" && (node.PasswordHash == "" || len(text) < 6 || text[:6] != "NOAUTH") {
+	if text := reply.Str; text != "PONG" && !(reply.IsError() && slices.ContainsFunc(alive, func(p string) bool { return strings.HasPrefix(text, p) })) {
 		return fmt.Errorf("PING is answered by %q", text)
 	}
 	return nil
 }
+
+// alive are how errors begin that show just as well that the engine is there: it wants the AUTH string, is busy, can't
+// save, loads its data, or all places are taken.
+var alive = []string{"NOAUTH ", "BUSY ", "MISCONF ", "LOADING ", "ERR max number of clients reached"}
 
 func proveTLS(ctx context.Context, conn net.Conn, chain []byte, node Node) (net.Conn, error) {
 	roots := x509.NewCertPool()
