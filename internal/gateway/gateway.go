@@ -369,7 +369,7 @@ func (g *gateway) accept(ln net.Listener, address string) {
 		c := &conn{Conn: raw, listener: address, accepted: g.active.Load()}
 		g.count.accepted.Add(1)
 		g.mu.Lock()
-		crowded := int64(len(g.conns))-g.limit.served.Load() >= maxWaiting
+		crowded := g.limit.crowded(len(g.conns), c.accepted.snapshot)
 		if !crowded {
 			g.conns[c] = struct{}{}
 		}

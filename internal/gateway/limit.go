@@ -12,9 +12,10 @@ import (
 const (
 	tooMany = "-ERR max number of clients reached\r\n"
 
-	// Beyond the clients that are served, so many connections may be on their way in: silent ones, in their handshake, or
-	// being told that there is no room. What comes on top is closed at once.
-	maxWaiting = 1024
+	// Beyond the clients that are served, so many connections may be on their way in, or as many as clients can be served
+	// if that is more: silent ones, in their handshake, or being told that there is no room. What comes on top is closed
+	// at once. (redis-benchmark opens all its connections before the first handshake.)
+	minWaiting = 1024
 	// So many of them may be handshakes whose only end is to say that there is no room: in a storm of reconnects they
 	// would take the processor from the clients that are served.
 	maxRefusing = 64
@@ -40,13 +41,21 @@ func newLimiter() (*limiter, error) {
 	return &limiter{descriptors: r.Cur}, nil
 }
 
-// clients is how many clients the limit of open files allows: each has a descriptor here and one to the engine.
+// clients is how many clients the limit of open files allows: each has a descriptor here and one to the engine. An
+// eighth is for those on their way in.
 func (l *limiter) clients() int64 {
-	const others = maxWaiting + ownDescriptors
-	if l.descriptors < others+2 {
-		return 1
-	}
-	return int64(min((l.descriptors-others)/2, 1<<31))
+	return max(1, (l.usable()-l.usable()/8)/2)
+}
+
+func (l *limiter) usable() int64 {
+	return max(2, int64(min(l.descriptors, 1<<31))-ownDescriptors)
+}
+
+// crowded says whether there is no room for one connection more, of which there are so many now.
+func (l *limiter) crowded(connections int, s Snapshot) bool {
+	served, now := l.served.Load(), int64(connections)
+	n, _ := l.limit(s)
+	return now-served >= max(minWaiting, n) || now+served >= l.usable()
 }
 
 // limit is how many clients are served under a snapshot, and why not as many as it says; "" if it is so many.

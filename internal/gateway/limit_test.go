@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"crypto/tls"
 	"io"
+	"net"
 	"testing"
 )
 
@@ -105,5 +106,24 @@ func TestNegativeLimitIsRefused(t *testing.T) {
 	s.MaxClients = -1
 	if err := s.Validate(); err == nil {
 		t.Error("max_clients -1 is accepted")
+	}
+}
+
+// Pools, and redis-benchmark, open all their connections before the first handshake.
+func TestManySilentConnectionsAreServedWhenTheySpeak(t *testing.T) {
+	t.Parallel()
+	const clients = 1100
+	w := limited(t, 2000)
+	silent := make([]*net.TCPConn, clients)
+	for i := range silent {
+		silent[i] = dialTCP(t, w.addr)
+	}
+	eventually(t, "all are accepted", func() bool { return w.status().Connections == clients })
+	for _, raw := range silent {
+		c := tls.Client(raw, w.trust())
+		roundTrip(t, c, "hello")
+	}
+	if st := w.status(); st.Clients != clients || st.Rejected != 0 {
+		t.Errorf("%d clients, %d rejected; want %d and none", st.Clients, st.Rejected, clients)
 	}
 }
