@@ -1,6 +1,7 @@
 # make run    an encrypted Redis, up until Ctrl-C
 # make test   everything that must hold
 # make build  bin/sealane
+# make bench  what encryption costs, here and elsewhere: docs/performance.md
 
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -12,7 +13,7 @@ PREFIX ?= /usr/local
 STATE ?=
 RUN_FLAGS ?=
 
-.PHONY: build run test check unit e2e fuzz install clean
+.PHONY: build run test check unit e2e fuzz bench install clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/sealane ./cmd/sealane
@@ -26,20 +27,30 @@ test: check unit e2e fuzz
 
 check:
 	@scripts/need.sh gcc redis-server redis-cli openssl curl ss setpriv
-	@test -z "$$(gofmt -l cmd internal e2e)" || { echo "gofmt is due:"; gofmt -l cmd internal e2e; exit 1; }
+	@test -z "$$(gofmt -l cmd internal e2e bench)" || { echo "gofmt is due:"; gofmt -l cmd internal e2e bench; exit 1; }
 	$(GO) vet ./...
 	cd e2e && $(GO) vet ./...
+	cd bench && $(GO) vet ./...
 	$(STATICCHECK) ./...
 	cd e2e && $(STATICCHECK) ./...
+	cd bench && $(STATICCHECK) ./...
 
 unit:
 	$(GO) test -race ./...
+	cd bench && $(GO) test ./...
 
 e2e:
 	cd e2e && $(GO) test -race -count=1 ./... # the cache does not know the binary
 
 fuzz:
 	@scripts/fuzz.sh $(FUZZTIME)
+
+# For make bench: its flags, such as -quick, -rounds 5 or -only get-50,memory; see -help.
+BENCH_FLAGS ?=
+
+bench: build
+	@scripts/need.sh redis-server redis-cli
+	cd bench && $(GO) run . -sealane ../bin/sealane $(BENCH_FLAGS)
 
 install: build
 	install -m 0755 bin/sealane $(DESTDIR)$(PREFIX)/bin/sealane
