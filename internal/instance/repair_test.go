@@ -109,6 +109,7 @@ func TestCrashAtTheEndOfAStepIsNotForgotten(t *testing.T) {
 		m.made(first)
 		for range 4 { // so that the next restart has to wait
 			m.crash(first, "engine")
+			synctest.Wait() // until the exit has been seen
 			m.waitReady(first)
 		}
 		starts := m.node(first).starts
@@ -136,6 +137,7 @@ func TestCrashLoopingInstanceCanBeDeleted(t *testing.T) {
 		m.made(first)
 		for n := range 15 {
 			m.crash(first, "engine")
+			synctest.Wait() // until the exit has been seen
 			if n < 14 {
 				m.waitReady(first)
 			}
