@@ -44,7 +44,7 @@ func WriteFile(path string, data []byte, perm os.FileMode) (err error) {
 	if err = os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return SyncDir(dir)
 }
 
 // CreateFile is WriteFile for a file that must not exist yet: of two callers one gets an error that is
@@ -67,10 +67,12 @@ func CreateFile(path string, data []byte, perm os.FileMode) error {
 		}
 		return fmt.Errorf("create %s: %w", path, err)
 	}
-	return syncDir(dir)
+	return SyncDir(dir)
 }
 
-func syncDir(dir string) error {
+// SyncDir makes the names in a folder durable: a file that was made, linked or renamed there survives a crash under
+// its name.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return fmt.Errorf("sync folder: %w", err)
