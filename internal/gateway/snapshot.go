@@ -59,7 +59,21 @@ type Snapshot struct {
 	HandshakeTimeout time.Duration `json:"handshake_timeout,omitempty"`
 	// MaxClients is how many clients are served at a time. Zero: as many as the limit of open files allows.
 	MaxClients int `json:"max_clients,omitempty"`
+	// DataPath is how clients share the engine. "": Transparent.
+	DataPath DataPath `json:"data_path,omitempty"`
+	// IdleTimeout closes clients that have sent nothing for so long, as the engine's timeout would. Zero: never.
+	IdleTimeout time.Duration `json:"idle_timeout,omitempty"`
 }
+
+// DataPath is how clients share the engine. It may change at any time; no client notices.
+type DataPath string
+
+const (
+	// Transparent gives each client an engine connection of its own.
+	Transparent DataPath = "transparent"
+	// Multiplexed lets clients without state of their own share a few.
+	Multiplexed DataPath = "multiplexed"
+)
 
 // String says which snapshot it is, and hides the key from fmt.
 func (s Snapshot) String() string {
@@ -117,6 +131,12 @@ func (s Snapshot) check() problems {
 	}
 	if s.MaxClients < 0 {
 		p.add("max_clients %d: must be 0 or more", s.MaxClients)
+	}
+	if s.DataPath != "" && s.DataPath != Transparent && s.DataPath != Multiplexed {
+		p.add("data_path %.40q: must be %q or %q", s.DataPath, Transparent, Multiplexed)
+	}
+	if s.IdleTimeout < 0 {
+		p.add("idle_timeout %v: must be 0 or more", s.IdleTimeout)
 	}
 	if s.HandshakeTimeout < 0 || s.HandshakeTimeout > maxHandshakeTimeout {
 		p.add("handshake_timeout %v: must be 0 to %v", s.HandshakeTimeout, maxHandshakeTimeout)
