@@ -1,11 +1,11 @@
 package gateway
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -42,7 +42,7 @@ type conn struct {
 	handedOver bool // to an event loop, which forgets it
 
 	silent atomic.Bool // it has not sent anything yet
-	pipe   atomic.Pointer[relay.Pipe]
+	pipe   atomic.Pointer[relay.Session]
 }
 
 func (c *conn) Read(b []byte) (int, error) {
@@ -197,43 +197,30 @@ func (g *gateway) turnAway(c *conn, k kind, line []byte, connect string) {
 	}
 }
 
-// relay joins end, which is c or the TLS over it, with the engine, and returns when that is over or c belongs to an
-// event loop.
+// relay hands c, or the TLS over it, to an event loop.
 func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 	if !g.limit.enter(s.snapshot) {
 		g.refuse(c, t)
 		return
 	}
-	defer func() {
-		if !c.handedOver {
+	cfg := relay.Config{
+		Remote: addrPort(c.RemoteAddr()), Local: addrPort(c.LocalAddr()), In: &g.count.bytesIn, Out: &g.count.bytesOut,
+		Ended: func(relay.Result) {
 			g.limit.leave()
-		}
-	}()
-	engine, err := g.dialEngine(s.snapshot.Engine)
-	if err != nil {
-		g.engineAway(c, t, err)
-		return
+			g.forget(c)
+		},
 	}
 	client := relay.End{TLS: t, Head: c.head}
 	if t != nil {
 		client.Head, client.Attach = nil, func(under io.ReadWriter) { c.under = under }
 	}
+	var err error
 	if client.FD, err = detach(c.Conn); err != nil {
-		engine.Close()
-		return
-	}
-	ends := relay.End{}
-	if ends.FD, err = detach(engine); err != nil {
-		unix.Close(client.FD)
+		g.limit.leave()
 		return
 	}
 	c.handedOver = true
-	p := g.paths.Join(client, ends, relay.Config{
-		In: &g.count.bytesIn, Out: &g.count.bytesOut, Ended: func(relay.Result) {
-			g.limit.leave()
-			g.forget(c)
-		},
-	})
+	p := g.paths.Serve(client, cfg)
 	c.pipe.Store(p)
 	// A drain that has cut everything before the line above has missed this one.
 	if g.dialing.Err() != nil {
@@ -241,10 +228,24 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 	}
 }
 
-func (g *gateway) engineAway(c *conn, t *tls.Conn, err error) {
-	g.count.unreachable.Add(1)
-	g.lines.warn("engine", "engine cannot be reached, client told to retry", "client", c.RemoteAddr().String(), "error", err)
-	g.lastWords(c, t, engineAway)
+func addrPort(a net.Addr) netip.AddrPort {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+// backend says how the clients of a snapshot share the engine.
+func (g *gateway) backend(s Snapshot) *relay.Backend {
+	limit, _ := g.limit.limit(s)
+	return &relay.Backend{
+		Engine: s.Engine, Connect: relay.UnixSocket(s.Engine), Window: dialWindow, Away: engineAway,
+		Unreachable: func(c netip.AddrPort, err error) {
+			g.count.unreachable.Add(1)
+			g.lines.warn("engine", "engine cannot be reached, client told to retry", "client", c.String(), "error", err)
+		},
+		Multiplexed: s.DataPath == Multiplexed, IdleTimeout: s.IdleTimeout, MaxClients: int(limit),
+	}
 }
 
 // detach takes the descriptor away from the runtime's poller: a loop is to watch it.
@@ -263,22 +264,4 @@ func detach(c net.Conn) (int, error) {
 		return 0, os.NewSyscallError("fcntl", err)
 	}
 	return fd, nil
-}
-
-// dialEngine tries until dialWindow is over: a socket that is not there, that refuses, or whose queue is full.
-func (g *gateway) dialEngine(path string) (*net.UnixConn, error) {
-	ctx, cancel := context.WithTimeout(g.dialing, dialWindow)
-	defer cancel()
-	var d net.Dialer
-	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
-		c, err := d.DialContext(ctx, "unix", path)
-		if err == nil {
-			return c.(*net.UnixConn), nil
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return nil, err
-		}
-	}
 }

@@ -23,12 +23,15 @@ func TestStopLetsARequestFinishAndClosesIdleClients(t *testing.T) {
 	hold := make(chan struct{})
 	release := sync.OnceFunc(func() { close(hold) })
 	fakeEngine(t, w.engine, func(c *net.UnixConn) {
-		line := make([]byte, 4)
+		line := make([]byte, 6)
+		if !introduced(c) {
+			return
+		}
 		for {
 			if _, err := io.ReadFull(c, line); err != nil {
 				return
 			}
-			if string(line) == "slow" {
+			if string(line) == "slow\r\n" {
 				<-hold
 			}
 			send(t, c, string(line))
@@ -40,8 +43,8 @@ func TestStopLetsARequestFinishAndClosesIdleClients(t *testing.T) {
 	idle, busy, silent := w.dial(), w.dial(), dialTCP(t, w.addr)
 	roundTrip(t, idle, "ping")
 	roundTrip(t, busy, "ping")
-	send(t, busy, "slow")
-	eventually(t, "all are there", func() bool { st := w.status(); return st.Connections == 3 && st.BytesIn == 12 })
+	send(t, busy, "slow\r\n")
+	eventually(t, "all are there", func() bool { st := w.status(); return st.Connections == 3 && st.BytesIn == 18 })
 
 	stopped := make(chan error, 1)
 	go func() { stopped <- w.client.Stop(context.Background()) }()
@@ -83,6 +86,9 @@ func TestStopCutsWhatDoesNotFinish(t *testing.T) {
 	w.drain = 300 * time.Millisecond
 	fakeEngine(t, w.engine, func(c *net.UnixConn) {
 		kind := make([]byte, 1)
+		if !introduced(c) {
+			return
+		}
 		if _, err := io.ReadFull(c, kind); err != nil {
 			return
 		}
@@ -106,12 +112,12 @@ func TestStopCutsWhatDoesNotFinish(t *testing.T) {
 	})
 	w.run()
 	w.apply(w.snapshot(1))
-	send(t, w.dial(), "r")
-	send(t, w.dial(), "w")
+	send(t, w.dial(), "r\r\n")
+	send(t, w.dial(), "w\r\n")
 	send(t, dialTCP(t, w.addr), "\x16")
 	send(t, dialTCP(t, w.addr), "PIN")
 	full := w.dial()
-	send(t, full, "n")
+	send(t, full, "n\r\n")
 	full.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 	for chunk := make([]byte, 64<<10); ; {
 		if _, err := full.Write(chunk); err != nil {

@@ -256,6 +256,7 @@ func (g *gateway) open(next *serving) (map[string]net.Listener, error) {
 // publish is called with applyMu held. The snapshot comes before the accept loops: they serve by it.
 func (g *gateway) publish(next *serving, opened map[string]net.Listener) {
 	g.lastGood = next
+	g.paths.SetBackend(g.backend(next.snapshot))
 	g.active.Store(next)
 	g.setProblem("")
 	for address, ln := range opened {

@@ -62,17 +62,19 @@ func TestRepliesFlowAfterTheClientHalfClosed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	fakeEngine(t, w.engine, func(c *net.UnixConn) {
-		all, _ := io.ReadAll(c)
-		_, _ = c.Write(bytes.ToUpper(all))
+		if introduced(c) {
+			all, _ := io.ReadAll(c)
+			_, _ = c.Write(bytes.ToUpper(all))
+		}
 	})
 	w.run()
 	w.apply(w.snapshot(1))
 	c := w.dial()
-	send(t, c, "ping")
+	send(t, c, "ping\r\n")
 	if err := c.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	if all, err := io.ReadAll(c); err != nil || string(all) != "PING" {
+	if all, err := io.ReadAll(c); err != nil || string(all) != "PING\r\n" {
 		t.Errorf("read %q, %v; want PING and a clean end", all, err)
 	}
 }
@@ -88,7 +90,7 @@ func TestLastWordsArriveThroughTLSThoughTheClientKeepsSending(t *testing.T) {
 	sending := make(chan struct{})
 	go func() {
 		defer close(sending)
-		for chunk := make([]byte, 4<<10); ; {
+		for chunk := bytes.Repeat([]byte("PING\r\n"), 1000); ; {
 			if _, err := c.Write(chunk); err != nil {
 				return
 			}
@@ -265,8 +267,8 @@ func TestConnectionOutlivesTheHandshakeDeadline(t *testing.T) {
 	var c *tls.Conn
 	eventually(t, "a handshake within the deadline, on a busy machine", func() bool {
 		c = tls.Client(dialTCP(t, w.addr), w.trust())
-		_, werr := io.WriteString(c, "hello")
-		_, rerr := io.ReadFull(c, make([]byte, 5))
+		_, werr := io.WriteString(c, "hello\r\n")
+		_, rerr := io.ReadFull(c, make([]byte, 7))
 		return werr == nil && rerr == nil
 	})
 	stuck := dialTCP(t, w.addr)
@@ -395,7 +397,7 @@ func TestReapplyUnderLoadDropsNoConnection(t *testing.T) {
 		c := w.dial()
 		wg.Go(func() {
 			defer c.Close()
-			for got := make([]byte, 1000); ; trips.Add(1) {
+			for got := bytes.Repeat([]byte("line\r\n"), 200); ; trips.Add(1) {
 				select {
 				case <-stop:
 					return
@@ -726,10 +728,10 @@ func TestEngineThatComesBackWithinTheDialWindowIsNotMissed(t *testing.T) {
 	w.run()
 	w.apply(w.snapshot(1))
 	c := w.dial()
-	send(t, c, "hello")
+	send(t, c, "hello\r\n")
 	eventually(t, "gateway waits for the engine", func() bool { return w.status().Handshakes["tls1.3"] == 1 })
 	fakeEngine(t, w.engine, echo)
-	expect(t, c, "hello")
+	expect(t, c, "hello\r\n")
 	if st := w.status(); st.EngineUnreachable != 0 {
 		t.Errorf("status %+v", st)
 	}

@@ -152,8 +152,25 @@ func fakeEngine(t testing.TB, path string, serve func(*net.UnixConn)) (stop func
 	return stop
 }
 
+// asksID is what the gateway asks on each engine connection, before the client's first request.
+const asksID = "*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n"
+
 // echo is an engine that says back what it reads, and ends when the client has.
-func echo(c *net.UnixConn) { _, _ = io.Copy(struct{ io.Writer }{c}, c) }
+func echo(c *net.UnixConn) {
+	if introduced(c) {
+		_, _ = io.Copy(struct{ io.Writer }{c}, c)
+	}
+}
+
+// introduced answers what the gateway asks.
+func introduced(c *net.UnixConn) bool {
+	asked := make([]byte, len(asksID))
+	if _, err := io.ReadFull(c, asked); err != nil || string(asked) != asksID {
+		return false
+	}
+	_, err := io.WriteString(c, ":1\r\n")
+	return err == nil
+}
 
 // safeBuffer is a log that can be read while it is written.
 type safeBuffer struct {
@@ -346,8 +363,10 @@ func expect(t testing.TB, c io.Reader, want string) {
 	}
 }
 
+// roundTrip sends a line, which an engine would take as a command, and reads it back.
 func roundTrip(t testing.TB, c io.ReadWriter, s string) {
 	t.Helper()
+	s = strings.TrimSuffix(s, "\r\n") + "\r\n"
 	send(t, c, s)
 	expect(t, c, s)
 }

@@ -9,10 +9,12 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/resp"
 )
 
 func tlsPair(t testing.TB) (client net.Conn, server relay.End) {
@@ -50,25 +52,44 @@ type transport struct {
 func (t *transport) Read(b []byte) (int, error)  { return t.ReadWriter.Read(b) }
 func (t *transport) Write(b []byte) (int, error) { return t.ReadWriter.Write(b) }
 
-// roundTrips returns a function that sends one request of size bytes through a Pipe and reads its reply of the same size.
-func roundTrips(t testing.TB, client net.Conn, clientEnd relay.End, size int) func() {
-	t.Helper()
-	engineEnd, engine := unixPair(t)
-	p := loops(t).Join(clientEnd, relay.End{FD: descriptor(t, engineEnd)}, relay.Config{})
-	echoed := make(chan struct{})
-	go func() {
-		defer close(echoed)
-		for buf := make([]byte, size); ; {
-			if _, err := io.ReadFull(engine, buf); err != nil {
-				return
-			}
-			if _, err := engine.Write(buf); err != nil {
-				return
+// answering is an engine that gives the same answer to everything but the question for the connection's id.
+func answering(engine net.Conn, answer []byte) {
+	var scan resp.CommandScanner
+	in, out := make([]byte, 64<<10), []byte(nil)
+	for {
+		n, err := engine.Read(in)
+		if err != nil {
+			return
+		}
+		out = out[:0]
+		for b := in[:n]; len(b) > 0; {
+			n, done, _ := scan.Next(b)
+			b = b[n:]
+			switch {
+			case done && string(scan.Second()) == "id":
+				out = append(out, ":1\r\n"...)
+			case done:
+				out = append(out, answer...)
 			}
 		}
-	}()
-	t.Cleanup(func() { p.Close(); <-p.Done(); <-echoed })
-	request, reply := make([]byte, size), make([]byte, size)
+		if _, err := engine.Write(out); err != nil {
+			return
+		}
+	}
+}
+
+// roundTrips returns a function that sends one SET of a value of size bytes and reads the reply.
+func roundTrips(t testing.TB, client net.Conn, clientEnd relay.End, size int, multiplexed bool) func() {
+	t.Helper()
+	engineEnd, engine := unixPair(t)
+	fd := descriptor(t, engineEnd)
+	ls := loops(t)
+	ls.SetBackend(&relay.Backend{Connect: func() (int, error) { return fd, nil }, Multiplexed: multiplexed})
+	s := ls.Serve(clientEnd, relay.Config{})
+	ended := make(chan struct{})
+	go func() { defer close(ended); answering(engine, []byte("+OK\r\n")) }()
+	t.Cleanup(func() { s.Close(); <-s.Done(); ls.Close(); <-ended })
+	request, reply := resp.AppendCommand(nil, "SET", "key", strings.Repeat("v", size)), make([]byte, 5)
 	return func() {
 		if _, err := client.Write(request); err != nil {
 			t.Fatal(err)
@@ -79,10 +100,10 @@ func roundTrips(t testing.TB, client net.Conn, clientEnd relay.End, size int) fu
 	}
 }
 
-func benchmarkRoundTrip(b *testing.B, client net.Conn, clientEnd relay.End, size int) {
-	trip := roundTrips(b, client, clientEnd, size)
+func benchmarkRoundTrip(b *testing.B, client net.Conn, clientEnd relay.End, size int, multiplexed bool) {
+	trip := roundTrips(b, client, clientEnd, size, multiplexed)
 	trip()
-	b.SetBytes(int64(2 * size))
+	b.SetBytes(int64(size))
 	b.ReportAllocs()
 	for b.Loop() {
 		trip()
@@ -94,24 +115,28 @@ func BenchmarkRoundTrip(b *testing.B) {
 		name  string
 		bytes int
 	}{{"64B", 64}, {"16KiB", 16 << 10}} {
-		b.Run("plain/"+size.name, func(b *testing.B) {
-			c, s := tcpPair(b)
-			benchmarkRoundTrip(b, c, relay.End{FD: descriptor(b, s)}, size.bytes)
-		})
-		b.Run("tls/"+size.name, func(b *testing.B) {
-			c, s := tlsPair(b)
-			benchmarkRoundTrip(b, c, s, size.bytes)
-		})
+		for path, multiplexed := range map[string]bool{"transparent": false, "multiplexed": true} {
+			b.Run(path+"/plain/"+size.name, func(b *testing.B) {
+				c, s := tcpPair(b)
+				benchmarkRoundTrip(b, c, relay.End{FD: descriptor(b, s)}, size.bytes, multiplexed)
+			})
+			b.Run(path+"/tls/"+size.name, func(b *testing.B) {
+				c, s := tlsPair(b)
+				benchmarkRoundTrip(b, c, s, size.bytes, multiplexed)
+			})
+		}
 	}
 }
 
 // Not parallel: it counts the allocations of the whole process. Without TLS, because crypto/tls makes some of its own for
 // each record that it reads, which is not the relay's doing; BenchmarkRoundTrip shows how many.
 func TestDataPathDoesNotAllocate(t *testing.T) {
-	c, s := tcpPair(t)
-	trip := roundTrips(t, c, relay.End{FD: descriptor(t, s)}, 1024)
-	trip()
-	if n := testing.AllocsPerRun(500, trip); n > 0 {
-		t.Errorf("%v allocations per round trip; want none", n)
+	for _, multiplexed := range []bool{false, true} {
+		c, s := tcpPair(t)
+		trip := roundTrips(t, c, relay.End{FD: descriptor(t, s)}, 1024, multiplexed)
+		trip()
+		if n := testing.AllocsPerRun(500, trip); n > 0 {
+			t.Errorf("multiplexed %t: %v allocations per round trip; want none", multiplexed, n)
+		}
 	}
 }

@@ -28,16 +28,22 @@ const (
 
 // Loops are event loops: each has its own epoll instance and goroutine, and the connections that were given to it.
 type Loops struct {
-	all  []*loop
-	next atomic.Uint32
-	done sync.WaitGroup
+	counts  counts
+	all     []*loop
+	next    atomic.Uint32
+	done    sync.WaitGroup
+	backend atomic.Pointer[Backend]
+	clients registry
+	// pausedUntil is for how long CLIENT PAUSE may hold engine connections up, in Unix nanoseconds.
+	pausedUntil atomic.Int64
 }
 
 // NewLoops starts n loops. Close ends them.
 func NewLoops(n int) (*Loops, error) {
 	ls := &Loops{}
+	ls.clients.all = make(map[int64]*Session)
 	for range n {
-		l, err := newLoop()
+		l, err := newLoop(ls)
 		if err != nil {
 			ls.Close()
 			return nil, fmt.Errorf("start event loop: %w", err)
@@ -72,6 +78,7 @@ func (ls *Loops) pick() *loop {
 
 // loop owns its sockets and pipes: nothing but its goroutine touches them. Others post a task.
 type loop struct {
+	group        *Loops
 	epfd, wakefd int
 	epoll        *os.File // epfd, in the runtime's poller
 	epollRaw     syscall.RawConn
@@ -91,15 +98,21 @@ type loop struct {
 	sockets   []*socket          // by descriptor
 	ready     []*socket          // have more to do although no event will come for it
 	closing   bool
-	waiting   map[*Pipe]struct{} // pipes with a deadline
+	waiting   map[*Session]struct{} // sessions with a deadline
+	now       time.Time             // of the last look
 	ticked    time.Time
-	used      bool // something moved since the last look for idle connections
+	touched   []*Session  // got something in this step
+	unsent    []*upstream // have something to be sent at the end of the round
+	args      [][]byte    // of the request being looked at
+	pools     map[key]*pool
+	passwords map[string]credentials // by user: what let one in last
+	used      bool                   // something moved since the last look for idle connections
 	tidied    time.Time
 	raw       [readSize]byte // what the last read brought
 	plain     [readSize]byte // what it says
 }
 
-func newLoop() (*loop, error) {
+func newLoop(group *Loops) (*loop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -109,7 +122,10 @@ func newLoop() (*loop, error) {
 		unix.Close(epfd)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	l := &loop{epfd: epfd, wakefd: wakefd, waiting: make(map[*Pipe]struct{})}
+	l := &loop{
+		group: group, epfd: epfd, wakefd: wakefd, now: time.Now(), waiting: make(map[*Session]struct{}),
+		pools: make(map[key]*pool), passwords: make(map[string]credentials),
+	}
 	l.lookAgain = func(uintptr) bool {
 		l.look()
 		return l.found > 0 || l.failure != nil
@@ -172,6 +188,7 @@ func (l *loop) run() {
 		if err != nil {
 			panic(fmt.Sprintf("epoll_wait: %v", err)) // the descriptor is ours: a bug, not a state of the world
 		}
+		l.now = time.Now()
 		for i := range n {
 			ev := &l.events[i]
 			if ev.Fd == int32(l.wakefd) {
@@ -186,6 +203,8 @@ func (l *loop) run() {
 			l.runTasks()
 		}
 		l.runReady()
+		l.endStep()
+		l.sendOut()
 		l.tick()
 	}
 	l.shutdown()
@@ -198,7 +217,7 @@ func (l *loop) wait() (int, error) {
 	if l.look(); l.found > 0 || l.failure != nil || len(l.ready) > 0 || l.posted.Load() {
 		return l.found, l.failure
 	}
-	if timed := len(l.waiting) > 0 || l.used; timed || l.timed {
+	if timed := l.hasDeadlines(); timed || l.timed {
 		var until time.Time
 		if timed {
 			until = time.Now().Add(tickPace)
@@ -259,26 +278,67 @@ func (l *loop) again(s *socket) {
 	}
 }
 
+// endStep sends what the step brought for clients: one system call each, however many replies it was.
+func (l *loop) endStep() {
+	for i := 0; i < len(l.touched); i++ {
+		l.touched[i].afterStep()
+	}
+	clear(l.touched)
+	l.touched = l.touched[:0]
+}
+
+// sendOut sends what this round has collected for the engine: one system call for the requests of many clients.
+func (l *loop) sendOut() {
+	for i := 0; i < len(l.unsent); i++ { // a failure may add to it
+		u := l.unsent[i]
+		u.listed = false
+		if !u.closed && u.flush() != nil {
+			u.progress(&u.socket) // which finds the reason
+		}
+	}
+	clear(l.unsent)
+	l.unsent = l.unsent[:0]
+}
+
+func (l *loop) hasDeadlines() bool {
+	b := l.group.backend.Load()
+	return len(l.waiting) > 0 || l.used || b != nil && b.IdleTimeout > 0
+}
+
 func (l *loop) tick() {
-	if len(l.waiting) == 0 && !l.used {
+	if !l.hasDeadlines() || l.now.Sub(l.ticked) < tickPace {
 		return
 	}
-	now := time.Now()
-	if now.Sub(l.ticked) < tickPace {
+	l.ticked = l.now
+	for s := range l.waiting {
+		s.tick(l.now)
+	}
+	l.closeIdle()
+	if l.now.Sub(l.tidied) < tidyPace {
 		return
 	}
-	l.ticked = now
-	for p := range l.waiting {
-		p.tick(now)
-	}
-	if now.Sub(l.tidied) < tidyPace {
-		return
-	}
-	// Those that moved nothing since the last time give back what crypto/tls keeps for them.
-	l.tidied, l.used = now, false
+	// Those that moved nothing since the last time give back what they don't need.
+	l.tidied, l.used = l.now, false
 	for _, s := range l.sockets {
-		if s != nil && s == &s.owner.client.socket {
+		if s != nil {
 			s.owner.tidy()
+		}
+	}
+}
+
+// closeIdle closes the clients that have sent nothing for too long, as the engine would.
+func (l *loop) closeIdle() {
+	b := l.group.backend.Load()
+	if b == nil || b.IdleTimeout == 0 {
+		return
+	}
+	for _, s := range l.sockets {
+		if s == nil {
+			continue
+		}
+		if c, ok := s.owner.(*Session); ok && c.idleSince(l.now) >= b.IdleTimeout {
+			l.group.counts.timedOut.Add(1)
+			c.leave(IdleTooLong)
 		}
 	}
 }
@@ -294,7 +354,7 @@ func (l *loop) shutdown() {
 	}
 	for _, s := range l.sockets {
 		if s != nil && !s.closed {
-			s.owner.cut(Cut, nil)
+			s.owner.end()
 		}
 	}
 	unix.Close(l.wakefd)

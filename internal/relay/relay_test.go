@@ -92,10 +92,17 @@ func loops(t testing.TB) *relay.Loops {
 type rig struct {
 	client *net.TCPConn  // what the user's program holds
 	engine *net.UnixConn // what the engine holds
-	pipe   *relay.Pipe
+	pipe   *relay.Session
 }
 
-// start runs a Pipe between a TCP client and an engine. At the end of the test the Pipe must be gone.
+// The engine is asked for the connection's id with the first request; noRequest makes a Session look at nothing more.
+const (
+	asksID    = "*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n"
+	noRequest = "*x"
+)
+
+// start runs a Session between a TCP client and an engine, which speak no protocol. At the end of the test the Session must
+// be gone.
 func start(t testing.TB, cfg relay.Config) *rig {
 	t.Helper()
 	ls := loops(t)
@@ -107,16 +114,21 @@ func start(t testing.TB, cfg relay.Config) *rig {
 		}
 	}
 	r := &rig{client: client, engine: engine}
-	r.pipe = ls.Join(relay.End{FD: descriptor(t, clientEnd)}, relay.End{FD: descriptor(t, engineEnd)}, cfg)
+	fd := descriptor(t, engineEnd)
+	ls.SetBackend(&relay.Backend{Connect: func() (int, error) { return fd, nil }})
+	r.pipe = ls.Serve(relay.End{FD: descriptor(t, clientEnd)}, cfg)
 	t.Cleanup(func() {
 		client.Close()
 		engine.Close()
 		select {
 		case <-r.pipe.Done():
 		case <-time.After(patience):
-			t.Error("the Pipe is still there although both ends are closed")
+			t.Error("the Session is still there although both ends are closed")
 		}
 	})
+	send(t, client, noRequest)
+	expect(t, engine, asksID+noRequest)
+	send(t, engine, ":1\r\n")
 	return r
 }
 
@@ -126,7 +138,7 @@ func (r *rig) wait(t testing.TB) relay.Result {
 	case <-r.pipe.Done():
 		return r.pipe.Result()
 	case <-time.After(patience):
-		t.Fatal("the Pipe did not end")
+		t.Fatal("the Session did not end")
 		return relay.Result{}
 	}
 }
@@ -217,7 +229,7 @@ func TestRandomBytesArriveExactlyBothWays(t *testing.T) {
 			t.Errorf("from the %s: sent (error %v), received (error %v); the bytes must be equal", from, s.err, g.err)
 		}
 	}
-	want := relay.Result{In: uint64(size), Out: uint64(size - 4097), Ended: relay.ClientClosed}
+	want := relay.Result{In: uint64(size + len(noRequest)), Out: uint64(size - 4097), Ended: relay.ClientClosed}
 	if got := r.wait(t); got != want || in.Load() != want.In || out.Load() != want.Out {
 		t.Errorf("result %+v, counters %d and %d; want %+v", got, in.Load(), out.Load(), want)
 	}
@@ -307,7 +319,7 @@ func TestLingerIsBoundedInBytes(t *testing.T) {
 	if err == nil {
 		t.Errorf("a gone engine's client could send %d bytes", n)
 	}
-	if got := r.wait(t); got.In != 0 {
+	if got := r.wait(t); got.In != uint64(len(noRequest)) {
 		t.Errorf("%d bytes counted as delivered to a gone engine", got.In)
 	}
 }
@@ -429,7 +441,7 @@ func TestCloseCutsWhateverTheEndsAreDoing(t *testing.T) {
 	expect(t, r.engine, "a")
 	r.pipe.Close()
 	r.pipe.Close()
-	if got, want := r.wait(t), (relay.Result{In: 1, Ended: relay.Cut}); got != want {
+	if got, want := r.wait(t), (relay.Result{In: 1 + uint64(len(noRequest)), Ended: relay.Cut}); got != want {
 		t.Errorf("result %+v; want %+v", got, want)
 	}
 }
@@ -437,9 +449,6 @@ func TestCloseCutsWhateverTheEndsAreDoing(t *testing.T) {
 func TestQuietTellsAnsweredFromWaiting(t *testing.T) {
 	t.Parallel()
 	r := start(t, relay.Config{})
-	if !r.pipe.Quiet() {
-		t.Error("a connection that never carried anything is not quiet")
-	}
 	send(t, r.client, "BLPOP q 0")
 	expect(t, r.engine, "BLPOP q 0")
 	r.pipe.Quiet()
@@ -448,7 +457,7 @@ func TestQuietTellsAnsweredFromWaiting(t *testing.T) {
 	}
 	send(t, r.engine, "reply")
 	expect(t, r.client, "reply")
-	// The reply is here before the Pipe has taken note of it.
+	// The reply is here before the Session has taken note of it.
 	deadline := time.Now().Add(patience)
 	for !r.pipe.Quiet() && time.Now().Before(deadline) {
 	}

@@ -25,12 +25,22 @@ const chunkSize = 2 * readSize
 // chunks are the buffers of what a peer has not taken yet.
 var chunks = sync.Pool{New: func() any { b := make([]byte, 0, chunkSize); return &b }}
 
+// owner is what a socket belongs to: a Session, or the upstream that it is.
+type owner interface {
+	// progress does all that can be done now.
+	progress(*socket)
+	// end closes the socket and all that hangs on it.
+	end()
+	// tidy frees what an idle socket doesn't need.
+	tidy()
+}
+
 // socket is a non-blocking descriptor that a loop owns. Reads come out of the loop's buffer; a write always succeeds and
 // is sent at the end of the step, together with what else was written in it.
 type socket struct {
 	fd     int32
 	loop   *loop
-	owner  *Pipe
+	owner  owner
 	queued bool // is in loop.ready
 	closed bool
 

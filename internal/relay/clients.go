@@ -1,0 +1,284 @@
+package relay
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// registry knows every client of all loops.
+type registry struct {
+	mu   sync.Mutex // guards all of it
+	all  map[int64]*Session
+	next int64
+}
+
+func (r *registry) add(s *Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.next++
+	s.id = r.next
+	r.all[s.id] = s
+}
+
+func (r *registry) remove(s *Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.all, s.id)
+}
+
+func (r *registry) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.all)
+}
+
+// engineID turns the id of a client into that of its own engine connection, where it has one.
+func (r *registry) engineID(id []byte) string {
+	n, err := strconv.ParseInt(string(id), 10, 64)
+	if err != nil || n == 0 {
+		return string(id) // the engine knows what to say
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.all[n]; s != nil {
+		if e := s.engineID.Load(); e != 0 {
+			return strconv.FormatInt(e, 10)
+		}
+	}
+	return noID
+}
+
+// clientID turns the id of an engine connection into that of the client that it belongs to.
+func (r *registry) clientID(engineID int64) int64 {
+	if engineID <= 0 {
+		return engineID
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, s := range r.all {
+		if s.engineID.Load() == engineID {
+			return id
+		}
+	}
+	return engineID
+}
+
+// filter says which clients are meant. Empty fields mean all.
+type filter struct {
+	ids               map[int64]bool
+	kind              string
+	addr, laddr, user string
+	minAge            time.Duration
+	notMe             *Session
+	nobody            bool // there is a word that is not understood
+}
+
+// parse reads the filter of CLIENT KILL, which the engine checks as well.
+func (f *filter) parse(args [][]byte) {
+	for ; len(args) >= 2; args = args[2:] {
+		value := string(args[1])
+		switch {
+		case is(args[0], "id"):
+			n, _ := strconv.ParseInt(value, 10, 64)
+			f.ids = map[int64]bool{n: true}
+		case is(args[0], "type"):
+			f.kind = strings.ToLower(value)
+		case is(args[0], "addr"):
+			f.addr = value
+		case is(args[0], "laddr"):
+			f.laddr = value
+		case is(args[0], "user"):
+			f.user = value
+		case is(args[0], "skipme"):
+			if is(args[1], "no") {
+				f.notMe = nil
+			}
+		case is(args[0], "maxage"):
+			n, _ := strconv.ParseInt(value, 10, 32)
+			f.minAge = time.Duration(n) * time.Second
+		default:
+			f.nobody = true
+		}
+	}
+}
+
+func (f *filter) matches(s *Session, now time.Time) bool {
+	shown := s.shown.Load()
+	kind := "normal"
+	if s.feeding.Load() {
+		kind = "pubsub"
+	}
+	return !f.nobody && (f.ids == nil || f.ids[s.id]) && (f.kind == "" || f.kind == kind) &&
+		(f.addr == "" || f.addr == address(s.cfg.Remote)) && (f.laddr == "" || f.laddr == address(s.cfg.Local)) &&
+		(f.user == "" || f.user == shown.userName()) && f.notMe != s && now.Sub(s.began) >= f.minAge
+}
+
+func (id *identity) userName() string {
+	if id.user == "" {
+		return "default"
+	}
+	return id.user
+}
+
+// matching returns the clients that are meant, oldest first.
+func (r *registry) matching(f filter, now time.Time) []*Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var found []*Session
+	for _, s := range r.all {
+		if f.matches(s, now) {
+			found = append(found, s)
+		}
+	}
+	slices.SortFunc(found, func(a, b *Session) int { return int(a.id - b.id) })
+	return found
+}
+
+// list turns the engine's list of its connections into that of the clients. Those without a connection of their own
+// look like whoever is in the list, apart from what is known of them.
+func (r *registry) list(engine string, f filter, now time.Time) string {
+	byID := make(map[int64]string)
+	template := ""
+	for line := range strings.Lines(engine) {
+		line = strings.TrimSuffix(line, "\n")
+		id, _, _ := strings.Cut(strings.TrimPrefix(line, "id="), " ")
+		n, _ := strconv.ParseInt(id, 10, 64)
+		byID[n] = line
+		template = line
+	}
+	var b strings.Builder
+	for _, s := range r.matching(f, now) {
+		line, own := template, false
+		if e := s.engineID.Load(); e != 0 {
+			if theirs, ok := byID[e]; ok {
+				line, own = theirs, true
+			}
+		}
+		b.WriteString(s.line(line, own, now))
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// line describes the client as the engine would: the fields of an engine's line, in its order. Where the line is that of
+// the client's own connection, only what the engine can't know is changed.
+func (s *Session) line(engine string, own bool, now time.Time) string {
+	shown := s.shown.Load()
+	idle := now.Sub(time.Unix(0, s.used.Load()))
+	last := "NULL"
+	if c := s.last.Load(); c != nil {
+		last = c.name
+	}
+	var b strings.Builder
+	for field := range strings.FieldsSeq(engine) {
+		name, value, ok := strings.Cut(field, "=")
+		if ok {
+			switch name {
+			case "id":
+				value = strconv.FormatInt(s.id, 10)
+			case "addr":
+				value = address(s.cfg.Remote)
+			case "laddr":
+				value = address(s.cfg.Local)
+			case "fd":
+				value = strconv.Itoa(int(s.client.fd))
+			case "name":
+				value = shown.name
+			case "lib-name":
+				value = shown.libName
+			case "lib-ver":
+				value = shown.libVer
+			case "age":
+				value = strconv.Itoa(int(now.Sub(s.began).Seconds()))
+			case "idle":
+				value = strconv.Itoa(int(max(0, idle).Seconds()))
+			case "flags":
+				// The engine marks clients of Unix sockets, which these are not.
+				if value = strings.ReplaceAll(value, "U", ""); value == "" || !own {
+					value = "N"
+				}
+			}
+			if !own {
+				value = shown.field(name, value, last)
+			}
+			field = name + "=" + value
+		}
+		if b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(field)
+	}
+	return b.String()
+}
+
+// field is the value for a client that shares a connection: it has nothing of its own there.
+func (id *identity) field(name, value, last string) string {
+	switch name {
+	case "db":
+		return itoa(id.db)
+	case "user":
+		return id.userName()
+	case "resp":
+		return itoa(id.proto)
+	case "cmd":
+		return last
+	case "multi", "redir":
+		return "-1"
+	case "sub", "psub", "ssub", "watch", "qbuf", "qbuf-free", "argv-mem", "multi-mem", "obl", "oll", "omem":
+		return "0"
+	}
+	return value
+}
+
+func address(a netip.AddrPort) string {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
+}
+
+// counts are what the loops have done.
+type counts struct {
+	shared, own, timedOut atomic.Uint64
+	pins                  [16]atomic.Uint64
+}
+
+func (c *counts) command(shared bool) {
+	if shared {
+		c.shared.Add(1)
+	} else {
+		c.own.Add(1)
+	}
+}
+
+func (c *counts) pin(p Pin) {
+	for i := range Pins {
+		if Pins[i] == p {
+			c.pins[i].Add(1)
+		}
+	}
+}
+
+// Counts are what the loops have done since they began.
+type Counts struct {
+	// Shared and Own are the requests by the connection that carried them.
+	Shared, Own uint64
+	// TimedOut are the clients that Backend.IdleTimeout closed.
+	TimedOut uint64
+	// Pins are how often a client got a connection of its own, by reason.
+	Pins map[Pin]uint64
+}
+
+// Counts says what the loops have done.
+func (ls *Loops) Counts() Counts {
+	c := Counts{
+		Shared: ls.counts.shared.Load(), Own: ls.counts.own.Load(), TimedOut: ls.counts.timedOut.Load(),
+		Pins: make(map[Pin]uint64, len(Pins)),
+	}
+	for i, p := range Pins {
+		c.Pins[p] = ls.counts.pins[i].Load()
+	}
+	return c
+}

@@ -1,0 +1,129 @@
+package relay
+
+import "strings"
+
+// A request may go over a shared connection only if it is known to leave nothing behind on it, to be answered by
+// exactly one reply, and never to wait for anything. What is not in this table has a connection of its own, for good.
+
+// command is what is to be known of one.
+type command struct {
+	name  string // as CLIENT LIST shows it
+	place place
+	pin   Pin
+	// prepare, where given, looks at the request when it is its turn: what the engine gets, and what becomes of the reply.
+	// It may return the request as it is.
+	prepare func(s *Session, raw []byte, args [][]byte) ([]byte, *ask)
+	ask     *ask // where there is no prepare
+	// leads says what a client would become by it, and whether that is all that can happen.
+	leads func(identity, [][]byte) (identity, bool)
+}
+
+type place uint8
+
+const (
+	onShared   place = iota // leaves nothing behind
+	onOwn                   // needs a connection of its own, and is done with it at the end of its state
+	moves                   // changes what the client's key is: AUTH, HELLO, SELECT
+	takesReset              // RESET
+	takesQuit               // QUIT
+	forGood                 // leaves what only the end of the connection undoes
+	blindly                 // what follows is no request and reply
+)
+
+// Pin says why a client has an engine connection of its own. The set is closed, so it may label a metric.
+type Pin string
+
+const (
+	PinPath        Pin = "path" // the instance is not multiplexed
+	PinTransaction Pin = "transaction"
+	PinWatch       Pin = "watch"
+	PinBlocking    Pin = "blocking"
+	PinScript      Pin = "script"
+	PinPubSub      Pin = "pubsub"
+	PinMonitor     Pin = "monitor"
+	PinTracking    Pin = "tracking"
+	PinIdentity    Pin = "identity" // AUTH, HELLO, SELECT to where no connection is yet
+	PinState       Pin = "state"    // CLIENT REPLY, NO-EVICT, SCRIPT DEBUG and the like
+	PinLarge       Pin = "large"    // a request too long to keep others waiting
+	PinPause       Pin = "pause"    // CLIENT PAUSE is in force
+	PinUnknown     Pin = "unknown"  // a command that this version does not know
+	PinProtocol    Pin = "protocol" // what the engine is to call an error
+)
+
+// Pins are all of them.
+var Pins = []Pin{PinPath, PinTransaction, PinWatch, PinBlocking, PinScript, PinPubSub, PinMonitor, PinTracking, PinIdentity,
+	PinState, PinLarge, PinPause, PinUnknown, PinProtocol}
+
+// stateless are the commands that a shared connection may carry.
+const stateless = `
+append bitcount bitfield bitfield_ro bitop bitpos decr decrby get getbit getdel getex getrange getset incr incrby
+incrbyfloat lcs mget mset msetnx psetex set setbit setex setnx setrange strlen substr msetex delifeq
+copy del dump exists expire expireat expiretime keys move object persist pexpire pexpireat pexpiretime pttl randomkey
+rename renamenx restore scan sort sort_ro touch ttl type unlink
+hdel hexists hexpire hexpireat hexpiretime hget hgetall hgetdel hgetex hincrby hincrbyfloat hkeys hlen hmget hmset hpersist
+hpexpire hpexpireat hpexpiretime hpttl hrandfield hscan hset hsetex hsetnx hstrlen httl hvals
+lindex linsert llen lmove lmpop lpop lpos lpush lpushx lrange lrem lset ltrim rpop rpoplpush rpush rpushx
+sadd scard sdiff sdiffstore sinter sintercard sinterstore sismember smembers smismember smove spop srandmember srem sscan
+sunion sunionstore
+zadd zcard zcount zdiff zdiffstore zincrby zinter zintercard zinterstore zlexcount zmpop zmscore zpopmax zpopmin
+zrandmember zrange zrangebylex zrangebyscore zrangestore zrank zrem zremrangebylex zremrangebyrank zremrangebyscore
+zrevrange zrevrangebylex zrevrangebyscore zrevrank zscan zscore zunion zunionstore
+geoadd geodist geohash geopos georadius georadius_ro georadiusbymember georadiusbymember_ro geosearch geosearchstore
+pfadd pfcount pfmerge
+xack xackdel xadd xautoclaim xclaim xdel xdelex xgroup xinfo xlen xpending xrange xrevrange xsetid xtrim
+ping echo time dbsize lastsave lolwut command memory latency role config acl publish spublish pubsub
+flushall flushdb swapdb function save bgsave bgrewriteaof`
+
+var commands = func() map[string]*command {
+	m := make(map[string]*command)
+	add := func(place place, pin Pin, names string) {
+		for _, n := range strings.Fields(names) {
+			m[n] = &command{name: n, place: place, pin: pin}
+		}
+	}
+	add(onShared, "", stateless)
+	add(onOwn, PinBlocking, `blpop brpop brpoplpush blmove blmpop bzpopmin bzpopmax bzmpop xread|block xreadgroup|block wait waitaof
+		migrate debug shutdown failover module cluster`)
+	add(onShared, "", "xread xreadgroup slowlog script info")
+	// While a script runs the engine answers others with BUSY; behind it on the same connection they would hang.
+	add(onOwn, PinScript, "eval eval_ro evalsha evalsha_ro fcall fcall_ro")
+	add(forGood, PinState, "script|debug asking readonly readwrite client|no-evict client|no-touch client|caching")
+	add(blindly, PinState, "sync psync replconf client|reply")
+	add(forGood, PinTracking, "client|tracking")
+	add(onShared, "", "client client|help client|pause client|unpause")
+	for name, c := range special {
+		c.name = name
+		m[name] = &c
+	}
+	return m
+}()
+
+// Those that have no entry of their own.
+var (
+	unknown  = &command{name: "NULL", place: forGood, pin: PinUnknown}
+	quoted   = &command{name: "NULL", place: forGood, pin: PinUnknown}
+	empty    = &command{name: "NULL", place: onShared}
+	large    = &command{name: "NULL", place: onOwn, pin: PinLarge}
+	protocol = &command{name: "NULL", place: blindly, pin: PinProtocol}
+)
+
+// containers are the commands whose subcommands differ in what they leave behind.
+func isContainer(name []byte) bool { return string(name) == "client" || string(name) == "script" }
+
+// find returns the command of a request whose first two arguments are these, in lower case.
+func find(name, second []byte) *command {
+	if isContainer(name) && second != nil {
+		var both [2 * 24]byte
+		key := append(append(append(both[:0], name...), '|'), second...)
+		if c := commands[string(key)]; c != nil {
+			return c
+		}
+		if string(name) == "client" && len(second) > 0 {
+			return unknown // a newer engine's, and what it does is not known here
+		}
+	}
+	if c := commands[string(name)]; c != nil {
+		return c
+	}
+	return unknown
+}

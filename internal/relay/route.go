@@ -1,0 +1,390 @@
+package relay
+
+import (
+	"bytes"
+
+	"github.com/sealane/sealane/internal/resp"
+)
+
+const (
+	// maxHeld is how long a request may be that is looked at as a whole, or that shares a connection. A longer one is
+	// passed on as it comes, on a connection where nobody waits for its end.
+	maxHeld = 64 << 10
+	// maxInflight is how many requests a client may have on a shared connection. It waits then: a long pipeline must not
+	// keep the others from their turn.
+	maxInflight = 1024
+	// Who has not logged in may send no more than this (the servers' limits); more would end the connection.
+	maxUnauthenticated     = 16384
+	maxUnauthenticatedArgs = 10
+)
+
+// take cuts what the client said into requests.
+func (s *Session) take(b []byte) {
+	for len(b) > 0 && !s.over {
+		switch {
+		case s.gone || s.quitting:
+			s.discard(len(b))
+			return
+		case s.whole:
+			s.rest = append(s.rest, b...)
+			return
+		case s.blind:
+			s.asked = true
+			s.toOwn(b)
+			return
+		}
+		n, done, err := s.scan.Next(b)
+		switch {
+		case s.streaming && err == nil:
+			s.toOwn(b[:n])
+			s.streaming = !done
+		case s.streaming:
+			s.goBlind()
+			n = 0
+		case err != nil:
+			n = len(b)
+			s.submit(protocol, b)
+		case done:
+			s.submit(nil, b[:n])
+		default:
+			s.begun(b[:n])
+		}
+		b = b[n:]
+	}
+}
+
+// begun deals with a request that is not complete.
+func (s *Session) begun(b []byte) {
+	if s.scan.Named() {
+		c := find(s.scan.Name(), s.scan.Second())
+		switch tooLong := s.scan.Size() > maxHeld || s.scan.Longest() > maxHeld; {
+		case tooLong && (c.prepare != nil || c.ask != nil):
+			s.stream(unknown, b)
+			return
+		case tooLong && c.place == onShared:
+			s.stream(large, b)
+			return
+		case tooLong, s.own != nil && !s.canShare() && c.prepare == nil && !isContainer(s.scan.Name()):
+			s.stream(c, b)
+			return
+		}
+	} else if s.scan.Size() > maxHeld {
+		s.stream(unknown, b)
+		return
+	}
+	s.part = append(s.part, b...)
+}
+
+// stream passes on the beginning of a request; the rest follows as it comes.
+func (s *Session) stream(c *command, b []byte) {
+	s.partial = true
+	s.submit(c, b)
+}
+
+// submit has a request, all of it or its beginning, that ends with b.
+func (s *Session) submit(c *command, b []byte) {
+	raw := b
+	if len(s.part) > 0 {
+		s.part = append(s.part, b...)
+		raw = s.part
+	}
+	if c == nil {
+		c = s.identify(raw)
+	}
+	s.cmd = c
+	if s.dispatch(raw) {
+		s.dispatched()
+		return
+	}
+	if len(s.part) == 0 {
+		s.part = append(s.part, b...)
+	}
+	s.whole = true
+}
+
+func (s *Session) dispatched() {
+	s.part, s.whole = nil, false
+	s.streaming, s.partial = s.partial, false
+}
+
+// resume goes on with what had to wait.
+func (s *Session) resume() {
+	for s.whole && !s.over && !s.gone {
+		if !s.dispatch(s.part) {
+			return
+		}
+		s.dispatched()
+		rest := s.rest
+		s.rest = nil
+		s.take(rest)
+	}
+}
+
+// identify says what command a whole request is.
+func (s *Session) identify(raw []byte) *command {
+	if s.scan.Args() == 0 {
+		return empty
+	}
+	if s.scan.Inline() {
+		s.loop.args = resp.Arguments(s.loop.args[:0], raw)
+		if len(s.loop.args) == 0 {
+			return quoted
+		}
+		var second []byte
+		if len(s.loop.args) > 1 {
+			second = bytes.ToLower(s.loop.args[1])
+		}
+		return s.refine(find(bytes.ToLower(s.loop.args[0]), second), raw)
+	}
+	return s.refine(find(s.scan.Name(), s.scan.Second()), raw)
+}
+
+// refine looks for BLOCK, which is an option that stands before STREAMS.
+func (s *Session) refine(c *command, raw []byte) *command {
+	if c.name != "xread" && c.name != "xreadgroup" {
+		return c
+	}
+	for _, a := range s.arguments(raw) {
+		if bytes.EqualFold(a, []byte("block")) {
+			return commands[c.name+"|block"]
+		}
+		if bytes.EqualFold(a, []byte("streams")) {
+			break
+		}
+	}
+	return c
+}
+
+// arguments are valid until the next request is looked at.
+func (s *Session) arguments(raw []byte) [][]byte {
+	s.loop.args = resp.Arguments(s.loop.args[:0], raw)
+	return s.loop.args
+}
+
+// dispatch sends a request where it belongs. It returns false when it has to wait; whatever ends the wait comes back to
+// resume.
+func (s *Session) dispatch(raw []byte) bool {
+	c, b := s.cmd, s.loop.group.backend.Load()
+	if s.own != nil && s.own.ready && s.canShare() && b.Multiplexed && s.own.key.engine == b.Engine && s.shares(c) {
+		s.release()
+	}
+	if s.own == nil {
+		if b.Multiplexed && s.inflight == 0 && (c.place == takesReset || c.place == takesQuit) {
+			return s.locally(c, raw)
+		}
+		if b.Multiplexed && c.place == moves {
+			if sent, ok := s.moveShared(c, raw); ok {
+				return sent
+			}
+		} else if b.Multiplexed && s.shares(c) {
+			return s.onShared(c, raw)
+		}
+		if s.inflight > 0 {
+			return false
+		}
+		if c == empty {
+			return true
+		}
+		pin := c.pin
+		switch {
+		case !b.Multiplexed:
+			pin = PinPath
+		case c.place == onShared && s.loop.group.paused(s.loop.now):
+			pin = PinPause
+		case pin == "":
+			pin = PinLarge
+		}
+		s.pinned(pin)
+		s.loop.take(s.key(b), s)
+	}
+	if s.over || s.gone {
+		return true
+	}
+	if !s.own.ready {
+		return false
+	}
+	s.onOwn(c, raw)
+	return true
+}
+
+// shares says whether a request may go over a shared connection.
+func (s *Session) shares(c *command) bool {
+	return c.place == onShared && !s.partial && s.scan.Size() <= maxHeld && !s.loop.group.paused(s.loop.now)
+}
+
+// canShare says whether the session has left nothing on its own connection, so that it could do without.
+func (s *Session) canShare() bool {
+	return s.inflight == 0 && !s.multi && !s.watch && !s.sticky && !s.blind && !s.streaming && !s.feed.on() && !s.own.shutdown
+}
+
+// onShared sends a request over the connection that all clients of the key share.
+func (s *Session) onShared(c *command, raw []byte) bool {
+	if c == empty {
+		return true // the engine says nothing to it
+	}
+	u := s.loop.sharedFor(s.key(s.loop.group.backend.Load()))
+	switch {
+	case u.closed:
+		s.tellAway(u.failure)
+		return true
+	case s.inflight > 0 && s.on != u || s.inflight >= maxInflight:
+		return false
+	case !u.ready || u.pending() >= highWater:
+		u.wake = append(u.wake, s)
+		return false
+	case !u.open && (s.scan.Longest() > maxUnauthenticated || s.scan.Args() > maxUnauthenticatedArgs):
+		if s.inflight > 0 {
+			return false
+		}
+		s.pinned(PinLarge)
+		s.loop.take(u.key, s)
+		if s.own.ready {
+			s.onOwn(c, raw)
+		}
+		return s.own.ready
+	}
+	s.on = u
+	s.send(u, c, raw)
+	u.later()
+	return true
+}
+
+// onOwn sends a request over the session's own connection.
+func (s *Session) onOwn(c *command, raw []byte) {
+	switch {
+	case c == empty:
+		s.count(len(raw))
+		s.toOwn(raw)
+		return
+	case c.place == blindly:
+		s.toOwn(raw)
+		s.goBlind()
+		return
+	case c.place == forGood:
+		s.sticky = true
+	}
+	s.send(s.own, c, raw)
+}
+
+// send puts a request, or its beginning, into an engine connection, and the session into the queue of those that wait.
+func (s *Session) send(u *upstream, c *command, raw []byte) {
+	out, a := raw, c.ask
+	if c.prepare != nil && !s.partial {
+		out, a = c.prepare(s, raw, s.arguments(raw))
+	}
+	if s.last.Load() != c {
+		s.last.Store(c)
+	}
+	s.inflight++
+	u.queue.push(waiter{s: s, n: 1, ask: a})
+	s.loop.group.counts.command(u.shared)
+	s.count(len(raw))
+	if u.shared || u.pending() > 0 {
+		_, _ = u.Write(out)
+	} else if u.socket.send(out) != nil {
+		s.loop.again(&u.socket)
+	}
+}
+
+// toOwn passes bytes on that are part of something.
+func (s *Session) toOwn(b []byte) {
+	s.count(len(b))
+	if s.own == nil || s.own.closed {
+		return
+	}
+	if s.own.socket.send(b) != nil {
+		s.loop.again(&s.own.socket)
+	}
+}
+
+func (s *Session) count(n int) {
+	s.result.In += uint64(n)
+	if s.cfg.In != nil {
+		s.cfg.In.Add(uint64(n))
+	}
+}
+
+// goBlind stops looking: from here on the client and its own connection are on their own.
+func (s *Session) goBlind() {
+	s.blind, s.sticky, s.streaming, s.partial = true, true, false, false
+}
+
+// stopLooking is goBlind in the middle of a request: what is here of it goes first.
+func (s *Session) stopLooking() {
+	s.goBlind()
+	if len(s.part) > 0 && !s.whole {
+		s.toOwn(s.part)
+		s.part = nil
+	}
+}
+
+// pinned notes that the session gets a connection of its own.
+func (s *Session) pinned(p Pin) { s.loop.group.counts.pin(p) }
+
+// release gives the session's own connection to whoever needs one next.
+func (s *Session) release() {
+	u := s.own
+	s.own = nil
+	s.loop.giveBack(u)
+}
+
+// dropOwn is called at the end of the session.
+func (s *Session) dropOwn() {
+	u := s.own
+	if u == nil {
+		return
+	}
+	if b := s.loop.group.backend.Load(); b.Multiplexed && u.ready && !u.eof && u.pending() == 0 && s.canShare() && u.key.engine == b.Engine {
+		s.release()
+		return
+	}
+	s.own = nil
+	s.engineID.Store(0)
+	u.owner = nil
+	u.end()
+}
+
+// key is that of the connections which can serve the session.
+func (s *Session) key(b *Backend) key {
+	return key{engine: b.Engine, user: s.state.user, db: s.state.db, proto: s.state.proto}
+}
+
+// locally answers what needs no engine: RESET and QUIT of a client that has nothing there.
+func (s *Session) locally(c *command, raw []byte) bool {
+	s.last.Store(c)
+	if c.place == takesReset {
+		if s.scan.Args() != 1 {
+			return s.onShared(&command{name: c.name}, raw) // a wrong number of arguments
+		}
+		s.become(identity{proto: 2})
+		s.reply([]byte("+RESET\r\n"))
+		return true
+	}
+	s.why(ClientClosed, nil)
+	s.reply([]byte("+OK\r\n"))
+	s.quitting = true
+	s.touch()
+	return true
+}
+
+// moveShared sends AUTH, HELLO or SELECT to the shared connection of the key that it would lead to, where it changes
+// nothing: what succeeds there would here, and what fails fails for the same reason. ok is false where there is none.
+func (s *Session) moveShared(c *command, raw []byte) (sent, ok bool) {
+	b := s.loop.group.backend.Load()
+	next, known := c.leads(s.state, s.arguments(raw))
+	if !known || s.partial || s.loop.group.paused(s.loop.now) {
+		return false, false
+	}
+	k := key{engine: b.Engine, user: next.user, db: next.db, proto: next.proto}
+	p := s.loop.pools[k]
+	if p == nil || p.shared == nil || !p.shared.ready || !p.shared.open || p.shared.pending() >= highWater {
+		return false, false
+	}
+	if s.inflight > 0 && (s.on != p.shared || s.inflight >= maxInflight) {
+		return false, true
+	}
+	s.on = p.shared
+	s.send(p.shared, c, raw)
+	p.shared.later()
+	return true, true
+}

@@ -1,0 +1,503 @@
+// Package relay is the data path: it moves what clients ask to an engine, and what that answers back.
+//
+// Each client is a Session on an event loop. It either has an engine connection of its own, or shares one with the other
+// clients of the loop that have the same user, database and protocol version. Which, and why, is in commands.go; a client
+// cannot tell. What it says is cut into requests and otherwise passed on as it is.
+//
+// Guaranteed: every request arrives once, in order and unchanged (but for the few in virtual.go that name clients), and
+// is never held back to wait for another client's; what is in flight is bounded, so a side that does not read slows the
+// other down instead of growing memory, or is cut where others would wait; the end of one direction never cuts the other while it
+// still lives; what the engine said last reaches the client even if the client is still sending. A reply can't reach
+// another client: see upstream for the reason. When a Session is done, its connections are closed, or clean and back in the
+// pool, and nothing of it is left.
+//
+// Loops are one goroutine each, use edge-triggered epoll and never block on a connection. Clients may be encrypted or not:
+// relay knows nothing of TLS policy, listeners, or who may connect.
+package relay
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/resp"
+)
+
+const (
+	// highWater is where reading from one side stops until the other has taken what is queued for it.
+	highWater = 256 << 10
+	lowWater  = 64 << 10
+	// share is how much one side of one session may move in a round before the others have their turn.
+	share = 256 << 10
+
+	defaultLingerTime  = 3 * time.Second
+	defaultLingerBytes = 16 << 20
+	defaultStallTime   = 10 * time.Second
+)
+
+// End is a connection that is handed over: from here on the loop owns the descriptor.
+type End struct {
+	// FD is a connected stream socket, non-blocking, and watched by nobody else.
+	FD int
+	// TLS is the connection above it, its handshake done; nil for a plain end. Attach must make it read from and write
+	// to the given transport, from then on.
+	TLS    *tls.Conn
+	Attach func(io.ReadWriter)
+	// Head are bytes that were read already, of a plain end.
+	Head []byte
+}
+
+// Config has what is known of one client, and its limits. The zero value is ready to use.
+type Config struct {
+	// Remote and Local are the addresses of the client's connection, as CLIENT LIST shows them.
+	Remote, Local netip.AddrPort
+	// LingerTime is for how long a client's input is still read, and thrown away, after the engine has ended: closing a
+	// socket with unread input sends a reset, which can destroy the last reply on its way. Zero: 3 s.
+	LingerTime time.Duration
+	// LingerBytes is how much input is thrown away at most. Zero: 16 MiB.
+	LingerBytes int64
+	// StallTime is how long a client may leave the last words of an engine that is gone unread before it is cut.
+	// Zero: 10 s.
+	StallTime time.Duration
+	// In and Out, where given, grow with the bytes delivered to the engine and to the client.
+	In, Out *atomic.Uint64
+	// Ended, where given, is called once, when the client's connection is closed. It runs on the loop and must not wait.
+	Ended func(Result)
+}
+
+// Reason says what ended a Session. The set is closed, so it may label a metric.
+type Reason string
+
+const (
+	ClientClosed Reason = "client_closed" // the client ended its direction first, or said QUIT
+	EngineClosed Reason = "engine_closed" // the engine did
+	ClientFailed Reason = "client_failed" // reset, time-out, broken TLS, or it left too much unread
+	EngineFailed Reason = "engine_failed" // reset: the engine closed while it had input left to read
+	EngineAway   Reason = "engine_away"   // there was none
+	IdleTooLong  Reason = "idle_too_long" // the instance's timeout
+	Killed       Reason = "killed"        // by CLIENT KILL
+	Cut          Reason = "cut"           // Close was called, or the client never read what a gone engine had said
+)
+
+// Result is what became of a Session.
+type Result struct {
+	In, Out uint64 // bytes delivered to the engine, to the client
+	Ended   Reason // what came first
+	Err     error  // the error behind Ended; nil where that is an orderly end
+}
+
+// Session is one client, from the end of its handshake to its close. Its methods may be called from anywhere.
+type Session struct {
+	loop *loop
+	cfg  Config
+	done chan struct{}
+
+	// What others may look at while the loop works.
+	id       int64
+	began    time.Time
+	moved    atomic.Uint64 // grows with everything that happens
+	busy     atomic.Bool   // a request has no reply yet, or a reply is not sent
+	seen     uint64        // of the watcher: moved, when Quiet was last asked
+	shown    atomic.Pointer[identity]
+	last     atomic.Pointer[command]
+	used     atomic.Int64 // Unix nanoseconds of the last request
+	engineID atomic.Int64 // of own, in the engine; 0: it has none, or it is not known
+	feeding  atomic.Bool  // it has subscriptions, or is a monitor
+
+	// Of the loop.
+	client   end
+	result   Result
+	over     bool
+	moving   bool // something moved since the last tidy
+	wasBusy  bool // what busy was set to
+	touched  bool // is in loop.touched
+	asked    bool // of a session whose bytes are not looked at: what moved last was a request
+	gone     bool // the engine has said its last; what the client sends is thrown away
+	quitting bool // so it is after the replies under way
+
+	discarded  int64     // of what is thrown away
+	progressed time.Time // when the client last took some of a gone engine's words, as far as ticks tell
+	unsent     int       // at the last tick
+
+	requests
+}
+
+// requests is where a session is in what its client asks.
+type requests struct {
+	scan      resp.CommandScanner
+	cmd       *command // of the request under way
+	part      []byte   // of it, as far as it is here
+	rest      []byte   // what came behind it, while it has to wait
+	whole     bool     // part has to wait for something
+	partial   bool     // and is the beginning of a request that is passed on as it comes
+	streaming bool     // the rest of the request goes where its beginning went
+	blind     bool     // nothing is looked at any more: it is between the client and the engine of its own
+
+	state    identity
+	own      *upstream // its own engine connection
+	on       *upstream // the shared one that its requests in flight are on
+	inflight int       // requests without a reply
+	multi    bool      // between MULTI and EXEC
+	watch    bool
+	sticky   bool // there is state that only the end of the connection, or RESET, undoes
+	feed     feed
+}
+
+// identity is what a client has said of itself: it comes along to every engine connection that serves the client, and
+// nobody else sees it. A published one is not changed.
+type identity struct {
+	user            string // "": as it was connected
+	db              int
+	proto           int // 2 or 3
+	name            string
+	libName, libVer string
+}
+
+type end struct {
+	socket
+	tls    *tls.Conn
+	eof    bool // it has said all
+	paused bool // it is not read, because the other end takes nothing
+}
+
+// Serve takes a client over. It is closed by the Session, whatever happens.
+func (ls *Loops) Serve(client End, cfg Config) *Session {
+	if cfg.LingerTime == 0 {
+		cfg.LingerTime = defaultLingerTime
+	}
+	if cfg.LingerBytes == 0 {
+		cfg.LingerBytes = defaultLingerBytes
+	}
+	if cfg.StallTime == 0 {
+		cfg.StallTime = defaultStallTime
+	}
+	s := &Session{loop: ls.pick(), cfg: cfg, done: make(chan struct{}), began: time.Now()}
+	s.state.proto = 2
+	s.used.Store(s.began.UnixNano())
+	s.publish()
+	s.client.socket = socket{fd: int32(client.FD), loop: s.loop, owner: s, in: client.Head}
+	s.client.tls = client.TLS
+	if client.Attach != nil {
+		client.Attach(&s.client.socket)
+	}
+	ls.clients.add(s)
+	if !s.loop.post(s.start) {
+		unix.Close(client.FD)
+		s.over = true
+		s.result.Ended = Cut
+		s.finish()
+	}
+	return s
+}
+
+// start is the session's first task.
+func (s *Session) start() {
+	if err := s.loop.adopt(&s.client.socket); err != nil {
+		s.cut(ClientFailed, err)
+		return
+	}
+	// The handshake may have read ahead, and no event tells of that.
+	s.loop.again(&s.client.socket)
+}
+
+// Done is closed when the client's connection is; then Result says why.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Result waits for the end of the session.
+func (s *Session) Result() Result {
+	<-s.done
+	return s.result
+}
+
+// Close cuts the connection, whatever it is doing. It may be called more than once.
+func (s *Session) Close() { s.loop.post(func() { s.leave(Cut) }) }
+
+// Quiet reports whether nothing has moved since the call before, and what moved last was a reply, so that
+// closing now most likely interrupts nothing. (Only most likely: a subscriber may be sent something just now.)
+// It is for one watching goroutine.
+func (s *Session) Quiet() bool {
+	moved := s.moved.Load()
+	same := moved == s.seen
+	s.seen = moved
+	return same && !s.busy.Load()
+}
+
+// leave ends the session, and tells the client that nothing is missing, if it can be told without waiting.
+func (s *Session) leave(r Reason) {
+	if !s.over && s.client.tls != nil && s.client.pending() == 0 {
+		s.client.tls.CloseWrite()
+		s.client.flush()
+	}
+	s.cut(r, nil)
+}
+
+// progress implements owner.
+func (s *Session) progress(*socket) {
+	if s.client.pending() > 0 && s.client.flush() != nil {
+		s.cut(ClientFailed, s.client.outErr)
+		return
+	}
+	if s.own != nil && s.own.paused && s.client.pending() < lowWater {
+		s.own.paused = false
+		s.loop.again(&s.own.socket)
+	}
+	s.resume()
+	s.pump()
+	s.settle()
+}
+
+// pump takes what the client says.
+func (s *Session) pump() {
+	s.client.paused = false
+	for left := share; !s.over && !s.client.eof && !s.client.closed; {
+		if s.held() {
+			s.client.paused = true
+			break
+		}
+		n, err := s.client.read(s.loop.plain[:])
+		if n > 0 {
+			s.moved.Add(1)
+			s.moving, s.loop.used = true, true
+			s.used.Store(s.loop.now.UnixNano())
+			s.take(s.loop.plain[:n])
+		}
+		if err != nil {
+			if err != errAgain {
+				s.clientEnded(err)
+			}
+			break
+		}
+		if left -= n; left <= 0 {
+			s.loop.again(&s.client.socket)
+			break
+		}
+	}
+	if s.over {
+		return
+	}
+	s.client.keep()
+	if u := s.own; u != nil && u.ready && !u.closed && u.flush() != nil {
+		s.loop.again(&u.socket) // its own direction shows the end
+	}
+	// crypto/tls may have had something to say by itself.
+	if s.client.pending() > 0 && s.client.flush() != nil {
+		s.cut(ClientFailed, s.client.outErr)
+	}
+}
+
+// held says whether the client is not to be read now.
+func (s *Session) held() bool {
+	if s.gone {
+		return false
+	}
+	return s.whole || s.client.pending() >= highWater || s.own != nil && s.own.pending() >= highWater
+}
+
+// read returns as much as there is and fits.
+func (e *end) read(b []byte) (int, error) {
+	if e.tls == nil {
+		if len(e.in) > 0 {
+			return e.socket.Read(b)
+		}
+		return e.readInto(b)
+	}
+	total := 0
+	for total < len(b) {
+		n, err := e.tls.Read(b[total:])
+		total += n
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// reply gives the client some of what the engine said. It is sent at the end of the step.
+func (s *Session) reply(b []byte) {
+	if s.over || len(b) == 0 {
+		return
+	}
+	s.moved.Add(1)
+	s.moving, s.loop.used, s.asked = true, true, false
+	if s.client.tls != nil {
+		_, _ = s.client.tls.Write(b) // flush reports it
+	} else {
+		_, _ = s.client.Write(b)
+	}
+	s.result.Out += uint64(len(b))
+	if s.cfg.Out != nil {
+		s.cfg.Out.Add(uint64(len(b)))
+	}
+	s.touch()
+}
+
+// touch makes sure that the step's end looks at the session.
+func (s *Session) touch() {
+	if !s.touched {
+		s.touched = true
+		s.loop.touched = append(s.loop.touched, s)
+	}
+}
+
+// afterStep sends what the step has brought, and goes on with what had to wait for it.
+func (s *Session) afterStep() {
+	s.touched = false
+	if s.over {
+		return
+	}
+	if s.client.flush() != nil {
+		s.cut(ClientFailed, s.client.outErr)
+		return
+	}
+	if s.client.pending() > maxUnread {
+		s.cut(ClientFailed, errUnread)
+		return
+	}
+	if s.whole {
+		s.loop.again(&s.client.socket)
+	}
+	s.settle()
+}
+
+// maxUnread is how much a client may leave unread of what it asked for over a shared connection, whose other clients
+// can't wait for it: one reply of the greatest length, and then some. One with a connection of its own is waited for.
+const maxUnread = 640 << 20
+
+var errUnread = errors.New("the client leaves its replies unread")
+
+// clientEnded is called when the client has said all, or its connection broke.
+func (s *Session) clientEnded(err error) {
+	s.client.eof = true
+	if errors.Is(err, io.EOF) {
+		s.why(ClientClosed, nil)
+		return
+	}
+	s.cut(ClientFailed, err)
+}
+
+// sayGoodbye passes the engine's end on. What the client sends from now on is thrown away.
+func (s *Session) sayGoodbye() {
+	if s.over || s.gone {
+		return
+	}
+	s.gone = true
+	s.dropOwn()
+	s.whole, s.part, s.rest = false, nil, nil
+	if s.client.tls != nil {
+		s.client.tls.CloseWrite()
+	}
+	s.client.shutdown = true
+	s.expect()
+	s.loop.again(&s.client.socket)
+	if s.client.flush() != nil {
+		s.cut(ClientFailed, s.client.outErr)
+	}
+}
+
+// settle closes the session when both directions are done.
+func (s *Session) settle() {
+	if s.over {
+		return
+	}
+	left := s.client.pending()
+	if busy := !s.gone && (s.inflight > 0 || s.asked || s.whole) || left > 0; busy != s.wasBusy {
+		s.wasBusy = busy
+		s.busy.Store(busy)
+	}
+	if !s.gone && !s.whole && (s.client.eof || s.quitting) {
+		switch {
+		case s.own != nil:
+			if s.own.shutdown = true; s.own.ready {
+				s.own.flush()
+			}
+		case s.inflight == 0:
+			s.sayGoodbye()
+		}
+	}
+	if !s.over && s.client.pending() == 0 && s.gone && s.client.eof && s.client.finished {
+		s.cut(Cut, nil) // the reason is known already
+	}
+}
+
+// expect begins to measure how long the client takes over the last words of an engine that is gone.
+func (s *Session) expect() {
+	s.loop.waiting[s] = struct{}{}
+	s.progressed, s.unsent = s.loop.now, s.client.pending()
+}
+
+// tick looks at a session whose engine is gone.
+func (s *Session) tick(now time.Time) {
+	left := s.client.pending()
+	waited := now.Sub(s.progressed)
+	switch {
+	case left == 0 && !s.gone:
+		delete(s.loop.waiting, s) // there is more to be read from the engine
+	case left != s.unsent:
+		s.unsent, s.progressed = left, now
+	case left > 0 && waited >= s.cfg.StallTime, left == 0 && waited >= s.cfg.LingerTime:
+		s.cut(Cut, nil)
+	}
+}
+
+// discard counts what a client still says to an engine that is gone.
+func (s *Session) discard(n int) {
+	if s.discarded += int64(n); s.discarded > s.cfg.LingerBytes {
+		s.cut(Cut, nil)
+	}
+}
+
+// idleSince is for how long the client could have said something and did not.
+func (s *Session) idleSince(now time.Time) time.Duration {
+	if s.over || s.gone || s.inflight > 0 || s.blind || s.feed.on() {
+		return 0
+	}
+	return now.Sub(time.Unix(0, s.used.Load()))
+}
+
+// tidy implements owner.
+func (s *Session) tidy() {
+	if s.moving {
+		s.moving, s.loop.used = false, true // looked at again, once it is idle
+		return
+	}
+	s.loop.freed.Add(uint64(freeInput(s.client.tls)))
+}
+
+func (s *Session) why(r Reason, err error) {
+	if s.result.Ended == "" {
+		s.result.Ended, s.result.Err = r, err
+	}
+}
+
+// end implements owner.
+func (s *Session) end() { s.cut(Cut, nil) }
+
+// cut closes the session at once.
+func (s *Session) cut(r Reason, err error) {
+	if s.over {
+		return
+	}
+	s.over = true
+	s.why(r, err)
+	if !s.client.closed && s.client.pending() > 0 {
+		s.client.flush() // crypto/tls has said what it thinks of a broken record
+	}
+	s.dropOwn()
+	s.client.close()
+	s.part, s.rest = nil, nil
+	delete(s.loop.waiting, s)
+	s.finish()
+}
+
+func (s *Session) finish() {
+	s.loop.group.clients.remove(s)
+	if s.cfg.Ended != nil {
+		s.cfg.Ended(s.result)
+	}
+	close(s.done)
+}

@@ -1,0 +1,688 @@
+package relay
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/resp"
+)
+
+// Backend says how the engine is reached, and how it is shared. It is not changed once it is given to Serve's Loops.
+type Backend struct {
+	// Engine tells engines apart: connections to another one are not used.
+	Engine string
+	// Connect makes one attempt at a connection and must not wait: a non-blocking stream socket, or an error.
+	Connect func() (int, error)
+	// Window is for how long attempts are made; Away is what a client is told after that, and Unreachable is called.
+	Window      time.Duration
+	Away        string
+	Unreachable func(client netip.AddrPort, err error)
+	// Multiplexed lets clients share connections. Without it each has one of its own.
+	Multiplexed bool
+	// IdleTimeout closes clients that have said nothing for so long and wait for nothing. Zero: never.
+	IdleTimeout time.Duration
+	// MaxClients is what INFO shows as maxclients. Zero: what the engine says.
+	MaxClients int
+}
+
+// SetBackend changes the backend for what clients say from now on; none of them is dropped. It must be called before
+// the first Serve.
+func (ls *Loops) SetBackend(b *Backend) {
+	ls.backend.Store(b)
+	for _, l := range ls.all {
+		l.post(func() {}) // a loop that waits without a deadline has to see that there is one now
+	}
+}
+
+// key says which clients an engine connection can serve: those with the same user, database and protocol.
+type key struct {
+	engine, user string
+	db, proto    int
+}
+
+// credentials are the arguments of AUTH that let a user in. They are in memory only.
+type credentials []string
+
+// pool are a loop's connections for one key.
+type pool struct {
+	shared *upstream   // nil until it is needed
+	spare  []*upstream // were a client's own, and are clean
+}
+
+const (
+	// maxSpare is how many connections wait for the next client that needs its own.
+	maxSpare = 32
+	// spareTime is for how long they do.
+	spareTime = time.Minute
+	// maxGathered bounds a reply that has to be complete before it is passed on: CLIENT LIST, INFO.
+	maxGathered = 256 << 20
+)
+
+// upstream is a connection to the engine. It serves the session that owns it, or all of its key on this loop.
+//
+// A reply can only reach who asked: the engine answers in order (which is the protocol's own promise), queue holds who
+// asked in that order, and an entry stays at its head until the reply has ended, even if its session is gone. What
+// could break the order (a blocking command, a push, a reply that does not come) never is on a shared connection.
+// Where the bytes say otherwise, the connection is closed, with all that wait on it.
+type upstream struct {
+	socket
+	key    key
+	id     int64 // in the engine; 0: not known yet
+	owner  *Session
+	shared bool
+	eof    bool
+	paused bool // not read, because the owner takes nothing
+	ready  bool // connected, and what its key needs is set up
+	open   bool // who connects is let in without a password
+	listed bool // is in loop.unsent
+	moving bool
+	since  time.Time // when it became spare
+
+	refusal  []byte // what the engine has said to our first question, if nothing good came after it
+	failure  error  // why it could not be reached
+	setup    int   // replies that it still waits for
+	firstTry time.Time
+	wake     []*Session // wait until it is ready, or takes more
+
+	queue    queue
+	scan     resp.ReplyScanner
+	gathered []byte // of a reply that is not passed on before it is complete
+	passing  bool   // the message under way is passed on as it comes
+}
+
+// waiter is who asked, and what for: so many replies in a row.
+type waiter struct {
+	s   *Session // nil: this package did
+	n   int
+	ask *ask // nil: the replies are passed on as they are
+}
+
+// ask says what becomes of a reply.
+type ask struct {
+	// whole: the reply is complete when answer gets it. Otherwise only if it is one line, and answer gets nil where it
+	// was passed on already.
+	whole  bool
+	answer func(u *upstream, s *Session, reply []byte) []byte
+	sub    *subscribing // for commands whose replies are messages
+}
+
+// queue is a ring of waiters.
+type queue struct {
+	ring    []waiter
+	at, len int
+}
+
+func (q *queue) head() *waiter {
+	if q.len == 0 {
+		return nil
+	}
+	return &q.ring[q.at]
+}
+
+func (q *queue) push(w waiter) {
+	if q.len > 0 {
+		if last := &q.ring[(q.at+q.len-1)%len(q.ring)]; last.s == w.s && last.ask == nil && w.ask == nil && w.s != nil {
+			last.n += w.n
+			return
+		}
+	}
+	if q.len == len(q.ring) {
+		grown := make([]waiter, max(4, 2*q.len))
+		for i := range q.len {
+			grown[i] = q.ring[(q.at+i)%len(q.ring)]
+		}
+		q.ring, q.at = grown, 0
+	}
+	q.ring[(q.at+q.len)%len(q.ring)] = w
+	q.len++
+}
+
+func (q *queue) pop() {
+	q.ring[q.at] = waiter{}
+	q.at = (q.at + 1) % len(q.ring)
+	q.len--
+}
+
+// connect begins a connection for a key, for one client or for all.
+func (l *loop) connect(k key, owner *Session) *upstream {
+	u := &upstream{key: k, firstTry: time.Now(), owner: owner, shared: owner == nil}
+	u.socket = socket{fd: -1, loop: l, owner: u}
+	return u
+}
+
+func (u *upstream) try() {
+	if u.closed {
+		return
+	}
+	b := u.loop.group.backend.Load()
+	fd, err := b.Connect()
+	if err != nil {
+		waited := time.Since(u.firstTry)
+		if waited >= b.Window || u.loop.closing {
+			u.unreachable(err)
+			return
+		}
+		time.AfterFunc(min(5*time.Millisecond+waited/4, 200*time.Millisecond), func() { u.loop.post(u.try) })
+		return
+	}
+	u.fd = int32(fd)
+	if err := u.loop.adopt(&u.socket); err != nil {
+		u.unreachable(err)
+		return
+	}
+	u.prepare()
+}
+
+var (
+	askID      = resp.AppendCommand(nil, "CLIENT", "ID")
+	askKeepAll = resp.AppendCommand(nil, "CLIENT", "NO-EVICT", "on")
+)
+
+// prepare brings a fresh connection into the state of its key. Nothing of a client is sent before that is known to
+// have worked: it would run as somebody else.
+func (u *upstream) prepare() {
+	must := func(args ...string) {
+		u.setup++
+		_, _ = u.Write(resp.AppendCommand(nil, args...))
+		u.queue.push(waiter{n: 1, ask: askSetup})
+	}
+	if u.key.user != "" {
+		must(append([]string{"AUTH"}, u.loop.passwords[u.key.user]...)...)
+	}
+	if u.key.proto == 3 {
+		must("HELLO", "3")
+	}
+	if u.key.db != 0 {
+		must("SELECT", itoa(u.key.db))
+	}
+	if u.shared {
+		// Where memory for clients is short, one that stands for many is not to be the first to go.
+		_, _ = u.Write(askKeepAll)
+		u.queue.push(waiter{n: 1, ask: askNothing})
+	}
+	u.identify()
+	if u.shared {
+		u.setup++ // whether it is open decides what may be shared
+	}
+	if u.setup == 0 {
+		u.becomeReady()
+	} else if u.flush() != nil {
+		u.loop.again(&u.socket)
+	}
+}
+
+// identify asks for the connection's id in the engine. It goes out with the first request.
+func (u *upstream) identify() {
+	_, _ = u.Write(askID)
+	u.queue.push(waiter{n: 1, ask: askIdentity})
+}
+
+func (u *upstream) becomeReady() {
+	u.ready = true
+	if u.shared {
+		u.refusal = nil // it only means that a user may do little
+	}
+	u.wakeAll()
+}
+
+func (u *upstream) wakeAll() {
+	for _, s := range u.wake {
+		if !s.over {
+			s.loop.again(&s.client.socket)
+		}
+	}
+	u.wake = nil
+}
+
+var (
+	askSetup = &ask{whole: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
+		if reply[0] == '-' {
+			u.refused(reply)
+			u.fail(&SetupError{string(reply)})
+			return nil
+		}
+		u.setUp()
+		return nil
+	}}
+	askNothing = &ask{whole: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
+		u.refused(reply)
+		return nil
+	}}
+	askIdentity = &ask{whole: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
+		u.refused(reply)
+		if reply[0] == ':' {
+			u.open = true
+			u.id = integer(reply[1:])
+			if u.owner != nil {
+				u.owner.engineID.Store(u.id)
+			}
+		}
+		if u.shared && !u.ready {
+			u.setUp()
+		}
+		return nil
+	}}
+)
+
+// refused notes an error: an engine that has no room says so to whatever it is asked first, and closes.
+func (u *upstream) refused(reply []byte) {
+	u.refusal = nil
+	if bytes.HasPrefix(reply, []byte("-ERR ")) {
+		u.refusal = append(u.refusal, reply...)
+	}
+}
+
+func (u *upstream) setUp() {
+	if u.setup--; u.setup == 0 {
+		u.becomeReady()
+	}
+}
+
+// SetupError says that the engine no longer lets a user in as it did, so that the client has to log in again.
+type SetupError struct{ Reply string }
+
+func (e *SetupError) Error() string { return "the engine refuses to go on for this user: " + e.Reply }
+
+var (
+	errUnasked = errors.New("the engine said what nobody asked for")
+	errGarbled = errors.New("the engine said what is no RESP")
+)
+
+// unreachable gives up.
+func (u *upstream) unreachable(err error) {
+	waiting := u.wake
+	u.wake = nil
+	if u.owner != nil {
+		waiting = append(waiting, u.owner)
+	}
+	for _, s := range waiting {
+		s.tellAway(err)
+	}
+	u.owner, u.failure = nil, err
+	u.end()
+}
+
+// tellAway ends a session whose engine can't be reached.
+func (s *Session) tellAway(err error) {
+	if s.over || s.gone {
+		return
+	}
+	b := s.loop.group.backend.Load()
+	if b.Unreachable != nil {
+		b.Unreachable(s.cfg.Remote, err)
+	}
+	s.why(EngineAway, err)
+	s.own = nil
+	s.reply([]byte(b.Away))
+	s.sayGoodbye()
+}
+
+// fail ends a connection that can't be relied on any more, and the clients that wait on it: as if each had been its
+// own and ended now.
+func (u *upstream) fail(err error) {
+	if u.closed {
+		return
+	}
+	reason := EngineFailed
+	if err == nil {
+		reason = EngineClosed
+	}
+	lost := u.wake
+	u.wake = nil
+	for i := range u.queue.len {
+		if w := u.queue.ring[(u.queue.at+i)%len(u.queue.ring)]; w.s != nil {
+			lost = append(lost, w.s)
+		}
+	}
+	if u.owner != nil {
+		lost = append(lost, u.owner)
+		u.owner.own = nil
+		u.owner.engineID.Store(0)
+		u.owner = nil
+	}
+	u.end()
+	for _, s := range lost {
+		s.why(reason, err)
+		s.inflight = 0
+		s.reply(u.refusal)
+		s.sayGoodbye()
+		s.touch()
+	}
+}
+
+// end implements owner.
+func (u *upstream) end() {
+	if p := u.loop.pools[u.key]; p != nil {
+		if p.shared == u {
+			p.shared = nil
+		}
+		for i, other := range p.spare {
+			if other == u {
+				p.spare = append(p.spare[:i], p.spare[i+1:]...)
+				break
+			}
+		}
+		if p.shared == nil && len(p.spare) == 0 {
+			delete(u.loop.pools, u.key)
+		}
+	}
+	if u.fd >= 0 {
+		u.close()
+	}
+	u.closed, u.gathered = true, nil
+}
+
+// progress implements owner.
+func (u *upstream) progress(*socket) {
+	if u.closed {
+		return
+	}
+	if u.pending() > 0 && u.flush() != nil {
+		u.release() // what it still has to say is read; then comes its end
+	}
+	if len(u.wake) > 0 && u.ready && u.pending() < lowWater {
+		u.wakeAll()
+	}
+	if s := u.owner; s != nil && s.client.paused && u.pending() < lowWater {
+		u.loop.again(&s.client.socket)
+	}
+	u.pump()
+	u.loop.endStep()
+}
+
+// pump takes what the engine says.
+func (u *upstream) pump() {
+	for left := share; !u.closed && !u.eof; {
+		if s := u.owner; s != nil && s.client.pending() >= highWater {
+			u.paused = true
+			if _, expected := u.loop.waiting[s]; u.hangup && !expected {
+				s.expect()
+			}
+			return
+		}
+		n, err := u.readInto(u.loop.plain[:])
+		if n > 0 {
+			u.moving, u.loop.used = true, true
+			u.receive(u.loop.plain[:n])
+			if s := u.owner; s != nil && s.client.flush() != nil {
+				s.cut(ClientFailed, s.client.outErr)
+				return
+			}
+		}
+		if err != nil {
+			if err != errAgain {
+				u.ended(err)
+			}
+			return
+		}
+		if left -= n; left <= 0 {
+			u.loop.again(&u.socket)
+			return
+		}
+	}
+}
+
+// ended is called when the engine has closed. A Unix socket whose peer closed with input unread says ECONNRESET instead
+// of EOF, and only after everything that the peer had written: so both are an end.
+func (u *upstream) ended(err error) {
+	if u.closed {
+		return
+	}
+	u.eof = true
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	if s := u.owner; s != nil && len(u.gathered) > 0 {
+		s.reply(u.gathered) // the beginning of a reply that was to be changed: as it came
+	}
+	u.fail(err)
+}
+
+// receive routes what the engine said to those who asked.
+func (u *upstream) receive(b []byte) {
+	for len(b) > 0 && !u.closed {
+		w := u.queue.head()
+		switch s := u.owner; {
+		case s != nil && s.blind && w == nil && u.scan.Between():
+			s.reply(b)
+			return
+		case s != nil && s.feed.on() && (u.scan.Between() || u.passing || len(u.gathered) > 0):
+			b = u.receiveMessage(s, b)
+		case w == nil && (s == nil || u.scan.Between() && resp.Kind(b[0]) != resp.Push):
+			b = u.unasked(b)
+		case w != nil && w.ask != nil && u.isGathered(w, b[0]):
+			b = u.gather(w, b)
+		default:
+			b = u.pass(w, b)
+		}
+	}
+}
+
+// unasked deals with what nobody asked for.
+func (u *upstream) unasked(b []byte) []byte {
+	if u.owner == nil {
+		u.fail(errUnasked)
+		return nil
+	}
+	u.owner.stopLooking()
+	u.owner.reply(b)
+	return nil
+}
+
+// garbled deals with what is no RESP.
+func (u *upstream) garbled(b []byte) []byte {
+	s := u.owner
+	if s == nil {
+		u.fail(errGarbled)
+		return nil
+	}
+	s.stopLooking()
+	s.reply(u.gathered)
+	s.reply(b)
+	u.gathered, u.queue, u.scan, u.passing = nil, queue{}, resp.ReplyScanner{}, false
+	s.inflight = 0
+	return nil
+}
+
+// isGathered says whether the reply under way, or the one that begins with first, is kept until it is complete.
+func (u *upstream) isGathered(w *waiter, first byte) bool {
+	k := u.scan.Kind()
+	if u.scan.Between() {
+		k = resp.Kind(first)
+	}
+	if k == resp.Push {
+		return false
+	}
+	return w.ask.whole || k == resp.Simple || k == resp.Error
+}
+
+func (u *upstream) gather(w *waiter, b []byte) []byte {
+	n, done, err := u.scan.Next(b)
+	if err != nil {
+		return u.garbled(b)
+	}
+	if !done || len(u.gathered) > 0 {
+		if len(u.gathered)+n > maxGathered {
+			u.fail(errGarbled)
+			return nil
+		}
+		u.gathered = append(u.gathered, b[:n]...)
+	}
+	if done {
+		reply := b[:n]
+		if len(u.gathered) > 0 {
+			reply, u.gathered = u.gathered, nil
+		}
+		u.answered(*w, reply)
+	}
+	return b[n:]
+}
+
+// answered ends the wait of one whose reply is complete.
+func (u *upstream) answered(w waiter, reply []byte) {
+	if u.queue.head().n--; w.n == 1 {
+		u.queue.pop()
+	}
+	if w.s == nil {
+		w.ask.answer(u, nil, reply)
+		return
+	}
+	if w.s.over || w.s.gone {
+		return
+	}
+	w.s.inflight--
+	u.refusal = nil
+	if w.ask != nil {
+		reply = w.ask.answer(u, w.s, reply)
+	}
+	w.s.reply(reply)
+	w.s.touch()
+}
+
+// pass hands on what belongs to one waiter; all of it at once.
+func (u *upstream) pass(w *waiter, b []byte) []byte {
+	s := u.owner
+	if s == nil {
+		s = w.s
+	}
+	n, ended := 0, 0
+	for n < len(b) {
+		k, done, err := u.scan.Next(b[n:])
+		if err != nil {
+			return u.garbled(b)
+		}
+		n += k
+		if !done {
+			break
+		}
+		if u.scan.Kind() == resp.Push {
+			if u.owner == nil {
+				u.fail(errUnasked)
+				return nil
+			}
+			break
+		}
+		if w == nil {
+			break
+		}
+		if ended++; ended == w.n || w.ask != nil {
+			break
+		}
+	}
+	if s != nil && !s.over && !s.gone {
+		s.reply(b[:n])
+		s.inflight -= ended
+		s.touch()
+	}
+	if ended > 0 {
+		u.refusal = nil
+		w.n -= ended
+		answer := w.ask
+		if w.n == 0 {
+			u.queue.pop()
+		}
+		if answer != nil && s != nil && !s.over && !s.gone {
+			answer.answer(u, s, nil)
+		}
+	}
+	return b[n:]
+}
+
+// tidy implements owner: it ends spare connections that nobody has needed for a while.
+func (u *upstream) tidy() {
+	u.gathered = nil
+	if u.moving {
+		u.moving, u.loop.used = false, true
+		return
+	}
+	if u.owner != nil || u.shared {
+		return
+	}
+	if u.loop.now.Sub(u.since) < spareTime {
+		u.loop.used = true
+		return
+	}
+	u.end()
+}
+
+// pool returns the connections of a key.
+func (l *loop) pool(k key) *pool {
+	p := l.pools[k]
+	if p == nil {
+		p = &pool{}
+		l.pools[k] = p
+	}
+	return p
+}
+
+// sharedFor returns the connection that clients of a key share.
+func (l *loop) sharedFor(k key) *upstream {
+	p := l.pool(k)
+	if p.shared == nil {
+		u := l.connect(k, nil)
+		p.shared = u
+		u.try()
+		return u
+	}
+	return p.shared
+}
+
+// take returns a connection of a key for one client.
+func (l *loop) take(k key, s *Session) *upstream {
+	if p := l.pools[k]; p != nil && len(p.spare) > 0 {
+		u := p.spare[len(p.spare)-1]
+		p.spare = p.spare[:len(p.spare)-1]
+		u.owner, s.own = s, u
+		s.engineID.Store(u.id)
+		return u
+	}
+	u := l.connect(k, s)
+	s.own = u
+	u.try()
+	return u
+}
+
+// giveBack keeps a clean connection for the next client of its key.
+func (l *loop) giveBack(u *upstream) {
+	u.owner.engineID.Store(0)
+	u.owner, u.paused, u.since = nil, false, l.now
+	p := l.pool(u.key)
+	if len(p.spare) >= maxSpare {
+		u.end()
+		return
+	}
+	p.spare = append(p.spare, u)
+	l.used = true // tidy has something to look at
+}
+
+// later sends what u has at the end of the round.
+func (u *upstream) later() {
+	if !u.listed {
+		u.listed = true
+		u.loop.unsent = append(u.loop.unsent, u)
+	}
+}
+
+// connectUnix is Backend.Connect for an engine behind a Unix socket.
+func connectUnix(path string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		unix.Close(fd)
+		return -1, os.NewSyscallError("connect", err)
+	}
+	return fd, nil
+}
+
+// UnixSocket is a Backend.Connect for an engine behind a Unix socket.
+func UnixSocket(path string) func() (int, error) {
+	return func() (int, error) { return connectUnix(path) }
+}

@@ -1,0 +1,504 @@
+package relay
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sealane/sealane/internal/resp"
+)
+
+// What a client says of itself is kept here, and so are the commands that show or change clients: an engine knows
+// connections, which may stand for many clients or for none. Each such command still goes to the engine, which says
+// whether it is allowed and well-formed; what it answers is then made true. Nothing here decides on a permission.
+
+// noID is a client id that no engine gives out.
+const noID = "9223372036854775807"
+
+// special are the commands with more than a place.
+var special = map[string]command{
+	"auth":   {place: moves, pin: PinIdentity, prepare: prepareMove, leads: leadAuth},
+	"hello":  {place: moves, pin: PinIdentity, prepare: prepareHello, leads: leadHello},
+	"select": {place: moves, pin: PinIdentity, prepare: prepareMove, leads: leadSelect},
+	"reset":  {place: takesReset, pin: PinState, ask: onReset},
+	"quit":   {place: takesQuit, pin: PinState},
+
+	"multi":   {place: onOwn, pin: PinTransaction, ask: onMulti},
+	"exec":    {place: onOwn, pin: PinTransaction, ask: onExec},
+	"discard": {place: onOwn, pin: PinTransaction, ask: onDiscard},
+	"watch":   {place: onOwn, pin: PinWatch, ask: onWatch},
+	"unwatch": {place: onOwn, pin: PinWatch, ask: onUnwatch},
+
+	"subscribe":    {place: onOwn, pin: PinPubSub, prepare: prepareSubscription},
+	"psubscribe":   {place: onOwn, pin: PinPubSub, prepare: prepareSubscription},
+	"ssubscribe":   {place: onOwn, pin: PinPubSub, prepare: prepareSubscription},
+	"unsubscribe":  {place: onOwn, pin: PinPubSub, prepare: prepareSubscription},
+	"punsubscribe": {place: onOwn, pin: PinPubSub, prepare: prepareSubscription},
+	"sunsubscribe": {place: onOwn, pin: PinPubSub, prepare: prepareSubscription},
+	"monitor":      {place: onOwn, pin: PinMonitor, ask: onMonitor},
+
+	"info":                {ask: &ask{whole: true, answer: showInfo}},
+	"client|id":           {ask: &ask{whole: true, answer: showID}},
+	"client|getname":      {ask: &ask{whole: true, answer: showName}},
+	"client|setname":      {prepare: prepareSetName},
+	"client|setinfo":      {prepare: prepareSetInfo},
+	"client|info":         {ask: &ask{whole: true, answer: showClient}},
+	"client|list":         {prepare: prepareList},
+	"client|kill":         {prepare: prepareKill},
+	"client|unblock":      {prepare: prepareUnblock},
+	"client|pause":        {prepare: preparePause},
+	"client|unpause":      {ask: onUnpause},
+	"client|getredir":     {ask: &ask{whole: true, answer: showRedirect}},
+	"client|trackinginfo": {ask: &ask{whole: true, answer: showTracking}},
+	"client|tracking":     {place: forGood, pin: PinTracking, prepare: prepareTracking},
+}
+
+func isOK(reply []byte) bool     { return bytes.HasPrefix(reply, []byte("+OK")) }
+func isQueued(reply []byte) bool { return bytes.HasPrefix(reply, []byte("+QUEUED")) }
+
+// onLine is an ask that looks at replies of one line.
+func onLine(f func(s *Session, reply []byte)) *ask {
+	return &ask{answer: func(_ *upstream, s *Session, reply []byte) []byte {
+		f(s, reply)
+		return reply
+	}}
+}
+
+var (
+	onMulti   = onLine(func(s *Session, reply []byte) { s.multi = s.multi || isOK(reply) })
+	onWatch   = onLine(func(s *Session, reply []byte) { s.watch = s.watch || isOK(reply) })
+	onDiscard = onLine(func(s *Session, reply []byte) {
+		if isOK(reply) {
+			s.multi, s.watch = false, false
+		}
+	})
+	onUnwatch = onLine(func(s *Session, reply []byte) {
+		if isOK(reply) {
+			s.watch = false
+		}
+	})
+	// Of the errors only EXECABORT ends a transaction: one that was never begun, or EXEC with an argument, does not.
+	onExec = onLine(func(s *Session, reply []byte) {
+		if reply == nil || bytes.HasPrefix(reply, []byte("-EXECABORT")) {
+			s.multi, s.watch = false, false
+		}
+	})
+	onMonitor = onLine(func(s *Session, reply []byte) {
+		if isOK(reply) {
+			s.feed.monitor = true
+			s.feeding.Store(true)
+		} else if isQueued(reply) {
+			s.stopLooking()
+		}
+	})
+	onReset = onLine(func(s *Session, reply []byte) {
+		if !bytes.HasPrefix(reply, []byte("+RESET")) {
+			return
+		}
+		s.multi, s.watch, s.sticky = false, false, false
+		s.feed = feed{waiting: s.feed.waiting}
+		s.feeding.Store(false)
+		s.become(identity{proto: 2})
+	})
+	onUnpause = onLine(func(s *Session, reply []byte) {
+		if isOK(reply) {
+			s.loop.group.pausedUntil.Store(0)
+		}
+	})
+)
+
+// become is called when the engine has accepted who the client is.
+func (s *Session) become(id identity) {
+	s.state = id
+	if s.own != nil {
+		s.own.key.user, s.own.key.db, s.own.key.proto = id.user, id.db, id.proto
+	}
+	s.publish()
+}
+
+// publish shows others what the client has become.
+func (s *Session) publish() {
+	shown := s.state
+	s.shown.Store(&shown)
+}
+
+// leadAuth says who AUTH would make of a client.
+func leadAuth(id identity, args [][]byte) (identity, bool) {
+	switch len(args) {
+	case 2:
+		id.user = "default"
+	case 3:
+		id.user = string(args[1])
+	default:
+		return id, false
+	}
+	return id, true
+}
+
+func leadSelect(id identity, args [][]byte) (identity, bool) {
+	if len(args) != 2 {
+		return id, false
+	}
+	n, err := strconv.Atoi(string(args[1]))
+	if err != nil || itoa(n) != string(args[1]) || n < 0 {
+		return id, false
+	}
+	id.db = n
+	return id, true
+}
+
+// leadHello knows the requests that fail as a whole or not at all.
+func leadHello(id identity, args [][]byte) (identity, bool) {
+	if len(args) == 1 {
+		return id, true
+	}
+	if v := string(args[1]); v != "2" && v != "3" {
+		return id, false
+	}
+	id.proto = int(args[1][0] - '0')
+	args = args[2:]
+	if len(args) >= 3 && is(args[0], "auth") {
+		id.user = string(args[1])
+		args = args[3:]
+	}
+	if len(args) >= 2 && is(args[0], "setname") && isName(args[1]) {
+		id.name = string(args[1])
+		args = args[2:]
+	}
+	return id, len(args) == 0
+}
+
+// loggedIn are the credentials in a request that the engine has accepted; nil where there are none.
+func loggedIn(args [][]byte) credentials {
+	switch {
+	case is(args[0], "auth") && len(args) == 2:
+		return credentials{string(args[1])}
+	case is(args[0], "auth") && len(args) == 3:
+		return credentials{string(args[1]), string(args[2])}
+	case is(args[0], "hello") && len(args) >= 5 && is(args[2], "auth"):
+		return credentials{string(args[3]), string(args[4])}
+	}
+	return nil
+}
+
+func prepareMove(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+	if len(args) == 0 {
+		return raw, nil
+	}
+	leads := s.cmd.leads
+	next, known := leads(s.state, args)
+	secret := loggedIn(args)
+	return raw, &ask{answer: func(u *upstream, s *Session, reply []byte) []byte {
+		s.nowIs(u, next, known, secret, reply)
+		return reply
+	}}
+}
+
+func prepareHello(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+	next, known := leadHello(s.state, args)
+	secret := loggedIn(args)
+	return raw, &ask{whole: true, answer: func(u *upstream, s *Session, reply []byte) []byte {
+		s.nowIs(u, next, known, secret, reply)
+		return withField(reply, "id", func(resp.Value) resp.Value {
+			return resp.Value{Kind: resp.Integer, Int: s.id}
+		})
+	}}
+}
+
+// nowIs notes what became of AUTH, HELLO or SELECT.
+func (s *Session) nowIs(u *upstream, next identity, known bool, secret credentials, reply []byte) {
+	failed := reply != nil && reply[0] == '-'
+	switch {
+	case isQueued(reply), !known && (!failed || secret != nil):
+		s.sticky = true // what it comes to is not followed
+	case failed || !known:
+	default:
+		if secret != nil {
+			s.loop.passwords[next.user] = secret
+			u.open = true
+		}
+		// What was asked before this reply came is in its queue already, so the name may have changed meanwhile.
+		if next.name == "" {
+			next.name = s.state.name
+		}
+		next.libName, next.libVer = s.state.libName, s.state.libVer
+		s.become(next)
+		if u.id == 0 && u.owner == s {
+			u.identify()
+			u.later()
+		}
+	}
+}
+
+func prepareSetName(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+	if len(args) != 3 {
+		return raw, nil
+	}
+	name := string(args[2])
+	return raw, onLine(func(s *Session, reply []byte) {
+		if isOK(reply) {
+			s.state.name = name
+			s.publish()
+		}
+	})
+}
+
+func prepareSetInfo(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+	if len(args) != 4 {
+		return raw, nil
+	}
+	value, version := string(args[3]), is(args[2], "lib-ver")
+	return raw, onLine(func(s *Session, reply []byte) {
+		if !isOK(reply) {
+			return
+		}
+		if version {
+			s.state.libVer = value
+		} else {
+			s.state.libName = value
+		}
+		s.publish()
+	})
+}
+
+func showID(_ *upstream, s *Session, reply []byte) []byte {
+	if reply[0] != ':' {
+		return reply
+	}
+	return appendInteger(nil, s.id)
+}
+
+func showName(_ *upstream, s *Session, reply []byte) []byte {
+	if reply[0] != '$' && reply[0] != '_' {
+		return reply
+	}
+	switch {
+	case s.state.name != "":
+		return resp.Append(nil, resp.Value{Kind: resp.Bulk, Str: s.state.name})
+	case s.state.proto == 3:
+		return []byte("_\r\n")
+	}
+	return []byte("$-1\r\n")
+}
+
+// withText changes the text of a reply that is one; errors and the like stay as they are.
+func withText(reply []byte, f func(string) string) []byte {
+	v, n, err := resp.ParseReply(reply, resp.Limits{MaxBulk: maxGathered})
+	if err != nil || n != len(reply) || v.IsNull || v.Kind != resp.Bulk && v.Kind != resp.Verbatim {
+		return reply
+	}
+	format := ""
+	if v.Kind == resp.Verbatim {
+		format, v.Str = v.Str[:4], v.Str[4:]
+	}
+	v.Str = format + f(v.Str)
+	return resp.Append(nil, v)
+}
+
+// withField changes one value of a reply that is a list of names and values.
+func withField(reply []byte, name string, f func(resp.Value) resp.Value) []byte {
+	v, n, err := resp.ParseReply(reply, resp.Limits{})
+	if err != nil || n != len(reply) || v.Kind != resp.Array && v.Kind != resp.Map {
+		return reply
+	}
+	for i := 0; i+1 < len(v.Elems); i += 2 {
+		if v.Elems[i].Str == name {
+			v.Elems[i+1] = f(v.Elems[i+1])
+			return resp.Append(nil, v)
+		}
+	}
+	return reply
+}
+
+func showInfo(u *upstream, s *Session, reply []byte) []byte {
+	return withText(reply, func(text string) string {
+		text = withLine(text, "connected_clients:", itoa(s.loop.group.clients.count()))
+		if b := s.loop.group.backend.Load(); b.MaxClients > 0 {
+			text = withLine(text, "maxclients:", itoa(b.MaxClients))
+		}
+		return text
+	})
+}
+
+func withLine(text, name, value string) string {
+	at := strings.Index(text, "\r\n"+name)
+	if at < 0 {
+		return text
+	}
+	at += len("\r\n") + len(name)
+	end := strings.IndexByte(text[at:], '\r')
+	if end < 0 {
+		return text
+	}
+	return text[:at] + value + text[at+end:]
+}
+
+func showClient(u *upstream, s *Session, reply []byte) []byte {
+	return withText(reply, func(text string) string {
+		return s.line(strings.TrimSuffix(text, "\n"), !u.shared, s.loop.now) + "\n"
+	})
+}
+
+func prepareList(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+	f := filter{}
+	switch {
+	case len(args) == 2:
+	case len(args) == 4 && is(args[2], "type") && slices.Contains(clientTypes, strings.ToLower(string(args[3]))):
+		f.kind = strings.ToLower(string(args[3]))
+		raw = resp.AppendCommand(nil, "CLIENT", "LIST")
+	case len(args) > 3 && is(args[2], "id"):
+		f.ids = make(map[int64]bool)
+		for _, a := range args[3:] {
+			id, err := strconv.ParseInt(string(a), 10, 64)
+			if err != nil || id < 1 {
+				return raw, nil // the engine knows what to say
+			}
+			f.ids[id] = true
+		}
+		raw = resp.AppendCommand(nil, "CLIENT", "LIST")
+	}
+	return raw, &ask{whole: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
+		return withText(reply, func(text string) string { return s.loop.group.clients.list(text, f, s.loop.now) })
+	}}
+}
+
+var clientTypes = []string{"normal", "master", "slave", "replica", "pubsub"}
+
+// prepareKill lets the engine check a filter that matches nobody there.
+func prepareKill(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+	if len(args) < 3 {
+		return raw, nil
+	}
+	f := filter{notMe: s}
+	byAddress := len(args) == 3
+	if byAddress {
+		f.addr, f.notMe = string(args[2]), nil
+		raw = resp.AppendCommand(nil, "CLIENT", "KILL", "ID", noID)
+	} else {
+		f.parse(args[2:])
+		words := make([]string, 0, len(args)+2)
+		for _, a := range args {
+			words = append(words, string(a))
+		}
+		raw = resp.AppendCommand(nil, append(words, "ID", noID)...)
+	}
+	return raw, &ask{whole: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
+		if reply[0] != ':' {
+			return reply
+		}
+		n := s.kill(f)
+		switch {
+		case !byAddress:
+			return appendInteger(nil, int64(n))
+		case n == 0:
+			return []byte("-ERR No such client\r\n")
+		}
+		return []byte("+OK\r\n")
+	}}
+}
+
+// kill ends the clients that match. The one that asked gets its answer first.
+func (s *Session) kill(f filter) int {
+	n := 0
+	for _, c := range s.loop.group.clients.matching(f, s.loop.now) {
+		n++
+		if c == s {
+			s.why(Killed, nil)
+			s.quitting = true
+			continue
+		}
+		c.loop.post(func() { c.leave(Killed) })
+	}
+	return n
+}
+
+func prepareUnblock(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+	if len(args) < 3 {
+		return raw, nil
+	}
+	return withArgument(args, 2, s.loop.group.clients.engineID(args[2])), nil
+}
+
+func prepareTracking(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+	for i := 3; i+1 < len(args); i++ {
+		if is(args[i], "redirect") {
+			return withArgument(args, i+1, s.loop.group.clients.engineID(args[i+1])), nil
+		}
+	}
+	return raw, nil
+}
+
+func showRedirect(_ *upstream, s *Session, reply []byte) []byte {
+	if reply[0] == ':' {
+		return appendInteger(nil, s.loop.group.clients.clientID(integer(reply[1:])))
+	}
+	return reply
+}
+
+func showTracking(_ *upstream, s *Session, reply []byte) []byte {
+	return withField(reply, "redirect", func(v resp.Value) resp.Value {
+		v.Int = s.loop.group.clients.clientID(v.Int)
+		return v
+	})
+}
+
+// preparePause makes every client use a connection of its own while the engine may hold some of them up.
+func preparePause(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+	if len(args) < 3 {
+		return raw, nil
+	}
+	ms, err := strconv.ParseInt(string(args[2]), 10, 64)
+	if err != nil || ms < 0 || ms > int64(100*365*24*time.Hour/time.Millisecond) {
+		return raw, nil
+	}
+	g := s.loop.group
+	until := s.loop.now.Add(time.Duration(ms) * time.Millisecond).UnixNano()
+	before := g.pausedUntil.Swap(max(until, g.pausedUntil.Load()))
+	return raw, onLine(func(s *Session, reply []byte) {
+		if reply != nil && reply[0] == '-' {
+			g.pausedUntil.CompareAndSwap(until, before)
+		}
+	})
+}
+
+// paused says whether CLIENT PAUSE may be in force.
+func (ls *Loops) paused(now time.Time) bool {
+	until := ls.pausedUntil.Load()
+	return until != 0 && now.UnixNano() < until
+}
+
+// isName is the engine's rule for the names of clients.
+func isName(name []byte) bool {
+	for _, c := range name {
+		if c < '!' || c > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+func is(arg []byte, word string) bool { return strings.EqualFold(string(arg), word) }
+
+func withArgument(args [][]byte, at int, value string) []byte {
+	words := make([]string, len(args))
+	for i, a := range args {
+		words[i] = string(a)
+	}
+	words[at] = value
+	return resp.AppendCommand(nil, words...)
+}
+
+func appendInteger(b []byte, n int64) []byte {
+	b = strconv.AppendInt(append(b, ':'), n, 10)
+	return append(b, '\r', '\n')
+}
+
+// integer reads the number of a reply that is one.
+func integer(b []byte) int64 {
+	n, _ := strconv.ParseInt(string(bytes.TrimRight(b, "\r\n")), 10, 64)
+	return n
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

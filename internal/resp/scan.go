@@ -1,0 +1,379 @@
+package resp
+
+import (
+	"bytes"
+	"errors"
+)
+
+// ReplyScanner finds where replies end in a stream that comes in pieces. It keeps no byte of them, and its state is
+// small whatever they are. The zero value is at the beginning of a reply.
+type ReplyScanner struct {
+	kind   Kind  // of the reply under way
+	header Kind  // of the value whose number is being read
+	left   int   // values to come until the reply ends; 0 between replies
+	skip   int   // bytes of a string to come, with its CRLF
+	number int   // as far as it has been read
+	digits uint8 // of number
+	minus  bool
+	state  scanState
+}
+
+type scanState uint8
+
+const (
+	atValue  scanState = iota // the next byte is a kind
+	inNumber                  // in a length or a count
+	inLine                    // in a value of one line
+	inBlob                    // in a string
+)
+
+// maxDigits keeps a number and what is added to it far from overflow.
+const maxDigits = 15
+
+var errScan = errors.New("no RESP")
+
+// Next reads up to the end of one reply, or to the end of b. It returns how many bytes it took, and whether the
+// reply ends there. After an error the scanner is of no more use.
+func (s *ReplyScanner) Next(b []byte) (n int, done bool, err error) {
+	for n < len(b) {
+		switch s.state {
+		case atValue:
+			if err := s.begin(Kind(b[n])); err != nil {
+				return n, false, err
+			}
+			n++
+		case inNumber:
+			c := b[n]
+			n++
+			if c != '\n' {
+				if !s.digit(c) {
+					return n, false, errScan
+				}
+				continue
+			}
+			if !s.counted() {
+				return n, false, errScan
+			}
+		case inLine:
+			i := bytes.IndexByte(b[n:], '\n')
+			if i < 0 {
+				return len(b), false, nil
+			}
+			n += i + 1
+			s.state = atValue
+			s.left--
+		case inBlob:
+			k := min(s.skip, len(b)-n)
+			n += k
+			if s.skip -= k; s.skip > 0 {
+				return n, false, nil
+			}
+			s.state = atValue
+			s.left--
+		}
+		if s.left == 0 {
+			return n, true, nil
+		}
+	}
+	return n, false, nil
+}
+
+// Kind is the first byte of the reply under way, or of the last one.
+func (s *ReplyScanner) Kind() Kind { return s.kind }
+
+// Between says that no reply is under way.
+func (s *ReplyScanner) Between() bool { return s.left == 0 }
+
+func (s *ReplyScanner) begin(k Kind) error {
+	if s.left == 0 {
+		s.left, s.kind = 1, k
+	}
+	switch k {
+	case Simple, Error, Integer, Null, Boolean, Double, BigNumber:
+		s.state = inLine
+	case Bulk, Verbatim, BlobError, Array, Set, Push, Map, Attribute:
+		s.state, s.header, s.number, s.digits, s.minus = inNumber, k, 0, 0, false
+	default:
+		return errScan
+	}
+	return nil
+}
+
+func (s *ReplyScanner) digit(c byte) bool {
+	switch {
+	case c >= '0' && c <= '9' && s.digits < maxDigits:
+		s.number = s.number*10 + int(c-'0')
+		s.digits++
+	case c == '-' && s.digits == 0 && !s.minus:
+		s.minus = true
+	case c != '\r' || s.digits == 0:
+		return false
+	}
+	return true
+}
+
+// counted ends a length or a count.
+func (s *ReplyScanner) counted() bool {
+	s.state = atValue
+	switch {
+	case s.digits == 0:
+		return false
+	case s.minus:
+		s.left-- // null
+		return s.number == 1
+	}
+	switch s.header {
+	case Bulk, Verbatim, BlobError:
+		s.state, s.skip = inBlob, s.number+2
+	case Map:
+		s.left += 2*s.number - 1
+	case Attribute:
+		s.left += 2 * s.number // the value that it belongs to still comes
+	default:
+		s.left += s.number - 1
+	}
+	return s.left < 1<<40
+}
+
+const (
+	// maxInline and maxBulk are the servers' (PROTO_INLINE_MAX_SIZE, proto-max-bulk-len).
+	maxInline = 64 << 10
+	maxBulk   = 512 << 20
+	maxArgs   = 1<<31 - 1
+
+	// nameSize holds every command's name, and every subcommand's.
+	nameSize = 24
+)
+
+// CommandScanner finds where requests end in a stream that comes in pieces, and what they are called. It accepts no more
+// than the servers do: whatever it has found an end of, they take as one request. The zero value is at the beginning
+// of one.
+type CommandScanner struct {
+	state  commandState
+	inline bool
+	minus  bool
+	digits uint8
+	number int
+	args   int // as announced; of an inline command 0, or 1 when there is something on the line
+	arg    int // which one is being read
+	skip   int // bytes of it to come, with its CRLF
+	at     int // bytes of it that were read
+	size   int // bytes of the request so far
+	big    int // its longest argument
+	words  [2][nameSize]byte
+	long   [2]int
+}
+
+type commandState uint8
+
+const (
+	atRequest  commandState = iota
+	inCount                 // behind "*"
+	atArgument              // "$" comes
+	inLength                // behind "$"
+	inArgument
+	inInline
+)
+
+// Next reads up to the end of one request, or to the end of b. It returns how many bytes it took, and whether the
+// request ends there. An error means that a server would call it a protocol error, or might; n is where then.
+func (s *CommandScanner) Next(b []byte) (n int, done bool, err error) {
+	if s.state == atRequest {
+		if len(b) == 0 {
+			return 0, false, nil
+		}
+		s.begin(b[0])
+		if !s.inline {
+			n = 1
+		}
+	}
+	for n < len(b) {
+		switch s.state {
+		case inCount, inLength:
+			ended, ok := s.digit(b[n])
+			n++
+			switch {
+			case !ok:
+				return n, false, errScan
+			case ended && s.state == atRequest:
+				s.size += n
+				return n, true, nil
+			}
+		case atArgument:
+			if b[n] != '$' {
+				return n, false, errScan
+			}
+			n++
+			s.expect(inLength)
+		case inArgument:
+			n += s.argument(b[n:])
+			if s.skip > 0 {
+				continue // to the end of b
+			}
+			if s.arg++; s.arg == s.args {
+				s.state = atRequest
+				s.size += n
+				return n, true, nil
+			}
+			s.state = atArgument
+		case inInline:
+			return s.line(b)
+		}
+	}
+	s.size += n
+	return n, false, nil
+}
+
+func (s *CommandScanner) begin(first byte) {
+	*s = CommandScanner{state: inInline, inline: true}
+	if first == '*' {
+		s.inline = false
+		s.expect(inCount)
+	}
+}
+
+func (s *CommandScanner) expect(state commandState) {
+	s.state, s.number, s.digits, s.minus = state, 0, 0, false
+}
+
+// digit reads one byte of a count or a length. The servers read these strictly: no sign but a minus, no leading zero.
+func (s *CommandScanner) digit(c byte) (ended, ok bool) {
+	const carriageReturn = 255 // in digits: the line feed comes
+	switch {
+	case s.digits == carriageReturn:
+		return true, c == '\n' && s.numbered()
+	case c >= '0' && c <= '9' && s.digits < maxDigits && !(s.digits == 1 && s.number == 0):
+		s.number = s.number*10 + int(c-'0')
+		s.digits++
+	case c == '-' && s.digits == 0 && !s.minus:
+		s.minus = true
+	case c == '\r' && s.digits > 0 && !(s.minus && s.number == 0):
+		s.digits = carriageReturn
+	default:
+		return false, false
+	}
+	return false, true
+}
+
+func (s *CommandScanner) numbered() bool {
+	switch {
+	case s.state == inCount && (s.minus || s.number == 0):
+		s.args, s.state = 0, atRequest // the servers pass over an empty request
+	case s.state == inCount:
+		s.args, s.state = s.number, atArgument
+		return s.number <= maxArgs
+	default:
+		s.skip, s.at, s.state = s.number+2, 0, inArgument
+		s.big = max(s.big, s.number)
+		return !s.minus && s.number <= maxBulk
+	}
+	return true
+}
+
+func (s *CommandScanner) argument(b []byte) int {
+	k := min(s.skip, len(b))
+	if text := s.skip - 2; s.arg < 2 && text > 0 {
+		s.note(b[:min(k, text)])
+	}
+	s.skip -= k
+	return k
+}
+
+func (s *CommandScanner) note(b []byte) {
+	w := &s.words[s.arg]
+	for i := 0; i < len(b) && s.long[s.arg]+i < nameSize; i++ {
+		w[s.long[s.arg]+i] = lower(b[i])
+	}
+	s.long[s.arg] += len(b)
+}
+
+func (s *CommandScanner) line(b []byte) (int, bool, error) {
+	i := bytes.IndexByte(b, '\n')
+	n := i + 1
+	if i < 0 {
+		n = len(b)
+	}
+	s.size += n
+	if s.size > maxInline {
+		return n, false, errScan
+	}
+	for _, c := range b[:n] {
+		if !isSpace(c) {
+			s.args = 1
+			break
+		}
+	}
+	if i < 0 {
+		return n, false, nil
+	}
+	s.state = atRequest
+	return n, true, nil
+}
+
+// Inline says that the request is a line of text. Its name is only known from all of it.
+func (s *CommandScanner) Inline() bool { return s.inline }
+
+// Args is how many arguments the request has, its name included; of an inline request, whether it has any.
+func (s *CommandScanner) Args() int { return s.args }
+
+// Size is how many bytes of the request have been read.
+func (s *CommandScanner) Size() int { return s.size }
+
+// Longest is the length of the longest argument whose length is known.
+func (s *CommandScanner) Longest() int { return s.big }
+
+// Named says that the request's name is known, and its second argument too, if it has one.
+func (s *CommandScanner) Named() bool {
+	return !s.inline && s.args > 0 && s.arg >= min(2, s.args)
+}
+
+// HasName says that the request's name is known.
+func (s *CommandScanner) HasName() bool { return !s.inline && s.arg > 0 }
+
+// Name is the request's name in lower case, nil if it is longer than any. It is valid until the next request.
+func (s *CommandScanner) Name() []byte { return s.word(0) }
+
+// Second is the first argument behind the name in lower case, nil if it is longer than any subcommand.
+func (s *CommandScanner) Second() []byte { return s.word(1) }
+
+func (s *CommandScanner) word(i int) []byte {
+	if s.long[i] > nameSize {
+		return nil
+	}
+	return s.words[i][:s.long[i]]
+}
+
+// Arguments appends the arguments of one whole request that a CommandScanner has found, as parts of b. It returns nil
+// for a line of text with quotes or escapes, which are the servers' to understand.
+func Arguments(dst [][]byte, b []byte) [][]byte {
+	if len(b) == 0 || b[0] != '*' {
+		if bytes.ContainsAny(b, "\"'\\\x00") {
+			return nil
+		}
+		return append(dst, bytes.FieldsFunc(b, func(r rune) bool { return r < 0x80 && isSpace(byte(r)) })...)
+	}
+	b = b[bytes.IndexByte(b, '\n')+1:]
+	for len(b) > 1 && b[0] == '$' {
+		end := bytes.IndexByte(b, '\r')
+		n := 0
+		for _, c := range b[1:max(1, end)] {
+			n = n*10 + int(c-'0')
+		}
+		if end < 0 || n < 0 || end+2+n+2 > len(b) {
+			return dst
+		}
+		dst = append(dst, b[end+2:end+2+n:end+2+n])
+		b = b[end+2+n+2:]
+	}
+	return dst
+}
+
+func lower(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}
+
+// isSpace is C's isspace, by which the servers split lines.
+func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
