@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
 )
 
@@ -89,6 +90,12 @@ func scenarios() []scenario {
 			},
 			func(m *machine) bool { return !exists(m) },
 			"create(cancelled)",
+		},
+		{
+			"data path", make,
+			func(m *machine) error { return m.server.SetDataPath(m.t.Context(), first, gateway.Multiplexed) },
+			func(m *machine) bool { return ready(m) && m.node(first).Gateway.DataPath == gateway.Multiplexed },
+			"create",
 		},
 		{
 			"renew",
