@@ -8,7 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
 )
 
@@ -93,8 +92,8 @@ func scenarios() []scenario {
 		},
 		{
 			"data path", make,
-			func(m *machine) error { return m.server.SetDataPath(m.t.Context(), first, gateway.Multiplexed) },
-			func(m *machine) bool { return ready(m) && m.node(first).Gateway.DataPath == gateway.Multiplexed },
+			func(m *machine) error { return m.server.SetDataPath(m.t.Context(), first, otherPath) },
+			func(m *machine) bool { return ready(m) && pathOf(m.node(first).Gateway) == otherPath },
 			"create",
 		},
 		{

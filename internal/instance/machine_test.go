@@ -623,7 +623,7 @@ func (m *machine) checkServed(i instance.Instance) {
 	if got := n.Gateway.Listeners[0].Address; got != i.Address() || n.Gateway.Listeners[0].TLS != (i.Certificates != nil) {
 		m.t.Errorf("%s: its node listens at %s, the record says %s", i.Name, got, i.Address())
 	}
-	if got := cmp.Or(n.Gateway.DataPath, gateway.Transparent); got != cmp.Or(i.Spec.DataPath, instance.DefaultDataPath) {
+	if got := pathOf(n.Gateway); got != cmp.Or(i.Spec.DataPath, instance.DefaultDataPath) {
 		m.t.Errorf("%s: its node serves the data path %s, the record says %q", i.Name, got, i.Spec.DataPath)
 	}
 	if i.Certificates == nil {
