@@ -2,18 +2,20 @@
 # make test   everything that must hold
 # make build  bin/sealane
 # make bench  what encryption costs, here and elsewhere: docs/performance.md
+# make gen    gen/ from proto/, after a change there
 
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 3s
+FORMATTED = cmd internal gen scripts e2e bench
 PREFIX ?= /usr/local
 
 # For make run: the state folder, and further flags of `sealane serve`.
 STATE ?=
 RUN_FLAGS ?=
 
-.PHONY: build run test check unit e2e fuzz bench install clean
+.PHONY: build run test check unit e2e fuzz bench gen install clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/sealane ./cmd/sealane
@@ -27,7 +29,7 @@ test: check unit e2e fuzz
 
 check:
 	@scripts/need.sh gcc redis-server redis-cli openssl curl ss setpriv
-	@test -z "$$(gofmt -l cmd internal e2e bench)" || { echo "gofmt is due:"; gofmt -l cmd internal e2e bench; exit 1; }
+	@test -z "$$(gofmt -l $(FORMATTED))" || { echo "gofmt is due:"; gofmt -l $(FORMATTED); exit 1; }
 	$(GO) vet ./...
 	cd e2e && $(GO) vet ./...
 	cd bench && $(GO) vet ./...
@@ -51,6 +53,9 @@ BENCH_FLAGS ?=
 bench: build
 	@scripts/need.sh redis-server redis-cli
 	cd bench && $(GO) run . -sealane ../bin/sealane $(BENCH_FLAGS)
+
+gen:
+	@scripts/gen.sh
 
 install: build
 	install -m 0755 bin/sealane $(DESTDIR)$(PREFIX)/bin/sealane

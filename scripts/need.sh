@@ -8,6 +8,7 @@ package() {
 	redis-cli) echo redis-tools ;;
 	ss) echo iproute2 ;;
 	setpriv) echo util-linux ;;
+	protoc) echo protobuf-compiler ;;
 	*) echo "$1" ;;
 	esac
 }

@@ -17,6 +17,8 @@ import (
 	"cloud.google.com/go/redis/apiv1/redispb"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 )
 
 // client calls the REST API, as any other client would.
@@ -137,6 +139,20 @@ func (c *client) instance(ctx context.Context, name string) (*redispb.Instance, 
 	i := &redispb.Instance{}
 	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name, nil, nil, i)
 	return i, raw, err
+}
+
+// dataPlane shows what serves an instance's clients.
+func (c *client) dataPlane(ctx context.Context, name string) (*sealanepb.DataPlane, []byte, error) {
+	p := &sealanepb.DataPlane{}
+	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name+"/dataPlane", nil, nil, p)
+	return p, raw, err
+}
+
+// setDataPath returns once the instance is served so.
+func (c *client) setDataPath(ctx context.Context, name string, path sealanepb.DataPlane_DataPath) error {
+	in := &sealanepb.DataPlane{DataPath: path}
+	_, err := c.call(ctx, http.MethodPatch, "/v1/"+name+"/dataPlane", url.Values{"updateMask": {"dataPath"}}, in, &sealanepb.DataPlane{})
+	return err
 }
 
 // wait polls an operation until it is done and tells progress what it is doing.

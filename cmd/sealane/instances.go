@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +19,8 @@ import (
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"cloud.google.com/go/redis/apiv1/redispb"
 	"github.com/spf13/cobra"
+
+	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 )
 
 func newInstances(e *env) *cobra.Command {
@@ -213,11 +217,18 @@ func describe(ctx context.Context, e *env, api *client, name string, format form
 	if err != nil {
 		return err
 	}
+	plane, planeRaw, err := api.dataPlane(ctx, name)
+	if err != nil {
+		return err
+	}
+	if raw, err = withField(raw, "dataPlane", planeRaw); err != nil {
+		return err
+	}
 	return format.print(e.out, raw, func(w io.Writer) {
 		row(w, "name:", i.GetName())
 		row(w, "state:", i.GetState().String())
-		if i.GetStatusMessage() != "" {
-			row(w, "problem:", i.GetStatusMessage())
+		if problem := cmp.Or(i.GetStatusMessage(), plane.GetProblem()); problem != "" {
+			row(w, "problem:", problem)
 		}
 		row(w, "host:", i.GetHost())
 		row(w, "port:", portText(i))
@@ -226,6 +237,8 @@ func describe(ctx context.Context, e *env, api *client, name string, format form
 		row(w, "version:", i.GetRedisVersion())
 		row(w, "tier:", i.GetTier().String())
 		row(w, "size:", fmt.Sprintf("%d GB", i.GetMemorySizeGb()))
+		row(w, "data path:", plane.GetDataPath().String())
+		row(w, "connections:", connectionsText(plane))
 		row(w, "persistence:", i.GetPersistenceConfig().GetPersistenceMode().String())
 		if i.GetDisplayName() != "" {
 			row(w, "display name:", i.GetDisplayName())
@@ -245,6 +258,29 @@ func describe(ctx context.Context, e *env, api *client, name string, format form
 	})
 }
 
+// connectionsText is empty while the gateway can't be asked.
+func connectionsText(p *sealanepb.DataPlane) string {
+	if p.GetClientsLimit() == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("%d of %d", p.GetClients(), p.GetClientsLimit())
+	if p.GetLimitedBy() != "" {
+		text += " (" + p.GetLimitedBy() + ")"
+	}
+	return text
+}
+
+// withField adds a field to an object of the API's JSON.
+func withField(raw []byte, name string, value json.RawMessage) ([]byte, error) {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &object); err != nil {
+		return nil, err
+	}
+	object[name] = value
+	out, err := json.MarshalIndent(object, "", "  ")
+	return append(out, '\n'), err
+}
+
 func onOff(b bool) string {
 	if b {
 		return "on"
@@ -252,46 +288,74 @@ func onOff(b bool) string {
 	return "off"
 }
 
+type updateFlags struct {
+	parentFlags
+	displayName, dataPath string
+	labels                map[string]string
+	format                formatFlag
+}
+
 func newUpdate(e *env) *cobra.Command {
-	var parent parentFlags
-	var format formatFlag
-	var displayName string
-	var labels map[string]string
+	var f updateFlags
 	c := &cobra.Command{
-		Use: "update NAME", Short: "Change an instance", Args: exactly("NAME"),
-		Example: "  sealane instances update first --display-name 'The first' --labels team=web,env=prod",
+		Use: "update NAME", Short: "Change an instance, while it serves", Args: exactly("NAME"),
+		Example: `  sealane instances update first --display-name 'The first' --labels team=web,env=prod
+  sealane instances update first --data-path multiplexed`,
 		RunE: func(c *cobra.Command, args []string) error {
-			name := parent.instance(args[0])
-			in := &redispb.Instance{Name: name, DisplayName: displayName, Labels: labels}
-			var mask []string
+			var mask []string // of the Memorystore API
 			for flag, field := range map[string]string{"display-name": "displayName", "labels": "labels"} {
 				if c.Flags().Changed(flag) {
 					mask = append(mask, field)
 				}
 			}
-			if len(mask) == 0 {
-				return usage(c, "nothing to change: give --display-name or --labels")
-			}
 			slices.Sort(mask)
-			api, err := newClient(e)
-			if err != nil {
-				return err
+			var path int32
+			if c.Flags().Changed("data-path") {
+				var err error
+				if path, err = enumFlag("--data-path", f.dataPath, sealanepb.DataPlane_DataPath_value); err != nil {
+					return usage(c, "%v", err)
+				}
 			}
-			op := &longrunningpb.Operation{}
-			if _, err := api.call(c.Context(), http.MethodPatch, "/v1/"+name, url.Values{"updateMask": {strings.Join(mask, ",")}}, in, op); err != nil {
-				return err
+			if len(mask) == 0 && path == 0 {
+				return usage(c, "nothing to change: give --display-name, --labels or --data-path")
 			}
-			if err := waitFor(c.Context(), e, api, op, "updating "+args[0]); err != nil {
-				return err
-			}
-			return describe(c.Context(), e, api, name, format)
+			return f.update(c.Context(), e, args[0], mask, sealanepb.DataPlane_DataPath(path))
 		},
 	}
-	parent.add(c)
-	format.add(c)
-	c.Flags().StringVar(&displayName, "display-name", "", "a name for people")
-	c.Flags().StringToStringVar(&labels, "labels", nil, "KEY=VALUE,… in place of all labels there are")
+	f.parentFlags.add(c)
+	f.format.add(c)
+	c.Flags().StringVar(&f.displayName, "display-name", "", "a name for people")
+	c.Flags().StringToStringVar(&f.labels, "labels", nil, "KEY=VALUE,… in place of all labels there are")
+	c.Flags().StringVar(&f.dataPath, "data-path", "", "transparent (each client has an engine connection of its own) or multiplexed (clients share a few)")
 	return c
+}
+
+// update changes the fields of the mask, and the data path unless it is 0.
+func (f *updateFlags) update(ctx context.Context, e *env, id string, mask []string, path sealanepb.DataPlane_DataPath) error {
+	api, err := newClient(e)
+	if err != nil {
+		return err
+	}
+	name := f.parentFlags.instance(id)
+	if len(mask) > 0 {
+		in, op := &redispb.Instance{Name: name, DisplayName: f.displayName, Labels: f.labels}, &longrunningpb.Operation{}
+		if _, err := api.call(ctx, http.MethodPatch, "/v1/"+name, url.Values{"updateMask": {strings.Join(mask, ",")}}, in, op); err != nil {
+			return err
+		}
+		if err := waitFor(ctx, e, api, op, "updating "+id); err != nil {
+			return err
+		}
+	}
+	if path != 0 {
+		p := newProgress(e.err)
+		p.show("changing the data path of " + id)
+		err := api.setDataPath(ctx, name, path)
+		p.done()
+		if err != nil {
+			return err
+		}
+	}
+	return describe(ctx, e, api, name, f.format)
 }
 
 func newDelete(e *env) *cobra.Command {

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/sealane/sealane/internal/api"
+	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/store"
@@ -37,6 +38,9 @@ type nodes struct {
 	running map[string]bool
 	hold    bool // Ensure waits until its context ends
 	panics  bool // Versions does, which every create calls
+	refuses bool // Ensure fails for the multiplexed path
+	paths   map[instance.Name]gateway.DataPath
+	status  gateway.Status // of every gateway
 	exits   chan instance.Exit
 }
 
@@ -52,9 +56,15 @@ func (n *nodes) Versions() []string {
 func (n *nodes) Ensure(ctx context.Context, node instance.Node, progress func(string)) error {
 	progress("starting the engine")
 	n.mu.Lock()
-	hold := n.hold
+	hold, refuses := n.hold, n.refuses && node.Gateway.DataPath == gateway.Multiplexed
 	n.running[node.ID] = !hold
+	if !hold && !refuses {
+		n.paths[node.Instance] = node.Gateway.DataPath
+	}
 	n.mu.Unlock()
+	if refuses {
+		return errors.New("gateway: invalid snapshot")
+	}
 	if hold {
 		<-ctx.Done()
 		return errors.New("interrupted")
@@ -69,6 +79,19 @@ func (n *nodes) Remove(_ context.Context, id string) error {
 	defer n.mu.Unlock()
 	delete(n.running, id)
 	return nil
+}
+
+func (n *nodes) GatewayStatus(context.Context, string) (gateway.Status, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.status, nil
+}
+
+// path is the data path that an instance's gateway was last given.
+func (n *nodes) path(id string) gateway.DataPath {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.paths[instance.Name{Project: "p1", Location: "local", ID: id}]
 }
 
 func (n *nodes) Exits() <-chan instance.Exit { return n.exits }
@@ -116,7 +139,9 @@ var pools atomic.Uint32
 
 func newServer(t testing.TB) *server {
 	t.Helper()
-	s := &server{t: t, nodes: &nodes{running: make(map[string]bool), exits: make(chan instance.Exit)}, log: &lockedBuffer{}}
+	s := &server{t: t, log: &lockedBuffer{}, nodes: &nodes{
+		running: make(map[string]bool), paths: make(map[instance.Name]gateway.DataPath), exits: make(chan instance.Exit),
+	}}
 	st, err := store.Open(filepath.Join(t.TempDir(), "state.db"))
 	if err != nil {
 		t.Fatal(err)

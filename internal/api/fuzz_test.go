@@ -22,6 +22,8 @@ func FuzzREST(f *testing.F) {
 		{"PATCH", strings.Replace(first, "v1", "v1beta1", 1), "updateMask=redisConfig", `{"satisfiesPzi":true}`},
 		{"POST", first + ":upgrade", "", `{"redisVersion":"REDIS_7_0"}`},
 		{"POST", first + ":failover", "", `{"dataProtectionMode":1}`},
+		{"GET", first + "/dataPlane", "$alt=json;enum-encoding=int", ""},
+		{"PATCH", first + "/dataPlane", "updateMask=dataPath", `{"dataPath":"MULTIPLEXED","clients":1,"accepted":"2"}`},
 		{"DELETE", first, "", ""},
 		{"GET", "/v1/projects/p1/locations/-/operations", "filter=x", ""},
 		{"POST", "/v1/projects/p1/locations/local/operations/o:cancel", "", "{}"},

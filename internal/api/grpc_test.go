@@ -24,7 +24,7 @@ import (
 // services are all that the server offers.
 var services = []protoreflect.FullName{
 	"google.cloud.redis.v1.CloudRedis", "google.cloud.redis.v1beta1.CloudRedis",
-	"google.longrunning.Operations", "google.cloud.location.Locations",
+	"google.longrunning.Operations", "google.cloud.location.Locations", "sealane.v1.DataPlanes",
 }
 
 var authorizations = []struct {
@@ -87,11 +87,15 @@ func TestEveryRPCWantsTheTokenOverREST(t *testing.T) {
 		{"GET", instances}, {"POST", instances + "?instanceId=a"}, {"GET", first}, {"PATCH", first}, {"DELETE", first},
 		{"GET", first + "/authString"}, {"POST", first + ":upgrade"}, {"POST", first + ":import"}, {"POST", first + ":export"},
 		{"POST", first + ":failover"}, {"POST", first + ":rescheduleMaintenance"},
+		{"GET", first + "/dataPlane"}, {"PATCH", first + "/dataPlane"},
 		{"GET", "/v1/projects/p1/locations"}, {"GET", "/v1/projects/p1/locations/local"},
 		{"GET", "/v1/projects/p1/locations/local/operations"}, {"GET", operation}, {"DELETE", operation}, {"POST", operation + ":cancel"},
 	} {
 		for _, version := range []string{"/v1/", "/v1beta1/"} {
 			path := strings.Replace(c[1], "/v1/", version, 1)
+			if strings.HasSuffix(path, "/dataPlane") && version != "/v1/" {
+				continue // it has one version
+			}
 			for _, a := range authorizations {
 				code, v := s.doAs(a.header, c[0], path, "{}")
 				if a.valid {

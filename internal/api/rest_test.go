@@ -482,6 +482,8 @@ func TestEveryAnnotationIsBound(t *testing.T) {
 			{"{name=projects/*/locations/*/operations/*}", "projects/p1/locations/local/operations/o"},
 			{"{name=projects/*/locations/*/instances/*}", "projects/p1/locations/local/instances/i"},
 			{"{instance.name=projects/*/locations/*/instances/*}", "projects/p1/locations/local/instances/i"},
+			{"{name=projects/*/locations/*/instances/*/dataPlane}", "projects/p1/locations/local/instances/i/dataPlane"},
+			{"{data_plane.name=projects/*/locations/*/instances/*/dataPlane}", "projects/p1/locations/local/instances/i/dataPlane"},
 			{"{name=projects/*/locations/*}", "projects/p1/locations/local"},
 			{"{parent=projects/*/locations/*}", "projects/p1/locations/local"},
 			{"{name=projects/*}", "projects/p1"},
@@ -501,7 +503,7 @@ func TestEveryAnnotationIsBound(t *testing.T) {
 			t.Errorf("%s: %d, %q does not name it", method, code, message)
 		}
 	}
-	for _, service := range []protoreflect.FullName{"google.cloud.redis.v1.CloudRedis", "google.cloud.redis.v1beta1.CloudRedis"} {
+	for _, service := range []protoreflect.FullName{"google.cloud.redis.v1.CloudRedis", "google.cloud.redis.v1beta1.CloudRedis", "sealane.v1.DataPlanes"} {
 		d, err := protoregistry.GlobalFiles.FindDescriptorByName(service)
 		if err != nil {
 			t.Fatal(err)
@@ -527,8 +529,8 @@ func TestEveryAnnotationIsBound(t *testing.T) {
 			}
 		}
 	}
-	if paths < 22 {
-		t.Errorf("%d paths; want 11 of each version", paths)
+	if paths < 24 {
+		t.Errorf("%d paths; want 11 of each version, and 2 of Sealane's own", paths)
 	}
 	// The mixins are bound by redis_v1.yaml, not by their own annotations.
 	for _, version := range []string{"/v1", "/v1beta1"} {

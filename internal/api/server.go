@@ -1,6 +1,6 @@
 // Package api is the Memorystore for Redis API over gRPC and REST: google.cloud.redis.v1 and v1beta1, with the
-// operations and locations that belong to them. It translates between the API's messages and package instance
-// and decides nothing else.
+// operations and locations that belong to them; and beside it Sealane's own, sealane.v1, for what the managed service has
+// no words for. It translates between the APIs' messages and package instance and decides nothing else.
 //
 // Guaranteed: every call, over either transport, passes the same check of its bearer token; every error has
 // a code, a sentence for the caller and, for bad input, the fields; a request of any size or shape costs
@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/instance"
 )
 
@@ -66,6 +67,7 @@ func New(cfg Config, opts ...grpc.ServerOption) (*Server, error) {
 	betapb.RegisterCloudRedisServer(s, &betaServer{v1: redis})
 	longrunningpb.RegisterOperationsServer(s, &operationsServer{manager: cfg.Manager, log: cfg.Log})
 	s.RegisterService(&locationsDesc, &locationsServer{manager: cfg.Manager, log: cfg.Log})
+	sealanepb.RegisterDataPlanesServer(s, &dataPlanesServer{manager: cfg.Manager, log: cfg.Log})
 
 	rest, err := newREST(s.registered, intercept)
 	if err != nil {

@@ -18,6 +18,7 @@ const (
 	CheckInterval  = checkInterval
 	LastRetry      = lastRetry
 	KeyCheck       = keyCheck
+	ServeTimeout   = serveTimeout
 )
 
 func RedisConfigNames() []string {

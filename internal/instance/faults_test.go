@@ -91,6 +91,12 @@ func scenarios() []scenario {
 			"create(cancelled)",
 		},
 		{
+			"data path", make,
+			func(m *machine) error { return m.server.SetDataPath(m.t.Context(), first, otherPath) },
+			func(m *machine) bool { return ready(m) && pathOf(m.node(first).Gateway) == otherPath },
+			"create",
+		},
+		{
 			"renew",
 			func(m *machine) {
 				m.made(first)

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/pki"
 )
 
@@ -43,7 +44,8 @@ type Spec struct {
 	TransitEncryption     bool
 	KeyAlgorithm          pki.Algorithm
 	AuthEnabled           bool
-	SnapshotPeriod        time.Duration // RDB persistence; 0: none
+	SnapshotPeriod        time.Duration    // RDB persistence; 0: none
+	DataPath              gateway.DataPath // "": whatever DefaultDataPath is
 
 	// They describe a virtual network that doesn't exist here; they are kept and shown, and change nothing.
 	AuthorizedNetwork string

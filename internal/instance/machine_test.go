@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/store"
@@ -51,6 +52,7 @@ type machine struct {
 	onEnsured func(context.Context, instance.Node)
 	onRemove  func(context.Context, string) error
 	onStop    func(context.Context, instance.Node) error
+	status    func() (gateway.Status, error) // of every gateway
 
 	server *server
 }
@@ -438,6 +440,17 @@ func (h host) Remove(ctx context.Context, id string) error {
 	})
 }
 
+// GatewayStatus implements instance.GatewayStatuser.
+func (h host) GatewayStatus(context.Context, string) (gateway.Status, error) {
+	h.m.mu.Lock()
+	status := h.m.status
+	h.m.mu.Unlock()
+	if status == nil {
+		return gateway.Status{}, errBroken
+	}
+	return status()
+}
+
 // crash ends one process of an instance's node.
 func (m *machine) crash(name instance.Name, process string) {
 	m.t.Helper()
@@ -609,6 +622,9 @@ func (m *machine) checkServed(i instance.Instance) {
 	}
 	if got := n.Gateway.Listeners[0].Address; got != i.Address() || n.Gateway.Listeners[0].TLS != (i.Certificates != nil) {
 		m.t.Errorf("%s: its node listens at %s, the record says %s", i.Name, got, i.Address())
+	}
+	if got := pathOf(n.Gateway); got != cmp.Or(i.Spec.DataPath, instance.DefaultDataPath) {
+		m.t.Errorf("%s: its node serves the data path %s, the record says %q", i.Name, got, i.Spec.DataPath)
 	}
 	if i.Certificates == nil {
 		return

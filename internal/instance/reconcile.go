@@ -42,6 +42,8 @@ type worker struct {
 	ended     bool          // one of its processes did, since the step under way began
 	crashes   int           // of its processes, in a row
 	notBefore time.Time     // a node that keeps crashing is not restarted sooner
+	served    uint64        // the version of the record that the node was last made to match
+	stepped   chan struct{} // closed, and made anew, after each step
 
 	firstTried time.Time // loop: the first failed step in a row
 	failures   int       // loop: failed steps in a row
@@ -132,7 +134,7 @@ func (m *Manager) wake(name Name) {
 	}
 	w := m.workers[name]
 	if w == nil {
-		w = &worker{name: name, wake: make(chan struct{}, 1), settled: make(chan struct{})}
+		w = &worker{name: name, wake: make(chan struct{}, 1), settled: make(chan struct{}), stepped: make(chan struct{})}
 		m.workers[name] = w
 		ctx := m.ctx
 		m.running.Go(func() { m.work(ctx, w) })
@@ -190,7 +192,10 @@ func (m *Manager) retire(w *worker) bool {
 	return true
 }
 
+// settle tells those who wait that a step is over. It is called with Manager.mu held.
 func (w *worker) settle() {
+	close(w.stepped)
+	w.stepped = make(chan struct{})
 	select {
 	case <-w.settled:
 	default:
@@ -286,6 +291,9 @@ func (m *Manager) step(ctx context.Context, w *worker) error {
 		}
 		return err
 	}
+	m.mu.Lock()
+	w.served = i.version
+	m.mu.Unlock()
 	if i.pending() == nil && i.State == Ready {
 		return nil
 	}
@@ -360,9 +368,11 @@ func (m *Manager) node(i Instance) (Node, error) {
 		ID: i.nodeID(0), Instance: i.Name, Version: i.Spec.RedisVersion, Directives: i.Spec.directives(),
 		AdminPassword: string(admin), KeepDump: i.Spec.SnapshotPeriod > 0,
 		Gateway: gateway.Snapshot{
-			Listeners:  []gateway.Listener{{Address: i.Address(), TLS: i.Certificates != nil}},
-			Connect:    i.connectHint(),
-			MaxClients: i.Spec.maxClients(),
+			Listeners:   []gateway.Listener{{Address: i.Address(), TLS: i.Certificates != nil}},
+			Connect:     i.connectHint(),
+			MaxClients:  i.Spec.maxClients(),
+			DataPath:    i.Spec.snapshotPath(),
+			IdleTimeout: i.Spec.idleTimeout(),
 		},
 		Host: i.Host,
 	}

@@ -31,8 +31,8 @@ func (m *Manager) save(i *Instance) error {
 	key := i.Name.String()
 	version, err := m.Store.Put(key, value, i.version)
 	if err != nil {
-		// The write may have been stored all the same. Whoever finds its own words there has written them:
-		// every record holds an operation id or a certificate that nobody else made.
+		// The write may have been stored all the same. Whoever finds its own words there has written them, since
+		// every operation id and certificate is unlike any other; or somebody else has wished for the same.
 		r, readErr := m.Store.Get(key)
 		if readErr != nil || r.Version != i.version+1 || !bytes.Equal(r.Value, value) {
 			if errors.Is(err, store.ErrConflict) {

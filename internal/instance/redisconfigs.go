@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // redisConfig is one parameter that users may set: the table of "Supported Redis configurations".
@@ -16,6 +17,7 @@ type redisConfig struct {
 	check func(value string, sizeGB int32) error
 	// directive turns the parameter into a line of the engine's configuration; nil: name and value as they are.
 	directive func(value string) (name, val string)
+	gateway   bool // the gateway sees to it: the engine is not told
 }
 
 var redisConfigs = map[string]redisConfig{
@@ -33,7 +35,9 @@ var redisConfigs = map[string]redisConfig{
 	"notify-keyspace-events":   {since: version{3, 2}, check: keyspaceEvents},
 	"stream-node-max-bytes":    {since: version{5, 0}, check: integer(0, math.MaxInt32)},
 	"stream-node-max-entries":  {since: version{5, 0}, check: integer(0, math.MaxInt32)},
-	"timeout":                  {since: version{3, 2}, check: integer(0, math.MaxInt32)},
+	// Clients of the multiplexed path share engine connections, so only the gateway knows who is idle; an engine that had
+	// a timeout would close what others are about to use. The transparent path does as the other, since it may become it.
+	"timeout": {since: version{3, 2}, check: integer(0, math.MaxInt32), gateway: true},
 }
 
 // checkRedisConfigs returns what is wrong with them, sorted by name.
@@ -70,12 +74,21 @@ func (s Spec) directives() map[string]string {
 		d["save"] = fmt.Sprintf("%d 1", int64(s.SnapshotPeriod.Seconds()))
 	}
 	for name, value := range s.RedisConfigs {
+		if redisConfigs[name].gateway {
+			continue
+		}
 		if to := redisConfigs[name].directive; to != nil {
 			name, value = to(value)
 		}
 		d[name] = value
 	}
 	return d
+}
+
+// idleTimeout is how long a client may send nothing before it is closed; 0: for ever.
+func (s Spec) idleTimeout() time.Duration {
+	seconds, _ := strconv.ParseInt(s.RedisConfigs["timeout"], 10, 32) // was checked, or is not there
+	return time.Duration(seconds) * time.Second
 }
 
 // maxClients is the limit of connections: with encryption and before Redis 7.0 it depends on the size.

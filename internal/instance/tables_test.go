@@ -135,7 +135,7 @@ func TestDirectives(t *testing.T) {
 			instance.Spec{MemorySizeGB: 2, SnapshotPeriod: 12 * time.Hour, RedisConfigs: map[string]string{
 				"maxmemory-gb": "0.5", "maxmemory-policy": "noeviction", "timeout": "7",
 			}},
-			map[string]string{"maxmemory": "536870912", "maxmemory-policy": "noeviction", "save": "43200 1", "timeout": "7"},
+			map[string]string{"maxmemory": "536870912", "maxmemory-policy": "noeviction", "save": "43200 1"}, // the gateway has the timeout
 		},
 	} {
 		got := c.spec.Directives()

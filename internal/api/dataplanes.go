@@ -1,0 +1,111 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
+	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/instance"
+)
+
+// dataPlanesServer is sealane.v1.DataPlanes. Its methods only translate.
+type dataPlanesServer struct {
+	sealanepb.UnimplementedDataPlanesServer
+	manager *instance.Manager
+	log     *slog.Logger
+}
+
+// dataPaths are the API's data paths.
+var dataPaths = map[sealanepb.DataPlane_DataPath]gateway.DataPath{
+	sealanepb.DataPlane_TRANSPARENT: gateway.Transparent,
+	sealanepb.DataPlane_MULTIPLEXED: gateway.Multiplexed,
+}
+
+func (s *dataPlanesServer) GetDataPlane(ctx context.Context, r *sealanepb.GetDataPlaneRequest) (*sealanepb.DataPlane, error) {
+	name, err := parseDataPlane("name", r.GetName())
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	return s.show(ctx, name)
+}
+
+func (s *dataPlanesServer) UpdateDataPlane(ctx context.Context, r *sealanepb.UpdateDataPlaneRequest) (*sealanepb.DataPlane, error) {
+	name, err := parseDataPlane("data_plane.name", r.GetDataPlane().GetName())
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	path, err := dataPathOf(r.GetUpdateMask(), r.GetDataPlane())
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	if err := s.manager.SetDataPath(ctx, name, path); err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	return s.show(ctx, name)
+}
+
+func (s *dataPlanesServer) show(ctx context.Context, name instance.Name) (*sealanepb.DataPlane, error) {
+	p, err := s.manager.DataPlane(ctx, name)
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	return dataPlaneProto(name, p), nil
+}
+
+const dataPlaneSuffix = "/dataPlane"
+
+func parseDataPlane(field, s string) (instance.Name, error) {
+	parent, ok := strings.CutSuffix(s, dataPlaneSuffix)
+	if !ok || strings.Count(parent, "/") != 5 {
+		var p problems
+		p.invalid(field, fmt.Sprintf("%q is not the name of a data plane: want projects/PROJECT/locations/LOCATION/instances/ID%s", s, dataPlaneSuffix))
+		return instance.Name{}, p.err()
+	}
+	return instance.ParseName(field, parent)
+}
+
+// dataPathOf reads what an update asks for, with a mask in either spelling.
+func dataPathOf(mask *fieldmaskpb.FieldMask, in *sealanepb.DataPlane) (gateway.DataPath, error) {
+	var p problems
+	if len(mask.GetPaths()) == 0 {
+		p.invalid("update_mask", "is empty: want the fields to change: data_path")
+	}
+	named := false
+	for _, path := range mask.GetPaths() {
+		if snakeCase(path) == "data_path" {
+			named = true
+			continue
+		}
+		p.invalid("update_mask", fmt.Sprintf("%q cannot be updated; data_path can", path))
+	}
+	path, ok := dataPaths[in.GetDataPath()]
+	if named && !ok {
+		p.invalid("data_plane.data_path", fmt.Sprintf("%s: want TRANSPARENT or MULTIPLEXED", in.GetDataPath()))
+	}
+	return path, p.err()
+}
+
+// dataPlaneProto is a data plane as the API shows it.
+func dataPlaneProto(name instance.Name, p instance.DataPlane) *sealanepb.DataPlane {
+	out := &sealanepb.DataPlane{
+		Name:         name.String() + dataPlaneSuffix,
+		Clients:      int32(p.Clients),
+		ClientsLimit: int32(p.Limit),
+		LimitedBy:    p.LimitedBy,
+		Connections:  int32(p.Connections),
+		Accepted:     int64(p.Accepted),
+		Rejected:     int64(p.Rejected),
+		Problem:      p.Problem,
+	}
+	for shown, path := range dataPaths {
+		if path == p.Path {
+			out.DataPath = shown
+		}
+	}
+	return out
+}

@@ -1,0 +1,137 @@
+package instance
+
+import (
+	"context"
+	"time"
+
+	"github.com/sealane/sealane/internal/gateway"
+)
+
+// DefaultDataPath is the data path of an instance for which none was chosen.
+const DefaultDataPath = gateway.Transparent
+
+const (
+	// serveTimeout is how long a change waits to be served. The API's HTTP server gives a request up after 30 s.
+	serveTimeout = 10 * time.Second
+	// statusTimeout is how long a gateway is given to say how it is.
+	statusTimeout = 5 * time.Second
+)
+
+// dataPath is the path that was chosen, or the default.
+func (s Spec) dataPath() gateway.DataPath {
+	if s.DataPath == "" {
+		return DefaultDataPath
+	}
+	return s.DataPath
+}
+
+// snapshotPath is the path as a snapshot has it: nothing is said of the transparent one, so that gateways which are older
+// than the choice keep the snapshot that they have.
+func (s Spec) snapshotPath() gateway.DataPath {
+	if p := s.dataPath(); p != gateway.Transparent {
+		return p
+	}
+	return ""
+}
+
+// DataPlane is how an instance's clients are served. All but the path is observed.
+type DataPlane struct {
+	Path        gateway.DataPath // as the record has it; Problem says so while another one serves
+	Clients     int64            // served now
+	Limit       int64            // how many can be; 0: not known
+	LimitedBy   string           // why that is less than the instance's size allows
+	Connections int64            // open now, those on their way in too
+	Accepted    uint64           // since the gateway started
+	Rejected    uint64           // of them, for want of room
+	Problem     string           // why clients are not served as they should be, in words for the user
+}
+
+// DataPlane shows how an instance's clients are served.
+func (m *Manager) DataPlane(ctx context.Context, name Name) (DataPlane, error) {
+	i, err := m.Get(name)
+	if err != nil {
+		return DataPlane{}, err
+	}
+	p := DataPlane{Path: i.Spec.dataPath(), Problem: i.StatusMessage}
+	statuser, ok := m.Runtime.(GatewayStatuser)
+	if !ok || i.State == Creating {
+		return p, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	s, err := statuser.GatewayStatus(ctx, i.nodeID(0))
+	switch {
+	case err != nil && p.Problem == "":
+		m.Log.Warn("gateway does not answer", "instance", name, "err", err)
+		p.Problem = "the gateway does not answer"
+	case p.Problem == "":
+		p.Problem = s.Problem
+	}
+	p.Clients, p.Limit, p.LimitedBy = s.Clients, s.Limit, s.LimitedBy
+	p.Connections, p.Accepted, p.Rejected = s.Connections, s.Accepted, s.Rejected
+	return p, nil
+}
+
+// SetDataPath changes how clients share the engine, while they are served; "" goes back to the default. It returns nil once
+// the gateway serves so. When that takes too long it returns Unavailable; the change is recorded then, and made as soon
+// as it can be. It is no operation: the Memorystore API's clients list those, and don't know what this one would be about.
+func (m *Manager) SetDataPath(ctx context.Context, name Name, path gateway.DataPath) error {
+	var changed *Instance
+	err := m.mutate(name, func(i *Instance) error {
+		if err := i.idle(); err != nil {
+			return err
+		}
+		// An instance with trouble is none to wait for: another path may be the way out of it.
+		i.Spec.DataPath, changed = path, i
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.served(ctx, changed); err != nil {
+		return err
+	}
+	m.Log.Info("data path set", "instance", name, "path", changed.Spec.dataPath())
+	return nil
+}
+
+// served returns when the instance's node matches the record as it was saved, or a later one.
+func (m *Manager) served(ctx context.Context, i *Instance) error {
+	timeout := time.NewTimer(serveTimeout)
+	defer timeout.Stop()
+	for {
+		m.mu.Lock()
+		w, workers := m.workers[i.Name], m.ctx
+		var stepped <-chan struct{}
+		matches := false
+		if w != nil {
+			stepped, matches = w.stepped, w.served >= i.version
+		}
+		trouble := m.observed[i.Name].trouble
+		m.mu.Unlock()
+		switch {
+		case workers == nil:
+			return &Error{Code: Unavailable, Message: "the change is recorded, but the server is stopping: the next one makes it"}
+		case w == nil:
+			return notFound(i.Name.String())
+		case matches:
+			return nil
+		}
+		select {
+		case <-stepped:
+		case <-workers.Done():
+		case <-ctx.Done():
+			return notServed(i.Name, trouble)
+		case <-timeout.C:
+			return notServed(i.Name, trouble)
+		}
+	}
+}
+
+func notServed(name Name, trouble string) error {
+	if trouble == "" {
+		trouble = "it takes longer than usual"
+	}
+	return &Error{Code: Unavailable, Message: "the change of '" + name.String() + "' is recorded, but not served yet: " + trouble +
+		"; the server goes on trying"}
+}

@@ -1,0 +1,47 @@
+//go:build ignore
+
+// Command imports writes what our .proto files import, for protoc --descriptor_set_in, as the Go modules of go.mod have
+// it: no copy of Google's files is kept or downloaded.
+package main
+
+import (
+	"log"
+	"os"
+
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+)
+
+func main() {
+	set := &descriptorpb.FileDescriptorSet{}
+	seen := make(map[string]bool)
+	var add func(protoreflect.FileDescriptor)
+	add = func(f protoreflect.FileDescriptor) {
+		if seen[f.Path()] {
+			return
+		}
+		seen[f.Path()] = true
+		for i := range f.Imports().Len() { // a file comes after those that it needs
+			add(f.Imports().Get(i).FileDescriptor)
+		}
+		set.File = append(set.File, protodesc.ToFileDescriptorProto(f))
+	}
+	for _, f := range []protoreflect.FileDescriptor{
+		annotations.File_google_api_annotations_proto,
+		annotations.File_google_api_field_behavior_proto,
+		fieldmaskpb.File_google_protobuf_field_mask_proto,
+	} {
+		add(f)
+	}
+	raw, err := proto.Marshal(set)
+	if err == nil {
+		_, err = os.Stdout.Write(raw)
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+}
