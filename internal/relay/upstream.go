@@ -86,7 +86,7 @@ type upstream struct {
 
 	refusal  []byte // what the engine has said to our first question, if nothing good came after it
 	failure  error  // why it could not be reached
-	setup    int   // replies that it still waits for
+	setup    int    // replies that it still waits for
 	firstTry time.Time
 	wake     []*Session // wait until it is ready, or takes more
 
