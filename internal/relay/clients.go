@@ -39,18 +39,26 @@ func (r *registry) count() int {
 
 // engineID turns the id of a client into that of its own engine connection, where it has one.
 func (r *registry) engineID(id []byte) string {
-	n, err := strconv.ParseInt(string(id), 10, 64)
-	if err != nil || n == 0 {
+	if n, err := strconv.ParseInt(string(id), 10, 64); err != nil || n == 0 {
 		return string(id) // the engine knows what to say
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if s := r.all[n]; s != nil {
-		if e := s.engineID.Load(); e != 0 {
+	if s := r.find(id); s != nil {
+		if e := s.engineID.Load(); e > 0 {
 			return strconv.FormatInt(e, 10)
 		}
 	}
 	return noID
+}
+
+// find returns the client with an id, or nil.
+func (r *registry) find(id []byte) *Session {
+	n, err := strconv.ParseInt(string(id), 10, 64)
+	if err != nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.all[n]
 }
 
 // clientID turns the id of an engine connection into that of the client that it belongs to.
@@ -154,7 +162,7 @@ func (r *registry) list(engine string, f filter, now time.Time) string {
 	var b strings.Builder
 	for _, s := range r.matching(f, now) {
 		line, own := template, false
-		if e := s.engineID.Load(); e != 0 {
+		if e := s.engineID.Load(); e > 0 {
 			if theirs, ok := byID[e]; ok {
 				line, own = theirs, true
 			}

@@ -14,6 +14,8 @@ type command struct {
 	// It may return the request as it is.
 	prepare func(s *Session, raw []byte, args [][]byte) ([]byte, *ask)
 	ask     *ask // where there is no prepare
+	// awaits says that the request has to wait for something, and sees to it; dispatch is tried again then.
+	awaits func(s *Session, args [][]byte) bool
 	// leads says what a client would become by it, and whether that is all that can happen.
 	leads func(identity, [][]byte) (identity, bool)
 }
@@ -84,13 +86,12 @@ var commands = func() map[string]*command {
 	add(onShared, "", stateless)
 	add(onOwn, PinBlocking, `blpop brpop brpoplpush blmove blmpop bzpopmin bzpopmax bzmpop xread|block xreadgroup|block wait waitaof
 		migrate debug shutdown failover module cluster`)
-	add(onShared, "", "xread xreadgroup slowlog script info")
+	add(onShared, "", "xread xreadgroup script")
 	// While a script runs the engine answers others with BUSY; behind it on the same connection they would hang.
 	add(onOwn, PinScript, "eval eval_ro evalsha evalsha_ro fcall fcall_ro")
 	add(forGood, PinState, "script|debug asking readonly readwrite client|no-evict client|no-touch client|caching")
 	add(blindly, PinState, "sync psync replconf client|reply")
-	add(forGood, PinTracking, "client|tracking")
-	add(onShared, "", "client client|help client|pause client|unpause")
+	add(onShared, "", "client client|help")
 	for name, c := range special {
 		c.name = name
 		m[name] = &c

@@ -68,7 +68,7 @@ func (u *upstream) receiveMessage(s *Session, b []byte) []byte {
 		u.message(s, m)
 	default:
 		u.gathered = append(u.gathered, b[:n]...)
-		if kind, known := s.kindOf(u.queue.head(), u.gathered); known && kind == isMessage || len(u.gathered) > maxGathered {
+		if kind, known := s.kindOf(u.queue.head(), u.gathered); known && kind == isMessage && u.gathered[0] != '+' || len(u.gathered) > maxGathered {
 			s.reply(u.gathered)
 			u.gathered, u.passing = nil, true
 		}
@@ -80,6 +80,8 @@ func (u *upstream) message(s *Session, m []byte) {
 	w := u.queue.head()
 	kind, _ := s.kindOf(w, m)
 	switch {
+	case kind == isMessage && m[0] == '+':
+		s.reply(u.loop.group.monitors.name(s, m))
 	case kind == isMessage:
 		s.reply(m)
 	case kind == isConfirmation:

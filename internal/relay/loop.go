@@ -28,12 +28,14 @@ const (
 
 // Loops are event loops: each has its own epoll instance and goroutine, and the connections that were given to it.
 type Loops struct {
-	counts  counts
-	all     []*loop
-	next    atomic.Uint32
-	done    sync.WaitGroup
-	backend atomic.Pointer[Backend]
-	clients registry
+	counts   counts
+	all      []*loop
+	next     atomic.Uint32
+	done     sync.WaitGroup
+	backend  atomic.Pointer[Backend]
+	clients  registry
+	monitors monitors
+	slow     slow
 	// pausedUntil is for how long CLIENT PAUSE may hold engine connections up, in Unix nanoseconds.
 	pausedUntil atomic.Int64
 }

@@ -165,8 +165,8 @@ func (s *Session) arguments(raw []byte) [][]byte {
 // resume.
 func (s *Session) dispatch(raw []byte) bool {
 	c, b := s.cmd, s.loop.group.backend.Load()
-	if s.own != nil && s.own.ready && s.canShare() && b.Multiplexed && s.own.key.engine == b.Engine && s.shares(c) {
-		s.release()
+	if s.shares(c) {
+		s.releaseClean()
 	}
 	if s.own == nil {
 		if b.Multiplexed && s.inflight == 0 && (c.place == takesReset || c.place == takesQuit) {
@@ -200,7 +200,7 @@ func (s *Session) dispatch(raw []byte) bool {
 	if s.over || s.gone {
 		return true
 	}
-	if !s.own.ready {
+	if !s.own.ready || c.awaits != nil && c.awaits(s, s.arguments(raw)) {
 		return false
 	}
 	s.onOwn(c, raw)
@@ -230,7 +230,9 @@ func (s *Session) onShared(c *command, raw []byte) bool {
 	case s.inflight > 0 && s.on != u || s.inflight >= maxInflight:
 		return false
 	case !u.ready || u.pending() >= highWater:
-		u.wake = append(u.wake, s)
+		if n := len(u.wake); n == 0 || u.wake[n-1] != s {
+			u.wake = append(u.wake, s)
+		}
 		return false
 	case !u.open && (s.scan.Longest() > maxUnauthenticated || s.scan.Args() > maxUnauthenticatedArgs):
 		if s.inflight > 0 {
@@ -276,7 +278,17 @@ func (s *Session) send(u *upstream, c *command, raw []byte) {
 		s.last.Store(c)
 	}
 	s.inflight++
-	u.queue.push(waiter{s: s, n: 1, ask: a})
+	if m := &s.loop.group.monitors; m.any.Load() && !s.partial {
+		refused := m.sent(s.cfg.Remote, s.arguments(raw))
+		if a == nil {
+			a = onLine(func(_ *Session, reply []byte) {
+				if reply != nil && reply[0] == '-' {
+					refused()
+				}
+			})
+		}
+	}
+	u.queue.push(waiter{s: s, n: 1, ask: a, of: c, sent: s.loop.now.UnixNano()})
 	s.loop.group.counts.command(u.shared)
 	s.count(len(raw))
 	if u.shared || u.pending() > 0 {
@@ -328,14 +340,24 @@ func (s *Session) release() {
 	s.loop.giveBack(u)
 }
 
+// releaseClean does so where the session has left nothing on it.
+func (s *Session) releaseClean() {
+	u := s.own
+	if u == nil || !u.ready || u.eof || u.closed || s.whole || !s.canShare() {
+		return
+	}
+	if b := s.loop.group.backend.Load(); b.Multiplexed && u.key.engine == b.Engine && u.pending() == 0 {
+		s.release()
+	}
+}
+
 // dropOwn is called at the end of the session.
 func (s *Session) dropOwn() {
 	u := s.own
 	if u == nil {
 		return
 	}
-	if b := s.loop.group.backend.Load(); b.Multiplexed && u.ready && !u.eof && u.pending() == 0 && s.canShare() && u.key.engine == b.Engine {
-		s.release()
+	if s.releaseClean(); s.own == nil {
 		return
 	}
 	s.own = nil

@@ -144,7 +144,8 @@ type requests struct {
 	inflight int       // requests without a reply
 	multi    bool      // between MULTI and EXEC
 	watch    bool
-	sticky   bool // there is state that only the end of the connection, or RESET, undoes
+	needOwn  []*Session // wait until this one has a connection of its own
+	sticky   bool       // there is state that only the end of the connection, or RESET, undoes
 	feed     feed
 }
 
@@ -404,6 +405,10 @@ func (s *Session) settle() {
 	if s.over {
 		return
 	}
+	if len(s.needOwn) > 0 {
+		s.getOwn()
+	}
+	s.releaseClean()
 	left := s.client.pending()
 	if busy := !s.gone && (s.inflight > 0 || s.asked || s.whole) || left > 0; busy != s.wasBusy {
 		s.wasBusy = busy
@@ -428,6 +433,33 @@ func (s *Session) settle() {
 func (s *Session) expect() {
 	s.loop.waiting[s] = struct{}{}
 	s.progressed, s.unsent = s.loop.now, s.client.pending()
+}
+
+// getOwn is called when others need the session to have a connection of its own.
+func (s *Session) getOwn() {
+	b := s.loop.group.backend.Load()
+	if s.own == nil && s.inflight == 0 && !s.gone {
+		s.pinned(PinTracking)
+		s.loop.take(s.key(b), s)
+	}
+	if s.own == nil {
+		return
+	}
+	s.sticky = true
+	if s.own.ready {
+		s.own.later() // its id is asked for with the first request, which may never come
+	}
+	if s.engineID.Load() != 0 {
+		s.ownIsKnown()
+	}
+}
+
+// ownIsKnown lets those go on that waited for the id of the session's own connection.
+func (s *Session) ownIsKnown() {
+	for _, w := range s.needOwn {
+		w.loop.post(func() { w.loop.again(&w.client.socket) })
+	}
+	s.needOwn = nil
 }
 
 // tick looks at a session whose engine is gone.
@@ -496,6 +528,10 @@ func (s *Session) cut(r Reason, err error) {
 
 func (s *Session) finish() {
 	s.loop.group.clients.remove(s)
+	if s.feed.monitor {
+		s.loop.group.monitors.remove(s)
+	}
+	s.ownIsKnown()
 	if s.cfg.Ended != nil {
 		s.cfg.Ended(s.result)
 	}

@@ -49,6 +49,9 @@ type key struct {
 // credentials are the arguments of AUTH that let a user in. They are in memory only.
 type credentials []string
 
+// noneKnown is the id of a connection that the engine doesn't tell: its user may not ask, or has not logged in yet.
+const noneKnown = -1
+
 // pool are a loop's connections for one key.
 type pool struct {
 	shared *upstream   // nil until it is needed
@@ -73,7 +76,7 @@ const (
 type upstream struct {
 	socket
 	key    key
-	id     int64 // in the engine; 0: not known yet
+	id     int64 // in the engine; 0: not known yet, noneKnown: it doesn't tell
 	owner  *Session
 	shared bool
 	eof    bool
@@ -98,9 +101,11 @@ type upstream struct {
 
 // waiter is who asked, and what for: so many replies in a row.
 type waiter struct {
-	s   *Session // nil: this package did
-	n   int
-	ask *ask // nil: the replies are passed on as they are
+	s    *Session // nil: this package did
+	n    int
+	ask  *ask     // nil: the replies are passed on as they are
+	of   *command // what for
+	sent int64    // the first of them, in Unix nanoseconds
 }
 
 // ask says what becomes of a reply.
@@ -127,7 +132,7 @@ func (q *queue) head() *waiter {
 
 func (q *queue) push(w waiter) {
 	if q.len > 0 {
-		if last := &q.ring[(q.at+q.len-1)%len(q.ring)]; last.s == w.s && last.ask == nil && w.ask == nil && w.s != nil {
+		if last := &q.ring[(q.at+q.len-1)%len(q.ring)]; last.s == w.s && last.of == w.of && last.ask == nil && w.ask == nil && w.s != nil {
 			last.n += w.n
 			return
 		}
@@ -256,12 +261,14 @@ var (
 	}}
 	askIdentity = &ask{whole: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
 		u.refused(reply)
+		u.id = noneKnown
 		if reply[0] == ':' {
 			u.open = true
 			u.id = integer(reply[1:])
-			if u.owner != nil {
-				u.owner.engineID.Store(u.id)
-			}
+		}
+		if u.owner != nil {
+			u.owner.engineID.Store(u.id)
+			u.owner.ownIsKnown()
 		}
 		if u.shared && !u.ready {
 			u.setUp()
@@ -538,11 +545,21 @@ func (u *upstream) answered(w waiter, reply []byte) {
 	}
 	w.s.inflight--
 	u.refusal = nil
+	u.timed(&w)
 	if w.ask != nil {
 		reply = w.ask.answer(u, w.s, reply)
 	}
 	w.s.reply(reply)
 	w.s.touch()
+}
+
+// timed notes a request that took so long that the engine has noted it too.
+func (u *upstream) timed(w *waiter) {
+	if took := time.Duration(u.loop.now.UnixNano() - w.sent); took >= slowTime && w.of != nil {
+		u.loop.group.slow.note(slowRequest{
+			command: w.of, client: w.s.cfg.Remote, name: w.s.state.name, answered: u.loop.now, took: took,
+		})
+	}
 }
 
 // pass hands on what belongs to one waiter; all of it at once.
@@ -582,6 +599,9 @@ func (u *upstream) pass(w *waiter, b []byte) []byte {
 	}
 	if ended > 0 {
 		u.refusal = nil
+		if s != nil {
+			u.timed(w)
+		}
 		w.n -= ended
 		answer := w.ask
 		if w.n == 0 {
@@ -594,21 +614,19 @@ func (u *upstream) pass(w *waiter, b []byte) []byte {
 	return b[n:]
 }
 
-// tidy implements owner: it ends spare connections that nobody has needed for a while.
+// tidy implements owner: it ends connections that nobody has needed for a while.
 func (u *upstream) tidy() {
-	u.gathered = nil
+	if u.owner != nil {
+		return
+	}
 	if u.moving {
-		u.moving, u.loop.used = false, true
+		u.moving, u.since = false, u.loop.now
+	}
+	if u.queue.len == 0 && len(u.wake) == 0 && u.loop.now.Sub(u.since) >= spareTime {
+		u.end()
 		return
 	}
-	if u.owner != nil || u.shared {
-		return
-	}
-	if u.loop.now.Sub(u.since) < spareTime {
-		u.loop.used = true
-		return
-	}
-	u.end()
+	u.loop.used = true
 }
 
 // pool returns the connections of a key.

@@ -39,6 +39,7 @@ var special = map[string]command{
 	"sunsubscribe": {place: onOwn, pin: PinPubSub, prepare: prepareSubscription},
 	"monitor":      {place: onOwn, pin: PinMonitor, ask: onMonitor},
 
+	"slowlog":             {ask: &ask{whole: true, answer: showSlow}},
 	"info":                {ask: &ask{whole: true, answer: showInfo}},
 	"client|id":           {ask: &ask{whole: true, answer: showID}},
 	"client|getname":      {ask: &ask{whole: true, answer: showName}},
@@ -52,7 +53,7 @@ var special = map[string]command{
 	"client|unpause":      {ask: onUnpause},
 	"client|getredir":     {ask: &ask{whole: true, answer: showRedirect}},
 	"client|trackinginfo": {ask: &ask{whole: true, answer: showTracking}},
-	"client|tracking":     {place: forGood, pin: PinTracking, prepare: prepareTracking},
+	"client|tracking":     {place: forGood, pin: PinTracking, prepare: prepareTracking, awaits: awaitsTarget},
 }
 
 func isOK(reply []byte) bool     { return bytes.HasPrefix(reply, []byte("+OK")) }
@@ -88,6 +89,7 @@ var (
 	onMonitor = onLine(func(s *Session, reply []byte) {
 		if isOK(reply) {
 			s.feed.monitor = true
+			s.loop.group.monitors.add(s)
 			s.feeding.Store(true)
 		} else if isQueued(reply) {
 			s.stopLooking()
@@ -98,6 +100,7 @@ var (
 			return
 		}
 		s.multi, s.watch, s.sticky = false, false, false
+		s.loop.group.monitors.remove(s)
 		s.feed = feed{waiting: s.feed.waiting}
 		s.feeding.Store(false)
 		s.become(identity{proto: 2})
@@ -225,7 +228,7 @@ func (s *Session) nowIs(u *upstream, next identity, known bool, secret credentia
 		}
 		next.libName, next.libVer = s.state.libName, s.state.libVer
 		s.become(next)
-		if u.id == 0 && u.owner == s {
+		if u.id == noneKnown && u.owner == s {
 			u.identify()
 			u.later()
 		}
@@ -428,6 +431,27 @@ func prepareTracking(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 		}
 	}
 	return raw, nil
+}
+
+// awaitsTarget gives the client that is to be sent the invalidations a connection of its own first.
+func awaitsTarget(s *Session, args [][]byte) bool {
+	for i := 3; i+1 < len(args); i++ {
+		if !is(args[i], "redirect") {
+			continue
+		}
+		if target := s.loop.group.clients.find(args[i+1]); target != nil && target.engineID.Load() == 0 {
+			if target == s {
+				return false // its own is on its way
+			}
+			target.loop.post(func() {
+				target.needOwn = append(target.needOwn, s)
+				target.settle()
+				target.loop.again(&target.client.socket)
+			})
+			return true
+		}
+	}
+	return false
 }
 
 func showRedirect(_ *upstream, s *Session, reply []byte) []byte {
