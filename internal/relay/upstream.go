@@ -156,7 +156,7 @@ func (q *queue) pop() {
 
 // connect begins a connection for a key, for one client or for all.
 func (l *loop) connect(k key, owner *Session) *upstream {
-	u := &upstream{key: k, firstTry: time.Now(), owner: owner, shared: owner == nil}
+	u := &upstream{key: k, firstTry: time.Now(), since: l.now, owner: owner, shared: owner == nil}
 	u.socket = socket{fd: -1, loop: l, owner: u}
 	return u
 }
