@@ -1,7 +1,10 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -275,5 +278,49 @@ func TestReportSurvives(t *testing.T) {
 	html, _ := os.ReadFile(dir + "/report.html")
 	if !strings.Contains(string(html), "Interrupted") || strings.Contains(string(html), "<50>") {
 		t.Errorf("the page doesn't say that it is partial, or doesn't escape")
+	}
+}
+
+// A decoy counts when the target has answered with its half of the handshake, and not when it has said no.
+func TestDecoys(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer string
+		want   int
+	}{"server hello": {"\x16\x03\x03", 1}, "alert": {"\x15\x03\x03", 0}, "silence": {"", 0}} {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		heard := make(chan bool, 1)
+		go func() {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			first := make([]byte, 1)
+			_, _ = io.ReadFull(conn, first)
+			heard <- first[0] == 22
+			_, _ = io.WriteString(conn, c.answer)
+			_, _ = io.Copy(io.Discard, conn) // until the decoy hangs up
+			conn.Close()
+		}()
+		d, err := newDecoys(request{Addr: l.Addr().String(), Timeout: 200 * time.Millisecond}, &tls.Config{ServerName: "x"}, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.end = time.Now().Add(time.Minute)
+		d.arrive(time.Now())
+		if !<-heard {
+			t.Errorf("%s: the target heard no ClientHello", name)
+		}
+		for d.open > 0 {
+			d.collect(time.Now())
+			time.Sleep(time.Millisecond)
+		}
+		if d.sent != 1 || d.answered != c.want {
+			t.Errorf("%s: got %d of %d answered, want %d of 1", name, d.answered, d.sent, c.want)
+		}
+		d.close()
+		l.Close()
 	}
 }

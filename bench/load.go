@@ -31,6 +31,7 @@ const (
 	capacity   figure = "handshakes_per_second"
 	offered    figure = "offered_of_capacity"
 	goodput    figure = "goodput_of_capacity"
+	wholeDone  figure = "done_by_whole_clients_of_capacity"
 )
 
 // figures are all of them, in the order in which a reader wants them.
@@ -59,7 +60,8 @@ var figures = []struct {
 	{lost, "part of the live operations without an answer", "lost", true},
 	{capacity, "handshakes per second when nothing else happens (the capacity)", "capacity", false},
 	{offered, "handshakes that arrive, of the capacity", "offered ×", false},
-	{goodput, "handshakes completed meanwhile, of the capacity", "goodput ×", false},
+	{goodput, "handshakes done meanwhile, of the capacity", "goodput ×", false},
+	{wholeDone, "of them by clients that complete and PING (a fifth of the arrivals)", "", false},
 	{idleCount, "idle connections", "", false},
 }
 
@@ -340,8 +342,9 @@ func liveStorm(ctx context.Context, b *bench, t *target) (sample, error) {
 		return s, err
 	}
 	defer w.close()
-	storm := request{Do: "storm", Addr: t.addr, CAFile: t.caFile, Rate: stormFactor * s[capacity], Timeout: stormTimeout,
-		For: liveTime(b.options) + time.Second}
+	storm := request{Do: "storm", Addr: t.addr, CAFile: t.caFile, Rate: stormFactor * s[capacity], Whole: 2 * s[capacity],
+		Timeout: stormTimeout,
+		For:     liveTime(b.options) + time.Second}
 	type outcome struct {
 		response
 		err error
@@ -361,7 +364,8 @@ func liveStorm(ctx context.Context, b *bench, t *target) (sample, error) {
 	}
 	seconds := storm.For.Seconds()
 	s[offered] = float64(r.Sent) / seconds / s[capacity]
-	s[goodput] = float64(r.Done) / seconds / s[capacity]
+	s[wholeDone] = float64(r.Done) / seconds / s[capacity]
+	s[goodput] = float64(r.Done+r.Answered) / seconds / s[capacity]
 	return s, pause(ctx, stormTimeout)
 }
 

@@ -327,7 +327,9 @@ func (p *progress) left() time.Duration {
 }
 
 func (p *progress) end(l load, s sample, err error) {
-	p.took[l.name] = append(p.took[l.name], time.Since(p.started))
+	if s != nil {
+		p.took[l.name] = append(p.took[l.name], time.Since(p.started))
+	}
 	p.done[l.name]++
 	switch {
 	case err != nil:

@@ -64,7 +64,7 @@ func (r *report) page() pageData {
 	for _, l := range r.Loads {
 		row := rowPlots{Name: l.Name, Title: l.Title}
 		for _, f := range figures {
-			if f.brief != "" && r.has(l, f.figure) {
+			if f.brief != "" && r.most(l, f.figure) > 0 {
 				row.Plots = append(row.Plots, r.plot(l, f.figure, f.title, f.less))
 			}
 		}
@@ -104,19 +104,22 @@ func (r *report) pathBars(path string) pathBars {
 	return p
 }
 
+// most is the longest whisker.
+func (r *report) most(l *result, f figure) float64 {
+	most := 0.0
+	for _, t := range r.Targets {
+		most = max(most, l.Stats[t.Name][f].Max)
+	}
+	return most
+}
+
 func (r *report) plot(l *result, f figure, title string, less bool) plot {
 	better := "longer is better"
 	if less {
 		better = "shorter is better"
 	}
 	p := plot{Title: fmt.Sprintf("%s (%s)", title, better)}
-	most := 0.0
-	for _, t := range r.Targets {
-		most = max(most, l.Stats[t.Name][f].Max)
-	}
-	if most == 0 {
-		most = 1
-	}
+	most := r.most(l, f)
 	x := func(v float64) int { return plotLeft + int(plotWidth*v/most) }
 	of := func(v float64, target string) string {
 		other, ok := l.Stats[target][f]

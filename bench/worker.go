@@ -34,6 +34,7 @@ type request struct {
 	Bytes   int           `json:"bytes,omitempty"` // of a value
 	Rate    float64       `json:"rate,omitempty"`  // per second
 	For     time.Duration `json:"for,omitempty"`
+	Whole   float64       `json:"whole,omitempty"` // of the rate, in a storm: clients that complete the handshake
 	Timeout time.Duration `json:"timeout,omitempty"`
 	Group   uint16        `json:"group,omitempty"` // of the key exchange
 	Resume  bool          `json:"resume,omitempty"`
@@ -45,6 +46,7 @@ type response struct {
 	Elapsed     time.Duration `json:"elapsed,omitempty"`
 	Sent        int           `json:"sent,omitempty"`
 	Done        int           `json:"done,omitempty"`
+	Answered    int           `json:"answered,omitempty"` // of those that weren't to complete
 	Resumed     int           `json:"resumed,omitempty"`
 	Failed      int           `json:"failed,omitempty"`
 	WhyFailed   string        `json:"why_failed,omitempty"` // the first of them
