@@ -126,7 +126,20 @@ func (r *report) judge(u rule) bar {
 	if u.atMost && b.Got <= u.limit || !u.atMost && b.Got >= u.limit {
 		b.Verdict = met
 	}
+	r.doubt(u, &b)
 	return b
+}
+
+// doubt looks whether a storm was one. A bar that is missed in a weak storm is missed in a strong one too.
+func (r *report) doubt(u rule, b *bar) {
+	arrived := r.values(measured{u.got.load, u.got.target, offered})
+	if len(arrived) == 0 || median(arrived) >= 0.8*stormFactor {
+		return
+	}
+	b.Why = fmt.Sprintf("only %s × the capacity arrived, not %d ×: the load had too little processor", number(median(arrived)), stormFactor)
+	if b.Verdict == met {
+		b.Verdict = notMeasured
+	}
 }
 
 // whyNot says why there is no such figure.

@@ -235,6 +235,28 @@ func TestBars(t *testing.T) {
 	}
 }
 
+// A storm that was none must not meet a bar.
+func TestWeakStorm(t *testing.T) {
+	for name, c := range map[string]struct {
+		sample
+		want string
+	}{
+		"met":            {sample{p99Ratio: 1, offered: 10}, met},
+		"weak":           {sample{p99Ratio: 1, offered: 5}, notMeasured},
+		"weak, yet lost": {sample{p99Ratio: 3, offered: 5}, missed},
+	} {
+		l := newResult(load{name: "storm"})
+		l.Samples[transparent] = []sample{c.sample}
+		r := &report{Targets: []facts{{Name: transparent}}, Loads: []*result{l}}
+		r.summarise()
+		for _, b := range r.Bars {
+			if b.Path == transparent && strings.Contains(b.What, "p99 of live traffic in a storm") && b.Verdict != c.want {
+				t.Errorf("%s: got %+v, want %s", name, b, c.want)
+			}
+		}
+	}
+}
+
 // Every bar must be about a load and figures that exist.
 func TestRules(t *testing.T) {
 	loads := names(loads(), loadName)

@@ -337,14 +337,14 @@ func liveStorm(ctx context.Context, b *bench, t *target) (sample, error) {
 	if err := p.quiet(s); err != nil {
 		return s, err
 	}
-	w, err := b.worker(ctx, b.nice)
+	w, err := b.worker(ctx, 0)
 	if err != nil {
 		return s, err
 	}
 	defer w.close()
 	storm := request{Do: "storm", Addr: t.addr, CAFile: t.caFile, Rate: stormFactor * s[capacity], Whole: 2 * s[capacity],
-		Timeout: stormTimeout,
-		For:     liveTime(b.options) + time.Second}
+		Nice: b.nice, Timeout: stormTimeout,
+		For: liveTime(b.options) + time.Second}
 	type outcome struct {
 		response
 		err error

@@ -90,7 +90,10 @@ func (r *report) pathBars(path string) pathBars {
 			Why: firstLine(b.Why), Class: b.Verdict}
 		switch {
 		case b.Verdict == notMeasured:
-			shown.Got, shown.Class = "", "unknown"
+			shown.Class = "unknown"
+			if b.Got == 0 {
+				shown.Got = ""
+			}
 			p.Unknown++
 		case b.Verdict == met:
 			p.Met++

@@ -66,7 +66,7 @@ func priorities(nice int) string {
 	if nice == 0 {
 		return "All have the same priority."
 	}
-	return fmt.Sprintf("The load runs at nice %d, the servers and the live traffic whose latency is taken at 0.", nice)
+	return fmt.Sprintf("The load runs at nice %d, the servers and the live traffic whose latency is taken at 0, the arrivals of a storm before all.", nice)
 }
 
 // processor names the CPU, where the kernel tells.
@@ -181,8 +181,11 @@ func (r *report) barTables() []table {
 				continue
 			}
 			got, verdict := number(b.Got), b.Verdict
-			if b.Verdict == notMeasured {
-				got, verdict = "", notMeasured+": "+firstLine(b.Why)
+			if b.Why != "" {
+				verdict += ": " + firstLine(b.Why)
+			}
+			if b.Got == 0 {
+				got = ""
 			}
 			t.Rows = append(t.Rows, []string{b.What, b.limitText(), got, b.spreadText(), verdict})
 		}

@@ -35,6 +35,7 @@ type request struct {
 	Rate    float64       `json:"rate,omitempty"`  // per second
 	For     time.Duration `json:"for,omitempty"`
 	Whole   float64       `json:"whole,omitempty"` // of the rate, in a storm: clients that complete the handshake
+	Nice    int           `json:"nice,omitempty"`  // of the whole clients in a storm
 	Timeout time.Duration `json:"timeout,omitempty"`
 	Group   uint16        `json:"group,omitempty"` // of the key exchange
 	Resume  bool          `json:"resume,omitempty"`
