@@ -60,7 +60,7 @@ func (c commands) run(ctx context.Context, b *bench, t *target) (sample, error) 
 		}
 	}
 	for attempt := 0; ; attempt++ {
-		s, err := c.measure(ctx, b, t, control, p)
+		s, err := c.measure(ctx, b, control, p)
 		if short := (*tooShort)(nil); errors.As(err, &short) && attempt < 2 {
 			p.rate *= 3 // it was faster than thought
 			continue
@@ -93,19 +93,19 @@ func (e *tooShort) Error() string {
 
 // measure starts redis-benchmark and compares two readings: one after twice the time that connecting alone takes, and
 // one so much later as a run shall last.
-func (c commands) measure(ctx context.Context, b *bench, t *target, control *control, p pace) (sample, error) {
+func (c commands) measure(ctx context.Context, b *bench, control *control, p pace) (sample, error) {
 	skip := 2*p.connecting + 100*time.Millisecond
 	n := max(int(p.rate*(skip+b.runFor*5/4).Seconds()), c.clients*c.pipeline)
 	limited, cancel := context.WithTimeout(ctx, 3*(skip+b.runFor)+callLimit)
 	defer cancel()
-	cmd, out, err := c.start(limited, b, t, n)
+	cmd, out, err := c.start(limited, b, control.t, n)
 	if err != nil {
 		return nil, err
 	}
 	start := time.Now()
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	first, last, err := c.observe(limited, t, control, start.Add(skip), b.runFor, ended)
+	first, last, err := control.observe(limited, window{c.op, start.Add(skip), b.runFor, ended})
 	if err != nil {
 		cancel()
 		<-ended
@@ -136,21 +136,29 @@ type reading struct {
 	ops int
 }
 
+// window is when a run is looked at.
+type window struct {
+	op    string // that is counted
+	from  time.Time
+	d     time.Duration
+	ended chan error // has the load's end, and must have it after that too
+}
+
 // observe reads until the run has lasted long enough or the load has ended; then the last reading before counts.
-func (c commands) observe(ctx context.Context, t *target, control *control, from time.Time, d time.Duration, ended chan error) (first, last reading, err error) {
-	if err := pause(ctx, time.Until(from)); err != nil {
+func (c *control) observe(ctx context.Context, w window) (first, last reading, err error) {
+	if err := pause(ctx, time.Until(w.from)); err != nil {
 		return first, last, err
 	}
-	first, err = control.read(t, c.op)
-	for last = first; err == nil && last.at.Sub(first.at) < d; {
-		if err := pause(ctx, min(readingPace, d-last.at.Sub(first.at)+time.Millisecond)); err != nil {
+	first, err = c.read(w.op)
+	for last = first; err == nil && last.at.Sub(first.at) < w.d; {
+		if err := pause(ctx, min(readingPace, w.d-last.at.Sub(first.at)+time.Millisecond)); err != nil {
 			return first, last, nil // it hangs; what was read until then tells
 		}
-		next, failed := control.read(t, c.op)
+		next, failed := c.read(w.op)
 		err = failed
 		select {
-		case over := <-ended:
-			ended <- over
+		case over := <-w.ended:
+			w.ended <- over
 			return first, last, err
 		default:
 			last = next
@@ -227,7 +235,10 @@ func parseCSV(text string) (summary, error) {
 }
 
 // control is a connection that asks the engine how many commands it has done.
-type control struct{ conn net.Conn }
+type control struct {
+	conn net.Conn
+	t    *target
+}
 
 func newControl(ctx context.Context, t *target) (*control, error) {
 	config, err := clientConfig(request{Addr: t.addr, CAFile: t.caFile})
@@ -240,10 +251,10 @@ func newControl(ctx context.Context, t *target) (*control, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to count operations: %w", err)
 	}
-	return &control{conn}, nil
+	return &control{conn, t}, nil
 }
 
-func (c *control) read(t *target, op string) (reading, error) {
+func (c *control) read(op string) (reading, error) {
 	c.conn.SetDeadline(time.Now().Add(callLimit))
 	if _, err := io.WriteString(c.conn, "INFO commandstats\r\n"); err != nil {
 		return reading{}, fmt.Errorf("count operations: %w", err)
@@ -252,7 +263,7 @@ func (c *control) read(t *target, op string) (reading, error) {
 	if err != nil {
 		return reading{}, fmt.Errorf("count operations: %w", err)
 	}
-	u, err := readUsage(t)
+	u, err := readUsage(c.t)
 	if err != nil {
 		return reading{}, err
 	}

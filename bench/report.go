@@ -250,6 +250,9 @@ func (l *result) cell(target string, f figure) string {
 // writeText prints the tables.
 func (r *report) writeText(w io.Writer, markdown bool) {
 	fmt.Fprintf(w, "%s UTC, %s. %s\n", r.Date, r.Machine, strings.Join(r.Method, " "))
+	if r.Interrupted {
+		fmt.Fprintln(w, "\nInterrupted: this is what had been measured until then.")
+	}
 	for _, t := range slices.Concat(r.barTables(), r.figureTables(false)) {
 		if markdown {
 			t.writeMarkdown(w)
