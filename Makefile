@@ -47,7 +47,7 @@ e2e:
 fuzz:
 	@scripts/fuzz.sh $(FUZZTIME)
 
-# For make bench: its flags, such as -quick, -rounds 5 or -only get-50,memory; see -help.
+# For make bench: its flags, such as -quick, -rounds 5 or -only get-50,memory; see docs/performance.md.
 BENCH_FLAGS ?=
 
 bench: build

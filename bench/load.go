@@ -2,356 +2,445 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"encoding/csv"
-	"errors"
 	"fmt"
-	"io"
-	"net"
-	"os/exec"
-	"strconv"
-	"strings"
-	"sync"
 	"time"
 )
 
-// sample is what one run showed. A field that the load doesn't measure is zero.
-type sample struct {
-	CPU    float64 `json:"cpu_us_per_op,omitempty"` // of proxy and engine, user and system
-	Rate   float64 `json:"ops_per_second,omitempty"`
-	P50    float64 `json:"p50_ms,omitempty"`
-	P99    float64 `json:"p99_ms,omitempty"`
-	KiB    float64 `json:"kib_per_connection,omitempty"`             // resident memory of the proxy
-	KiBAll float64 `json:"kib_per_connection_with_engine,omitempty"` // of proxy and engine
+// figure names something that is measured.
+type figure string
+
+const (
+	cpuPerOp   figure = "cpu_us_per_op" // of proxy and engine, user and system
+	kernel     figure = "kernel_part"   // of that CPU, what is spent in the kernel
+	opRate     figure = "ops_per_second"
+	p50        figure = "p50_ms"
+	p99        figure = "p99_ms"
+	idleKiB    figure = "kib_per_idle_connection" // resident memory of the proxy
+	burstKiB   figure = "kib_after_burst"
+	allKiB     figure = "kib_with_engine"
+	idleCount  figure = "idle_connections"
+	quietP50   figure = "quiet_p50_ms"
+	quietP99   figure = "quiet_p99_ms"
+	quietP999  figure = "quiet_p999_ms"
+	loadedP50  figure = "loaded_p50_ms" // while connections idle, or handshakes arrive
+	loadedP99  figure = "loaded_p99_ms"
+	loadedP999 figure = "loaded_p999_ms"
+	p99Ratio   figure = "p99_ratio"
+	sendLate   figure = "sending_late_p99_ms" // what the generator itself was late while the target was loaded
+	lost       figure = "unanswered_part"
+	capacity   figure = "handshakes_per_second"
+	offered    figure = "offered_of_capacity"
+	goodput    figure = "goodput_of_capacity"
+	wholeDone  figure = "done_by_whole_clients_of_capacity"
+)
+
+// figures are all of them, in the order in which a reader wants them.
+var figures = []struct {
+	figure
+	title string
+	brief string // for the line of progress; empty: not there
+	less  bool   // is better
+}{
+	{cpuPerOp, "server-side CPU per operation, µs", "CPU µs", true},
+	{kernel, "part of that CPU spent in the kernel", "", true},
+	{opRate, "operations per second", "per second", false},
+	{p50, "p50, ms (closed loop)", "", true},
+	{p99, "p99, ms (closed loop, connecting included)", "", true},
+	{idleKiB, "resident KiB of the proxy per idle connection", "KiB idle", true},
+	{burstKiB, "the same after a burst of 64 KiB values", "after burst", true},
+	{allKiB, "resident KiB per idle connection, engine included", "", true},
+	{p99Ratio, "p99 when loaded, of the quiet one", "p99 ×", true},
+	{quietP50, "p50 when quiet, ms", "", true},
+	{loadedP50, "p50 when loaded, ms", "", true},
+	{quietP99, "p99 when quiet, ms", "quiet", true},
+	{loadedP99, "p99 when loaded, ms", "loaded", true},
+	{quietP999, "p99.9 when quiet, ms", "", true},
+	{loadedP999, "p99.9 when loaded, ms", "", true},
+	{sendLate, "p99 of the generator's own lateness when loaded, ms", "", true},
+	{lost, "part of the live operations without an answer", "lost", true},
+	{capacity, "handshakes per second when nothing else happens (the capacity)", "capacity", false},
+	{offered, "handshakes that arrive, of the capacity", "offered ×", false},
+	{goodput, "handshakes done meanwhile, of the capacity", "goodput ×", false},
+	{wholeDone, "of them by clients that complete and PING (a fifth of the arrivals)", "", false},
+	{idleCount, "idle connections", "", false},
 }
 
-// skipped is the error of a load that a target can't take.
+// sample is what one run showed.
+type sample map[figure]float64
+
+// skipped is the error of a load that a target can't take: no fault of the run.
 type skipped struct{ why string }
 
 func (s *skipped) Error() string { return s.why }
 
 // load is one row of the table.
 type load struct {
-	name  string
-	title string
-	run   func(context.Context, *bench, *target) (sample, error)
+	name   string
+	title  string
+	rounds int // at most; 0: as many as asked for
+	guess  func(options) time.Duration
+	run    func(context.Context, *bench, *target) (sample, error)
 }
 
 func loadName(l load) string { return l.name }
 
-// bench is what the runs of one load share.
+// bench is what the runs share.
 type bench struct {
-	lab    *lab
-	runFor time.Duration
-	idle   int
-	ops    int // per run; 0: not known yet
+	options
+	lab *lab
+	// Per load and target: what an earlier run has shown about how many operations a run needs.
+	pace map[string]pace
 }
-
-const titleMemory = "KiB per idle connection"
 
 func loads() []load {
-	commands := func(name, title string, c commands) load { return load{name, title, c.run} }
+	calls := func(name, title string, c commands) load {
+		return load{name, title, 0, c.guess, c.run}
+	}
+	shake := func(name, title string, h shakes) load {
+		return load{name, title, 0, func(o options) time.Duration { return o.runFor + time.Second }, h.run}
+	}
 	return []load{
-		commands("get-50", "GET 64 B, 50 clients", commandsOf("get", 64, 50, 1)),
-		commands("get-500", "GET 64 B, 500 clients", commandsOf("get", 64, 500, 1)),
-		commands("get-2000", "GET 64 B, 2,000 clients", commandsOf("get", 64, 2000, 1)),
-		commands("pipeline", "GET 64 B, 50 clients, pipeline 16", commandsOf("get", 64, 50, 16)),
-		commands("set-1k", "SET 1 KiB, 50 clients", commandsOf("set", 1024, 50, 1)),
-		commands("get-16k", "GET 16 KiB, 50 clients", commandsOf("get", 16384, 50, 1)),
-		{"handshake", "full handshake + PING, X25519", handshakes{group: tls.X25519}.run},
-		{"handshake-mlkem", "full handshake + PING, X25519MLKEM768", handshakes{group: tls.X25519MLKEM768}.run},
-		{"handshake-resumed", "resumed handshake + PING, X25519", handshakes{group: tls.X25519, resume: true}.run},
-		{"memory", titleMemory, memory},
+		calls("get-50", "GET 64 B, 50 clients", commands{"get", 64, 50, 1}),
+		calls("get-500", "GET 64 B, 500 clients", commands{"get", 64, 500, 1}),
+		calls("get-2000", "GET 64 B, 2,000 clients", commands{"get", 64, 2000, 1}),
+		calls("pipeline", "GET 64 B, 50 clients, pipeline 16", commands{"get", 64, 50, 16}),
+		calls("set-1k", "SET 1 KiB, 50 clients", commands{"set", 1024, 50, 1}),
+		calls("get-16k", "GET 16 KiB, 50 clients", commands{"get", 16384, 50, 1}),
+		calls("set-16k-nagle", "SET 16 KiB, 50 clients with Nagle on", commands{"set", 16384, 50, 1}),
+		shake("handshake", "full handshake + PING, X25519", shakes{group: x25519}),
+		shake("handshake-mlkem", "full handshake + PING, X25519MLKEM768", shakes{group: x25519MLKEM768}),
+		shake("handshake-resumed", "resumed handshake + PING, X25519", shakes{group: x25519, resume: true}),
+		{"live-idle", "live traffic while many connections idle", 0, guessIdle, liveIdle},
+		{"storm", "live traffic while 10 × the handshake capacity arrives", 0, guessStorm, liveStorm},
+		// One or two rounds: it takes long, and resident memory hardly differs from run to run.
+		{"memory", "memory of idle connections", 2, guessMemory, memory},
 	}
 }
 
-// commands is a load by redis-benchmark.
-type commands struct {
-	op       string
-	size     int
-	clients  int
-	pipeline int
-}
+func (b *bench) worker(ctx context.Context, nice int) (*worker, error) { return startWorker(ctx, nice) }
 
-func commandsOf(op string, size, clients, pipeline int) commands {
-	return commands{op, size, clients, pipeline}
-}
-
-// runResult is one call of redis-benchmark.
-type runResult struct {
-	ops      int
-	cpu      time.Duration
-	rate     float64
-	p50, p99 float64
-}
-
-// run measures two runs, a long one and one in which each client sends once: what connecting costs is in both, so that
-// the difference is the cost of the commands alone.
-func (c commands) run(ctx context.Context, b *bench, t *target) (sample, error) {
-	// A GET must find a value of the right size.
-	preload := commands{"set", c.size, 1, 1}
-	if _, err := preload.call(ctx, t, 1); err != nil {
-		return sample{}, err
-	}
-	if b.ops == 0 {
-		try, err := c.call(ctx, t, 20*c.clients*c.pipeline)
-		if err != nil {
-			return sample{}, err
-		}
-		b.ops = max(int(try.rate*b.runFor.Seconds()), c.clients*c.pipeline)
-	}
-	connecting, err := c.call(ctx, t, c.clients*c.pipeline)
-	if err != nil {
-		return sample{}, err
-	}
-	long, err := c.call(ctx, t, connecting.ops+b.ops)
-	if err != nil {
-		return sample{}, err
-	}
-	return difference(connecting, long), nil
-}
-
-// difference is what the operations cost that the long run did more. The percentiles are the long run's.
-func difference(connecting, long runResult) sample {
-	ops := float64(long.ops - connecting.ops)
-	seconds := float64(long.ops)/long.rate - float64(connecting.ops)/connecting.rate
-	return sample{
-		CPU:  float64((long.cpu - connecting.cpu).Microseconds()) / ops,
-		Rate: ops / seconds,
-		P50:  long.p50,
-		P99:  long.p99,
+// pause lets targets finish what the last run left them with.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
 	}
 }
 
-// callLimit ends a redis-benchmark that does not end by itself.
-const callLimit = 20 * time.Second
+const (
+	x25519         = 29
+	x25519MLKEM768 = 4588
+)
 
-// call runs redis-benchmark once.
-func (c commands) call(ctx context.Context, t *target, n int) (runResult, error) {
-	host, port, err := net.SplitHostPort(t.addr)
-	if err != nil {
-		return runResult{}, err
-	}
-	args := []string{"-h", host, "-p", port, "--csv", "-t", c.op, "-d", strconv.Itoa(c.size),
-		"-c", strconv.Itoa(c.clients), "-P", strconv.Itoa(c.pipeline), "-n", strconv.Itoa(n)}
-	if t.caFile != "" {
-		args = append(args, "--tls", "--cacert", t.caFile)
-	}
-	before, err := cpuTime(t.pids())
-	if err != nil {
-		return runResult{}, err
-	}
-	limited, cancel := context.WithTimeout(ctx, callLimit)
-	defer cancel()
-	out, err := output(exec.CommandContext(limited, "redis-benchmark", args...))
-	if ctx.Err() == nil && limited.Err() != nil {
-		return runResult{}, &skipped{"hung"}
-	}
-	if err != nil {
-		return runResult{}, err
-	}
-	time.Sleep(50 * time.Millisecond) // the servers close the connections
-	after, err := cpuTime(t.pids())
-	if err != nil {
-		return runResult{}, err
-	}
-	r, err := parseCSV(string(out))
-	r.ops, r.cpu = n, after-before
-	return r, err
-}
-
-// parseCSV reads what redis-benchmark --csv prints: a line of names, then one of values.
-func parseCSV(text string) (runResult, error) {
-	rows, err := csv.NewReader(strings.NewReader(text)).ReadAll()
-	if err != nil {
-		return runResult{}, fmt.Errorf("read redis-benchmark's table: %w", err)
-	}
-	if len(rows) != 2 {
-		return runResult{}, fmt.Errorf("redis-benchmark printed %d lines, want 2 (version 7 or newer is needed): %q", len(rows), text)
-	}
-	var r runResult
-	wanted := map[string]*float64{"rps": &r.rate, "p50_latency_ms": &r.p50, "p99_latency_ms": &r.p99}
-	for i, name := range rows[0] {
-		into, ok := wanted[name]
-		if !ok {
-			continue
-		}
-		if *into, err = strconv.ParseFloat(rows[1][i], 64); err != nil {
-			return r, fmt.Errorf("redis-benchmark's %s: %w", name, err)
-		}
-		delete(wanted, name)
-	}
-	if len(wanted) > 0 || r.rate <= 0 {
-		return r, fmt.Errorf("redis-benchmark's table has no rps, p50 or p99: %q", text)
-	}
-	return r, nil
-}
-
-// handshakes is a load by connections that each ask one PING.
-type handshakes struct {
-	group  tls.CurveID
+// shakes is a load by connections that each ask one PING, a few at a time.
+type shakes struct {
+	group  uint16
 	resume bool
 }
 
-// handshakeWorkers connect at the same time.
-const handshakeWorkers = 8
+const shakeClients = 8
 
-func (h handshakes) run(ctx context.Context, b *bench, t *target) (sample, error) {
+func (h shakes) run(ctx context.Context, b *bench, t *target) (sample, error) {
 	if t.caFile == "" {
-		return sample{}, &skipped{"no TLS"}
+		return nil, &skipped{"no TLS"}
 	}
-	// The first connections also show whether the target can do it at all.
-	configs := make([]*tls.Config, handshakeWorkers)
-	for i := range configs {
-		configs[i] = &tls.Config{RootCAs: t.roots, CurvePreferences: []tls.CurveID{h.group}, MinVersion: tls.VersionTLS13}
-		if h.resume {
-			configs[i].ClientSessionCache = tls.NewLRUClientSessionCache(0)
-		}
-		if _, err := connectOnce(ctx, t.addr, configs[i]); err != nil {
-			// What crypto/tls returns for an alert from the other side.
-			if remote := (*net.OpError)(nil); errors.As(err, &remote) && remote.Op == "remote error" {
-				return sample{}, &skipped{"not offered"}
-			}
-			return sample{}, err
-		}
-	}
-	before, err := cpuTime(t.pids())
-	if err != nil {
-		return sample{}, err
-	}
-	start := time.Now()
-	done, resumed, err := h.flood(ctx, t.addr, configs, start.Add(b.runFor))
-	if err != nil {
-		return sample{}, err
-	}
-	elapsed := time.Since(start)
-	if h.resume && resumed < done*9/10 {
-		return sample{}, &skipped{"doesn't resume"}
-	}
-	after, err := cpuTime(t.pids())
-	return sample{
-		CPU:  float64((after - before).Microseconds()) / float64(done),
-		Rate: float64(done) / elapsed.Seconds(),
-	}, err
-}
-
-// flood connects again and again until the time is over.
-func (h handshakes) flood(ctx context.Context, addr string, configs []*tls.Config, until time.Time) (done, resumed int, err error) {
-	var wg sync.WaitGroup
-	var mu sync.Mutex // guards the results
-	for _, config := range configs {
-		wg.Go(func() {
-			for time.Now().Before(until) {
-				again, failed := connectOnce(ctx, addr, config)
-				mu.Lock()
-				done++
-				if again {
-					resumed++
-				}
-				err = errors.Join(err, failed)
-				mu.Unlock()
-				if failed != nil {
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return done, resumed, err
-}
-
-// connectOnce connects, asks a PING and hangs up.
-func connectOnce(ctx context.Context, addr string, config *tls.Config) (resumed bool, err error) {
-	conn, err := connect(ctx, addr, config)
-	if err != nil {
-		return false, err
-	}
-	resumed = conn.ConnectionState().DidResume
-	return resumed, conn.Close()
-}
-
-// connect connects and asks a PING, so that the target has nothing left to do for the connection.
-func connect(ctx context.Context, addr string, config *tls.Config) (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	raw, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", addr)
+	w, err := b.worker(ctx, b.nice)
 	if err != nil {
 		return nil, err
 	}
-	conn := raw.(*tls.Conn)
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	reply := make([]byte, len("+PONG\r\n"))
-	if _, err = io.WriteString(conn, "PING\r\n"); err == nil {
-		_, err = io.ReadFull(conn, reply)
-	}
-	if err == nil && string(reply) != "+PONG\r\n" {
-		err = fmt.Errorf("asked PING, the answer was %q", reply)
-	}
-	if err != nil {
-		conn.Close()
+	defer w.close()
+	r := request{Do: "handshakes", Addr: t.addr, CAFile: t.caFile, Clients: shakeClients, Group: h.group, Resume: h.resume}
+	// The first ones may be refused, and are not to be counted.
+	r.For = 100 * time.Millisecond
+	if _, err := w.call(r); err != nil {
 		return nil, err
 	}
-	return conn, nil
+	before, err := readUsage(t)
+	if err != nil {
+		return nil, err
+	}
+	r.For = b.runFor
+	done, err := w.call(r)
+	if err != nil {
+		return nil, err
+	}
+	after, err := readUsage(t)
+	if err != nil {
+		return nil, err
+	}
+	if h.resume && done.Resumed < done.Done*9/10 {
+		return nil, &skipped{"doesn't resume"}
+	}
+	s := after.since(before, done.Done)
+	s[opRate] = float64(done.Done) / done.Elapsed.Seconds()
+	return s, nil
 }
 
-// memory measures what idle connections keep resident. It starts the target anew each time: memory that an earlier
-// load has left behind would hide theirs.
+// usage is the CPU that the processes of a target had used at a time.
+type usage struct {
+	at           time.Time
+	cpu          time.Duration
+	user, system time.Duration // coarse
+}
+
+func readUsage(t *target) (u usage, err error) {
+	if u.cpu, err = cpuTime(t.pids()); err != nil {
+		return u, err
+	}
+	u.at = time.Now()
+	u.user, u.system, err = kernelPart(t.pids())
+	return u, err
+}
+
+// since is what some operations have cost.
+func (u usage) since(before usage, ops int) sample {
+	s := sample{cpuPerOp: float64((u.cpu - before.cpu).Nanoseconds()) / 1000 / float64(max(1, ops))}
+	user, system := u.user-before.user, u.system-before.system
+	if user+system > 0 {
+		s[kernel] = float64(system) / float64(user+system)
+	}
+	return s
+}
+
+const (
+	liveClients = 50
+	liveBytes   = 64
+)
+
+// liveTime is how long latencies are taken: a p99 needs more operations than a mean.
+func liveTime(o options) time.Duration { return 2*o.runFor + warmUp }
+
+// probe is live traffic. Its priority is not lowered: it takes little CPU, and what it had to wait for CPU would count
+// as latency of the target.
+type probe struct {
+	w       *worker
+	request request
+}
+
+func (b *bench) newProbe(ctx context.Context, t *target) (*probe, error) {
+	w, err := b.worker(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	r := request{Addr: t.addr, CAFile: t.caFile, Clients: liveClients, Bytes: liveBytes, Rate: b.liveRate, For: liveTime(b.options)}
+	r.Do = "connect"
+	if _, err := w.call(r); err != nil {
+		w.close()
+		return nil, err
+	}
+	r.Do = "live"
+	return &probe{w, r}, nil
+}
+
+func (p *probe) quiet(s sample) error {
+	r, err := p.w.call(p.request)
+	if err != nil {
+		return err
+	}
+	s[quietP50], s[quietP99], s[quietP999] = r.Latency.ms(.5), r.Latency.ms(.99), r.Latency.ms(.999)
+	if r.Failed > 0 {
+		return fmt.Errorf("%d of %d live operations failed while nothing else happened: %s", r.Failed, r.Sent, r.WhyFailed)
+	}
+	return nil
+}
+
+func (p *probe) loaded(s sample) error {
+	r, err := p.w.call(p.request)
+	if err != nil {
+		return err
+	}
+	s[loadedP50], s[loadedP99], s[loadedP999] = r.Latency.ms(.5), r.Latency.ms(.99), r.Latency.ms(.999)
+	s[sendLate], s[lost] = r.SendingLate.ms(.99), float64(r.Failed)/float64(max(1, r.Sent))
+	if s[quietP99] > 0 {
+		s[p99Ratio] = s[loadedP99] / s[quietP99]
+	}
+	return nil
+}
+
+// hold opens connections that then idle, with as many workers as the limit of open files demands.
+func (b *bench) hold(ctx context.Context, t *target, n int) (workers []*worker, err error) {
+	per := b.lab.files - 2*spareFiles
+	for n > 0 {
+		w, err := b.worker(ctx, b.nice)
+		if err != nil {
+			return workers, err
+		}
+		workers = append(workers, w)
+		_, err = w.call(request{Do: "connect", Addr: t.addr, CAFile: t.caFile, Clients: min(n, per)})
+		if err != nil {
+			return workers, err
+		}
+		n -= per
+	}
+	return workers, nil
+}
+
+func release(workers []*worker) {
+	for _, w := range workers {
+		w.close()
+	}
+}
+
+// connectingTime is a guess.
+func connectingTime(n int) time.Duration { return time.Duration(n) * time.Millisecond * 3 / 2 }
+
+func guessIdle(o options) time.Duration {
+	return 2*liveTime(o) + connectingTime(o.idle) + 4*time.Second
+}
+
+// liveIdle shows whether connections that do nothing cost those that do something.
+func liveIdle(ctx context.Context, b *bench, t *target) (sample, error) {
+	p, err := b.newProbe(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	defer p.w.close()
+	s := sample{idleCount: float64(b.idle)}
+	if err := p.quiet(s); err != nil {
+		return s, err
+	}
+	held, err := b.hold(ctx, t, b.idle)
+	defer release(held)
+	if err != nil {
+		return s, err
+	}
+	if err := pause(ctx, 2*time.Second); err != nil {
+		return s, err
+	}
+	return s, p.loaded(s)
+}
+
+const (
+	stormFactor  = 10
+	stormTimeout = time.Second
+)
+
+func guessStorm(o options) time.Duration { return 2*liveTime(o) + o.runFor + 5*time.Second }
+
+// liveStorm shows what many more handshakes than can be done do to those who are connected, and how many are done.
+func liveStorm(ctx context.Context, b *bench, t *target) (sample, error) {
+	if t.caFile == "" {
+		return nil, &skipped{"no TLS"}
+	}
+	full, err := shakes{group: x25519}.run(ctx, b, t)
+	if err != nil {
+		return nil, err
+	}
+	s := sample{capacity: full[opRate]}
+	p, err := b.newProbe(ctx, t)
+	if err != nil {
+		return s, err
+	}
+	defer p.w.close()
+	if err := p.quiet(s); err != nil {
+		return s, err
+	}
+	w, err := b.worker(ctx, 0)
+	if err != nil {
+		return s, err
+	}
+	defer w.close()
+	storm := request{Do: "storm", Addr: t.addr, CAFile: t.caFile, Rate: stormFactor * s[capacity], Whole: 2 * s[capacity],
+		Nice: b.nice, Timeout: stormTimeout,
+		For: liveTime(b.options) + time.Second}
+	type outcome struct {
+		response
+		err error
+	}
+	over := make(chan outcome, 1)
+	go func() {
+		r, err := w.call(storm)
+		over <- outcome{r, err}
+	}()
+	err = pause(ctx, 500*time.Millisecond) // until it is as bad as it gets
+	if err == nil {
+		err = p.loaded(s)
+	}
+	r := <-over
+	if err != nil || r.err != nil {
+		return s, firstError(err, r.err)
+	}
+	seconds := storm.For.Seconds()
+	s[offered] = float64(r.Sent) / seconds / s[capacity]
+	s[wholeDone] = float64(r.Done) / seconds / s[capacity]
+	s[goodput] = float64(r.Done+r.Answered) / seconds / s[capacity]
+	return s, pause(ctx, stormTimeout)
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const burstBytes = 64 << 10
+
+func guessMemory(o options) time.Duration {
+	return 3*connectingTime(o.idle) + 4*time.Second + 2*(o.settle+4*time.Second)
+}
+
+// memory measures what idle connections keep resident. It starts the target anew: memory that an earlier load has left
+// behind would hide theirs.
 func memory(ctx context.Context, b *bench, t *target) (sample, error) {
 	if t.caFile == "" {
-		return sample{}, &skipped{"no TLS"}
+		return nil, &skipped{"no TLS"}
 	}
 	t, err := b.lab.start(ctx, t.name)
 	if err != nil {
-		return sample{}, err
+		return nil, err
 	}
 	defer t.stop()
-	config := &tls.Config{RootCAs: t.roots}
-	var conns []net.Conn
-	defer func() {
-		for _, conn := range conns {
-			conn.Close()
-		}
-	}()
-	open := func(n int) error {
-		for range n {
-			conn, err := connect(ctx, t.addr, config)
-			if err != nil {
-				return err
-			}
-			conns = append(conns, conn)
-		}
-		return nil
-	}
 	// The first ones pay for what is there once.
-	if err := open(20); err != nil {
-		return sample{}, err
-	}
-	proxyBefore, allBefore, err := settledKiB(ctx, t)
+	first, err := b.hold(ctx, t, 20)
+	defer release(first)
 	if err != nil {
-		return sample{}, err
+		return nil, err
 	}
-	if err := open(b.idle); err != nil {
-		return sample{}, err
+	proxyBefore, allBefore, err := settledKiB(ctx, t, 2*time.Second)
+	if err != nil {
+		return nil, err
 	}
-	proxyAfter, allAfter, err := settledKiB(ctx, t)
+	held, err := b.hold(ctx, t, b.idle)
+	defer release(held)
+	if err != nil {
+		return nil, err
+	}
+	proxyIdle, allIdle, err := settledKiB(ctx, t, b.settle)
+	if err != nil {
+		return nil, err
+	}
 	n := float64(b.idle)
-	return sample{KiB: (proxyAfter - proxyBefore) / n, KiBAll: (allAfter - allBefore) / n}, err
+	s := sample{idleCount: n, idleKiB: (proxyIdle - proxyBefore) / n, allKiB: (allIdle - allBefore) / n}
+	for _, w := range held {
+		if _, err := w.call(request{Do: "burst", Bytes: burstBytes}); err != nil {
+			return s, err
+		}
+	}
+	proxyAfter, _, err := settledKiB(ctx, t, b.settle)
+	if err == nil {
+		s[burstKiB] = (proxyAfter - proxyBefore) / n
+	}
+	return s, err
 }
 
-// settledKiB returns the resident memory once it has not changed for a second, at the latest after ten.
-func settledKiB(ctx context.Context, t *target) (proxy, all float64, err error) {
+// settledKiB returns the resident memory once it has not changed for so long, at the latest after twice that and a bit.
+// A change is more than one part in 500: counters of the kernel and of the programs move all the time.
+func settledKiB(ctx context.Context, t *target, still time.Duration) (proxy, all float64, err error) {
 	last, since, start := -1.0, time.Now(), time.Now()
-	for time.Since(since) < time.Second && time.Since(start) < 10*time.Second {
+	for time.Since(since) < still && time.Since(start) < 2*still+2*time.Second {
 		if all, err = residentKiB(t.pids()); err != nil {
 			return 0, 0, err
 		}
-		if all != last {
+		if all < last*0.998 || all > last*1.002 {
 			last, since = all, time.Now()
 		}
-		select {
-		case <-ctx.Done():
-			return 0, 0, ctx.Err()
-		case <-time.After(100 * time.Millisecond):
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return 0, 0, err
 		}
 	}
 	proxy, err = residentKiB(t.proxy)

@@ -1,9 +1,9 @@
-// Command bench measures what encryption costs: the server-side CPU per operation of Sealane, of Redis's own TLS and of
-// the TLS proxies that are installed, under the same load in the same run.
+// Command bench measures what encryption costs: the server-side CPU per operation of Sealane's two data paths, of
+// Redis's own TLS and of the TLS proxies that are installed, under the same load in the same run.
 //
 // It guarantees that everything it starts listens on loopback, is stopped by its pid and leaves no files but the
-// report, also after Ctrl-C or an error. It doesn't guarantee that a figure holds elsewhere: load and servers share the
-// machine, so only the ratios inside one run carry over.
+// report, also after Ctrl-C or an error, and that the report has what was measured until then. It doesn't guarantee
+// that a figure holds elsewhere: load and servers share the machine, so only the ratios inside one run carry over.
 package main
 
 import (
@@ -29,13 +29,18 @@ func main() {
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer cancel()
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	var err error
+	if len(os.Args) == 2 && os.Args[1] == workerCommand {
+		err = work(ctx, os.Stdin, os.Stdout)
+	} else {
+		err = run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	}
 	switch {
-	case err == nil || errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, flag.ErrHelp):
 	case ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "bench: interrupted; everything it started is stopped")
 		os.Exit(130)
-	default:
+	case err != nil:
 		fmt.Fprintf(os.Stderr, "bench: error: %v\n", err)
 		os.Exit(1)
 	}
@@ -43,27 +48,37 @@ func main() {
 
 // options are the flags.
 type options struct {
-	sealane string
-	out     string
-	rounds  int
-	n       int           // operations per run; 0: what the first target does in runFor
-	runFor  time.Duration // how long a run should take
-	idle    int           // connections for the memory measurement
-	only    []string      // loads; empty: all
-	targets []string      // empty: all that are installed
+	sealane  string
+	out      string
+	from     string // a report to show anew; empty: measure
+	markdown bool
+	rounds   int
+	runFor   time.Duration
+	settle   time.Duration
+	idle     int
+	liveRate float64
+	nice     int
+	only     []string // loads
+	targets  []string
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
-	o := options{idle: 2000}
+	var o options
+	allLoads, allTargets := names(loads(), loadName), names(starters(), starterName)
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.sealane, "sealane", "../bin/sealane", "the binary to measure")
 	fs.StringVar(&o.out, "out", "out", "folder for report.json and report.html")
-	fs.IntVar(&o.rounds, "rounds", 3, "runs of each load on each target, interleaved; medians are shown")
-	fs.IntVar(&o.n, "n", 0, "operations per run (default: what the first target does in -run)")
-	fs.DurationVar(&o.runFor, "run", 2*time.Second, "how long a run should take, on the first target")
-	only := fs.String("only", "", "loads to run, separated by commas (default all): "+strings.Join(names(loads(), loadName), ","))
-	targets := fs.String("targets", "", "targets to run, likewise: "+strings.Join(names(starters, starterName), ","))
+	fs.StringVar(&o.from, "from", "", "measure nothing: show this report.json again")
+	fs.BoolVar(&o.markdown, "markdown", false, "print the tables of docs/performance.md")
+	fs.IntVar(&o.rounds, "rounds", 3, "runs of each load on each target, in turns; medians are shown")
+	fs.DurationVar(&o.runFor, "run", 2*time.Second, "how long a run measures; latencies are taken twice as long")
+	fs.DurationVar(&o.settle, "settle", 12*time.Second, "resident memory counts when it has not changed for so long")
+	fs.IntVar(&o.idle, "idle", 10_000, "idle connections; fewer if the limit of open files demands it")
+	fs.Float64Var(&o.liveRate, "rate", 2000, "operations per second of the live traffic")
+	fs.IntVar(&o.nice, "nice", 5, "how much lower the priority of the load is than that of the servers")
+	only := fs.String("only", "", "loads to run, separated by commas (default all): "+strings.Join(allLoads, ","))
+	targets := fs.String("targets", "", "targets to run, likewise: "+strings.Join(allTargets, ","))
 	quick := fs.Bool("quick", false, "one short round: shows that it works, not how fast")
 	if err := fs.Parse(args); err != nil {
 		return o, err
@@ -71,21 +86,37 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if fs.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q: see -help", fs.Arg(0))
 	}
-	if o.rounds < 1 || o.n < 0 {
-		return o, errors.New("-rounds must be at least 1 and -n must not be negative")
-	}
 	if *quick {
-		o.rounds, o.runFor, o.idle = 1, 200*time.Millisecond, 200
+		presetQuick(fs, &o)
+	}
+	if o.rounds < 1 || o.idle < 1 || o.nice < 0 || o.liveRate <= 0 || o.runFor < 100*time.Millisecond {
+		return o, errors.New("-rounds, -idle and -rate must be positive, -nice not negative, and -run at least 100ms")
 	}
 	var err error
-	if o.only, err = choose("-only", *only, names(loads(), loadName)); err != nil {
+	if o.only, err = choose("-only", *only, allLoads); err != nil {
 		return o, err
 	}
-	if o.targets, err = choose("-targets", *targets, names(starters, starterName)); err != nil {
+	if o.targets, err = choose("-targets", *targets, allTargets); err != nil {
 		return o, err
 	}
 	o.sealane, err = filepath.Abs(o.sealane)
 	return o, err
+}
+
+// presetQuick shortens what was not said.
+func presetQuick(fs *flag.FlagSet, o *options) {
+	said := map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { said[f.Name] = true })
+	for name, set := range map[string]func(){
+		"rounds": func() { o.rounds = 1 },
+		"run":    func() { o.runFor = 500 * time.Millisecond },
+		"settle": func() { o.settle = time.Second },
+		"idle":   func() { o.idle = 500 },
+	} {
+		if !said[name] {
+			set()
+		}
+	}
 }
 
 func names[T any](list []T, name func(T) string) []string {
@@ -115,80 +146,203 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := raiseFileLimit(uint64(o.idle) + 500); err != nil {
-		return err
+	var r *report
+	if o.from != "" {
+		r, err = readReport(o.from)
+	} else {
+		r, err = measureAll(ctx, o, stderr)
 	}
-	l, err := newLab(o.sealane)
-	if err != nil {
-		return err
-	}
-	defer l.close()
-	r, err := measure(ctx, o, l, stderr)
-	if err != nil {
+	if r == nil {
 		return err
 	}
 	r.summarise()
-	r.writeText(stdout)
-	if err := r.save(o.out); err != nil {
-		return err
+	r.writeText(stdout, o.markdown)
+	if saved := r.save(o.out); saved != nil {
+		return errors.Join(err, saved)
 	}
-	fmt.Fprintf(stdout, "\n%s has plots.\n", filepath.Join(o.out, "report.html"))
-	return nil
+	fmt.Fprintf(stderr, "\n%s has plots.\n", filepath.Join(o.out, "report.html"))
+	return err
 }
 
-// raiseFileLimit raises the limit of open files as far as allowed, for this process and those it starts.
-func raiseFileLimit(need uint64) error {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("read the limit of open files: %w", err)
-	}
-	// A proxy needs two descriptors per client.
-	if limit.Max < 2*need {
-		return fmt.Errorf("%d open files are allowed and %d are needed: raise the hard limit (ulimit -Hn)", limit.Max, 2*need)
-	}
-	// Set, even if it is at the maximum already: else Go gives its children the limit that it was started with.
-	limit.Cur = limit.Max
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("raise the limit of open files to %d: %w", limit.Max, err)
-	}
-	return nil
-}
-
-// measure runs all loads on all targets: within a load, the targets take turns (A B A B), so that whatever else the
-// machine does hits all of them alike.
-func measure(ctx context.Context, o options, l *lab, progress io.Writer) (*report, error) {
-	r := newReport(o.rounds)
-	targets, err := l.startAll(ctx, o.targets, progress)
+// measureAll returns a report of what was measured, also with an error. The report is nil if nothing was.
+func measureAll(ctx context.Context, o options, stderr io.Writer) (*report, error) {
+	files, err := raiseFileLimit()
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range targets {
-		r.Targets = append(r.Targets, t.name)
+	if most := mostIdle(files); o.idle > most {
+		fmt.Fprintf(stderr, "%d open files are allowed: %d idle connections instead of %d\n", files, most, o.idle)
+		o.idle = most
 	}
+	l, err := newLab(o, files)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	return measure(ctx, o, l, stderr)
+}
+
+// mostIdle is how many clients a gateway serves: two descriptors for each, and an eighth is kept for those on their
+// way in.
+func mostIdle(files int) int {
+	return max(1, (files-2*spareFiles)*7/16-2*liveClients)
+}
+
+// raiseFileLimit raises the limit of open files as far as allowed, for this process and those it starts.
+func raiseFileLimit() (int, error) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("read the limit of open files: %w", err)
+	}
+	const enough = 65_536 // some programs reserve memory for as many as are allowed
+	if limit.Max < 6000 {
+		return 0, fmt.Errorf("%d open files are allowed and 6000 are needed: raise the hard limit (ulimit -Hn)", limit.Max)
+	}
+	// Set, even if it is at the maximum already: else Go gives its children the limit that it was started with.
+	limit.Max = min(limit.Max, enough)
+	limit.Cur = limit.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("raise the limit of open files to %d: %w", limit.Max, err)
+	}
+	return int(limit.Max), nil
+}
+
+// measure runs all loads on all targets: within a load, the targets take turns (A B A B), so that whatever else the
+// machine does hits all of them alike. A run that fails is noted, and its target started anew.
+func measure(ctx context.Context, o options, l *lab, stderr io.Writer) (*report, error) {
+	r := newReport(o, l)
+	targets, all := l.startAll(ctx, o.targets, stderr)
+	r.Targets = all
+	if len(targets) == 0 {
+		return nil, errors.New("none of the targets can be measured")
+	}
+	b := &bench{options: o, lab: l, pace: map[string]pace{}}
+	p := newProgress(o, stderr, len(targets))
 	for _, ld := range loads() {
 		if !slices.Contains(o.only, ld.name) {
 			continue
 		}
-		fmt.Fprintf(progress, "%s\n", ld.title)
 		res := newResult(ld)
-		b := &bench{lab: l, runFor: o.runFor, idle: o.idle, ops: o.n}
-		for range o.rounds {
-			for _, t := range targets {
-				if res.Notes[t.name] != "" {
-					continue // it would be the same again
+		r.Loads = append(r.Loads, res)
+		for round := range ld.times(o) {
+			for i, t := range targets {
+				if ctx.Err() != nil {
+					r.Interrupted = true
+					return r, ctx.Err()
 				}
-				s, err := ld.run(ctx, b, t)
-				if note := (*skipped)(nil); errors.As(err, &note) {
-					res.Notes[t.name] = note.why
-					continue
+				p.begin(ld, t.name, round)
+				s, err := b.once(ctx, ld, t, res)
+				p.end(ld, s, err)
+				if err != nil && ctx.Err() == nil {
+					targets[i] = l.again(ctx, t)
 				}
-				if err != nil {
-					return nil, fmt.Errorf("%s on %s: %w", ld.name, t.name, err)
-				}
-				res.Samples[t.name] = append(res.Samples[t.name], s)
 			}
 		}
-		r.Loads = append(r.Loads, res)
 	}
 	return r, nil
+}
+
+func (l load) times(o options) int {
+	if l.rounds > 0 {
+		return min(l.rounds, o.rounds)
+	}
+	return o.rounds
+}
+
+// once runs a load once and notes the outcome. An error that it returns says that the target may be in a bad state.
+func (b *bench) once(ctx context.Context, ld load, t *target, res *result) (sample, error) {
+	if res.Notes[t.name] != "" {
+		return nil, nil // it would be the same again
+	}
+	if !alive(t.pids()) {
+		res.Errors[t.name] = "it isn't running any more"
+		return nil, errors.New(res.Errors[t.name])
+	}
+	s, err := ld.run(ctx, b, t)
+	note := (*skipped)(nil)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.As(err, &note):
+		res.Notes[t.name] = note.why
+	case err != nil:
+		res.Errors[t.name] = err.Error()
+		return s, err
+	default:
+		res.Samples[t.name] = append(res.Samples[t.name], s)
+	}
+	return s, nil
+}
+
+// again replaces a target. One that cannot be started stays what it is: its next run says so.
+func (l *lab) again(ctx context.Context, t *target) *target {
+	t.stop()
+	fresh, err := l.start(ctx, t.name)
+	if err != nil {
+		return t
+	}
+	return fresh
+}
+
+// progress tells what is done and how long the rest will take.
+type progress struct {
+	options
+	w       io.Writer
+	targets int
+	took    map[string][]time.Duration // by load
+	done    map[string]int
+	started time.Time // of the current run
+}
+
+func newProgress(o options, w io.Writer, targets int) *progress {
+	return &progress{options: o, w: w, targets: targets, took: map[string][]time.Duration{}, done: map[string]int{}}
+}
+
+func (p *progress) begin(l load, target string, round int) {
+	p.started = time.Now()
+	fmt.Fprintf(p.w, "%-9s %s, %s, round %d of %d: ", left(p.left()), l.title, target, round+1, l.times(p.options))
+}
+
+func left(d time.Duration) string {
+	return fmt.Sprintf("-%d:%02d", int(d.Minutes()), int(d.Seconds())%60)
+}
+
+// left adds up what runs of the same load took, or a guess.
+func (p *progress) left() time.Duration {
+	var sum time.Duration
+	for _, l := range loads() {
+		if !slices.Contains(p.only, l.name) {
+			continue
+		}
+		each := l.guess(p.options)
+		if took := p.took[l.name]; len(took) > 0 {
+			each = 0
+			for _, d := range took {
+				each += d / time.Duration(len(took))
+			}
+		}
+		sum += each * time.Duration(p.targets*l.times(p.options)-p.done[l.name])
+	}
+	return sum
+}
+
+func (p *progress) end(l load, s sample, err error) {
+	if s != nil {
+		p.took[l.name] = append(p.took[l.name], time.Since(p.started))
+	}
+	p.done[l.name]++
+	switch {
+	case err != nil:
+		fmt.Fprintf(p.w, "error: %v\n", err)
+	case s == nil:
+		fmt.Fprintln(p.w, "left out")
+	default:
+		var parts []string
+		for _, f := range figures {
+			if v, ok := s[f.figure]; ok && f.brief != "" {
+				parts = append(parts, f.brief+" "+number(v))
+			}
+		}
+		fmt.Fprintln(p.w, strings.Join(parts, ", "))
+	}
 }

@@ -1,55 +1,80 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+	"unsafe"
 )
 
-// tick is the unit of the times in /proc/PID/stat: USER_HZ, which is 100 on every platform that Go runs on.
-const tick = 10 * time.Millisecond
-
-// parseStat returns the CPU time, user and system, from the text of /proc/PID/stat. The second field is the program's
-// name in parentheses and may hold spaces and parentheses itself.
-func parseStat(stat string) (time.Duration, error) {
-	end := strings.LastIndexByte(stat, ')')
-	if end < 0 {
-		return 0, fmt.Errorf("no program name in %q", stat)
-	}
-	fields := strings.Fields(stat[end+1:]) // from the third on
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("%d fields after the program name in %q, want 13 or more", len(fields), stat)
-	}
-	user, err := strconv.ParseInt(fields[11], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("user time: %w", err)
-	}
-	system, err := strconv.ParseInt(fields[12], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("system time: %w", err)
-	}
-	return time.Duration(user+system) * tick, nil
-}
-
-// cpuTime sums up what the processes have used since they started.
+// cpuTime sums up what the processes have used since they started, user and system.
 func cpuTime(pids []int) (time.Duration, error) {
 	var sum time.Duration
 	for _, pid := range pids {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		used, err := processClock(pid)
 		if err != nil {
-			return 0, fmt.Errorf("a server has ended: %w", err)
-		}
-		used, err := parseStat(string(stat))
-		if err != nil {
-			return 0, fmt.Errorf("stat of process %d: %w", pid, err)
+			return 0, err
 		}
 		sum += used
 	}
 	return sum, nil
+}
+
+// processClock reads the CPU clock of a process: nanoseconds, with those of threads that have ended. /proc/PID/stat
+// counts in steps of 10 ms, and the schedstat files know only the threads that still live.
+func processClock(pid int) (time.Duration, error) {
+	const scheduled = 2                 // CPUCLOCK_SCHED, for a whole process
+	clock := int32(^pid)<<3 | scheduled // what clock_getcpuclockid(3) returns
+	var used syscall.Timespec
+	_, _, errno := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, uintptr(clock), uintptr(unsafe.Pointer(&used)), 0)
+	if errno != 0 {
+		return 0, fmt.Errorf("read the CPU clock of process %d (has it ended?): %w", pid, errno)
+	}
+	return time.Duration(used.Nano()), nil
+}
+
+// tick is the unit of the times in /proc/PID/stat: USER_HZ, which is 100 on every platform that Go runs on.
+const tick = 10 * time.Millisecond
+
+// parseStat returns the CPU time from the text of /proc/PID/stat; the tests hold it against the clock. The second field
+// is the program's name in parentheses and may hold spaces and parentheses itself.
+func parseStat(stat string) (user, system time.Duration, err error) {
+	end := strings.LastIndexByte(stat, ')')
+	if end < 0 {
+		return 0, 0, fmt.Errorf("no program name in %q", stat)
+	}
+	fields := strings.Fields(stat[end+1:]) // from the third on
+	if len(fields) < 13 {
+		return 0, 0, fmt.Errorf("%d fields after the program name in %q, want 13 or more", len(fields), stat)
+	}
+	u, err := strconv.ParseInt(fields[11], 10, 64)
+	if err != nil {
+		return 0, 0, fmt.Errorf("user time: %w", err)
+	}
+	s, err := strconv.ParseInt(fields[12], 10, 64)
+	if err != nil {
+		return 0, 0, fmt.Errorf("system time: %w", err)
+	}
+	return time.Duration(u) * tick, time.Duration(s) * tick, nil
+}
+
+// kernelPart sums up user and system time separately, in coarse steps.
+func kernelPart(pids []int) (user, system time.Duration, err error) {
+	for _, pid := range pids {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return 0, 0, fmt.Errorf("a server has ended: %w", err)
+		}
+		u, s, err := parseStat(string(stat))
+		if err != nil {
+			return 0, 0, fmt.Errorf("stat of process %d: %w", pid, err)
+		}
+		user, system = user+u, system+s
+	}
+	return user, system, nil
 }
 
 // residentKiB sums up the resident memory of the processes.
@@ -60,8 +85,8 @@ func residentKiB(pids []int) (float64, error) {
 		if err != nil {
 			return 0, fmt.Errorf("a server has ended: %w", err)
 		}
-		var size, resident int64
-		if _, err := fmt.Sscan(string(statm), &size, &resident); err != nil {
+		resident, err := parseStatm(string(statm))
+		if err != nil {
 			return 0, fmt.Errorf("statm of process %d: %w", pid, err)
 		}
 		pages += resident
@@ -69,19 +94,24 @@ func residentKiB(pids []int) (float64, error) {
 	return float64(pages) * float64(os.Getpagesize()) / 1024, nil
 }
 
-// commandLines returns the arguments of every process that has text among them.
-func commandLines(text string) map[int][]string {
-	found := map[int][]string{}
-	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, file := range files {
-		line, err := os.ReadFile(file)
-		if err != nil || !bytes.Contains(line, []byte(text)) {
-			continue // it has ended meanwhile
-		}
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		found[pid] = strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
+// parseStatm returns the resident pages from the text of /proc/PID/statm.
+func parseStatm(statm string) (int64, error) {
+	var size, resident int64
+	if _, err := fmt.Sscan(statm, &size, &resident); err != nil {
+		return 0, err
 	}
-	return found
+	return resident, nil
+}
+
+// alive says whether all of the processes are there and not only waiting to be reaped.
+func alive(pids []int) bool {
+	for _, pid := range pids {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return false
+		}
+	}
+	return true
 }
 
 // children returns the processes that the process has started.

@@ -8,69 +8,83 @@ import (
 	"html/template"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 )
 
 // report is report.json.
 type report struct {
-	Date    string    `json:"date"`
-	Machine string    `json:"machine"`
-	Engine  string    `json:"engine"`
-	Rounds  int       `json:"rounds"`
-	Targets []string  `json:"targets"`
-	Loads   []*result `json:"loads"`
-	Bars    []bar     `json:"bars"`
+	Date        string    `json:"date"`
+	Machine     string    `json:"machine"`
+	Method      []string  `json:"method"`
+	Interrupted bool      `json:"interrupted,omitempty"`
+	Targets     []facts   `json:"targets"`
+	Bars        []bar     `json:"bars"`
+	Loads       []*result `json:"loads"`
 }
 
 // result is one load on all targets, by the target's name.
 type result struct {
-	Name      string              `json:"name"`
-	Title     string              `json:"title"`
-	Notes     map[string]string   `json:"notes"` // why there are no samples
-	Samples   map[string][]sample `json:"samples"`
-	Medians   map[string]sample   `json:"medians"`
-	VsNative  map[string]float64  `json:"cost_vs_native"` // CPU, or memory, divided by native's
-	VsHAProxy map[string]float64  `json:"cost_vs_haproxy"`
+	Name    string                     `json:"name"`
+	Title   string                     `json:"title"`
+	Notes   map[string]string          `json:"notes"`  // why a target can't take it
+	Errors  map[string]string          `json:"errors"` // what went wrong, the last of it
+	Samples map[string][]sample        `json:"samples"`
+	Stats   map[string]map[figure]stat `json:"stats"`
 }
 
-// bar is a limit of performance.md for the transparent path.
-type bar struct {
-	What   string  `json:"what"`
-	Limit  float64 `json:"limit"`
-	AtMost bool    `json:"at_most"` // else at least
-	Got    float64 `json:"got"`
-	Met    bool    `json:"met"`
+// stat is a figure over the rounds.
+type stat struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
 }
 
-func newReport(rounds int) *report {
-	engine, _ := exec.Command("redis-server", "--version").Output()
-	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+func newReport(o options, l *lab) *report {
+	osrelease, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	return &report{
-		Date:    time.Now().UTC().Format(time.DateTime),
-		Machine: fmt.Sprintf("%d cores, shared by load and servers, Linux %s", runtime.NumCPU(), strings.TrimSpace(string(kernel))),
-		Engine:  strings.TrimSpace(string(engine)),
-		Rounds:  rounds,
+		Date: time.Now().UTC().Format(time.DateTime),
+		Machine: fmt.Sprintf("%d cores (%s), Linux %s, %d open files per process", runtime.NumCPU(), processor(),
+			strings.TrimSpace(string(osrelease)), l.files),
+		Method: []string{
+			fmt.Sprintf("%d rounds, targets in turns within each load (A B A B); medians, with the smallest and largest round.", o.rounds),
+			fmt.Sprintf("A run measures for %v; latencies for %v, open loop at %s operations per second on %d connections, from the time at which each operation was due.",
+				o.runFor, liveTime(o)-warmUp, number(o.liveRate), liveClients),
+			"Load and servers share the machine. " + priorities(o.nice),
+			"Server-side CPU is user and system time of proxy and engine, from the kernel's CPU clock of each process. That of the load is never in it.",
+			fmt.Sprintf("%d idle connections; memory counts when it has not changed for %v.", o.idle, o.settle),
+			"Only ratios inside one run carry over to another machine.",
+		},
 	}
+}
+
+func priorities(nice int) string {
+	if nice == 0 {
+		return "All have the same priority."
+	}
+	return fmt.Sprintf("The load runs at nice %d, the servers and the live traffic whose latency is taken at 0, the arrivals of a storm before all.", nice)
+}
+
+// processor names the CPU, where the kernel tells.
+func processor() string {
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(text)) {
+		if key, name, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(name)
+		}
+	}
+	return runtime.GOARCH
 }
 
 func newResult(l load) *result {
 	return &result{
-		Name: l.name, Title: l.title, Notes: map[string]string{}, Samples: map[string][]sample{},
-		Medians: map[string]sample{}, VsNative: map[string]float64{}, VsHAProxy: map[string]float64{},
+		Name: l.name, Title: l.title, Notes: map[string]string{}, Errors: map[string]string{},
+		Samples: map[string][]sample{}, Stats: map[string]map[figure]stat{},
 	}
-}
-
-// cost is what the bars are about: less is better.
-func cost(s sample) float64 {
-	if s.KiB != 0 {
-		return s.KiB
-	}
-	return s.CPU
 }
 
 // median returns the middle value, 0 of none.
@@ -86,55 +100,23 @@ func median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// medianOf takes the median of each figure by itself.
-func medianOf(samples []sample) sample {
-	of := func(field func(sample) float64) float64 {
-		var values []float64
-		for _, s := range samples {
-			values = append(values, field(s))
-		}
-		return median(values)
+// spread returns the smallest and the largest value, 0 of none.
+func spread(values []float64) (low, high float64) {
+	if len(values) == 0 {
+		return 0, 0
 	}
-	return sample{
-		CPU:    of(func(s sample) float64 { return s.CPU }),
-		Rate:   of(func(s sample) float64 { return s.Rate }),
-		P50:    of(func(s sample) float64 { return s.P50 }),
-		P99:    of(func(s sample) float64 { return s.P99 }),
-		KiB:    of(func(s sample) float64 { return s.KiB }),
-		KiBAll: of(func(s sample) float64 { return s.KiBAll }),
-	}
+	return slices.Min(values), slices.Max(values)
 }
 
-// ratio is 0, which no table shows, if one of the two isn't known.
-func ratio(a, b float64) float64 {
-	if b == 0 {
-		return 0
-	}
-	return a / b
-}
-
-// summarise fills in what follows from the samples.
-func (r *report) summarise() {
-	for _, l := range r.Loads {
-		for name, samples := range l.Samples {
-			l.Medians[name] = medianOf(samples)
-		}
-		for name, m := range l.Medians {
-			l.VsNative[name] = ratio(cost(m), cost(l.Medians["native"]))
-			l.VsHAProxy[name] = ratio(cost(m), cost(l.Medians["haproxy"]))
+// values are those of all rounds.
+func (r *report) values(m measured) []float64 {
+	var out []float64
+	for _, s := range r.load(m.load).Samples[m.target] {
+		if v, ok := s[m.figure]; ok {
+			out = append(out, v)
 		}
 	}
-	for _, name := range []string{"get-50", "get-500", "get-2000", "pipeline", "set-1k", "get-16k"} {
-		l := r.load(name)
-		r.hold(l.Title+": CPU, of HAProxy's", l.VsHAProxy["sealane"], 0.85, true)
-	}
-	full, own := r.load("handshake").Medians["native"].CPU, r.load("handshake").Medians["sealane"].CPU
-	r.hold("full handshake, X25519: CPU, of native's", ratio(own, full), 1.05, true)
-	r.hold("full handshake, X25519MLKEM768: CPU, of native's X25519", ratio(r.load("handshake-mlkem").Medians["sealane"].CPU, full), 1.35, true)
-	r.hold("resumed handshake: CPU, of the full one's", ratio(r.load("handshake-resumed").Medians["sealane"].CPU, own), 0.5, true)
-	r.hold("KiB per idle connection", r.load("memory").Medians["sealane"].KiB, 10, true)
-	many := r.load("get-500").Medians
-	r.hold("GET 64 B, 500 clients: throughput, of HAProxy's", ratio(many["sealane"].Rate, many["haproxy"].Rate), 1.1, false)
+	return out
 }
 
 // load returns the result of a load, an empty one if it wasn't run.
@@ -147,23 +129,32 @@ func (r *report) load(name string) *result {
 	return newResult(load{name: name})
 }
 
-// hold compares a figure with its bar, if there is a figure.
-func (r *report) hold(what string, got, limit float64, atMost bool) {
-	if got == 0 {
-		return
+// summarise fills in what follows from the samples.
+func (r *report) summarise() {
+	for _, l := range r.Loads {
+		for _, t := range r.Targets {
+			for _, f := range figures {
+				values := r.values(measured{l.Name, t.Name, f.figure})
+				if len(values) == 0 {
+					continue
+				}
+				if l.Stats[t.Name] == nil {
+					l.Stats[t.Name] = map[figure]stat{}
+				}
+				low, high := spread(values)
+				l.Stats[t.Name][f.figure] = stat{median(values), low, high}
+			}
+		}
 	}
-	met := got >= limit
-	if atMost {
-		met = got <= limit
+	r.Bars = nil
+	for _, u := range rules() {
+		r.Bars = append(r.Bars, r.judge(u))
 	}
-	r.Bars = append(r.Bars, bar{what, limit, atMost, got, met})
 }
 
-// number writes three significant digits or so; nothing for nothing.
+// number writes three significant digits or so.
 func number(v float64) string {
 	switch {
-	case v == 0:
-		return ""
 	case v >= 100:
 		return fmt.Sprintf("%.0f", v)
 	case v >= 10:
@@ -173,124 +164,141 @@ func number(v float64) string {
 	}
 }
 
-// table is a figure of every load and target.
+// table is for text, Markdown and HTML alike.
 type table struct {
 	Title string
 	Head  []string
 	Rows  [][]string
 }
 
-// tables are all of the report, for text and HTML alike.
-func (r *report) tables() []table {
-	head := slices.Concat([]string{"load"}, r.Targets)
-	costs := table{"Server-side CPU, µs per operation (last row: resident KiB of the proxy)", append(slices.Clone(head), "sealane/native", "sealane/haproxy"), nil}
-	var all []table
-	for _, l := range r.Loads {
-		costs.Rows = append(costs.Rows, append(r.row(l, cost), number(l.VsNative["sealane"]), number(l.VsHAProxy["sealane"])))
-	}
-	all = append(all, costs)
-	for _, more := range []struct {
-		title  string
-		figure func(sample) float64
-	}{
-		{"Operations per second", func(s sample) float64 { return s.Rate }},
-		{"Latency, p50 in ms", func(s sample) float64 { return s.P50 }},
-		{"Latency, p99 in ms", func(s sample) float64 { return s.P99 }},
-		{"Resident KiB per idle connection, engine included", func(s sample) float64 { return s.KiBAll }},
-	} {
-		t := table{more.title, head, nil}
-		for _, l := range r.Loads {
-			if slices.ContainsFunc(r.Targets, func(name string) bool { return more.figure(l.Medians[name]) != 0 }) {
-				t.Rows = append(t.Rows, r.row(l, more.figure))
+// barTables has one table for each path that is measured.
+func (r *report) barTables() []table {
+	var tables []table
+	for _, path := range []string{multiplexed, transparent} {
+		t := table{"Bars of " + path, []string{"bar", "limit", "got", "rounds", "verdict"}, nil}
+		for _, b := range r.Bars {
+			if b.Path != path {
+				continue
 			}
+			got, verdict := number(b.Got), b.Verdict
+			if b.Why != "" {
+				verdict += ": " + firstLine(b.Why)
+			}
+			if b.Got == 0 {
+				got = ""
+			}
+			t.Rows = append(t.Rows, []string{b.What, b.limitText(), got, b.spreadText(), verdict})
+		}
+		tables = append(tables, t)
+	}
+	return tables
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	if len(line) > 120 {
+		line = strings.ToValidUTF8(line[:120], "") + "…"
+	}
+	return line
+}
+
+// figureTables has one table for each figure that a reader looks for first.
+func (r *report) figureTables(all bool) []table {
+	var tables []table
+	for _, f := range figures {
+		if !all && f.brief == "" {
+			continue
+		}
+		t := table{Title: f.title, Head: []string{"load"}}
+		for _, target := range r.Targets {
+			t.Head = append(t.Head, target.Name)
+		}
+		for _, l := range r.Loads {
+			if !r.has(l, f.figure) {
+				continue
+			}
+			row := []string{l.Title}
+			for _, target := range r.Targets {
+				row = append(row, l.cell(target.Name, f.figure))
+			}
+			t.Rows = append(t.Rows, row)
 		}
 		if len(t.Rows) > 0 {
-			all = append(all, t)
+			tables = append(tables, t)
 		}
 	}
-	return append(all, r.barTable())
+	return tables
 }
 
-func (r *report) row(l *result, figure func(sample) float64) []string {
-	row := []string{l.Title}
-	for _, name := range r.Targets {
-		text := number(figure(l.Medians[name]))
-		if text == "" {
-			text = l.Notes[name]
-		}
-		row = append(row, text)
-	}
-	return row
+func (r *report) has(l *result, f figure) bool {
+	return slices.ContainsFunc(r.Targets, func(t facts) bool { _, ok := l.Stats[t.Name][f]; return ok })
 }
 
-func (r *report) barTable() table {
-	t := table{"Bars of the transparent path", []string{"bar", "limit", "got", ""}, nil}
-	for _, b := range r.Bars {
-		sign, verdict := "≥ ", "missed"
-		if b.AtMost {
-			sign = "≤ "
-		}
-		if b.Met {
-			verdict = "met"
-		}
-		t.Rows = append(t.Rows, []string{b.What, sign + number(b.Limit), number(b.Got), verdict})
+// cell is the median, or why there is none.
+func (l *result) cell(target string, f figure) string {
+	switch s, ok := l.Stats[target][f]; {
+	case ok:
+		return number(s.Median)
+	case l.Notes[target] != "":
+		return l.Notes[target]
+	case l.Errors[target] != "":
+		return "failed"
 	}
-	return t
+	return ""
 }
 
-// writeText prints the tables as Markdown.
-func (r *report) writeText(w io.Writer) {
-	fmt.Fprintf(w, "%s UTC, %s, %d rounds, medians\n%s\n", r.Date, r.Machine, r.Rounds, r.Engine)
-	for _, t := range r.tables() {
-		fmt.Fprintf(w, "\n%s\n\n| %s |\n|%s\n", t.Title, strings.Join(t.Head, " | "), strings.Repeat("---|", len(t.Head)))
-		for _, row := range t.Rows {
-			fmt.Fprintf(w, "| %s |\n", strings.Join(row, " | "))
+// writeText prints the tables.
+func (r *report) writeText(w io.Writer, markdown bool) {
+	fmt.Fprintf(w, "%s UTC, %s. %s\n", r.Date, r.Machine, strings.Join(r.Method, " "))
+	if r.Interrupted {
+		fmt.Fprintln(w, "\nInterrupted: this is what had been measured until then.")
+	}
+	for _, t := range slices.Concat(r.barTables(), r.figureTables(false)) {
+		if markdown {
+			t.writeMarkdown(w)
+		} else {
+			t.write(w)
 		}
 	}
+	for _, l := range r.Loads {
+		for _, target := range r.Targets {
+			if why := l.Errors[target.Name]; why != "" {
+				fmt.Fprintf(w, "\n%s on %s failed: %s\n", l.Title, target.Name, firstLine(why))
+			}
+		}
+	}
+}
+
+func (t table) writeMarkdown(w io.Writer) {
+	fmt.Fprintf(w, "\n%s\n\n| %s |\n|%s\n", t.Title, strings.Join(t.Head, " | "), strings.Repeat("---|", len(t.Head)))
+	for _, row := range t.Rows {
+		fmt.Fprintf(w, "| %s |\n", strings.ReplaceAll(strings.Join(row, " | "), "\n", " "))
+	}
+}
+
+func (t table) write(w io.Writer) {
+	fmt.Fprintf(w, "\n%s\n", t.Title)
+	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range slices.Concat([][]string{t.Head}, t.Rows) {
+		fmt.Fprintf(columns, "  %s\n", strings.Join(row, "\t"))
+	}
+	columns.Flush()
+}
+
+func readReport(file string) (*report, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	r := &report{}
+	if err := json.Unmarshal(text, r); err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, err)
+	}
+	return r, nil
 }
 
 //go:embed report.html.tmpl
 var page string
-
-// plot is a load's bars, in the units of the SVG.
-type plot struct {
-	Title  string
-	Height int
-	Bars   []plotBar
-}
-
-type plotBar struct {
-	Y, Width int
-	Name     string
-	Label    string
-}
-
-const (
-	plotWidth = 420 // of the longest bar
-	plotRow   = 24
-)
-
-func (r *report) plots() []plot {
-	var plots []plot
-	for _, l := range r.Loads {
-		p := plot{Title: l.Title}
-		if l.Title != titleMemory {
-			p.Title += ": CPU µs per operation"
-		}
-		most := 0.0
-		for _, m := range l.Medians {
-			most = max(most, cost(m))
-		}
-		for _, name := range r.Targets {
-			if value := cost(l.Medians[name]); value > 0 {
-				p.Bars = append(p.Bars, plotBar{p.Height, int(plotWidth * value / most), name, number(value)})
-				p.Height += plotRow
-			}
-		}
-		plots = append(plots, p)
-	}
-	return plots
-}
 
 // save writes report.json and report.html.
 func (r *report) save(dir string) error {
@@ -301,12 +309,12 @@ func (r *report) save(dir string) error {
 	if err != nil {
 		return err
 	}
-	t, err := template.New("report").Funcs(template.FuncMap{"add": func(a, b int) int { return a + b }}).Parse(page)
+	t, err := template.New("report").Parse(page)
 	if err != nil {
 		return err
 	}
 	var html strings.Builder
-	if err := t.Execute(&html, map[string]any{"Report": r, "Tables": r.tables(), "Plots": r.plots()}); err != nil {
+	if err := t.Execute(&html, r.page()); err != nil {
 		return err
 	}
 	return errors.Join(

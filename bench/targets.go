@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
@@ -14,9 +16,11 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,67 +32,108 @@ import (
 type target struct {
 	name   string
 	addr   string
-	caFile string         // empty: no TLS
-	roots  *x509.CertPool // what caFile holds
-	proxy  []int          // pids of what encrypts
-	engine []int          // pids of what is behind it; empty if the engine encrypts by itself
+	caFile string // empty: no TLS
+	proxy  []int  // pids of what encrypts
+	engine []int  // pids of what is behind it; empty if the engine encrypts by itself
+	facts  facts
 	stop   func()
 }
 
 func (t *target) pids() []int { return slices.Concat(t.proxy, t.engine) }
 
+// facts are what a target showed when it was connected to.
+type facts struct {
+	Name    string `json:"name"`
+	Program string `json:"program"` // and its version
+	TLS     string `json:"tls,omitempty"`
+	Cipher  string `json:"cipher,omitempty"`
+	Key     string `json:"key,omitempty"`
+	Group   string `json:"group,omitempty"` // that a client gets which offers X25519MLKEM768 and X25519
+	Resumes bool   `json:"resumes,omitempty"`
+	Problem string `json:"problem,omitempty"` // why it isn't measured
+}
+
 // starter knows how to start a target.
 type starter struct {
 	name    string
 	program string // what must be installed besides the engine; empty: nothing
+	version string // the argument that makes it print its version
 	start   func(*site) error
 }
 
 func starterName(s starter) string { return s.name }
 
-var starters = []starter{
-	{"plaintext", "", startPlaintext},
-	{"native", "", startNative},
-	{"haproxy", "haproxy", startHAProxy},
-	{"stunnel", "stunnel", startStunnel},
-	{"nginx", "nginx", startNginx},
-	{"sealane", "", startSealane},
+const (
+	plaintext   = "plaintext"
+	native      = "native"
+	haproxy     = "haproxy"
+	transparent = "sealane-transparent"
+	multiplexed = "sealane-multiplexed"
+)
+
+func starters() []starter {
+	return []starter{
+		{plaintext, "", "--version", startPlaintext},
+		{native, "", "--version", startNative},
+		{"valkey", "valkey-server", "--version", startValkey},
+		{haproxy, "haproxy", "-v", startHAProxy},
+		{"nginx", "nginx", "-v", startNginx},
+		{"stunnel", "stunnel", "-version", startStunnel},
+		{transparent, "", "version", func(s *site) error { return s.startSealane("transparent") }},
+		{multiplexed, "", "version", func(s *site) error { return s.startSealane("multiplexed") }},
+	}
 }
 
 // lab holds what the targets share, and all of them that are up.
 type lab struct {
-	dir           string
-	cert, certKey string // PEM files
-	both          string // the two in one file
-	engine        string
-	sealane       string
-	running       map[*target]bool
+	dir                   string
+	ca, cert, certKey     string // PEM files
+	both                  string // certificate and key in one file
+	engine, load, sealane string // programs
+	files                 int    // how many a process may have open
+	nice                  int    // of the load
+	running               map[*target]bool
 }
 
-func newLab(sealane string) (*lab, error) {
-	if _, err := os.Stat(sealane); err != nil {
+func newLab(o options, files int) (*lab, error) {
+	l := &lab{sealane: o.sealane, files: files, nice: o.nice, running: map[*target]bool{}}
+	if _, err := os.Stat(o.sealane); err != nil && slices.ContainsFunc(o.targets, isOurs) {
 		return nil, fmt.Errorf("find the binary to measure: %w (run make build, or say -sealane FILE)", err)
 	}
-	if _, err := exec.LookPath("redis-benchmark"); err != nil {
+	var err error
+	if l.load, err = firstOf("redis-benchmark", "valkey-benchmark"); err != nil {
 		return nil, fmt.Errorf("%w: install redis-tools", err)
 	}
-	engine, err := exec.LookPath("redis-server")
-	if err != nil {
+	if l.engine, err = firstOf("redis-server", "valkey-server"); err != nil {
 		return nil, fmt.Errorf("%w: install redis-server", err)
 	}
-	dir, err := os.MkdirTemp("", "bench")
-	if err != nil {
+	if l.dir, err = os.MkdirTemp("", "bench"); err != nil {
 		return nil, err
 	}
-	l := &lab{
-		dir: dir, engine: engine, sealane: sealane, running: map[*target]bool{},
-		cert: filepath.Join(dir, "cert.pem"), certKey: filepath.Join(dir, "key.pem"), both: filepath.Join(dir, "both.pem"),
-	}
-	if err := l.makeCertificate(); err != nil {
+	l.ca, l.cert = filepath.Join(l.dir, "ca.pem"), filepath.Join(l.dir, "cert.pem")
+	l.certKey, l.both = filepath.Join(l.dir, "key.pem"), filepath.Join(l.dir, "both.pem")
+	if err := l.makeCertificates(); err != nil {
 		l.close()
-		return nil, fmt.Errorf("make a certificate: %w", err)
+		return nil, fmt.Errorf("make certificates: %w", err)
 	}
 	return l, nil
+}
+
+func isOurs(name string) bool { return name == transparent || name == multiplexed }
+
+// firstOf finds the first of the programs that is installed.
+func firstOf(programs ...string) (path string, err error) {
+	for _, p := range slices.Backward(programs) {
+		found, missing := exec.LookPath(p)
+		if missing == nil {
+			path = found
+		}
+		err = missing
+	}
+	if path != "" {
+		return path, nil
+	}
+	return "", err
 }
 
 // close stops every target and removes its files.
@@ -99,17 +144,31 @@ func (l *lab) close() {
 	os.RemoveAll(l.dir)
 }
 
-func (l *lab) makeCertificate() error {
+// makeCertificates makes a CA and one ECDSA P-256 leaf that every target serves, so that a handshake asks the same of all.
+func (l *lab) makeCertificates() error {
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bench CA"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
+	if err != nil {
+		return err
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bench"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true,
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "bench"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
 	if err != nil {
 		return err
 	}
@@ -117,19 +176,21 @@ func (l *lab) makeCertificate() error {
 	if err != nil {
 		return err
 	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	caPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})
+	leafPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER})
 	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 	return errors.Join(
-		os.WriteFile(l.cert, certPEM, 0o600),
+		os.WriteFile(l.ca, caPEM, 0o600),
+		os.WriteFile(l.cert, leafPEM, 0o600),
 		os.WriteFile(l.certKey, keyPEM, 0o600),
-		os.WriteFile(l.both, slices.Concat(certPEM, keyPEM), 0o600),
+		os.WriteFile(l.both, slices.Concat(leafPEM, keyPEM), 0o600),
 	)
 }
 
-// startAll starts the targets that are chosen and installed.
-func (l *lab) startAll(ctx context.Context, chosen []string, progress io.Writer) ([]*target, error) {
-	var targets []*target
-	for _, s := range starters {
+// startAll starts the targets that are chosen and installed, and says of every chosen one what it is or why it is left
+// out.
+func (l *lab) startAll(ctx context.Context, chosen []string, progress io.Writer) (up []*target, all []facts) {
+	for _, s := range starters() {
 		if !slices.Contains(chosen, s.name) {
 			continue
 		}
@@ -139,18 +200,18 @@ func (l *lab) startAll(ctx context.Context, chosen []string, progress io.Writer)
 		}
 		t, err := l.start(ctx, s.name)
 		if err != nil {
-			return nil, err
+			fmt.Fprintln(progress, err)
+			all = append(all, facts{Name: s.name, Problem: err.Error()})
+			continue
 		}
-		targets = append(targets, t)
+		up, all = append(up, t), append(all, t.facts)
 	}
-	if len(targets) == 0 {
-		return nil, errors.New("none of the targets is installed")
-	}
-	return targets, nil
+	return up, all
 }
 
 // start starts a target in a folder of its own and waits until it answers.
 func (l *lab) start(ctx context.Context, name string) (*target, error) {
+	starters := starters()
 	i := slices.IndexFunc(starters, func(s starter) bool { return s.name == name })
 	dir, err := os.MkdirTemp(l.dir, "t")
 	if err != nil {
@@ -165,19 +226,70 @@ func (l *lab) start(ctx context.Context, name string) (*target, error) {
 		os.RemoveAll(dir)
 	}
 	l.running[s.target] = true
-	if err := starters[i].start(s); err != nil {
+	err = starters[i].start(s)
+	if err == nil {
+		s.target.facts, err = l.inspect(ctx, s.target)
+	}
+	if err != nil {
 		s.target.stop()
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	if s.target.caFile != "" {
-		text, err := os.ReadFile(s.target.caFile)
-		if err != nil {
-			return nil, err
-		}
-		s.target.roots = x509.NewCertPool()
-		s.target.roots.AppendCertsFromPEM(text)
+	program := starters[i].program
+	switch {
+	case isOurs(name):
+		program = l.sealane
+	case program == "":
+		program = l.engine
 	}
+	s.target.facts.Program = version(program, starters[i].version)
 	return s.target, nil
+}
+
+// version returns the first line that the program prints; stunnel prints what it reads before.
+func version(program, argument string) string {
+	text, _ := exec.Command(program, argument).CombinedOutput()
+	for line := range strings.Lines(string(text)) {
+		if strings.ContainsAny(line, "0123456789") {
+			name, _, _ := strings.Cut(strings.TrimSpace(line), " - http")
+			name, _, _ = strings.Cut(name, " sha=")
+			return name
+		}
+	}
+	return filepath.Base(program)
+}
+
+// inspect connects twice and makes sure that what is compared is comparable: TLS 1.3 and an ECDSA P-256 key.
+func (l *lab) inspect(ctx context.Context, t *target) (facts, error) {
+	f := facts{Name: t.name}
+	r := request{Addr: t.addr, CAFile: t.caFile}
+	config, err := clientConfig(r)
+	if err != nil {
+		return f, err
+	}
+	if config == nil {
+		return f, (&generator{}).connect(ctx, request{Addr: t.addr, Clients: 1}, nil)
+	}
+	config.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768, tls.X25519}
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+	for range 2 {
+		conn, err := dial(ctx, t.addr, config)
+		if err != nil {
+			return f, err
+		}
+		defer conn.Close()
+		if err := ping(conn, time.Now().Add(connectTimeout)); err != nil {
+			return f, err
+		}
+		state := conn.(*tls.Conn).ConnectionState()
+		key, ok := state.PeerCertificates[0].PublicKey.(*ecdsa.PublicKey)
+		if state.Version != tls.VersionTLS13 || !ok || key.Curve != elliptic.P256() {
+			return f, fmt.Errorf("it speaks %s with a key of type %T, want TLS 1.3 and ECDSA P-256",
+				tls.VersionName(state.Version), state.PeerCertificates[0].PublicKey)
+		}
+		f.TLS, f.Cipher, f.Key = tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite), "ECDSA P-256"
+		f.Group, f.Resumes = state.CurveID.String(), state.DidResume
+	}
+	return f, nil
 }
 
 // site is where one target is built.
@@ -260,19 +372,24 @@ func freePort() (string, error) {
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), nil
 }
 
-// spawnEngine starts a redis-server that keeps nothing on disk.
-func (s *site) spawnEngine(args ...string) (int, error) {
-	return s.spawn(syscall.SIGTERM, s.lab.engine, append([]string{
-		"--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxclients", "8000", "--tcp-backlog", "4096",
+// spawnEngine starts an engine that keeps nothing on disk.
+func (s *site) spawnEngine(program string, args ...string) (int, error) {
+	return s.spawn(syscall.SIGTERM, program, append([]string{
+		"--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--tcp-backlog", "4096",
+		"--protected-mode", "no", // it takes clients from our many loopback addresses for strangers
+		"--maxclients", strconv.Itoa(s.lab.files - spareFiles),
 	}, args...)...)
 }
+
+// spareFiles are those of a process that are no client's.
+const spareFiles = 100
 
 func startPlaintext(s *site) error {
 	port, err := freePort()
 	if err != nil {
 		return err
 	}
-	pid, err := s.spawnEngine("--port", port)
+	pid, err := s.spawnEngine(s.lab.engine, "--port", port)
 	if err != nil {
 		return err
 	}
@@ -280,46 +397,63 @@ func startPlaintext(s *site) error {
 	return s.answers("tcp", s.target.addr)
 }
 
-func startNative(s *site) error {
+func startNative(s *site) error { return s.startTLS(s.lab.engine) }
+func startValkey(s *site) error { return s.startTLS("valkey-server") }
+
+// startTLS starts an engine that encrypts by itself.
+func (s *site) startTLS(program string) error {
 	port, err := freePort()
 	if err != nil {
 		return err
 	}
-	pid, err := s.spawnEngine("--port", "0", "--tls-port", port, "--tls-auth-clients", "no",
-		"--tls-cert-file", s.lab.cert, "--tls-key-file", s.lab.certKey, "--tls-ca-cert-file", s.lab.cert)
+	pid, err := s.spawnEngine(program, "--port", "0", "--tls-port", port, "--tls-auth-clients", "no",
+		"--tls-protocols", "TLSv1.3",
+		"--tls-cert-file", s.lab.cert, "--tls-key-file", s.lab.certKey, "--tls-ca-cert-file", s.lab.ca)
 	if err != nil {
 		return err
 	}
-	s.target.addr, s.target.proxy, s.target.caFile = "127.0.0.1:"+port, []int{pid}, s.lab.cert
+	s.target.addr, s.target.proxy, s.target.caFile = "127.0.0.1:"+port, []int{pid}, s.lab.ca
 	return s.answers("tcp", s.target.addr)
 }
 
-// proxied starts an engine on a Unix socket and in front of it a program that reads the configuration which configure
-// returns.
-func (s *site) proxied(program string, configure func(port, socket string) string, args func(file string) []string) error {
+// behind starts an engine on a Unix socket.
+func (s *site) behind() (socket string, err error) {
+	socket = filepath.Join(s.dir, "redis.sock")
+	pid, err := s.spawnEngine(s.lab.engine, "--port", "0", "--unixsocket", socket)
+	if err != nil {
+		return "", err
+	}
+	s.target.engine = []int{pid}
+	return socket, s.answers("unix", socket)
+}
+
+// proxied starts an engine and in front of it a program that reads the configuration which configure returns.
+func (s *site) proxied(program string, workers int, configure func(port, socket string) string, args ...string) error {
 	port, err := freePort()
 	if err != nil {
 		return err
 	}
-	socket := filepath.Join(s.dir, "redis.sock")
-	pid, err := s.spawnEngine("--port", "0", "--unixsocket", socket)
+	socket, err := s.behind()
 	if err != nil {
-		return err
-	}
-	s.target.engine = []int{pid}
-	if err := s.answers("unix", socket); err != nil {
 		return err
 	}
 	file := filepath.Join(s.dir, "proxy.conf")
 	if err := os.WriteFile(file, []byte(configure(port, socket)), 0o600); err != nil {
 		return err
 	}
-	if pid, err = s.spawn(syscall.SIGTERM, program, args(file)...); err != nil {
+	pid, err := s.spawn(syscall.SIGTERM, program, append(args, file)...)
+	if err != nil {
 		return err
 	}
-	s.target.addr, s.target.caFile = "127.0.0.1:"+port, s.lab.cert
+	s.target.addr, s.target.caFile = "127.0.0.1:"+port, s.lab.ca
 	if err := s.answers("tcp", s.target.addr); err != nil {
 		return err
+	}
+	// The port is open before the workers are there.
+	for deadline := time.Now().Add(5 * time.Second); len(children(pid)) < workers; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s has %d workers, want %d\n%s", program, len(children(pid)), workers, s.logs())
+		}
 	}
 	s.target.proxy = append(children(pid), pid)
 	return nil
@@ -328,27 +462,35 @@ func (s *site) proxied(program string, configure func(port, socket string) strin
 func startHAProxy(s *site) error {
 	configure := func(port, socket string) string {
 		return fmt.Sprintf(`global
-	nbthread 2
-	maxconn 4000
+	nbthread %d
+	maxconn %d
 defaults
 	mode tcp
 	timeout connect 5s
 	timeout client 1h
 	timeout server 1h
 listen redis
-	bind 127.0.0.1:%s ssl crt %s backlog 4096
+	bind 127.0.0.1:%s ssl crt %s ssl-min-ver TLSv1.3 backlog 4096
 	server redis unix@%s
-`, port, s.lab.both, socket)
+`, runtime.NumCPU(), s.lab.files/2-spareFiles, port, s.lab.both, socket)
 	}
-	return s.proxied("haproxy", configure, func(file string) []string { return []string{"-db", "-f", file} })
+	return s.proxied("haproxy", 0, configure, "-db", "-f")
 }
 
 func startStunnel(s *site) error {
 	configure := func(port, socket string) string {
-		return fmt.Sprintf("foreground = yes\npid =\nsyslog = no\n[redis]\naccept = 127.0.0.1:%s\nconnect = %s\ncert = %s\n",
-			port, socket, s.lab.both)
+		return fmt.Sprintf(`foreground = yes
+pid =
+syslog = no
+debug = err
+[redis]
+accept = 127.0.0.1:%s
+connect = %s
+cert = %s
+sslVersion = TLSv1.3
+`, port, socket, s.lab.both)
 	}
-	return s.proxied("stunnel", configure, func(file string) []string { return []string{file} })
+	return s.proxied("stunnel", 0, configure)
 }
 
 func startNginx(s *site) error {
@@ -364,22 +506,22 @@ func startNginx(s *site) error {
 		return head + fmt.Sprintf(`daemon off;
 pid %s/nginx.pid;
 error_log stderr error;
-worker_processes 2;
-events { worker_connections 8000; }
+worker_processes %d;
+events { worker_connections %d; }
 stream {
 	server {
 		listen 127.0.0.1:%s ssl backlog=4096;
 		ssl_certificate %s;
 		ssl_certificate_key %s;
-		ssl_protocols TLSv1.2 TLSv1.3;
+		ssl_protocols TLSv1.3;
 		ssl_session_cache shared:bench:10m;
 		proxy_pass unix:%s;
 		proxy_timeout 1h;
 	}
 }
-`, s.dir, port, s.lab.cert, s.lab.certKey, socket)
+`, s.dir, runtime.NumCPU(), s.lab.files-spareFiles, port, s.lab.cert, s.lab.certKey, socket)
 	}
-	return s.proxied("nginx", configure, func(file string) []string { return []string{"-e", "stderr", "-c", file} })
+	return s.proxied("nginx", runtime.NumCPU(), configure, "-e", "stderr", "-c")
 }
 
 func fileExists(name string) bool {
@@ -387,82 +529,66 @@ func fileExists(name string) bool {
 	return err == nil
 }
 
-func startSealane(s *site) error {
-	state := filepath.Join(s.dir, "state")
-	config := filepath.Join(s.dir, "sealane.yaml")
-	text := fmt.Sprintf("http: 127.0.0.1:0\ngrpc: 127.0.0.1:0\nops: 127.0.0.1:0\nengines: [%s]\naddresses:\n  pool: 127.78.%d.0/24\n",
-		s.lab.engine, len(s.lab.running)+os.Getpid()%200)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return err
-	}
-	// Gateway and engine are sessions of their own: SIGINT makes the server stop them. What is left then is killed.
-	s.stops = append(s.stops, func() {
-		for pid := range commandLines(state) {
-			syscall.Kill(pid, syscall.SIGKILL)
-		}
-	})
-	if _, err := s.spawn(syscall.SIGINT, s.lab.sealane, "serve", "--state", state, "--config", config); err != nil {
-		return err
-	}
-	cli := func(args ...string) ([]byte, error) {
-		return output(exec.CommandContext(s.ctx, s.lab.sealane, append([]string{"--state", state}, args...)...))
-	}
-	deadline := time.Now().Add(20 * time.Second)
-	for _, err := cli("instances", "list"); err != nil; _, err = cli("instances", "list") {
-		if s.ctx.Err() != nil || time.Now().After(deadline) {
-			return fmt.Errorf("%w\n%s", err, s.logs())
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	created, err := cli("instances", "create", "bench", "--format", "json")
+// startSealane starts a gateway as the server does: it gets its snapshot on its admin socket.
+func (s *site) startSealane(dataPath string) error {
+	port, err := freePort()
 	if err != nil {
 		return err
 	}
-	var instance struct {
-		Host string
-		Port int
-	}
-	if err := json.Unmarshal(created, &instance); err != nil {
-		return fmt.Errorf("read the instance: %w", err)
-	}
-	s.target.addr = net.JoinHostPort(instance.Host, strconv.Itoa(instance.Port))
-	bundle, err := cli("ca", "bundle", "bench")
+	socket, err := s.behind()
 	if err != nil {
 		return err
 	}
-	s.target.caFile = filepath.Join(s.dir, "ca.pem")
-	if err := os.WriteFile(s.target.caFile, bundle, 0o600); err != nil {
+	pid, err := s.spawn(syscall.SIGTERM, s.lab.sealane, "gateway", "--dir", s.dir)
+	if err != nil {
 		return err
 	}
-	return s.findSealane(state)
+	s.target.addr, s.target.proxy, s.target.caFile = "127.0.0.1:"+port, []int{pid}, s.lab.ca
+	admin := filepath.Join(s.dir, "gateway.sock")
+	if err := s.answers("unix", admin); err != nil {
+		return err
+	}
+	if err := s.apply(admin, dataPath, socket); err != nil {
+		return err
+	}
+	return s.answers("tcp", s.target.addr)
 }
 
-// findSealane tells the gateway and the engine from the server, which does nothing per operation.
-func (s *site) findSealane(state string) error {
-	for pid, args := range commandLines(state) {
-		switch {
-		// An engine writes all of its title into the first argument.
-		case strings.Contains(filepath.Base(strings.Fields(args[0])[0]), "-server"):
-			s.target.engine = append(s.target.engine, pid)
-		case slices.Contains(args, "gateway"):
-			s.target.proxy = append(s.target.proxy, pid)
-		}
+// apply hands a snapshot over. The fields are those of gateway.Snapshot; what is not said has its default.
+func (s *site) apply(admin, dataPath, engine string) error {
+	cert, err := os.ReadFile(s.lab.cert)
+	if err != nil {
+		return err
 	}
-	if len(s.target.proxy) != 1 || len(s.target.engine) != 1 {
-		return fmt.Errorf("found %d gateways and %d engines by their command line, want one each: %v",
-			len(s.target.proxy), len(s.target.engine), commandLines(state))
+	key, err := os.ReadFile(s.lab.certKey)
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(map[string]any{
+		"generation": 1, "listeners": []any{map[string]any{"address": s.target.addr, "tls": true}}, "engine": engine,
+		"certificate": cert, "private_key": key, "connect": "use TLS", "data_path": dataPath,
+	})
+	if err != nil {
+		return err
+	}
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", admin)
+		},
+	}}
+	r, err := http.NewRequestWithContext(s.ctx, http.MethodPut, "http://gateway/snapshot", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	answer, err := client.Do(r)
+	if err != nil {
+		return fmt.Errorf("hand over a snapshot: %w\n%s", err, s.logs())
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(answer.Body, 1000))
+		return fmt.Errorf("hand over a snapshot: %s: %s", answer.Status, text)
 	}
 	return nil
-}
-
-// output runs a command; its error tells what the command printed.
-func output(cmd *exec.Cmd) ([]byte, error) {
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, strings.TrimSpace(stderr.String()))
-	}
-	return out, nil
 }

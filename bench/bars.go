@@ -1,0 +1,185 @@
+package main
+
+import "fmt"
+
+// measured names a figure of a target under a load.
+type measured struct {
+	load   string
+	target string
+	figure figure
+}
+
+// rule is a limit of docs/performance.md: a figure, or its ratio to another one.
+type rule struct {
+	path   string
+	what   string
+	got    measured
+	of     measured // zero: the figure itself counts
+	limit  float64
+	atMost bool // else at least
+	aim    bool // past the bars: to miss it is no failure
+}
+
+// bar is a rule and what became of it.
+type bar struct {
+	Path    string  `json:"path"`
+	What    string  `json:"what"`
+	Limit   float64 `json:"limit"`
+	AtMost  bool    `json:"at_most"` // else at least
+	Got     float64 `json:"got,omitempty"`
+	Low     float64 `json:"low,omitempty"` // of the rounds, each compared within itself
+	High    float64 `json:"high,omitempty"`
+	Verdict string  `json:"verdict"` // met, missed, not measured
+	Why     string  `json:"why,omitempty"`
+	Aim     bool    `json:"aim,omitempty"`
+}
+
+const (
+	met         = "met"
+	missed      = "missed"
+	notMeasured = "not measured"
+)
+
+// limits are those in which the two paths differ.
+type limits struct {
+	cpuOf     string // whose CPU and throughput is compared with
+	cpu       map[string]float64
+	rate      float64
+	residents float64
+}
+
+var (
+	cpuRows    = []string{"get-50", "get-500", "get-2000", "pipeline", "set-1k", "get-16k"}
+	pathLimits = map[string]limits{
+		transparent: {haproxy, map[string]float64{
+			"get-50": 0.85, "get-500": 0.85, "get-2000": 0.85, "pipeline": 0.85, "set-1k": 0.85, "get-16k": 0.85,
+		}, 1.1, 10},
+		multiplexed: {native, map[string]float64{
+			"get-50": 1.15, "get-500": 0.95, "get-2000": 0.85, "pipeline": 1, "set-1k": 1.1, "get-16k": 1.1,
+		}, 1.15, 8},
+	}
+)
+
+func rules() []rule {
+	titles := map[string]string{}
+	for _, l := range loads() {
+		titles[l.name] = l.title
+	}
+	var all []rule
+	for _, path := range []string{multiplexed, transparent} {
+		l := pathLimits[path]
+		for _, name := range cpuRows {
+			all = append(all, rule{path, titles[name] + ": CPU, of " + l.cpuOf, measured{name, path, cpuPerOp},
+				measured{name, l.cpuOf, cpuPerOp}, l.cpu[name], true, false})
+		}
+		all = append(all, rule{path, titles["get-500"] + ": throughput, of " + l.cpuOf, measured{"get-500", path, opRate},
+			measured{"get-500", l.cpuOf, opRate}, l.rate, false, false})
+		all = append(all, sameRules(path, l.residents)...)
+	}
+	for _, name := range []string{"get-500", "get-2000"} {
+		all = append(all, rule{multiplexed, "aim: " + titles[name] + ": CPU, of plaintext", measured{name, multiplexed, cpuPerOp},
+			measured{name, plaintext, cpuPerOp}, 1, true, true})
+	}
+	return all
+}
+
+// sameRules are those that both paths have.
+func sameRules(path string, residents float64) []rule {
+	full := measured{"handshake", path, cpuPerOp}
+	nativeFull := measured{"handshake", native, cpuPerOp}
+	return []rule{
+		{path, "SET 16 KiB with Nagle on: throughput, of native", measured{"set-16k-nagle", path, opRate},
+			measured{"set-16k-nagle", native, opRate}, 10, false, false},
+		{path, "full handshake, X25519: CPU, of native", full, nativeFull, 1.05, true, false},
+		{path, "full handshake, X25519MLKEM768: CPU, of native's X25519", measured{"handshake-mlkem", path, cpuPerOp},
+			nativeFull, 1.35, true, false},
+		{path, "resumed handshake: CPU, of its own full one", measured{"handshake-resumed", path, cpuPerOp}, full, 0.5, true, false},
+		{path, "KiB per idle connection", measured{"memory", path, idleKiB}, measured{}, residents, true, false},
+		{path, "KiB per idle connection after a burst of 64 KiB values", measured{"memory", path, burstKiB}, measured{}, residents, true, false},
+		{path, "p99 of live traffic beside idle connections, of the quiet one", measured{"live-idle", path, p99Ratio}, measured{}, 1.2, true, false},
+		{path, "p99 of live traffic in a storm of handshakes, of the quiet one", measured{"storm", path, p99Ratio}, measured{}, 2, true, false},
+		{path, "handshakes done in the storm, of the capacity", measured{"storm", path, goodput}, measured{}, 0.8, false, false},
+	}
+}
+
+// judge compares a rule with what was measured.
+func (r *report) judge(u rule) bar {
+	b := bar{Path: u.path, What: u.what, Limit: u.limit, AtMost: u.atMost, Aim: u.aim, Verdict: notMeasured}
+	got := r.values(u.got)
+	if len(got) == 0 {
+		b.Why = r.whyNot(u.got)
+		return b
+	}
+	rounds := got
+	b.Got = median(got)
+	if u.of != (measured{}) {
+		of := r.values(u.of)
+		if median(of) == 0 {
+			b.Got, b.Why = 0, r.whyNot(u.of)
+			return b
+		}
+		b.Got = median(got) / median(of)
+		rounds = ratios(got, of)
+	}
+	b.Low, b.High = spread(rounds)
+	b.Verdict = missed
+	if u.atMost && b.Got <= u.limit || !u.atMost && b.Got >= u.limit {
+		b.Verdict = met
+	}
+	r.doubt(u, &b)
+	return b
+}
+
+// doubt looks whether a storm was one. A bar that is missed in a weak storm is missed in a strong one too.
+func (r *report) doubt(u rule, b *bar) {
+	arrived := r.values(measured{u.got.load, u.got.target, offered})
+	if len(arrived) == 0 || median(arrived) >= 0.8*stormFactor {
+		return
+	}
+	b.Why = fmt.Sprintf("only %s × the capacity arrived, not %d ×: the load had too little processor", number(median(arrived)), stormFactor)
+	if b.Verdict == met {
+		b.Verdict = notMeasured
+	}
+}
+
+// whyNot says why there is no such figure.
+func (r *report) whyNot(m measured) string {
+	for _, f := range r.Targets {
+		if f.Name == m.target && f.Problem != "" {
+			return m.target + " did not start"
+		}
+	}
+	l := r.load(m.load)
+	for _, why := range []string{l.Notes[m.target], l.Errors[m.target]} {
+		if why != "" {
+			return fmt.Sprintf("%s: %s", m.target, why)
+		}
+	}
+	return fmt.Sprintf("%s on %s was not run", m.load, m.target)
+}
+
+// ratios compares the rounds one by one.
+func ratios(a, b []float64) []float64 {
+	var out []float64
+	for i := range min(len(a), len(b)) {
+		if b[i] != 0 {
+			out = append(out, a[i]/b[i])
+		}
+	}
+	return out
+}
+
+// limitText writes the limit for a reader.
+func (b bar) limitText() string {
+	if b.AtMost {
+		return "≤ " + number(b.Limit)
+	}
+	return "≥ " + number(b.Limit)
+}
+
+func (b bar) spreadText() string {
+	if b.Verdict == notMeasured || b.Low == b.High {
+		return ""
+	}
+	return number(b.Low) + "–" + number(b.High)
+}
