@@ -282,6 +282,9 @@ func (s *Session) pump() {
 		return
 	}
 	s.client.keep()
+	if s.unfinished() && s.client.drained {
+		s.client.acknowledge()
+	}
 	if u := s.own; u != nil && u.ready && !u.closed && u.flush() != nil {
 		s.loop.again(&u.socket) // its own direction shows the end
 	}
@@ -290,6 +293,9 @@ func (s *Session) pump() {
 		s.cut(ClientFailed, s.client.outErr)
 	}
 }
+
+// unfinished says that the client is in the middle of a request.
+func (s *Session) unfinished() bool { return s.streaming || len(s.part) > 0 && !s.whole }
 
 // held says whether the client is not to be read now.
 func (s *Session) held() bool {
