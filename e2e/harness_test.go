@@ -353,6 +353,9 @@ var installs = map[string]string{
 	"ss":        "apt-get install iproute2",
 	"setpriv":   "apt-get install util-linux",
 	"make":      "apt-get install make",
+	"node":      "apt-get install nodejs",
+	"npm":       "apt-get install npm",
+	"javac":     "apt-get install default-jdk-headless",
 	"gcloud":    "see https://cloud.google.com/sdk/docs/install",
 }
 
