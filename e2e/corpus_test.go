@@ -24,36 +24,43 @@ import (
 func TestSameRepliesAsTheEngine(t *testing.T) {
 	t.Parallel()
 	onEveryDataPath(t, func(t *testing.T, path string) {
-		s := startServer(t, serverOptions{})
-		instance := s.createOn(path, "first")
-		locked := s.createOn(path, "locked", "--enable-auth")
-		auth := strings.TrimSpace(s.cli("instances", "get-auth-string", "locked"))
-		both := newSides(t, s, path, instance, s.bundle("first"), "")
-		bothLocked := newSides(t, s, path, locked, s.bundle("locked"), auth)
-
-		specs := both.specs()
 		for _, protocol := range []int{2, 3} {
-			for _, m := range []manner{oneByOne, pipelined, cutAtRandom} {
-				t.Run(fmt.Sprintf("RESP%d %s", protocol, m), func(t *testing.T) {
-					for _, g := range slices.Concat(groups(), wrongCalls(specs)) {
-						both.play(t, g.name, protocol, func(p *player) { p.group(g, m) })
-					}
-				})
-			}
-			t.Run(fmt.Sprintf("RESP%d stories", protocol), func(t *testing.T) {
-				for _, story := range stories {
-					both.play(t, story.name, protocol, story.play)
-				}
-				bothLocked.play(t, "AUTH", protocol, func(p *player) { authStory(p, auth) })
+			t.Run(fmt.Sprint("RESP", protocol), func(t *testing.T) {
+				t.Parallel()
+				sameReplies(t, path, protocol)
 			})
 		}
-		if strings.Contains(flag.Lookup("test.run").Value.String(), "/") {
-			return // only a part was played
-		}
-		for _, name := range both.unanswered(specs) {
-			t.Logf("%s: no call in corpus_calls_test.go is answered with anything but an error", name)
+	})
+}
+
+func sameReplies(t *testing.T, path string, protocol int) {
+	s := startServer(t, serverOptions{})
+	open := s.createOn(path, "open")
+	both := newSides(t, s, path, open, s.bundle("open"), "")
+	specs := both.specs()
+	for _, m := range []manner{oneByOne, pipelined, cutAtRandom} {
+		t.Run(string(m), func(t *testing.T) {
+			for _, g := range slices.Concat(groups(), wrongCalls(specs)) {
+				both.play(t, g.name, protocol, func(p *player) { p.group(g, m) })
+			}
+		})
+	}
+	t.Run("stories", func(t *testing.T) {
+		for _, story := range stories {
+			both.play(t, story.name, protocol, story.play)
 		}
 	})
+	t.Run("AUTH", func(t *testing.T) {
+		locked := s.createOn(path, "locked", "--enable-auth")
+		auth := strings.TrimSpace(s.cli("instances", "get-auth-string", "locked"))
+		newSides(t, s, path, locked, s.bundle("locked"), auth).play(t, "AUTH", protocol, func(p *player) { authStory(p, auth) })
+	})
+	if strings.Count(flag.Lookup("test.run").Value.String(), "/") > 2 {
+		return // only a part was played
+	}
+	for _, name := range both.unanswered(specs) {
+		t.Logf("%s: no call in corpus_calls_test.go is answered with anything but an error", name)
+	}
 }
 
 // manner is how the commands of a group are sent.
