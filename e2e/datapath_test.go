@@ -5,6 +5,35 @@ import (
 	"testing"
 )
 
+// dataPaths are the ways in which a gateway joins clients and engine. What is promised of one is promised of all: the
+// corpus and the client libraries are run on each.
+var dataPaths = []string{"transparent", "multiplexed"}
+
+// onEveryDataPath runs a story once per data path.
+func onEveryDataPath(t *testing.T, story func(t *testing.T, path string)) {
+	t.Helper()
+	for _, path := range dataPaths {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			story(t, path)
+		})
+	}
+}
+
+// createOn makes an instance that is on a data path.
+func (s *server) createOn(path, name string, flags ...string) instance {
+	s.t.Helper()
+	i := s.create(name, flags...)
+	s.useDataPath(name, path)
+	return i
+}
+
+// useDataPath puts an instance on a data path.
+func (s *server) useDataPath(name, path string) {
+	s.t.Helper()
+	s.cli("instances", "update", name, "--data-path", path)
+}
+
 // Clients don't notice that the data path changes, and neither does a server that is killed lose it.
 func TestDataPathChangesUnderALiveClient(t *testing.T) {
 	t.Parallel()

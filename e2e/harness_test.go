@@ -347,13 +347,17 @@ func (s *server) program(name string, args ...string) *exec.Cmd {
 
 // installs says how to get the programs that the tests use.
 var installs = map[string]string{
-	"redis-cli": "apt-get install redis-tools",
-	"openssl":   "apt-get install openssl",
-	"curl":      "apt-get install curl",
-	"ss":        "apt-get install iproute2",
-	"setpriv":   "apt-get install util-linux",
-	"make":      "apt-get install make",
-	"gcloud":    "see https://cloud.google.com/sdk/docs/install",
+	"redis-cli":       "apt-get install redis-tools",
+	"redis-benchmark": "apt-get install redis-tools",
+	"openssl":         "apt-get install openssl",
+	"curl":            "apt-get install curl",
+	"ss":              "apt-get install iproute2",
+	"setpriv":         "apt-get install util-linux",
+	"make":            "apt-get install make",
+	"node":            "apt-get install nodejs",
+	"npm":             "apt-get install npm",
+	"javac":           "apt-get install default-jdk-headless",
+	"gcloud":          "see https://cloud.google.com/sdk/docs/install",
 }
 
 // need skips the test where a program is missing. The test's name says what it would have shown.

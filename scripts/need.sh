@@ -5,7 +5,9 @@ set -eu
 
 package() {
 	case "$1" in
-	redis-cli) echo redis-tools ;;
+	redis-cli | redis-benchmark) echo redis-tools ;;
+	node) echo nodejs ;;
+	javac) echo default-jdk-headless ;;
 	ss) echo iproute2 ;;
 	setpriv) echo util-linux ;;
 	protoc) echo protobuf-compiler ;;
@@ -19,6 +21,8 @@ have() {
 	case "$1" in
 	redis-server) command -v valkey-server >/dev/null 2>&1 ;;
 	redis-cli) command -v valkey-cli >/dev/null 2>&1 ;;
+	# A module of Python: of the one that is found first, or of the system's.
+	python3-redis) python3 -c 'import redis' >/dev/null 2>&1 || /usr/bin/python3 -c 'import redis' >/dev/null 2>&1 ;;
 	*) return 1 ;;
 	esac
 }
