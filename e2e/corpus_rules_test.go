@@ -15,7 +15,7 @@ var volatile = []struct {
 	put     string
 	why     string
 }{
-	{`HELLO`, `id\r\n:\d+`, "id\r\n:<n>", "the number of the connection"},
+	{`(?s).*(HELLO|EXEC)`, `id\r\n:\d+`, "id\r\n:<n>", "the number of the connection"},
 	{`CLIENT ID$`, `:\d+`, ":<n>", "the number of the connection"},
 	{`CLIENT (INFO|LIST (ID|TYPE PUBSUB))`, `\b(id|addr|laddr|fd|age|idle|qbuf|qbuf-free|argv-mem|multi-mem|rbs|rbp|obl|oll|omem|tot-mem|events|tot-net-in|tot-net-out|tot-cmds)=\S*`, "$1=_",
 		"the connection's number, addresses, age and buffers"},

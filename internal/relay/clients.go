@@ -80,7 +80,7 @@ func (r *registry) clientID(engineID int64) int64 {
 type filter struct {
 	ids               map[int64]bool
 	kind              string
-	addr, laddr, user string
+	addr, laddr, user *string
 	minAge            time.Duration
 	notMe             *Session
 	nobody            bool // there is a word that is not understood
@@ -97,11 +97,11 @@ func (f *filter) parse(args [][]byte) {
 		case is(args[0], "type"):
 			f.kind = strings.ToLower(value)
 		case is(args[0], "addr"):
-			f.addr = value
+			f.addr = &value
 		case is(args[0], "laddr"):
-			f.laddr = value
+			f.laddr = &value
 		case is(args[0], "user"):
-			f.user = value
+			f.user = &value
 		case is(args[0], "skipme"):
 			if is(args[1], "no") {
 				f.notMe = nil
@@ -122,8 +122,8 @@ func (f *filter) matches(s *Session, now time.Time) bool {
 		kind = "pubsub"
 	}
 	return !f.nobody && (f.ids == nil || f.ids[s.id]) && (f.kind == "" || f.kind == kind) &&
-		(f.addr == "" || f.addr == address(s.cfg.Remote)) && (f.laddr == "" || f.laddr == address(s.cfg.Local)) &&
-		(f.user == "" || f.user == shown.userName()) && f.notMe != s && now.Sub(s.began) >= f.minAge
+		(f.addr == nil || *f.addr == address(s.cfg.Remote)) && (f.laddr == nil || *f.laddr == address(s.cfg.Local)) &&
+		(f.user == nil || *f.user == shown.userName()) && f.notMe != s && now.Sub(s.began) >= f.minAge
 }
 
 func (id *identity) userName() string {
@@ -149,7 +149,7 @@ func (r *registry) matching(f filter, now time.Time) []*Session {
 
 // list turns the engine's list of its connections into that of the clients. Those without a connection of their own
 // look like whoever is in the list, apart from what is known of them.
-func (r *registry) list(engine string, f filter, now time.Time) string {
+func (r *registry) list(asks *Session, engine string, f filter, now time.Time) string {
 	byID := make(map[int64]string)
 	template := ""
 	for line := range strings.Lines(engine) {
@@ -167,21 +167,29 @@ func (r *registry) list(engine string, f filter, now time.Time) string {
 				line, own = theirs, true
 			}
 		}
-		b.WriteString(s.line(line, own, now))
+		last := s.lastName()
+		if s == asks {
+			last = "client|list"
+		}
+		b.WriteString(s.line(line, own, last, now))
 		b.WriteByte('\n')
 	}
 	return b.String()
 }
 
+// lastName is what the client asked last.
+func (s *Session) lastName() string {
+	if c := s.last.Load(); c != nil {
+		return c.name
+	}
+	return "NULL"
+}
+
 // line describes the client as the engine would: the fields of an engine's line, in its order. Where the line is that of
 // the client's own connection, only what the engine can't know is changed.
-func (s *Session) line(engine string, own bool, now time.Time) string {
+func (s *Session) line(engine string, own bool, last string, now time.Time) string {
 	shown := s.shown.Load()
 	idle := now.Sub(time.Unix(0, s.used.Load()))
-	last := "NULL"
-	if c := s.last.Load(); c != nil {
-		last = c.name
-	}
 	var b strings.Builder
 	for field := range strings.FieldsSeq(engine) {
 		name, value, ok := strings.Cut(field, "=")

@@ -107,6 +107,7 @@ type loop struct {
 	unsent    []*upstream // have something to be sent at the end of the round
 	args      [][]byte    // of the request being looked at
 	pools     map[key]*pool
+	open      bool                   // the engine lets in who has not logged in
 	passwords map[string]credentials // by user: what let one in last
 	used      bool                   // something moved since the last look for idle connections
 	tidied    time.Time

@@ -55,6 +55,10 @@ func (s *Session) take(b []byte) {
 
 // begun deals with a request that is not complete.
 func (s *Session) begun(b []byte) {
+	if s.mayBeRefused() {
+		s.stream(large, b)
+		return
+	}
 	if s.scan.Named() {
 		c := find(s.scan.Name(), s.scan.Second())
 		switch tooLong := s.scan.Size() > maxHeld || s.scan.Longest() > maxHeld; {
@@ -73,6 +77,12 @@ func (s *Session) begun(b []byte) {
 		return
 	}
 	s.part = append(s.part, b...)
+}
+
+// mayBeRefused says that the engine may call the request an error before it is complete: who has not logged in may send
+// no more than this. It would end the connection.
+func (s *Session) mayBeRefused() bool {
+	return s.state.user == "" && !s.loop.open && (s.scan.Longest() > maxUnauthenticated || s.scan.Args() > maxUnauthenticatedArgs)
 }
 
 // stream passes on the beginning of a request; the rest follows as it comes.
@@ -234,7 +244,7 @@ func (s *Session) onShared(c *command, raw []byte) bool {
 			u.wake = append(u.wake, s)
 		}
 		return false
-	case !u.open && (s.scan.Longest() > maxUnauthenticated || s.scan.Args() > maxUnauthenticatedArgs):
+	case !u.open && s.mayBeRefused():
 		if s.inflight > 0 {
 			return false
 		}
@@ -262,7 +272,7 @@ func (s *Session) onOwn(c *command, raw []byte) {
 		s.toOwn(raw)
 		s.goBlind()
 		return
-	case c.place == forGood:
+	case c.place == forGood, c.place == takesQuit: // the engine closes after QUIT
 		s.sticky = true
 	}
 	s.send(s.own, c, raw)
@@ -274,6 +284,7 @@ func (s *Session) send(u *upstream, c *command, raw []byte) {
 	if c.prepare != nil && !s.partial {
 		out, a = c.prepare(s, raw, s.arguments(raw))
 	}
+	a = s.transacted(c, a)
 	if s.last.Load() != c {
 		s.last.Store(c)
 	}
@@ -296,6 +307,21 @@ func (s *Session) send(u *upstream, c *command, raw []byte) {
 	} else if u.socket.send(out) != nil {
 		s.loop.again(&u.socket)
 	}
+}
+
+// transacted follows a transaction: what the engine queues is answered by EXEC.
+func (s *Session) transacted(c *command, a *ask) *ask {
+	switch {
+	case a == onMulti:
+		s.queuing = true
+	case a == onExec, a == onDiscard, a == onReset:
+		s.queuing = false
+	case s.queuing && a == nil:
+		return inTransaction
+	case s.queuing && a.sub == nil:
+		return a.later()
+	}
+	return a
 }
 
 // toOwn passes bytes on that are part of something.

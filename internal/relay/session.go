@@ -138,15 +138,18 @@ type requests struct {
 	streaming bool     // the rest of the request goes where its beginning went
 	blind     bool     // nothing is looked at any more: it is between the client and the engine of its own
 
-	state    identity
-	own      *upstream // its own engine connection
-	on       *upstream // the shared one that its requests in flight are on
-	inflight int       // requests without a reply
-	multi    bool      // between MULTI and EXEC
-	watch    bool
-	needOwn  []*Session // wait until this one has a connection of its own
-	sticky   bool       // there is state that only the end of the connection, or RESET, undoes
-	feed     feed
+	state     identity
+	own       *upstream // its own engine connection
+	on        *upstream // the shared one that its requests in flight are on
+	inflight  int       // requests without a reply
+	multi     bool      // between MULTI and EXEC, as far as the engine has said
+	queuing   bool      // the same, as far as the client has
+	queued    []*ask    // what EXEC's reply will have
+	queuedAny bool      // one of them is not nil
+	watch     bool
+	needOwn   []*Session // wait until this one has a connection of its own
+	sticky    bool       // there is state that only the end of the connection, or RESET, undoes
+	feed      feed
 }
 
 // identity is what a client has said of itself: it comes along to every engine connection that serves the client, and

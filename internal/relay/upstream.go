@@ -114,6 +114,7 @@ type ask struct {
 	// was passed on already.
 	whole  bool
 	answer func(u *upstream, s *Session, reply []byte) []byte
+	exec   bool         // the reply has those of a transaction in it
 	sub    *subscribing // for commands whose replies are messages
 }
 
@@ -233,6 +234,9 @@ func (u *upstream) becomeReady() {
 	if u.shared {
 		u.refusal = nil // it only means that a user may do little
 	}
+	if u.owner != nil {
+		u.wake = append(u.wake, u.owner)
+	}
 	u.wakeAll()
 }
 
@@ -262,6 +266,9 @@ var (
 	askIdentity = &ask{whole: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
 		u.refused(reply)
 		u.id = noneKnown
+		if u.key.user == "" {
+			u.loop.open = reply[0] == ':'
+		}
 		if reply[0] == ':' {
 			u.open = true
 			u.id = integer(reply[1:])
@@ -506,7 +513,7 @@ func (u *upstream) isGathered(w *waiter, first byte) bool {
 	if k == resp.Push {
 		return false
 	}
-	return w.ask.whole || k == resp.Simple || k == resp.Error
+	return w.ask.whole || w.ask.exec && w.s.queuedAny || k == resp.Simple || k == resp.Error
 }
 
 func (u *upstream) gather(w *waiter, b []byte) []byte {

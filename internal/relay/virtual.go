@@ -68,11 +68,15 @@ func onLine(f func(s *Session, reply []byte)) *ask {
 }
 
 var (
-	onMulti   = onLine(func(s *Session, reply []byte) { s.multi = s.multi || isOK(reply) })
+	onMulti = onLine(func(s *Session, reply []byte) {
+		if isOK(reply) {
+			s.multi, s.queued, s.queuedAny = true, nil, false
+		}
+	})
 	onWatch   = onLine(func(s *Session, reply []byte) { s.watch = s.watch || isOK(reply) })
 	onDiscard = onLine(func(s *Session, reply []byte) {
 		if isOK(reply) {
-			s.multi, s.watch = false, false
+			s.endTransaction()
 		}
 	})
 	onUnwatch = onLine(func(s *Session, reply []byte) {
@@ -81,11 +85,24 @@ var (
 		}
 	})
 	// Of the errors only EXECABORT ends a transaction: one that was never begun, or EXEC with an argument, does not.
-	onExec = onLine(func(s *Session, reply []byte) {
-		if reply == nil || bytes.HasPrefix(reply, []byte("-EXECABORT")) {
-			s.multi, s.watch = false, false
+	onExec = &ask{exec: true, answer: func(u *upstream, s *Session, reply []byte) []byte {
+		switch {
+		case reply == nil:
+		case reply[0] == '*' && s.queuedAny:
+			reply = s.executed(u, reply)
+		case reply[0] == '-' && !bytes.HasPrefix(reply, []byte("-EXECABORT")):
+			return reply
 		}
-	})
+		s.endTransaction()
+		return reply
+	}}
+	// inTransaction is for the requests between MULTI and EXEC that nothing else is to be done about.
+	inTransaction = &ask{answer: func(_ *upstream, s *Session, reply []byte) []byte {
+		if reply != nil && isQueued(reply) {
+			s.queued = append(s.queued, nil)
+		}
+		return reply
+	}}
 	onMonitor = onLine(func(s *Session, reply []byte) {
 		if isOK(reply) {
 			s.feed.monitor = true
@@ -99,7 +116,8 @@ var (
 		if !bytes.HasPrefix(reply, []byte("+RESET")) {
 			return
 		}
-		s.multi, s.watch, s.sticky = false, false, false
+		s.endTransaction()
+		s.sticky = false
 		s.loop.group.monitors.remove(s)
 		s.feed = feed{waiting: s.feed.waiting}
 		s.feeding.Store(false)
@@ -111,6 +129,40 @@ var (
 		}
 	})
 )
+
+// later is an ask that waits for EXEC, if the engine queues the request.
+func (a *ask) later() *ask {
+	return &ask{whole: a.whole, answer: func(u *upstream, s *Session, reply []byte) []byte {
+		if reply != nil && isQueued(reply) {
+			s.queued, s.queuedAny = append(s.queued, a), true
+			return reply
+		}
+		return a.answer(u, s, reply)
+	}}
+}
+
+// executed does with the replies in EXEC's what would have been done with each by itself.
+func (s *Session) executed(u *upstream, reply []byte) []byte {
+	v, n, err := resp.ParseReply(reply, resp.Limits{MaxBulk: maxGathered})
+	if err != nil || n != len(reply) || len(v.Elems) != len(s.queued) {
+		s.sticky = true // what it has come to is not known
+		return reply
+	}
+	out := strconv.AppendInt([]byte{'*'}, int64(len(v.Elems)), 10)
+	out = append(out, '\r', '\n')
+	for i, a := range s.queued {
+		one := resp.Append(nil, v.Elems[i])
+		if a != nil {
+			one = a.answer(u, s, one)
+		}
+		out = append(out, one...)
+	}
+	return out
+}
+
+func (s *Session) endTransaction() {
+	s.multi, s.watch, s.queued, s.queuedAny = false, false, nil, false
+}
 
 // become is called when the engine has accepted who the client is.
 func (s *Session) become(id identity) {
@@ -340,7 +392,7 @@ func withLine(text, name, value string) string {
 
 func showClient(u *upstream, s *Session, reply []byte) []byte {
 	return withText(reply, func(text string) string {
-		return s.line(strings.TrimSuffix(text, "\n"), !u.shared, s.loop.now) + "\n"
+		return s.line(strings.TrimSuffix(text, "\n"), !u.shared, "client|info", s.loop.now) + "\n"
 	})
 }
 
@@ -363,7 +415,7 @@ func prepareList(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 		raw = resp.AppendCommand(nil, "CLIENT", "LIST")
 	}
 	return raw, &ask{whole: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
-		return withText(reply, func(text string) string { return s.loop.group.clients.list(text, f, s.loop.now) })
+		return withText(reply, func(text string) string { return s.loop.group.clients.list(s, text, f, s.loop.now) })
 	}}
 }
 
@@ -377,7 +429,8 @@ func prepareKill(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 	f := filter{notMe: s}
 	byAddress := len(args) == 3
 	if byAddress {
-		f.addr, f.notMe = string(args[2]), nil
+		addr := string(args[2])
+		f.addr, f.notMe = &addr, nil
 		raw = resp.AppendCommand(nil, "CLIENT", "KILL", "ID", noID)
 	} else {
 		f.parse(args[2:])
