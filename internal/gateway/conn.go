@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -28,21 +29,30 @@ const (
 
 const engineAway = "-ERR the engine behind this port is not answering, it is being restarted: retry with backoff\r\n"
 
-// conn is one client, from accept to close. It gives out the bytes that were read ahead of it, then the connection's.
-// All but pipe and silent is of the goroutine that serves it, and from then on of the event loop that it is handed to.
+// conn is one client, from accept to close: a descriptor that never blocks, made to look like a net.Conn that does. It
+// gives out the bytes that were read ahead of it, then the connection's. It has one owner at a time, which alone reads,
+// writes and closes: the door, then the goroutine that serves it, then an event loop of relay.
 type conn struct {
-	net.Conn               // as it was accepted; closed when an event loop has it
-	under    io.ReadWriter // what TLS reads and writes in its place, from then on
+	door     *door
+	fd       int
+	local    net.Addr
+	remote   netip.AddrPort
 	listener string
-	accepted *serving // the snapshot of the time
-	head     []byte
-	hello    hello
-	alerts   *alertWatch // during the handshake
+	accepted *serving      // the snapshot of the time
+	wake     chan struct{} // something happened at the socket
+	atDoor   bool          // guarded by the door's mutex
 
-	handedOver bool // to an event loop, which forgets it
+	silent  atomic.Bool // it has not sent anything yet
+	stopped atomic.Bool // it is to end
+	pipe    atomic.Pointer[relay.Pipe]
 
-	silent atomic.Bool // it has not sent anything yet
-	pipe   atomic.Pointer[relay.Pipe]
+	// Of the owner.
+	under      io.ReadWriter // what TLS reads and writes instead, once an event loop has it
+	head       []byte
+	deadline   time.Time // of everything that waits; zero: none
+	hello      hello
+	alerts     *alertWatch // during the handshake
+	handedOver bool        // to an event loop, which forgets it
 }
 
 func (c *conn) Read(b []byte) (int, error) {
@@ -55,16 +65,88 @@ func (c *conn) Read(b []byte) (int, error) {
 	if c.under != nil {
 		return c.under.Read(b)
 	}
-	n, err := c.Conn.Read(b)
-	c.watch(b[:n])
-	return n, err
+	for {
+		n, err := readFD(c.fd, b)
+		switch {
+		case err == unix.EAGAIN:
+			if err := c.wait(); err != nil {
+				return 0, err
+			}
+		case err != nil:
+			return 0, os.NewSyscallError("read", err)
+		case n == 0 && len(b) > 0:
+			return 0, io.EOF
+		default:
+			c.watch(b[:n])
+			return n, nil
+		}
+	}
 }
 
 func (c *conn) Write(b []byte) (int, error) {
 	if c.under != nil {
 		return c.under.Write(b)
 	}
-	return c.Conn.Write(b)
+	for sent := 0; ; {
+		n, err := writeFD(c.fd, b[sent:])
+		switch {
+		case err == unix.EAGAIN:
+			c.door.wantRoom(c)
+			if err := c.wait(); err != nil {
+				return sent, err
+			}
+		case err != nil:
+			return sent, os.NewSyscallError("write", err)
+		default:
+			if sent += n; sent == len(b) {
+				return sent, nil
+			}
+		}
+	}
+}
+
+// wait returns nil when it is worth trying again.
+func (c *conn) wait() error {
+	if c.stopped.Load() {
+		return net.ErrClosed
+	}
+	var late <-chan time.Time
+	if !c.deadline.IsZero() {
+		left := time.Until(c.deadline)
+		if left <= 0 {
+			return os.ErrDeadlineExceeded
+		}
+		t := time.NewTimer(left)
+		defer t.Stop()
+		late = t.C
+	}
+	select {
+	case <-c.wake:
+		return nil
+	case <-late:
+		return os.ErrDeadlineExceeded
+	}
+}
+
+func (c *conn) poke() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// What net.Conn wants besides. There is one deadline for both directions.
+
+func (c *conn) LocalAddr() net.Addr                { return c.local }
+func (c *conn) RemoteAddr() net.Addr               { return net.TCPAddrFromAddrPort(c.remote) }
+func (c *conn) SetDeadline(t time.Time) error      { c.deadline = t; return nil }
+func (c *conn) SetReadDeadline(t time.Time) error  { return c.SetDeadline(t) }
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.SetDeadline(t) }
+
+// Close is for the owner.
+func (c *conn) Close() error {
+	c.door.hangUp(c)
+	return nil
 }
 
 func (c *conn) watch(b []byte) {
@@ -73,18 +155,13 @@ func (c *conn) watch(b []byte) {
 	}
 }
 
-// CloseWrite sends a FIN.
-func (c *conn) CloseWrite() error {
-	return c.Conn.(interface{ CloseWrite() error }).CloseWrite()
-}
-
 // farewell ends a connection whose last words have been written.
 func (c *conn) farewell() {
-	if c.CloseWrite() != nil {
+	if unix.Shutdown(c.fd, unix.SHUT_WR) != nil {
 		return
 	}
-	_ = c.SetReadDeadline(time.Now().Add(farewellTime))
-	_, _ = io.CopyN(io.Discard, c.Conn, farewellBytes)
+	_ = c.SetDeadline(time.Now().Add(farewellTime))
+	_, _ = io.CopyN(io.Discard, c, farewellBytes)
 }
 
 // idle reports whether closing the connection now interrupts nothing.
@@ -95,34 +172,26 @@ func (c *conn) idle() bool {
 	return c.silent.Load()
 }
 
-func (c *conn) closeIdle() {
-	if p := c.pipe.Load(); p != nil {
-		p.Close()
-		return
-	}
-	c.Close()
-}
-
-// cut ends the connection without a word.
+// cut ends the connection without a word of ours; relay says goodbye to one that is idle.
 func (c *conn) cut() {
 	if p := c.pipe.Load(); p != nil {
 		p.Close()
 		return
 	}
-	c.Close()
+	c.stopped.Store(true)
+	c.poke()
+	c.door.sever(c)
 }
 
-// serve is the life of one connection. The first byte decides; until it comes there is no deadline.
+// serve is the life of one connection from its first bytes on. The first of them decides.
 func (g *gateway) serve(c *conn) {
-	var first [1]byte
-	c.silent.Store(true)
-	if _, err := io.ReadFull(c.Conn, first[:]); err != nil {
-		return
-	}
-	c.silent.Store(false)
-	c.head = first[:]
+	defer func() {
+		if !c.handedOver {
+			g.forget(c)
+		}
+	}()
 	s := g.active.Load().at(c.listener, c.accepted)
-	switch isTLS := first[0] == recordHandshake; {
+	switch isTLS := c.head[0] == recordHandshake; {
 	case s.modes[c.listener] && isTLS:
 		g.serveTLS(c, s)
 	case s.modes[c.listener]:
@@ -163,7 +232,7 @@ func (g *gateway) handshakeFailed(c *conn, err error) {
 		err = fmt.Errorf("remote error: %w", tls.AlertError(n))
 	}
 	f := classify(err, c.hello)
-	g.lines.warn("handshake "+f.class, "TLS handshake failed", "client", c.RemoteAddr().String(), "class", f.class,
+	g.lines.warn("handshake "+f.class, "TLS handshake failed", "client", c.remote.String(), "class", f.class,
 		"error", err, "hint", f.hint)
 	if f == failTimeout {
 		g.count.timeout.Add(1)
@@ -189,7 +258,7 @@ func (g *gateway) diagnose(c *conn, s *serving) {
 
 func (g *gateway) turnAway(c *conn, k kind, line []byte, connect string) {
 	g.count.diagnosed(k).Add(1)
-	g.lines.warn(string(k), "client turned away, it speaks the wrong protocol", "client", c.RemoteAddr().String(),
+	g.lines.warn(string(k), "client turned away, it speaks the wrong protocol", "client", c.remote.String(),
 		"listener", c.listener, "kind", string(k), "hint", advice(k, connect))
 	_ = c.SetWriteDeadline(time.Now().Add(farewellTime))
 	if _, err := c.Write(answer(k, line, connect)); err == nil {
@@ -218,16 +287,11 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 	if t != nil {
 		client.Head, client.Attach = nil, func(under io.ReadWriter) { c.under = under }
 	}
-	if client.FD, err = detach(c.Conn); err != nil {
-		engine.Close()
-		return
-	}
 	ends := relay.End{}
 	if ends.FD, err = detach(engine); err != nil {
-		unix.Close(client.FD)
 		return
 	}
-	c.handedOver = true
+	client.FD, c.handedOver = c.door.release(c), true
 	p := g.paths.Join(client, ends, relay.Config{
 		In: &g.count.bytesIn, Out: &g.count.bytesOut, Ended: func(relay.Result) {
 			g.limit.leave()
@@ -243,14 +307,17 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 
 func (g *gateway) engineAway(c *conn, t *tls.Conn, err error) {
 	g.count.unreachable.Add(1)
-	g.lines.warn("engine", "engine cannot be reached, client told to retry", "client", c.RemoteAddr().String(), "error", err)
+	g.lines.warn("engine", "engine cannot be reached, client told to retry", "client", c.remote.String(), "error", err)
 	g.lastWords(c, t, engineAway)
 }
 
 // detach takes the descriptor away from the runtime's poller: a loop is to watch it.
-func detach(c net.Conn) (int, error) {
+func detach(c interface {
+	io.Closer
+	syscall.Conn
+}) (int, error) {
 	defer c.Close()
-	raw, err := c.(syscall.Conn).SyscallConn()
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0, err
 	}

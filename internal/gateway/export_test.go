@@ -4,8 +4,9 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // FirstLine shows the classifier.
@@ -19,10 +20,32 @@ func ThrottleForTest() func(topic string, now time.Time) (uint64, bool) {
 	return newThrottle(slog.New(slog.DiscardHandler)).allow
 }
 
-// AcceptForTest runs one accept loop until ctx ends.
-func AcceptForTest(ctx context.Context, ln net.Listener) {
-	g := newGateway(ctx, Config{Log: slog.New(slog.DiscardHandler)})
-	g.accept(ln, "test")
+// AcceptForTest offers a listener that cannot accept to a door, which looks every tenth of a second for so long, and
+// returns how often it tried.
+func AcceptForTest(address string, err error, duration time.Duration) (calls int, failure error) {
+	g := newGateway(context.Background(), Config{Log: slog.New(slog.DiscardHandler)})
+	d, failure := newDoor(g)
+	if failure != nil {
+		return 0, failure
+	}
+	go d.run()
+	defer d.close()
+	l, failure := d.listen(address)
+	if failure != nil {
+		return 0, failure
+	}
+	defer d.shut(l)
+	l.next = func() (int, unix.Sockaddr, error) { calls++; return -1, nil, err }
+	d.mu.Lock()
+	d.listeners[l.fd] = l
+	d.mu.Unlock()
+	start := time.Now()
+	for now := start; now.Before(start.Add(duration)); now = now.Add(doorPace) {
+		if d.tick(now); l.retry.IsZero() {
+			d.accept(l, now)
+		}
+	}
+	return calls, nil
 }
 
 // EncodeForTest is what goes to disk.

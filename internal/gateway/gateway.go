@@ -22,7 +22,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -91,6 +90,13 @@ func Run(ctx context.Context, cfg Config) error {
 		admin.Close()
 		return err
 	}
+	if g.door, err = newDoor(g); err != nil {
+		admin.Close()
+		return err
+	}
+	go g.door.run()
+	defer g.crew.close()
+	defer g.door.close()
 	// Before the admin socket answers: what is on disk decides whether a snapshot is stale.
 	g.load()
 	server := g.adminServer()
@@ -129,6 +135,8 @@ type gateway struct {
 	count   counters
 	paths   *relay.Loops
 	limit   *limiter
+	door    *door
+	crew    *crew
 
 	accepting     context.Context // ends when draining starts
 	stopAccepting context.CancelFunc
@@ -140,7 +148,7 @@ type gateway struct {
 	drained  chan struct{} // closed when no connection is left
 
 	applyMu   sync.Mutex // one apply at a time; guards listeners, lastGood and ending
-	listeners map[string]net.Listener
+	listeners map[string]*listener
 	lastGood  *serving // what is on disk: active, or what restore is still trying to open
 	ending    bool
 
@@ -149,8 +157,7 @@ type gateway struct {
 	problem string
 
 	background  sync.WaitGroup // restore and giveBack
-	loops       sync.WaitGroup // one per listener; Add under applyMu and not when ending
-	connections sync.WaitGroup // one per connection; Add from the loops
+	connections sync.WaitGroup // one per connection; Add from the door, with mu held
 }
 
 func newGateway(ctx context.Context, cfg Config) *gateway {
@@ -160,10 +167,11 @@ func newGateway(ctx context.Context, cfg Config) *gateway {
 		started:   time.Now(),
 		stopping:  make(chan struct{}),
 		drained:   make(chan struct{}),
-		listeners: make(map[string]net.Listener),
+		listeners: make(map[string]*listener),
 		conns:     make(map[*conn]struct{}),
 	}
 	g.accepting, g.stopAccepting = context.WithCancel(ctx)
+	g.crew = &crew{work: g.serve}
 	g.dialing, g.stopDialing = context.WithCancel(context.WithoutCancel(ctx))
 	return g
 }
@@ -225,7 +233,7 @@ func (g *gateway) apply(s Snapshot) error {
 			err = durable.WriteFile(snapshotFile(g.cfg.Dir), data, 0o600)
 		}
 		if err != nil {
-			closeAll(opened)
+			g.shutAll(opened)
 			return fmt.Errorf("keep snapshot: %w", err)
 		}
 	}
@@ -234,18 +242,15 @@ func (g *gateway) apply(s Snapshot) error {
 }
 
 // open opens the listeners of next that are not open yet, all or none.
-func (g *gateway) open(next *serving) (map[string]net.Listener, error) {
-	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
-		Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount,
-	}}
-	opened := make(map[string]net.Listener)
+func (g *gateway) open(next *serving) (map[string]*listener, error) {
+	opened := make(map[string]*listener)
 	for _, l := range next.snapshot.Listeners {
 		if g.listeners[l.Address] != nil {
 			continue
 		}
-		ln, err := lc.Listen(g.accepting, "tcp", l.Address)
+		ln, err := g.door.listen(l.Address)
 		if err != nil {
-			closeAll(opened)
+			g.shutAll(opened)
 			return nil, fmt.Errorf("open listener %s: %w", l.Address, err)
 		}
 		opened[l.Address] = ln
@@ -253,18 +258,18 @@ func (g *gateway) open(next *serving) (map[string]net.Listener, error) {
 	return opened, nil
 }
 
-// publish is called with applyMu held. The snapshot comes before the accept loops: they serve by it.
-func (g *gateway) publish(next *serving, opened map[string]net.Listener) {
+// publish is called with applyMu held. The snapshot comes before the listeners: clients are served by it.
+func (g *gateway) publish(next *serving, opened map[string]*listener) {
 	g.lastGood = next
 	g.active.Store(next)
 	g.setProblem("")
 	for address, ln := range opened {
 		g.listeners[address] = ln
-		g.loops.Go(func() { g.accept(ln, address) })
+		g.door.open(ln)
 	}
 	for address, ln := range g.listeners {
 		if _, ok := next.modes[address]; !ok {
-			ln.Close()
+			g.door.shut(ln)
 			delete(g.listeners, address)
 		}
 	}
@@ -274,9 +279,9 @@ func (g *gateway) publish(next *serving, opened map[string]net.Listener) {
 	}
 }
 
-func closeAll(listeners map[string]net.Listener) {
+func (g *gateway) shutAll(listeners map[string]*listener) {
 	for _, ln := range listeners {
-		ln.Close()
+		g.door.shut(ln)
 	}
 }
 
@@ -347,47 +352,21 @@ func (g *gateway) setProblem(text string) {
 	g.problem = text
 }
 
-// accept is one listener's loop; it ends when the listener is closed.
-func (g *gateway) accept(ln net.Listener, address string) {
-	var wait time.Duration
-	for {
-		raw, err := ln.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			// Most likely EMFILE: it stays until a connection ends, and the listener stays readable meanwhile.
-			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-			g.lines.warn("accept", "client cannot be accepted, trying again", "listener", address, "error", err)
-			select {
-			case <-time.After(wait):
-			case <-g.accepting.Done():
-			}
-			continue
-		}
-		wait = 0
-		c := &conn{Conn: raw, listener: address, accepted: g.active.Load()}
-		g.count.accepted.Add(1)
-		g.mu.Lock()
-		crowded := g.limit.crowded(len(g.conns), c.accepted.snapshot)
-		if !crowded {
-			g.conns[c] = struct{}{}
-		}
-		g.mu.Unlock()
-		if crowded {
-			g.limit.rejected.Add(1)
-			g.lines.warn("crowded", "client closed at once, too many connections are on their way in", "client", raw.RemoteAddr().String())
-			raw.Close()
-			continue
-		}
+// admit counts a client in, unless too many are on their way in already.
+func (g *gateway) admit(c *conn) bool {
+	g.count.accepted.Add(1)
+	g.mu.Lock()
+	crowded := g.limit.crowded(len(g.conns), c.accepted.snapshot)
+	if !crowded {
+		g.conns[c] = struct{}{}
 		g.connections.Add(1)
-		go func() {
-			g.serve(c)
-			if !c.handedOver {
-				g.forget(c)
-			}
-		}()
 	}
+	g.mu.Unlock()
+	if crowded {
+		g.limit.rejected.Add(1)
+		g.lines.warn("crowded", "client closed at once, too many connections are on their way in", "client", c.remote.String())
+	}
+	return !crowded
 }
 
 func (g *gateway) forget(c *conn) {
@@ -417,13 +396,12 @@ func (g *gateway) requestStop() { g.stopOnce.Do(func() { close(g.stopping) }) }
 func (g *gateway) drain() {
 	g.applyMu.Lock()
 	g.ending = true
-	closeAll(g.listeners)
+	g.shutAll(g.listeners)
 	clear(g.listeners)
 	g.applyMu.Unlock()
 	g.setProblem("stopping")
 	g.stopAccepting()
 	g.background.Wait()
-	g.loops.Wait()
 
 	gone := make(chan struct{})
 	go func() { g.connections.Wait(); close(gone) }()
@@ -435,7 +413,7 @@ func (g *gateway) drain() {
 		g.each(func(c *conn) {
 			if c.idle() {
 				// Its own goroutine: saying goodbye in TLS may have to wait for the client.
-				farewells.Go(c.closeIdle)
+				farewells.Go(c.cut)
 			}
 		})
 		select {

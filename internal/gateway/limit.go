@@ -100,7 +100,7 @@ func (l *limiter) worthAHandshake(s Snapshot) (ok bool, done func()) {
 // refuse tells a client that there is no room.
 func (g *gateway) refuse(c *conn, t *tls.Conn) {
 	g.limit.rejected.Add(1)
-	g.lines.warn("limit", "client refused, max number of clients reached", "client", c.RemoteAddr().String(),
+	g.lines.warn("limit", "client refused, max number of clients reached", "client", c.remote.String(),
 		"clients", g.limit.served.Load(), "hint", "find out which clients hold connections (CLIENT LIST), set timeout, or choose a larger instance")
 	g.lastWords(c, t, tooMany)
 }
