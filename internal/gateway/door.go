@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -60,7 +61,7 @@ type listener struct {
 	fd      int
 	address string
 	local   net.Addr
-	next    func() (int, unix.Sockaddr, error) // accept4
+	next    func() (int, netip.AddrPort, error) // accept4
 	wait    time.Duration                      // the pause after the last failure
 	retry   time.Time                          // not before; the door doesn't watch it meanwhile
 }
@@ -115,7 +116,7 @@ func (d *door) listen(address string) (*listener, error) {
 	if l.fd, err = detach(ln.(*net.TCPListener)); err != nil {
 		return nil, err
 	}
-	l.next = func() (int, unix.Sockaddr, error) { return unix.Accept4(l.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) }
+	l.next = func() (int, netip.AddrPort, error) { return acceptFD(l.fd) }
 	return l, nil
 }
 
@@ -279,8 +280,8 @@ func (d *door) pause(l *listener, now time.Time) {
 }
 
 // enter begins a connection.
-func (d *door) enter(l *listener, fd int, from unix.Sockaddr) {
-	c := &conn{door: d, fd: fd, local: l.local, remote: addrPort(from), listener: l.address, accepted: d.g.active.Load(), wake: make(chan struct{}, 1)}
+func (d *door) enter(l *listener, fd int, from netip.AddrPort) {
+	c := &conn{door: d, fd: fd, local: l.local, remote: from, listener: l.address, accepted: d.g.active.Load(), wake: make(chan struct{}, 1)}
 	c.silent.Store(true)
 	if !d.g.admit(c) {
 		unix.Close(fd)
@@ -298,16 +299,6 @@ func (d *door) enter(l *listener, fd int, from unix.Sockaddr) {
 		d.g.lines.warn("accept", "client cannot be watched", "client", c.remote.String(), "error", err)
 		d.dismiss(c)
 	}
-}
-
-func addrPort(from unix.Sockaddr) netip.AddrPort {
-	switch a := from.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
-	}
-	return netip.AddrPort{}
 }
 
 // event is told that something happened at a client's socket.
@@ -406,6 +397,30 @@ func (d *door) tick(now time.Time) {
 			l.retry = time.Time{}
 		}
 	}
+}
+
+// acceptFD is accept4 past the runtime's scheduler: the listener doesn't block.
+func acceptFD(listener int) (int, netip.AddrPort, error) {
+	var from unix.RawSockaddrAny
+	size := uint32(unix.SizeofSockaddrAny)
+	fd, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return -1, netip.AddrPort{}, errno
+	}
+	return int(fd), addrPort(&from), nil
+}
+
+func addrPort(from *unix.RawSockaddrAny) netip.AddrPort {
+	port := func(p *uint16) uint16 { return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(p))[:]) }
+	switch from.Addr.Family {
+	case unix.AF_INET:
+		a := (*unix.RawSockaddrInet4)(unsafe.Pointer(from))
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), port(&a.Port))
+	case unix.AF_INET6:
+		a := (*unix.RawSockaddrInet6)(unsafe.Pointer(from))
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), port(&a.Port))
+	}
+	return netip.AddrPort{}
 }
 
 // readFD reads past the runtime's scheduler: the call doesn't wait.

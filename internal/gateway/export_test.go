@@ -4,9 +4,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // FirstLine shows the classifier.
@@ -35,7 +34,7 @@ func AcceptForTest(address string, err error, duration time.Duration) (calls int
 		return 0, failure
 	}
 	defer d.shut(l)
-	l.next = func() (int, unix.Sockaddr, error) { calls++; return -1, nil, err }
+	l.next = func() (int, netip.AddrPort, error) { calls++; return -1, netip.AddrPort{}, err }
 	d.mu.Lock()
 	d.listeners[l.fd] = l
 	d.mu.Unlock()
