@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -40,15 +41,23 @@ type conn struct {
 	listener string
 	accepted *serving      // the snapshot of the time
 	wake     chan struct{} // something happened at the socket
-	atDoor   bool          // guarded by the door's mutex
+
+	atDoor  atomic.Bool   // written by the door's goroutine
+	waiting *waiting      // of the door's goroutine: its place in the line
+	place   *list.Element // guarded by places' mutex: it has begun its handshake
+	began   time.Time
 
 	silent  atomic.Bool // it has not sent anything yet
 	stopped atomic.Bool // it is to end
+	shed    atomic.Bool // because others need its room
 	pipe    atomic.Pointer[relay.Pipe]
 
 	// Of the owner.
 	under      io.ReadWriter // what TLS reads and writes instead, once an event loop has it
 	head       []byte
+	ended      error     // what comes after head, where the door has met it
+	first      time.Time // when its first byte came
+	computing  bool      // it holds one of the places
 	deadline   time.Time // of everything that waits; zero: none
 	hello      hello
 	alerts     *alertWatch // during the handshake
@@ -64,6 +73,9 @@ func (c *conn) Read(b []byte) (int, error) {
 	}
 	if c.under != nil {
 		return c.under.Read(b)
+	}
+	if c.ended != nil {
+		return 0, c.ended
 	}
 	for {
 		n, err := readFD(c.fd, b)
@@ -105,8 +117,22 @@ func (c *conn) Write(b []byte) (int, error) {
 	}
 }
 
-// wait returns nil when it is worth trying again.
+// wait returns nil when it is worth trying again. A handshake gives up its place meanwhile.
 func (c *conn) wait() error {
+	if !c.computing {
+		return c.block()
+	}
+	c.computing = false
+	c.door.places.pause()
+	if err := c.block(); err != nil {
+		return err
+	}
+	c.door.places.resume()
+	c.computing = true
+	return nil
+}
+
+func (c *conn) block() error {
 	if c.stopped.Load() {
 		return net.ErrClosed
 	}
@@ -126,6 +152,11 @@ func (c *conn) wait() error {
 	case <-late:
 		return os.ErrDeadlineExceeded
 	}
+}
+
+// patience is how long the client may take for its handshake.
+func (c *conn) patience() time.Duration {
+	return c.door.g.active.Load().at(c.listener, c.accepted).timeout
 }
 
 func (c *conn) poke() {
@@ -183,6 +214,11 @@ func (c *conn) cut() {
 	c.door.sever(c)
 }
 
+// wantsTLS says whether c, whose first byte is there, is to be served with TLS.
+func (g *gateway) wantsTLS(c *conn) bool {
+	return c.head[0] == recordHandshake && g.active.Load().at(c.listener, c.accepted).modes[c.listener]
+}
+
 // serve is the life of one connection from its first bytes on. The first of them decides.
 func (g *gateway) serve(c *conn) {
 	defer func() {
@@ -191,6 +227,9 @@ func (g *gateway) serve(c *conn) {
 		}
 	}()
 	s := g.active.Load().at(c.listener, c.accepted)
+	if c.head[0] != recordHandshake || !s.modes[c.listener] {
+		g.door.places.leave(c)
+	}
 	switch isTLS := c.head[0] == recordHandshake; {
 	case s.modes[c.listener] && isTLS:
 		g.serveTLS(c, s)
@@ -206,13 +245,15 @@ func (g *gateway) serve(c *conn) {
 func (g *gateway) serveTLS(c *conn, s *serving) {
 	ok, done := g.limit.worthAHandshake(s.snapshot)
 	if !ok {
+		g.door.places.leave(c)
 		return
 	}
-	_ = c.SetDeadline(time.Now().Add(s.timeout))
+	_ = c.SetDeadline(c.first.Add(s.timeout))
 	c.alerts = new(alertWatch)
 	t := tls.Server(c, s.tls)
 	err := t.Handshake()
 	done()
+	g.door.places.leave(c)
 	if err != nil {
 		g.handshakeFailed(c, err)
 		return

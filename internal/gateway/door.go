@@ -4,10 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -16,9 +19,6 @@ import (
 )
 
 const (
-	// maxHello is what is read ahead: a ClientHello of one record fits.
-	maxHello = 5 + 16<<10
-
 	// acceptShare is how many clients a listener lets in before the other sockets have their turn.
 	acceptShare = 64
 	// doorPace is how often deadlines at the door are looked at, while there are any.
@@ -37,7 +37,11 @@ type door struct {
 	epoll  *os.File // in the runtime's poller: see relay's loops
 	raw    syscall.RawConn
 	epfd   int
-	wakefd int // written to end run
+	wakefd int
+	awake  atomic.Bool  // wakefd was written
+	ending atomic.Bool  // run is to end
+	queued atomic.Int64 // how many are in the line
+	places *places
 	done   chan struct{}
 
 	entry sync.Mutex // held while a client is let in: after shut, none comes
@@ -45,9 +49,10 @@ type door struct {
 	mu        sync.Mutex        // guards what follows; held for no system call that could wait
 	clients   []*conn           // by descriptor
 	listeners map[int]*listener // by descriptor
-	timed     map[*conn]struct{}
 
 	// Of the door's goroutine.
+	line    *line
+	partial map[*conn]struct{} // a part of their ClientHello is there
 	events  [256]unix.EpollEvent
 	found   int
 	failure error
@@ -62,12 +67,13 @@ type listener struct {
 	address string
 	local   net.Addr
 	next    func() (int, netip.AddrPort, error) // accept4
-	wait    time.Duration                      // the pause after the last failure
-	retry   time.Time                          // not before; the door doesn't watch it meanwhile
+	wait    time.Duration                       // the pause after the last failure
+	retry   time.Time                           // not before; the door doesn't watch it meanwhile
 }
 
 func newDoor(g *gateway) (*door, error) {
-	d := &door{g: g, wakefd: -1, done: make(chan struct{}), listeners: make(map[int]*listener), timed: make(map[*conn]struct{})}
+	d := &door{g: g, wakefd: -1, done: make(chan struct{}), listeners: make(map[int]*listener), line: newLine(), partial: make(map[*conn]struct{})}
+	d.places = newPlaces(max(1, runtime.GOMAXPROCS(0)-1), d.placeFree)
 	var err error
 	if d.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -157,36 +163,92 @@ func (d *door) shut(l *listener) {
 
 // close ends run, once no listener is left and no client will call.
 func (d *door) close() {
-	unix.Write(d.wakefd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	d.ending.Store(true)
+	d.rouse()
 	<-d.done
+}
+
+// placeFree makes the door begin the next handshake. It does so by way of epoll although it could be begun here and
+// now: on its way there the runtime sees what the event loops have to do, and in a storm of handshakes it would not
+// look otherwise for up to 10 ms.
+func (d *door) placeFree() {
+	if d.queued.Load() > 0 {
+		d.rouse()
+	}
+}
+
+func (d *door) rouse() {
+	if !d.awake.Swap(true) {
+		one := [8]byte{1}
+		_, _, _ = syscall.RawSyscall(unix.SYS_WRITE, uintptr(d.wakefd), uintptr(unsafe.Pointer(&one)), 8)
+	}
 }
 
 func (d *door) run() {
 	defer close(d.done)
-	for {
+	for !d.ending.Load() {
 		if err := d.wait(); err != nil {
 			panic(fmt.Sprintf("epoll_wait: %v", err)) // the descriptor is ours: a bug, not a state of the world
 		}
+		now := time.Now()
 		for _, ev := range d.events[:d.found] {
-			fd := int(ev.Fd)
-			if fd == d.wakefd {
-				d.epoll.Close()
-				unix.Close(d.wakefd)
-				return
-			}
-			d.mu.Lock()
-			l := d.listeners[fd]
-			d.mu.Unlock()
-			if l != nil {
-				d.accept(l, time.Now())
-			} else {
-				d.event(fd, ev.Events)
-			}
+			d.happened(int(ev.Fd), ev.Events, now)
 		}
-		if now := time.Now(); now.Sub(d.ticked) >= doorPace {
+		if now.Sub(d.ticked) >= doorPace {
 			d.ticked = now
 			d.tick(now)
 		}
+		d.begin(now)
+	}
+	d.epoll.Close()
+	unix.Close(d.wakefd)
+}
+
+func (d *door) happened(fd int, events uint32, now time.Time) {
+	if fd == d.wakefd {
+		var count [8]byte
+		_, _ = readFD(fd, count[:])
+		d.awake.Store(false)
+		return
+	}
+	d.mu.Lock()
+	l := d.listeners[fd]
+	var c *conn
+	if fd < len(d.clients) {
+		c = d.clients[fd]
+	}
+	d.mu.Unlock()
+	switch {
+	case l != nil:
+		d.accept(l, now)
+	case c == nil: // it left earlier in this round
+	case !c.atDoor.Load():
+		c.poke()
+	case c.waiting == nil:
+		d.hear(c, now)
+	case events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0:
+		d.places.count.gaveUp.Add(1)
+		d.dismiss(c)
+	}
+}
+
+// begin begins handshakes while there is a place for one.
+func (d *door) begin(now time.Time) {
+	for d.line.len() > 0 {
+		ok, stuck := d.places.begin(now)
+		if stuck != nil {
+			d.places.count.stalled.Add(1)
+			stuck.shed.Store(true)
+			stuck.cut()
+			continue
+		}
+		if !ok {
+			return
+		}
+		c := d.line.next().c
+		d.take(c)
+		d.places.enter(c, now)
+		d.g.crew.run(c)
 	}
 }
 
@@ -229,11 +291,11 @@ func (d *door) look() {
 }
 
 func (d *door) hasDeadlines() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.timed) > 0 {
+	if len(d.partial) > 0 || d.line.len() > 0 {
 		return true
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for _, l := range d.listeners {
 		if !l.retry.IsZero() {
 			return true
@@ -283,7 +345,8 @@ func (d *door) pause(l *listener, now time.Time) {
 func (d *door) enter(l *listener, fd int, from netip.AddrPort) {
 	c := &conn{door: d, fd: fd, local: l.local, remote: from, listener: l.address, accepted: d.g.active.Load(), wake: make(chan struct{}, 1)}
 	c.silent.Store(true)
-	if !d.g.admit(c) {
+	c.atDoor.Store(true)
+	if !d.g.admit(c, d.makeRoom) {
 		unix.Close(fd)
 		return
 	}
@@ -292,7 +355,6 @@ func (d *door) enter(l *listener, fd int, from netip.AddrPort) {
 		d.clients = append(d.clients, make([]*conn, fd+1-len(d.clients))...)
 	}
 	d.clients[fd] = c
-	c.atDoor = true
 	err := d.control(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN|unix.EPOLLRDHUP|edgeTriggered)
 	d.mu.Unlock()
 	if err != nil {
@@ -301,58 +363,77 @@ func (d *door) enter(l *listener, fd int, from netip.AddrPort) {
 	}
 }
 
-// event is told that something happened at a client's socket.
-func (d *door) event(fd int, events uint32) {
-	d.mu.Lock()
-	var c *conn
-	if fd < len(d.clients) {
-		c = d.clients[fd]
-	}
-	mine := c != nil && c.atDoor
-	d.mu.Unlock()
-	switch {
-	case c == nil: // it left earlier in this round
-	case !mine:
-		c.poke()
-	default:
-		d.hear(c)
+// hear reads what a client says first, and decides whether that is a handshake that must wait for its turn.
+func (d *door) hear(c *conn, now time.Time) {
+	for {
+		have := copy(d.scratch[:], c.head)
+		n, err := readFD(c.fd, d.scratch[have:])
+		switch {
+		case err == unix.EAGAIN:
+			return
+		case n <= 0 && have == 0:
+			d.dismiss(c) // a port scan, or a pool that was never used
+			return
+		case n <= 0:
+			if c.ended = io.EOF; err != nil {
+				c.ended = os.NewSyscallError("read", err)
+			}
+			d.hand(c) // to a goroutine, which finds out what to say
+			return
+		case have == 0:
+			c.silent.Store(false)
+			c.first = now
+		}
+		c.head = append(c.head, d.scratch[have:have+n]...)
+		if !d.g.wantsTLS(c) {
+			d.hand(c)
+			return
+		}
+		if g, complete := peek(c.head); complete {
+			delete(d.partial, c)
+			c.waiting = d.line.push(c, g.resumes, now)
+			d.queued.Store(int64(d.line.len()))
+			return
+		}
+		d.partial[c] = struct{}{}
 	}
 }
 
-// hear reads what a client says first.
-func (d *door) hear(c *conn) {
-	n, err := readFD(c.fd, d.scratch[:])
-	if err == unix.EAGAIN {
-		return
-	}
-	if n <= 0 {
-		d.dismiss(c) // a port scan, or a pool that was never used
-		return
-	}
-	c.head = append([]byte(nil), d.scratch[:n]...)
-	c.silent.Store(false)
-	if d.take(c) {
-		d.g.crew.run(c)
-	}
+// hand lets a goroutine serve c without a place: there is little to compute.
+func (d *door) hand(c *conn) {
+	d.take(c)
+	d.g.crew.run(c)
 }
 
-// take makes the caller the owner of a client that is at the door.
-func (d *door) take(c *conn) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !c.atDoor {
+// take removes a client from the door. Its caller owns it then.
+func (d *door) take(c *conn) {
+	if w := c.waiting; w != nil {
+		c.waiting = nil
+		if w.inAll != nil {
+			d.line.remove(w)
+		}
+		d.queued.Store(int64(d.line.len()))
+	}
+	delete(d.partial, c)
+	c.atDoor.Store(false)
+}
+
+// dismiss ends a client that is at the door.
+func (d *door) dismiss(c *conn) {
+	d.take(c)
+	d.g.forget(c)
+}
+
+// makeRoom sheds a client that waits for its handshake; false when there is none.
+func (d *door) makeRoom() bool {
+	w := d.line.shed()
+	if w == nil {
 		return false
 	}
-	c.atDoor = false
-	delete(d.timed, c)
+	d.places.count.crowded.Add(1)
+	d.g.lines.warn("shed", "clients that have waited longest for their handshake are closed, there are too many", "client", w.c.remote.String())
+	d.dismiss(w.c)
 	return true
-}
-
-// dismiss ends a client that is at the door. It is for the door's goroutine.
-func (d *door) dismiss(c *conn) {
-	if d.take(c) {
-		d.g.forget(c)
-	}
 }
 
 // release hands the descriptor of c, which the caller owns, over to another epoll instance.
@@ -388,8 +469,22 @@ func (d *door) sever(c *conn) {
 	}
 }
 
-// tick opens listeners again that could not accept.
+// tick opens listeners again that could not accept, and ends what has taken too long.
 func (d *door) tick(now time.Time) {
+	for c := range d.partial {
+		if now.After(c.first.Add(c.patience())) {
+			d.hand(c) // it will find its deadline over
+		}
+	}
+	for w := d.line.oldest(); w != nil; w = d.line.oldest() {
+		// What is begun in the last moments would not end in time.
+		if limit := w.c.patience(); now.Before(w.c.first.Add(limit - limit/10)) {
+			break
+		}
+		d.places.count.late.Add(1)
+		d.g.lines.warn("late", "client closed, its handshake had no turn in time", "client", w.c.remote.String())
+		d.dismiss(w.c)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, l := range d.listeners {

@@ -60,3 +60,9 @@ func AlertForTest(records []byte, n int) uint8 {
 	}
 	return a.alert
 }
+
+// PeekForTest shows what the first bytes of a connection tell.
+func PeekForTest(b []byte) (resumes bool, version uint16, complete bool) {
+	g, complete := peek(b)
+	return g.resumes, g.version, complete
+}

@@ -352,17 +352,21 @@ func (g *gateway) setProblem(text string) {
 	g.problem = text
 }
 
-// admit counts a client in, unless too many are on their way in already.
-func (g *gateway) admit(c *conn) bool {
+// admit counts a client in, unless too many are on their way in already and makeRoom cannot help that.
+func (g *gateway) admit(c *conn, makeRoom func() bool) bool {
 	g.count.accepted.Add(1)
 	g.mu.Lock()
 	crowded := g.limit.crowded(len(g.conns), c.accepted.snapshot)
+	g.mu.Unlock()
+	if crowded && makeRoom() {
+		crowded = false
+	}
 	if !crowded {
+		g.mu.Lock()
 		g.conns[c] = struct{}{}
 		g.connections.Add(1)
-	}
-	g.mu.Unlock()
-	if crowded {
+		g.mu.Unlock()
+	} else {
 		g.limit.rejected.Add(1)
 		g.lines.warn("crowded", "client closed at once, too many connections are on their way in", "client", c.remote.String())
 	}
