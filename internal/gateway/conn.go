@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -248,6 +249,8 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 		g.door.places.leave(c)
 		return
 	}
+	// Event loops that were made runnable meanwhile go first.
+	runtime.Gosched()
 	_ = c.SetDeadline(c.first.Add(s.timeout))
 	c.alerts = new(alertWatch)
 	t := tls.Server(c, s.tls)

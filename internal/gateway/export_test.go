@@ -66,3 +66,67 @@ func PeekForTest(b []byte) (resumes bool, version uint16, complete bool) {
 	g, complete := peek(b)
 	return g.resumes, g.version, complete
 }
+
+// LineForTest is a line of clients that are known by a name.
+type LineForTest struct {
+	l     *line
+	names map[*waiting]string
+	by    map[string]*waiting
+}
+
+// NewLineForTest returns an empty line.
+func NewLineForTest() *LineForTest {
+	return &LineForTest{newLine(), make(map[*waiting]string), make(map[string]*waiting)}
+}
+
+// Push lets a client from an address join the line.
+func (t *LineForTest) Push(name, from string, resumes bool, at time.Time) {
+	w := t.l.push(&conn{remote: netip.AddrPortFrom(netip.MustParseAddr(from), 1)}, resumes, at)
+	t.names[w], t.by[name] = name, w
+}
+
+// Next is who has its turn, Shed who must go; "" when nobody waits. Remove is for who leaves by itself.
+func (t *LineForTest) Next() string       { return t.names[t.l.next()] }
+func (t *LineForTest) Shed() string       { return t.names[t.l.shed()] }
+func (t *LineForTest) Oldest() string     { return t.names[t.l.oldest()] }
+func (t *LineForTest) Remove(name string) { t.l.remove(t.by[name]) }
+func (t *LineForTest) Len() int           { return t.l.len() }
+
+// Left is what the line still remembers of its sources.
+func (t *LineForTest) Left() int { return len(t.l.sources) + len(t.l.most) + t.l.turns.Len() }
+
+// PlacesForTest are places for handshakes; Run is one that has begun, waits for its client, and computes again.
+type PlacesForTest struct{ p *places }
+
+// NewPlacesForTest returns n places.
+func NewPlacesForTest(n int, wanted func()) PlacesForTest { return PlacesForTest{newPlaces(n, wanted)} }
+
+// Begin begins a handshake if it may; stuck says that one was told to make room for it.
+func (t PlacesForTest) Begin(now time.Time) (h *HandshakeForTest, stuck bool) {
+	ok, other := t.p.begin(now)
+	if !ok {
+		return nil, other != nil
+	}
+	c := &conn{}
+	t.p.enter(c, now)
+	return &HandshakeForTest{t.p, c}, false
+}
+
+// HandshakeForTest is one handshake that has begun.
+type HandshakeForTest struct {
+	p *places
+	c *conn
+}
+
+// Wait waits for the client as long as wait does, without a place; afterwards it has one again.
+func (h *HandshakeForTest) Wait(wait func()) {
+	h.p.pause()
+	wait()
+	h.p.resume()
+}
+
+// End ends it.
+func (h *HandshakeForTest) End() { h.p.leave(h.c) }
+
+// MaxBegun is how many may be under way.
+const MaxBegun = maxBegun
