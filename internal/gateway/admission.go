@@ -25,15 +25,7 @@ type places struct {
 	ready list.List // of chan struct{}: handshakes under way that could go on
 	begun list.List // of *conn, the oldest first
 
-	count admissionCounters
-}
-
-type admissionCounters struct {
-	admitted atomic.Uint64
-	gaveUp   atomic.Uint64
-	crowded  atomic.Uint64
-	late     atomic.Uint64
-	stalled  atomic.Uint64
+	admitted, gaveUp atomic.Uint64
 }
 
 func newPlaces(n int, wanted func()) *places { return &places{free: n, wanted: wanted} }
@@ -61,7 +53,7 @@ func (p *places) begin(now time.Time) (ok bool, stuck *conn) {
 func (p *places) enter(c *conn, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.count.admitted.Add(1)
+	p.admitted.Add(1)
 	c.began, c.place = now, p.begun.PushBack(c)
 	c.computing = true
 }
@@ -108,4 +100,11 @@ func (p *places) leave(c *conn) {
 	} else {
 		p.wanted()
 	}
+}
+
+func (d *door) admission() Admission {
+	p := d.places
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Admission{Admitted: p.admitted.Load(), Begun: int64(p.begun.Len()), Waiting: d.queued.Load(), GaveUp: p.gaveUp.Load()}
 }

@@ -262,11 +262,7 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 		return
 	}
 	c.alerts = nil
-	if t.ConnectionState().Version == tls.VersionTLS13 {
-		g.count.tls13.Add(1)
-	} else {
-		g.count.tls12.Add(1)
-	}
+	g.count.shaken(t.ConnectionState())
 	_ = c.SetDeadline(time.Time{})
 	g.relay(c, t, s)
 }
@@ -276,13 +272,15 @@ func (g *gateway) handshakeFailed(c *conn, err error) {
 		err = fmt.Errorf("remote error: %w", tls.AlertError(n))
 	}
 	f := classify(err, c.hello)
+	if c.shed.Load() {
+		f = failShed
+	}
+	g.count.failures.Add(f.class)
 	g.lines.warn("handshake "+f.class, "TLS handshake failed", "client", c.remote.String(), "class", f.class,
 		"error", err, "hint", f.hint)
 	if f == failTimeout {
-		g.count.timeout.Add(1)
 		return
 	}
-	g.count.failed.Add(1)
 	c.farewell() // crypto/tls has written an alert
 }
 
@@ -295,13 +293,16 @@ func (g *gateway) diagnose(c *conn, s *serving) {
 		line = line[:len(line)+n]
 		if k = firstLine(line); k == undecided && err != nil {
 			k = inline // half a line and then silence: whoever it is reads text
+			if line[0] >= 0x80 {
+				k = garbage
+			}
 		}
 	}
 	g.turnAway(c, k, line, s.snapshot.Connect)
 }
 
 func (g *gateway) turnAway(c *conn, k kind, line []byte, connect string) {
-	g.count.diagnosed(k).Add(1)
+	g.count.diagnosed.Add(string(k))
 	g.lines.warn(string(k), "client turned away, it speaks the wrong protocol", "client", c.remote.String(),
 		"listener", c.listener, "kind", string(k), "hint", advice(k, connect))
 	_ = c.SetWriteDeadline(time.Now().Add(farewellTime))

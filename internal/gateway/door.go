@@ -227,7 +227,7 @@ func (d *door) happened(fd int, events uint32, now time.Time) {
 	case c.waiting == nil:
 		d.hear(c, now)
 	case events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0:
-		d.places.count.gaveUp.Add(1)
+		d.places.gaveUp.Add(1)
 		d.dismiss(c)
 	}
 }
@@ -237,7 +237,7 @@ func (d *door) begin(now time.Time) {
 	for d.line.len() > 0 {
 		ok, stuck := d.places.begin(now)
 		if stuck != nil {
-			d.places.count.stalled.Add(1)
+			d.g.limit.rejected.Add(noStalled)
 			stuck.shed.Store(true)
 			stuck.cut()
 			continue
@@ -430,7 +430,7 @@ func (d *door) makeRoom() bool {
 	if w == nil {
 		return false
 	}
-	d.places.count.crowded.Add(1)
+	d.g.limit.rejected.Add(noShed)
 	d.g.lines.warn("shed", "clients that have waited longest for their handshake are closed, there are too many", "client", w.c.remote.String())
 	d.dismiss(w.c)
 	return true
@@ -481,7 +481,7 @@ func (d *door) tick(now time.Time) {
 		if limit := w.c.patience(); now.Before(w.c.first.Add(limit - limit/10)) {
 			break
 		}
-		d.places.count.late.Add(1)
+		d.g.limit.rejected.Add(noLate)
 		d.g.lines.warn("late", "client closed, its handshake had no turn in time", "client", w.c.remote.String())
 		d.dismiss(w.c)
 	}

@@ -172,6 +172,8 @@ func newGateway(ctx context.Context, cfg Config) *gateway {
 	}
 	g.accepting, g.stopAccepting = context.WithCancel(ctx)
 	g.crew = &crew{work: g.serve}
+	g.count.failures = newTally(failureClasses)
+	g.count.diagnosed = newTally(kinds)
 	g.dialing, g.stopDialing = context.WithCancel(context.WithoutCancel(ctx))
 	return g
 }
@@ -367,7 +369,7 @@ func (g *gateway) admit(c *conn, makeRoom func() bool) bool {
 		g.connections.Add(1)
 		g.mu.Unlock()
 	} else {
-		g.limit.rejected.Add(1)
+		g.limit.rejected.Add(noCrowded)
 		g.lines.warn("crowded", "client closed at once, too many connections are on their way in", "client", c.remote.String())
 	}
 	return !crowded

@@ -67,6 +67,14 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 		{"long advice", func(s *gateway.Snapshot) { s.Connect = strings.Repeat("a", 513) }, []string{"at most 512 bytes"}},
 		{"negative", func(s *gateway.Snapshot) { s.HandshakeTimeout = -1 }, []string{"handshake_timeout -1ns"}},
 		{"for ever", func(s *gateway.Snapshot) { s.HandshakeTimeout = time.Hour }, []string{"handshake_timeout 1h0m0s"}},
+		{"old version", func(s *gateway.Snapshot) { s.MinTLSVersion = "1.1" }, []string{`min_tls_version "1.1": must be "1.2" or "1.3"`}},
+		{"unknown group", func(s *gateway.Snapshot) { s.Groups = []string{"X25519", "P-521"} }, []string{`groups[1] "P-521": must be one of X25519MLKEM768, X25519, P-256, P-384`}},
+		{"group twice", func(s *gateway.Snapshot) { s.Groups = []string{"P-256", "P-256"} }, []string{`groups[1] "P-256": is there twice`}},
+		{"weak cipher", func(s *gateway.Snapshot) { s.TLS12Ciphers = []string{"TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"} }, []string{`tls12_ciphers[0] "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": must be one of`}},
+		{"cipher for another key", func(s *gateway.Snapshot) { s.TLS12Ciphers = []string{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"} }, []string{"tls12_ciphers", "none is for the certificate's ECDSA key"}},
+		{"cipher without its version", func(s *gateway.Snapshot) {
+			s.MinTLSVersion, s.TLS12Ciphers = "1.3", []string{"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"}
+		}, []string{"tls12_ciphers: are for TLS 1.2"}},
 		{"no chain", func(s *gateway.Snapshot) { s.Certificate = nil }, []string{"certificate", "leaf first"}},
 		{"key as chain", func(s *gateway.Snapshot) { s.Certificate = s.PrivateKey }, []string{"PEM block 0", "is no certificate"}},
 		{"junk after chain", func(s *gateway.Snapshot) { s.Certificate = append(bytes.Clone(s.Certificate), "junk"...) }, []string{`certificate "junk"`}},
@@ -131,6 +139,9 @@ func TestDigestCoversEverythingButTheGeneration(t *testing.T) {
 		"key":         func(s *gateway.Snapshot) { s.PrivateKey = nil },
 		"connect":     func(s *gateway.Snapshot) { s.Connect += "x" },
 		"timeout":     func(s *gateway.Snapshot) { s.HandshakeTimeout = 1 },
+		"min version": func(s *gateway.Snapshot) { s.MinTLSVersion = "1.3" },
+		"groups":      func(s *gateway.Snapshot) { s.Groups = []string{"P-256"} },
+		"ciphers":     func(s *gateway.Snapshot) { s.TLS12Ciphers = []string{"x"} },
 	} {
 		s := w.snapshot(1)
 		change(&s)
