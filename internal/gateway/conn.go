@@ -228,13 +228,14 @@ func (g *gateway) serve(c *conn) {
 		}
 	}()
 	s := g.active.Load().at(c.listener, c.accepted)
-	if c.head[0] != recordHandshake || !s.modes[c.listener] {
-		g.door.places.leave(c)
-	}
-	switch isTLS := c.head[0] == recordHandshake; {
-	case s.modes[c.listener] && isTLS:
+	isTLS, wantsTLS := c.head[0] == recordHandshake, s.modes[c.listener]
+	if isTLS && wantsTLS {
 		g.serveTLS(c, s)
-	case s.modes[c.listener]:
+		return
+	}
+	g.door.places.leave(c) // it may have one: the listener may have changed while it waited
+	switch {
+	case wantsTLS:
 		g.diagnose(c, s)
 	case isTLS:
 		g.turnAway(c, tlsOnPlaintext, nil, s.snapshot.Connect)

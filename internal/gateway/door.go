@@ -200,6 +200,11 @@ func (d *door) run() {
 		}
 		d.begin(now)
 	}
+	d.discard()
+}
+
+// discard closes a door that doesn't run.
+func (d *door) discard() {
 	d.epoll.Close()
 	unix.Close(d.wakefd)
 }

@@ -8,8 +8,9 @@
 // process, in snapshot.json (0600) and on the admin socket (0600), never in a log, an error or the status.
 //
 // So many clients as the snapshot says are served, as far as the limit of open files allows; one more is told that the
-// maximum is reached, over TLS. It knows nothing of instances, of certificates to come, or of who started it. It does not
-// limit the handshakes under way yet, but for those beyond the limit of clients.
+// maximum is reached, over TLS. A bounded number of handshakes computes at a time, the others wait in a line in which
+// sources take turns and the newest comes first. It knows nothing of instances, of certificates to come, or of who
+// started it.
 //
 // Known gap: changing a listener between a wildcard address and a specific one with the same port takes two snapshots,
 // because the new one is opened before the old one is closed.
@@ -81,19 +82,11 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	g := newGateway(ctx, cfg)
-	if g.paths, err = relay.NewLoops(runtime.GOMAXPROCS(0)); err != nil {
+	if err := g.prepare(); err != nil {
 		admin.Close()
 		return err
 	}
 	defer g.paths.Close()
-	if g.limit, err = newLimiter(); err != nil {
-		admin.Close()
-		return err
-	}
-	if g.door, err = newDoor(g); err != nil {
-		admin.Close()
-		return err
-	}
 	go g.door.run()
 	defer g.crew.close()
 	defer g.door.close()
@@ -125,6 +118,20 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	cfg.Log.Info("gateway stopped")
 	return lost
+}
+
+// prepare makes what needs the machine's resources.
+func (g *gateway) prepare() (err error) {
+	if g.limit, err = newLimiter(); err != nil {
+		return err
+	}
+	if g.door, err = newDoor(g); err != nil {
+		return err
+	}
+	if g.paths, err = relay.NewLoops(runtime.GOMAXPROCS(0)); err != nil {
+		g.door.discard()
+	}
+	return err
 }
 
 type gateway struct {

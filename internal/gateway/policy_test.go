@@ -21,6 +21,20 @@ func (w *world) connect(cfg *tls.Config) (tls.ConnectionState, error) {
 	return c.ConnectionState(), nil
 }
 
+func TestImpossiblePolicyIsRefused(t *testing.T) {
+	t.Parallel()
+	newWorld(t).wantProblems([]spoiled{
+		{"old version", func(s *gateway.Snapshot) { s.MinTLSVersion = "1.1" }, []string{`min_tls_version "1.1": must be "1.2" or "1.3"`}},
+		{"unknown group", func(s *gateway.Snapshot) { s.Groups = []string{"X25519", "P-521"} }, []string{`groups[1] "P-521": must be one of X25519MLKEM768, X25519, P-256, P-384`}},
+		{"group twice", func(s *gateway.Snapshot) { s.Groups = []string{"P-256", "P-256"} }, []string{`groups[1] "P-256": is there twice`}},
+		{"weak cipher", func(s *gateway.Snapshot) { s.TLS12Ciphers = []string{"TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"} }, []string{`tls12_ciphers[0] "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": must be one of`}},
+		{"cipher for another key", func(s *gateway.Snapshot) { s.TLS12Ciphers = []string{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"} }, []string{"tls12_ciphers", "none is for the certificate's ECDSA key"}},
+		{"cipher without its version", func(s *gateway.Snapshot) {
+			s.MinTLSVersion, s.TLS12Ciphers = "1.3", []string{"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"}
+		}, []string{"tls12_ciphers: are for TLS 1.2"}},
+	})
+}
+
 func TestPolicyOfTheSnapshotIsKept(t *testing.T) {
 	t.Parallel()
 	w := serving(t)
