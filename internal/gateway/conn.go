@@ -250,8 +250,10 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 		g.door.places.leave(c)
 		return
 	}
-	// Event loops that were made runnable meanwhile go first.
-	runtime.Gosched()
+	// In a storm, event loops that were made runnable meanwhile go first.
+	if g.door.queued.Load() > 0 {
+		runtime.Gosched()
+	}
 	_ = c.SetDeadline(c.first.Add(s.timeout))
 	c.alerts = new(alertWatch)
 	t := tls.Server(c, s.tls)

@@ -73,7 +73,7 @@ type listener struct {
 
 func newDoor(g *gateway) (*door, error) {
 	d := &door{g: g, wakefd: -1, done: make(chan struct{}), listeners: make(map[int]*listener), line: newLine(), partial: make(map[*conn]struct{})}
-	d.places = newPlaces(max(1, runtime.GOMAXPROCS(0)-1), d.placeFree)
+	d.places = newPlaces(runtime.GOMAXPROCS(0)-runtime.GOMAXPROCS(0)/4, d.placeFree)
 	var err error
 	if d.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
