@@ -41,6 +41,9 @@ func sameReplies(t *testing.T, path string, protocol int) {
 	for _, m := range []manner{oneByOne, pipelined, cutAtRandom} {
 		t.Run(string(m), func(t *testing.T) {
 			for _, g := range slices.Concat(groups(), wrongCalls(specs)) {
+				if m == cutAtRandom {
+					g = g.without("SCRIPT DEBUG") // answers by whether more has arrived
+				}
 				both.play(t, g.name, protocol, func(p *player) { p.group(g, m) })
 			}
 		})
@@ -96,6 +99,12 @@ func groups() []group {
 		}
 	}
 	return all
+}
+
+// without leaves a command out.
+func (g group) without(line string) group {
+	g.calls = slices.DeleteFunc(slices.Clone(g.calls), func(c call) bool { return strings.HasPrefix(c.line, line) })
+	return g
 }
 
 // fixture is one key of each type. Calls with wrong arguments find them there.

@@ -1,12 +1,14 @@
 package gateway
 
 import (
+	"container/list"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,21 +30,38 @@ const (
 
 const engineAway = "-ERR the engine behind this port is not answering, it is being restarted: retry with backoff\r\n"
 
-// conn is one client, from accept to close. It gives out the bytes that were read ahead of it, then the connection's.
-// All but pipe and silent is of the goroutine that serves it, and from then on of the event loop that it is handed to.
+// conn is one client, from accept to close: a descriptor that never blocks, made to look like a net.Conn that does. It
+// gives out the bytes that were read ahead of it, then the connection's. It has one owner at a time, which alone reads,
+// writes and closes: the door, then the goroutine that serves it, then an event loop of relay.
 type conn struct {
-	net.Conn               // as it was accepted; closed when an event loop has it
-	under    io.ReadWriter // what TLS reads and writes in its place, from then on
+	door     *door
+	fd       int
+	local    net.Addr
+	remote   netip.AddrPort
 	listener string
-	accepted *serving // the snapshot of the time
-	head     []byte
-	hello    hello
-	alerts   *alertWatch // during the handshake
+	accepted *serving      // the snapshot of the time
+	wake     chan struct{} // something happened at the socket
 
-	handedOver bool // to an event loop, which forgets it
+	atDoor  atomic.Bool   // written by the door's goroutine
+	waiting *waiting      // of the door's goroutine: its place in the line
+	place   *list.Element // guarded by places' mutex: it has begun its handshake
+	began   time.Time
 
-	silent atomic.Bool // it has not sent anything yet
-	pipe   atomic.Pointer[relay.Session]
+	silent  atomic.Bool // it has not sent anything yet
+	stopped atomic.Bool // it is to end
+	shed    atomic.Bool // because others need its room
+	pipe    atomic.Pointer[relay.Session]
+
+	// Of the owner.
+	under      io.ReadWriter // what TLS reads and writes instead, once an event loop has it
+	head       []byte
+	ended      error     // what comes after head, where the door has met it
+	first      time.Time // when its first byte came
+	computing  bool      // it holds one of the places
+	deadline   time.Time // of everything that waits; zero: none
+	hello      hello
+	alerts     *alertWatch // during the handshake
+	handedOver bool        // to an event loop, which forgets it
 }
 
 func (c *conn) Read(b []byte) (int, error) {
@@ -55,16 +74,110 @@ func (c *conn) Read(b []byte) (int, error) {
 	if c.under != nil {
 		return c.under.Read(b)
 	}
-	n, err := c.Conn.Read(b)
-	c.watch(b[:n])
-	return n, err
+	if c.ended != nil {
+		return 0, c.ended
+	}
+	for {
+		n, err := readFD(c.fd, b)
+		switch {
+		case err == unix.EAGAIN:
+			if err := c.wait(); err != nil {
+				return 0, err
+			}
+		case err != nil:
+			return 0, os.NewSyscallError("read", err)
+		case n == 0 && len(b) > 0:
+			return 0, io.EOF
+		default:
+			c.watch(b[:n])
+			return n, nil
+		}
+	}
 }
 
 func (c *conn) Write(b []byte) (int, error) {
 	if c.under != nil {
 		return c.under.Write(b)
 	}
-	return c.Conn.Write(b)
+	for sent := 0; ; {
+		n, err := writeFD(c.fd, b[sent:])
+		switch {
+		case err == unix.EAGAIN:
+			c.door.wantRoom(c)
+			if err := c.wait(); err != nil {
+				return sent, err
+			}
+		case err != nil:
+			return sent, os.NewSyscallError("write", err)
+		default:
+			if sent += n; sent == len(b) {
+				return sent, nil
+			}
+		}
+	}
+}
+
+// wait returns nil when it is worth trying again. A handshake gives up its place meanwhile.
+func (c *conn) wait() error {
+	if !c.computing {
+		return c.block()
+	}
+	c.computing = false
+	c.door.places.pause()
+	if err := c.block(); err != nil {
+		return err
+	}
+	c.door.places.resume()
+	c.computing = true
+	return nil
+}
+
+func (c *conn) block() error {
+	if c.stopped.Load() {
+		return net.ErrClosed
+	}
+	var late <-chan time.Time
+	if !c.deadline.IsZero() {
+		left := time.Until(c.deadline)
+		if left <= 0 {
+			return os.ErrDeadlineExceeded
+		}
+		t := time.NewTimer(left)
+		defer t.Stop()
+		late = t.C
+	}
+	select {
+	case <-c.wake:
+		return nil
+	case <-late:
+		return os.ErrDeadlineExceeded
+	}
+}
+
+// patience is how long the client may take for its handshake.
+func (c *conn) patience() time.Duration {
+	return c.door.g.active.Load().at(c.listener, c.accepted).timeout
+}
+
+func (c *conn) poke() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// What net.Conn wants besides. There is one deadline for both directions.
+
+func (c *conn) LocalAddr() net.Addr                { return c.local }
+func (c *conn) RemoteAddr() net.Addr               { return net.TCPAddrFromAddrPort(c.remote) }
+func (c *conn) SetDeadline(t time.Time) error      { c.deadline = t; return nil }
+func (c *conn) SetReadDeadline(t time.Time) error  { return c.SetDeadline(t) }
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.SetDeadline(t) }
+
+// Close is for the owner.
+func (c *conn) Close() error {
+	c.door.hangUp(c)
+	return nil
 }
 
 func (c *conn) watch(b []byte) {
@@ -73,18 +186,13 @@ func (c *conn) watch(b []byte) {
 	}
 }
 
-// CloseWrite sends a FIN.
-func (c *conn) CloseWrite() error {
-	return c.Conn.(interface{ CloseWrite() error }).CloseWrite()
-}
-
 // farewell ends a connection whose last words have been written.
 func (c *conn) farewell() {
-	if c.CloseWrite() != nil {
+	if unix.Shutdown(c.fd, unix.SHUT_WR) != nil {
 		return
 	}
-	_ = c.SetReadDeadline(time.Now().Add(farewellTime))
-	_, _ = io.CopyN(io.Discard, c.Conn, farewellBytes)
+	_ = c.SetDeadline(time.Now().Add(farewellTime))
+	_, _ = io.CopyN(io.Discard, c, farewellBytes)
 }
 
 // idle reports whether closing the connection now interrupts nothing.
@@ -95,37 +203,38 @@ func (c *conn) idle() bool {
 	return c.silent.Load()
 }
 
-func (c *conn) closeIdle() {
-	if p := c.pipe.Load(); p != nil {
-		p.Close()
-		return
-	}
-	c.Close()
-}
-
-// cut ends the connection without a word.
+// cut ends the connection without a word of ours; relay says goodbye to one that is idle.
 func (c *conn) cut() {
 	if p := c.pipe.Load(); p != nil {
 		p.Close()
 		return
 	}
-	c.Close()
+	c.stopped.Store(true)
+	c.poke()
+	c.door.sever(c)
 }
 
-// serve is the life of one connection. The first byte decides; until it comes there is no deadline.
+// wantsTLS says whether c, whose first byte is there, is to be served with TLS.
+func (g *gateway) wantsTLS(c *conn) bool {
+	return c.head[0] == recordHandshake && g.active.Load().at(c.listener, c.accepted).modes[c.listener]
+}
+
+// serve is the life of one connection from its first bytes on. The first of them decides.
 func (g *gateway) serve(c *conn) {
-	var first [1]byte
-	c.silent.Store(true)
-	if _, err := io.ReadFull(c.Conn, first[:]); err != nil {
+	defer func() {
+		if !c.handedOver {
+			g.forget(c)
+		}
+	}()
+	s := g.active.Load().at(c.listener, c.accepted)
+	isTLS, wantsTLS := c.head[0] == recordHandshake, s.modes[c.listener]
+	if isTLS && wantsTLS {
+		g.serveTLS(c, s)
 		return
 	}
-	c.silent.Store(false)
-	c.head = first[:]
-	s := g.active.Load().at(c.listener, c.accepted)
-	switch isTLS := first[0] == recordHandshake; {
-	case s.modes[c.listener] && isTLS:
-		g.serveTLS(c, s)
-	case s.modes[c.listener]:
+	g.door.places.leave(c) // it may have one: the listener may have changed while it waited
+	switch {
+	case wantsTLS:
 		g.diagnose(c, s)
 	case isTLS:
 		g.turnAway(c, tlsOnPlaintext, nil, s.snapshot.Connect)
@@ -137,23 +246,25 @@ func (g *gateway) serve(c *conn) {
 func (g *gateway) serveTLS(c *conn, s *serving) {
 	ok, done := g.limit.worthAHandshake(s.snapshot)
 	if !ok {
+		g.door.places.leave(c)
 		return
 	}
-	_ = c.SetDeadline(time.Now().Add(s.timeout))
+	// In a storm, event loops that were made runnable meanwhile go first.
+	if g.door.queued.Load() > 0 {
+		runtime.Gosched()
+	}
+	_ = c.SetDeadline(c.first.Add(s.timeout))
 	c.alerts = new(alertWatch)
 	t := tls.Server(c, s.tls)
 	err := t.Handshake()
 	done()
+	g.door.places.leave(c)
 	if err != nil {
 		g.handshakeFailed(c, err)
 		return
 	}
 	c.alerts = nil
-	if t.ConnectionState().Version == tls.VersionTLS13 {
-		g.count.tls13.Add(1)
-	} else {
-		g.count.tls12.Add(1)
-	}
+	g.count.shaken(t.ConnectionState())
 	_ = c.SetDeadline(time.Time{})
 	g.relay(c, t, s)
 }
@@ -163,13 +274,15 @@ func (g *gateway) handshakeFailed(c *conn, err error) {
 		err = fmt.Errorf("remote error: %w", tls.AlertError(n))
 	}
 	f := classify(err, c.hello)
-	g.lines.warn("handshake "+f.class, "TLS handshake failed", "client", c.RemoteAddr().String(), "class", f.class,
+	if c.shed.Load() {
+		f = failShed
+	}
+	g.count.failures.Add(f.class)
+	g.lines.warn("handshake "+f.class, "TLS handshake failed", "client", c.remote.String(), "class", f.class,
 		"error", err, "hint", f.hint)
 	if f == failTimeout {
-		g.count.timeout.Add(1)
 		return
 	}
-	g.count.failed.Add(1)
 	c.farewell() // crypto/tls has written an alert
 }
 
@@ -182,14 +295,17 @@ func (g *gateway) diagnose(c *conn, s *serving) {
 		line = line[:len(line)+n]
 		if k = firstLine(line); k == undecided && err != nil {
 			k = inline // half a line and then silence: whoever it is reads text
+			if line[0] >= 0x80 {
+				k = garbage
+			}
 		}
 	}
 	g.turnAway(c, k, line, s.snapshot.Connect)
 }
 
 func (g *gateway) turnAway(c *conn, k kind, line []byte, connect string) {
-	g.count.diagnosed(k).Add(1)
-	g.lines.warn(string(k), "client turned away, it speaks the wrong protocol", "client", c.RemoteAddr().String(),
+	g.count.diagnosed.Add(string(k))
+	g.lines.warn(string(k), "client turned away, it speaks the wrong protocol", "client", c.remote.String(),
 		"listener", c.listener, "kind", string(k), "hint", advice(k, connect))
 	_ = c.SetWriteDeadline(time.Now().Add(farewellTime))
 	if _, err := c.Write(answer(k, line, connect)); err == nil {
@@ -204,7 +320,7 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 		return
 	}
 	cfg := relay.Config{
-		Remote: addrPort(c.RemoteAddr()), Local: addrPort(c.LocalAddr()), In: &g.count.bytesIn, Out: &g.count.bytesOut,
+		Remote: c.remote, Local: c.localAddr(), In: &g.count.bytesIn, Out: &g.count.bytesOut,
 		Ended: func(relay.Result) {
 			g.limit.leave()
 			g.forget(c)
@@ -214,12 +330,7 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 	if t != nil {
 		client.Head, client.Attach = nil, func(under io.ReadWriter) { c.under = under }
 	}
-	var err error
-	if client.FD, err = detach(c.Conn); err != nil {
-		g.limit.leave()
-		return
-	}
-	c.handedOver = true
+	client.FD, c.handedOver = c.door.release(c), true
 	p := g.paths.Serve(client, cfg)
 	c.pipe.Store(p)
 	// A drain that has cut everything before the line above has missed this one.
@@ -228,11 +339,19 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 	}
 }
 
-func addrPort(a net.Addr) netip.AddrPort {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		return tcp.AddrPort()
+// localAddr is the address that the client has connected to, where the listener has any.
+func (c *conn) localAddr() netip.AddrPort {
+	at := c.local.(*net.TCPAddr).AddrPort()
+	if !at.Addr().IsUnspecified() {
+		return at
 	}
-	return netip.AddrPort{}
+	switch a, _ := unix.Getsockname(c.fd); a := a.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
+	}
+	return at
 }
 
 // backend says how the clients of a snapshot share the engine.
@@ -249,9 +368,12 @@ func (g *gateway) backend(s Snapshot) *relay.Backend {
 }
 
 // detach takes the descriptor away from the runtime's poller: a loop is to watch it.
-func detach(c net.Conn) (int, error) {
+func detach(c interface {
+	io.Closer
+	syscall.Conn
+}) (int, error) {
 	defer c.Close()
-	raw, err := c.(syscall.Conn).SyscallConn()
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0, err
 	}

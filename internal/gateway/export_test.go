@@ -4,7 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net"
+	"net/netip"
 	"time"
 )
 
@@ -19,10 +19,32 @@ func ThrottleForTest() func(topic string, now time.Time) (uint64, bool) {
 	return newThrottle(slog.New(slog.DiscardHandler)).allow
 }
 
-// AcceptForTest runs one accept loop until ctx ends.
-func AcceptForTest(ctx context.Context, ln net.Listener) {
-	g := newGateway(ctx, Config{Log: slog.New(slog.DiscardHandler)})
-	g.accept(ln, "test")
+// AcceptForTest offers a listener that cannot accept to a door, which looks every tenth of a second for so long, and
+// returns how often it tried.
+func AcceptForTest(address string, err error, duration time.Duration) (calls int, failure error) {
+	g := newGateway(context.Background(), Config{Log: slog.New(slog.DiscardHandler)})
+	d, failure := newDoor(g)
+	if failure != nil {
+		return 0, failure
+	}
+	go d.run()
+	defer d.close()
+	l, failure := d.listen(address)
+	if failure != nil {
+		return 0, failure
+	}
+	defer d.shut(l)
+	l.next = func() (int, netip.AddrPort, error) { calls++; return -1, netip.AddrPort{}, err }
+	d.mu.Lock()
+	d.listeners[l.fd] = l
+	d.mu.Unlock()
+	start := time.Now()
+	for now := start; now.Before(start.Add(duration)); now = now.Add(doorPace) {
+		if d.tick(now); l.retry.IsZero() {
+			d.accept(l, now)
+		}
+	}
+	return calls, nil
 }
 
 // EncodeForTest is what goes to disk.
@@ -38,3 +60,73 @@ func AlertForTest(records []byte, n int) uint8 {
 	}
 	return a.alert
 }
+
+// PeekForTest shows what the first bytes of a connection tell.
+func PeekForTest(b []byte) (resumes bool, version uint16, complete bool) {
+	g, complete := peek(b)
+	return g.resumes, g.version, complete
+}
+
+// LineForTest is a line of clients that are known by a name.
+type LineForTest struct {
+	l     *line
+	names map[*waiting]string
+	by    map[string]*waiting
+}
+
+// NewLineForTest returns an empty line.
+func NewLineForTest() *LineForTest {
+	return &LineForTest{newLine(), make(map[*waiting]string), make(map[string]*waiting)}
+}
+
+// Push lets a client from an address join the line.
+func (t *LineForTest) Push(name, from string, resumes bool, at time.Time) {
+	w := t.l.push(&conn{remote: netip.AddrPortFrom(netip.MustParseAddr(from), 1)}, resumes, at)
+	t.names[w], t.by[name] = name, w
+}
+
+// Next is who has its turn, Shed who must go; "" when nobody waits. Remove is for who leaves by itself.
+func (t *LineForTest) Next() string       { return t.names[t.l.next()] }
+func (t *LineForTest) Shed() string       { return t.names[t.l.shed()] }
+func (t *LineForTest) Oldest() string     { return t.names[t.l.oldest()] }
+func (t *LineForTest) Remove(name string) { t.l.remove(t.by[name]) }
+func (t *LineForTest) Len() int           { return t.l.len() }
+
+// Left is what the line still remembers of its sources.
+func (t *LineForTest) Left() int { return len(t.l.sources) + len(t.l.most) + t.l.turns.Len() }
+
+// PlacesForTest are places for handshakes; Run is one that has begun, waits for its client, and computes again.
+type PlacesForTest struct{ p *places }
+
+// NewPlacesForTest returns n places.
+func NewPlacesForTest(n int, wanted func()) PlacesForTest { return PlacesForTest{newPlaces(n, wanted)} }
+
+// Begin begins a handshake if it may; stuck says that one was told to make room for it.
+func (t PlacesForTest) Begin(now time.Time) (h *HandshakeForTest, stuck bool) {
+	ok, other := t.p.begin(now)
+	if !ok {
+		return nil, other != nil
+	}
+	c := &conn{}
+	t.p.enter(c, now)
+	return &HandshakeForTest{t.p, c}, false
+}
+
+// HandshakeForTest is one handshake that has begun.
+type HandshakeForTest struct {
+	p *places
+	c *conn
+}
+
+// Wait waits for the client as long as wait does, without a place; afterwards it has one again.
+func (h *HandshakeForTest) Wait(wait func()) {
+	h.p.pause()
+	wait()
+	h.p.resume()
+}
+
+// End ends it.
+func (h *HandshakeForTest) End() { h.p.leave(h.c) }
+
+// MaxBegun is how many may be under way.
+const MaxBegun = maxBegun

@@ -21,12 +21,13 @@ const (
 	plaintextRESP kind = "plaintext_resp"
 	inline        kind = "inline"
 	http1         kind = "http"
+	sslv2         kind = "sslv2"
 	garbage       kind = "garbage"
 	// On a port without TLS.
 	tlsOnPlaintext kind = "tls_on_plaintext"
 )
 
-var kinds = []kind{plaintextRESP, inline, http1, garbage, tlsOnPlaintext}
+var kinds = []kind{plaintextRESP, inline, http1, sslv2, garbage, tlsOnPlaintext}
 
 // firstLine says what b, the start of a connection that is no TLS, is; undecided asks for more bytes. A decision
 // never changes with the bytes that follow, so it does not depend on how they were cut into packets.
@@ -39,7 +40,10 @@ func firstLine(b []byte) kind {
 	if b[0] == '*' {
 		return plaintextRESP
 	}
-	if b[0] >= 0x7f { // keys may hold any byte, names of commands do not
+	if b[0] >= 0x80 {
+		return firstRecord(b)
+	}
+	if b[0] == 0x7f { // keys may hold any byte, names of commands do not
 		return garbage
 	}
 	for i, c := range b[:min(len(b), maxFirstLine)] {
@@ -57,6 +61,18 @@ func firstLine(b []byte) kind {
 		return garbage
 	}
 	return undecided
+}
+
+// firstRecord tells an SSL 2.0 ClientHello, with which old clients that know newer versions open too, by its two bytes of
+// length and its type (RFC 5246, appendix E.2).
+func firstRecord(b []byte) kind {
+	switch {
+	case len(b) < 3:
+		return undecided
+	case b[2] == 1:
+		return sslv2
+	}
+	return garbage
 }
 
 // endsInHTTP reports whether a request line ends in " HTTP/1.1" or another version: HTTP/2 without TLS opens with such a
@@ -80,6 +96,9 @@ func answer(k kind, line []byte, connect string) []byte {
 	case tlsOnPlaintext:
 		// A fatal alert, handshake_failure: type, version, length, level, description.
 		return []byte{0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x28}
+	case sslv2:
+		// Likewise, protocol_version: one that knows newer versions understands it.
+		return []byte{0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x46}
 	case http1:
 		body := sentence + "\n"
 		head := "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: " + strconv.Itoa(len(body)) +
@@ -100,6 +119,8 @@ func advice(k kind, connect string) string {
 		return "this port has no TLS: connect without it, or enable in-transit encryption"
 	case http1:
 		return "this is a Redis port with TLS, not a web server: point the probe or the browser elsewhere"
+	case sslv2:
+		return "the client opens with SSL 2.0: update its TLS library, or switch SSL 2.0 off there; TLS 1.2 is needed"
 	case garbage:
 		return "what came is neither TLS nor Redis: find out what runs at the source address"
 	default:

@@ -34,8 +34,10 @@ var lines = []struct{ name, in, want string }{
 	{"HTTP on the second line", "x\r\nGET / HTTP/1.1\r\n", "inline"},
 	{"zero byte", "\x00", "garbage"},
 	{"zero byte later", "GET \x00", "garbage"},
-	{"SSLv2 hello", "\x80\x2e\x01\x00\x02", "garbage"},
-	{"high first byte", "\xff\xfe", "garbage"},
+	{"SSLv2 hello", "\x80\x2e\x01\x00\x02", "sslv2"},
+	{"SSLv2 hello of a client that knows TLS", "\x80\x2e\x01\x03\x01", "sslv2"},
+	{"high first byte", "\xff\xfe", ""},
+	{"high first bytes", "\xff\xfe\xfd", "garbage"},
 	{"delete", "a\x7f", "garbage"},
 	{"long line", strings.Repeat("a", 4096), "garbage"},
 	{"longest line", strings.Repeat("a", 4095) + "\n", "inline"},
@@ -77,6 +79,10 @@ func FuzzFirstLine(f *testing.F) {
 		case "inline":
 			if !bytes.Contains(b[:min(len(b), 4096)], []byte("\n")) {
 				t.Errorf("inline without a line")
+			}
+		case "sslv2":
+			if b[0] < 0x80 || b[2] != 1 {
+				t.Errorf("%q is SSL 2.0", b)
 			}
 		case "plaintext_resp", "garbage":
 		default:

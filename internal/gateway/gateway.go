@@ -8,8 +8,9 @@
 // process, in snapshot.json (0600) and on the admin socket (0600), never in a log, an error or the status.
 //
 // So many clients as the snapshot says are served, as far as the limit of open files allows; one more is told that the
-// maximum is reached, over TLS. It knows nothing of instances, of certificates to come, or of who started it. It does not
-// limit the handshakes under way yet, but for those beyond the limit of clients.
+// maximum is reached, over TLS. A bounded number of handshakes computes at a time, the others wait in a line in which
+// sources take turns and the newest comes first. It knows nothing of instances, of certificates to come, or of who
+// started it.
 //
 // Known gap: changing a listener between a wildcard address and a specific one with the same port takes two snapshots,
 // because the new one is opened before the old one is closed.
@@ -22,7 +23,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -82,15 +82,14 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	g := newGateway(ctx, cfg)
-	if g.paths, err = relay.NewLoops(runtime.GOMAXPROCS(0)); err != nil {
+	if err := g.prepare(); err != nil {
 		admin.Close()
 		return err
 	}
 	defer g.paths.Close()
-	if g.limit, err = newLimiter(); err != nil {
-		admin.Close()
-		return err
-	}
+	go g.door.run()
+	defer g.crew.close()
+	defer g.door.close()
 	// Before the admin socket answers: what is on disk decides whether a snapshot is stale.
 	g.load()
 	server := g.adminServer()
@@ -121,6 +120,20 @@ func Run(ctx context.Context, cfg Config) error {
 	return lost
 }
 
+// prepare makes what needs the machine's resources.
+func (g *gateway) prepare() (err error) {
+	if g.limit, err = newLimiter(); err != nil {
+		return err
+	}
+	if g.door, err = newDoor(g); err != nil {
+		return err
+	}
+	if g.paths, err = relay.NewLoops(runtime.GOMAXPROCS(0)); err != nil {
+		g.door.discard()
+	}
+	return err
+}
+
 type gateway struct {
 	cfg     Config
 	lines   *throttle
@@ -129,6 +142,8 @@ type gateway struct {
 	count   counters
 	paths   *relay.Loops
 	limit   *limiter
+	door    *door
+	crew    *crew
 
 	accepting     context.Context // ends when draining starts
 	stopAccepting context.CancelFunc
@@ -140,7 +155,7 @@ type gateway struct {
 	drained  chan struct{} // closed when no connection is left
 
 	applyMu   sync.Mutex // one apply at a time; guards listeners, lastGood and ending
-	listeners map[string]net.Listener
+	listeners map[string]*listener
 	lastGood  *serving // what is on disk: active, or what restore is still trying to open
 	ending    bool
 
@@ -149,8 +164,7 @@ type gateway struct {
 	problem string
 
 	background  sync.WaitGroup // restore and giveBack
-	loops       sync.WaitGroup // one per listener; Add under applyMu and not when ending
-	connections sync.WaitGroup // one per connection; Add from the loops
+	connections sync.WaitGroup // one per connection; Add from the door, with mu held
 }
 
 func newGateway(ctx context.Context, cfg Config) *gateway {
@@ -160,10 +174,13 @@ func newGateway(ctx context.Context, cfg Config) *gateway {
 		started:   time.Now(),
 		stopping:  make(chan struct{}),
 		drained:   make(chan struct{}),
-		listeners: make(map[string]net.Listener),
+		listeners: make(map[string]*listener),
 		conns:     make(map[*conn]struct{}),
 	}
 	g.accepting, g.stopAccepting = context.WithCancel(ctx)
+	g.crew = &crew{work: g.serve}
+	g.count.failures = newTally(failureClasses)
+	g.count.diagnosed = newTally(kinds)
 	g.dialing, g.stopDialing = context.WithCancel(context.WithoutCancel(ctx))
 	return g
 }
@@ -225,7 +242,7 @@ func (g *gateway) apply(s Snapshot) error {
 			err = durable.WriteFile(snapshotFile(g.cfg.Dir), data, 0o600)
 		}
 		if err != nil {
-			closeAll(opened)
+			g.shutAll(opened)
 			return fmt.Errorf("keep snapshot: %w", err)
 		}
 	}
@@ -234,18 +251,15 @@ func (g *gateway) apply(s Snapshot) error {
 }
 
 // open opens the listeners of next that are not open yet, all or none.
-func (g *gateway) open(next *serving) (map[string]net.Listener, error) {
-	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
-		Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount,
-	}}
-	opened := make(map[string]net.Listener)
+func (g *gateway) open(next *serving) (map[string]*listener, error) {
+	opened := make(map[string]*listener)
 	for _, l := range next.snapshot.Listeners {
 		if g.listeners[l.Address] != nil {
 			continue
 		}
-		ln, err := lc.Listen(g.accepting, "tcp", l.Address)
+		ln, err := g.door.listen(l.Address)
 		if err != nil {
-			closeAll(opened)
+			g.shutAll(opened)
 			return nil, fmt.Errorf("open listener %s: %w", l.Address, err)
 		}
 		opened[l.Address] = ln
@@ -253,19 +267,19 @@ func (g *gateway) open(next *serving) (map[string]net.Listener, error) {
 	return opened, nil
 }
 
-// publish is called with applyMu held. The snapshot comes before the accept loops: they serve by it.
-func (g *gateway) publish(next *serving, opened map[string]net.Listener) {
+// publish is called with applyMu held. The snapshot comes before the listeners: clients are served by it.
+func (g *gateway) publish(next *serving, opened map[string]*listener) {
 	g.lastGood = next
 	g.paths.SetBackend(g.backend(next.snapshot))
 	g.active.Store(next)
 	g.setProblem("")
 	for address, ln := range opened {
 		g.listeners[address] = ln
-		g.loops.Go(func() { g.accept(ln, address) })
+		g.door.open(ln)
 	}
 	for address, ln := range g.listeners {
 		if _, ok := next.modes[address]; !ok {
-			ln.Close()
+			g.door.shut(ln)
 			delete(g.listeners, address)
 		}
 	}
@@ -275,9 +289,9 @@ func (g *gateway) publish(next *serving, opened map[string]net.Listener) {
 	}
 }
 
-func closeAll(listeners map[string]net.Listener) {
+func (g *gateway) shutAll(listeners map[string]*listener) {
 	for _, ln := range listeners {
-		ln.Close()
+		g.door.shut(ln)
 	}
 }
 
@@ -348,47 +362,25 @@ func (g *gateway) setProblem(text string) {
 	g.problem = text
 }
 
-// accept is one listener's loop; it ends when the listener is closed.
-func (g *gateway) accept(ln net.Listener, address string) {
-	var wait time.Duration
-	for {
-		raw, err := ln.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			// Most likely EMFILE: it stays until a connection ends, and the listener stays readable meanwhile.
-			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-			g.lines.warn("accept", "client cannot be accepted, trying again", "listener", address, "error", err)
-			select {
-			case <-time.After(wait):
-			case <-g.accepting.Done():
-			}
-			continue
-		}
-		wait = 0
-		c := &conn{Conn: raw, listener: address, accepted: g.active.Load()}
-		g.count.accepted.Add(1)
-		g.mu.Lock()
-		crowded := g.limit.crowded(len(g.conns), c.accepted.snapshot)
-		if !crowded {
-			g.conns[c] = struct{}{}
-		}
-		g.mu.Unlock()
-		if crowded {
-			g.limit.rejected.Add(1)
-			g.lines.warn("crowded", "client closed at once, too many connections are on their way in", "client", raw.RemoteAddr().String())
-			raw.Close()
-			continue
-		}
-		g.connections.Add(1)
-		go func() {
-			g.serve(c)
-			if !c.handedOver {
-				g.forget(c)
-			}
-		}()
+// admit counts a client in, unless too many are on their way in already and makeRoom cannot help that.
+func (g *gateway) admit(c *conn, makeRoom func() bool) bool {
+	g.count.accepted.Add(1)
+	g.mu.Lock()
+	crowded := g.limit.crowded(len(g.conns), c.accepted.snapshot)
+	g.mu.Unlock()
+	if crowded && makeRoom() {
+		crowded = false
 	}
+	if !crowded {
+		g.mu.Lock()
+		g.conns[c] = struct{}{}
+		g.connections.Add(1)
+		g.mu.Unlock()
+	} else {
+		g.limit.rejected.Add(noCrowded)
+		g.lines.warn("crowded", "client closed at once, too many connections are on their way in", "client", c.remote.String())
+	}
+	return !crowded
 }
 
 func (g *gateway) forget(c *conn) {
@@ -418,13 +410,12 @@ func (g *gateway) requestStop() { g.stopOnce.Do(func() { close(g.stopping) }) }
 func (g *gateway) drain() {
 	g.applyMu.Lock()
 	g.ending = true
-	closeAll(g.listeners)
+	g.shutAll(g.listeners)
 	clear(g.listeners)
 	g.applyMu.Unlock()
 	g.setProblem("stopping")
 	g.stopAccepting()
 	g.background.Wait()
-	g.loops.Wait()
 
 	gone := make(chan struct{})
 	go func() { g.connections.Wait(); close(gone) }()
@@ -436,7 +427,7 @@ func (g *gateway) drain() {
 		g.each(func(c *conn) {
 			if c.idle() {
 				// Its own goroutine: saying goodbye in TLS may have to wait for the client.
-				farewells.Go(c.closeIdle)
+				farewells.Go(c.cut)
 			}
 		})
 		select {

@@ -122,10 +122,11 @@ func TestClientsWithoutTLSAreTold(t *testing.T) {
 		{"POST", "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", httpHead + body, "http"},
 		{"HEAD", "HEAD / HTTP/1.1\r\n\r\n", httpHead, "http"},
 		{"lower-case junk", "get / http/1.1\r\n", redisAnswer, "inline"},
-		{"SSLv2", "\x80\x2e\x01\x00\x02", redisAnswer, "garbage"},
+		{"SSLv2", "\x80\x2e\x01\x00\x02", "\x15\x03\x01\x00\x02\x02\x46", "sslv2"},
+		{"binary", "\x80\x2e\x02\x00\x02", redisAnswer, "garbage"},
 		{"long line", strings.Repeat("a", 9000), redisAnswer, "garbage"},
 	}
-	want := map[string]uint64{"plaintext_resp": 0, "inline": 0, "http": 0, "garbage": 0, "tls_on_plaintext": 0}
+	want := map[string]uint64{"plaintext_resp": 0, "inline": 0, "http": 0, "sslv2": 0, "garbage": 0, "tls_on_plaintext": 0}
 	for _, tc := range cases {
 		want[tc.kind] += 2
 	}
@@ -336,8 +337,16 @@ func TestFailedHandshakesAreExplained(t *testing.T) {
 			cfg.ServerName = "localhost"
 			_ = tls.Client(dialTCP(t, w.addr), cfg).Handshake()
 		}},
-		{"old_protocol_version", func() {
+		{"tls1.1", func() {
 			_ = tls.Client(dialTCP(t, w.addr), &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11, ServerName: "x"}).Handshake()
+		}},
+		{"tls1.0", func() {
+			_ = tls.Client(dialTCP(t, w.addr), &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10, ServerName: "x"}).Handshake()
+		}},
+		{"sslv3", func() {
+			c := dialTCP(t, w.addr)
+			send(t, c, "\x16\x03\x00\x00\x2d\x01\x00\x00\x29\x03\x00"+strings.Repeat("r", 32)+"\x00\x00\x02\x00\x35\x01\x00")
+			_, _ = io.ReadAll(c)
 		}},
 		{"no_shared_cipher", func() {
 			_ = tls.Client(dialTCP(t, w.addr), &tls.Config{MaxVersion: tls.VersionTLS12, ServerName: "x",
@@ -359,9 +368,12 @@ func TestFailedHandshakesAreExplained(t *testing.T) {
 		eventually(t, "log line of class "+tc.class, func() bool {
 			return strings.Contains(w.log.String(), "class="+tc.class+" ")
 		})
+		if n := w.status().Failures[tc.class]; n != 1 {
+			t.Errorf("%s: counted %d; want 1", tc.class, n)
+		}
 	}
-	if st := w.status(); st.Handshakes["failed"] != 7 {
-		t.Errorf("handshakes %v; want 7 failed", st.Handshakes)
+	if st := w.status(); st.Handshakes["failed"] != 9 || len(st.Failures) < 20 {
+		t.Errorf("handshakes %v; want 9 failed, of a closed set of classes: %v", st.Handshakes, st.Failures)
 	}
 }
 

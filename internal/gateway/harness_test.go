@@ -68,6 +68,16 @@ func newIdentity(t testing.TB, addresses ...string) identity {
 	return signed(t, key, addresses...)
 }
 
+// reissued is another certificate for the same key.
+func reissued(t testing.TB, id identity, addresses ...string) identity {
+	t.Helper()
+	key, err := x509.ParsePKCS8PrivateKey(id.keyDER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed(t, key.(crypto.Signer), addresses...)
+}
+
 func signed(t testing.TB, key crypto.Signer, addresses ...string) identity {
 	t.Helper()
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))

@@ -23,13 +23,22 @@ const (
 	ownDescriptors = 128
 )
 
+// Why there was no room for a client.
+const (
+	noLimit   = "limit"
+	noCrowded = "crowded"
+	noShed    = "shed"
+	noLate    = "late"
+	noStalled = "stalled"
+)
+
 // limiter counts clients against the limit of the snapshot and of the machine.
 type limiter struct {
 	descriptors uint64 // the limit of open files
 
 	served   atomic.Int64 // clients that have an engine connection
 	refusing atomic.Int64
-	rejected atomic.Uint64
+	rejected tally
 }
 
 func newLimiter() (*limiter, error) {
@@ -38,7 +47,7 @@ func newLimiter() (*limiter, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
 		return nil, fmt.Errorf("read the limit of open files: %w", err)
 	}
-	return &limiter{descriptors: r.Cur}, nil
+	return &limiter{descriptors: r.Cur, rejected: newTally([]string{noLimit, noCrowded, noShed, noLate, noStalled})}, nil
 }
 
 // clients is how many clients the limit of open files allows: each has a descriptor here and one to the engine. An
@@ -91,7 +100,7 @@ func (l *limiter) worthAHandshake(s Snapshot) (ok bool, done func()) {
 	}
 	if l.refusing.Add(1) > maxRefusing {
 		l.refusing.Add(-1)
-		l.rejected.Add(1)
+		l.rejected.Add(noLimit)
 		return false, nil
 	}
 	return true, func() { l.refusing.Add(-1) }
@@ -99,8 +108,8 @@ func (l *limiter) worthAHandshake(s Snapshot) (ok bool, done func()) {
 
 // refuse tells a client that there is no room.
 func (g *gateway) refuse(c *conn, t *tls.Conn) {
-	g.limit.rejected.Add(1)
-	g.lines.warn("limit", "client refused, max number of clients reached", "client", c.RemoteAddr().String(),
+	g.limit.rejected.Add(noLimit)
+	g.lines.warn("limit", "client refused, max number of clients reached", "client", c.remote.String(),
 		"clients", g.limit.served.Load(), "hint", "find out which clients hold connections (CLIENT LIST), set timeout, or choose a larger instance")
 	g.lastWords(c, t, tooMany)
 }

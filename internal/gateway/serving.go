@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"bytes"
-	"crypto/rsa"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -23,9 +21,10 @@ type serving struct {
 	timeout  time.Duration
 }
 
-// newServing is the one place where a snapshot is validated. A predecessor with the same certificate lends its TLS
-// configuration, because that one holds the session-ticket keys: a client resumes its session across an apply, and cannot
-// across a change of certificate.
+// newServing is the one place where a snapshot is validated. A predecessor with the same certificate and policy lends its
+// TLS configuration, because that one holds the session-ticket keys, which crypto/tls changes daily: a client resumes its
+// session across an apply, and cannot across a change of certificate. A clone of it would share the keys of the moment
+// (CVE-2025-68121), so there is none.
 func newServing(s Snapshot, previous *serving) (*serving, error) {
 	p := s.check()
 	v := &serving{snapshot: s, digest: s.Digest(), modes: make(map[string]bool), timeout: s.HandshakeTimeout}
@@ -37,18 +36,19 @@ func newServing(s Snapshot, previous *serving) (*serving, error) {
 	}
 	if s.hasTLS() {
 		cert, more := s.keyPair()
-		if p = append(p, more...); len(p) == 0 {
+		allowed, yetMore := s.policy(cert.Leaf)
+		if p = slices.Concat(p, more, yetMore); len(p) == 0 {
 			v.tls = previous.tlsFor(s)
 		}
 		if v.tls == nil && len(p) == 0 {
-			v.tls = tlsConfig(cert)
+			v.tls = tlsConfig(cert, allowed)
 		}
 	}
 	return v, errors.Join(p...)
 }
 
 func (v *serving) tlsFor(s Snapshot) *tls.Config {
-	if v == nil || !bytes.Equal(v.snapshot.Certificate, s.Certificate) || !bytes.Equal(v.snapshot.PrivateKey, s.PrivateKey) {
+	if v == nil || !v.snapshot.sameTLS(s) {
 		return nil
 	}
 	return v.tls
@@ -63,38 +63,18 @@ func (v *serving) at(address string, accepted *serving) *serving {
 	return accepted
 }
 
-// The order says nothing: crypto/tls has its own, with the post-quantum hybrid first.
-var curves = []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256, tls.CurveP384}
-
-var (
-	suites13 = []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256}
-
-	suitesECDSA = []uint16{
-		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-	}
-	suitesRSA = []uint16{
-		tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-		tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-	}
-)
-
-func tlsConfig(cert tls.Certificate) *tls.Config {
-	suites12 := suitesECDSA
-	if _, ok := cert.Leaf.PublicKey.(*rsa.PublicKey); ok {
-		suites12 = suitesRSA
-	}
+func tlsConfig(cert tls.Certificate, v policy) *tls.Config {
 	return &tls.Config{
 		Certificates:     []tls.Certificate{cert},
-		MinVersion:       tls.VersionTLS12,
-		CipherSuites:     suites12,
-		CurvePreferences: curves,
+		MinVersion:       v.min,
+		CipherSuites:     v.suites12,
+		CurvePreferences: v.groups,
 		// Small first records are for browsers that render half a page; a client here waits for the whole reply.
 		DynamicRecordSizingDisabled: true,
 		// Changes nothing: it is where the client's offer can be seen before the handshake fails because of it.
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			if c, ok := h.Conn.(*conn); ok {
-				c.hello = readHello(h, suites12)
+				c.hello = readHello(h, v)
 			}
 			return nil, nil
 		},
@@ -104,22 +84,30 @@ func tlsConfig(cert tls.Certificate) *tls.Config {
 // hello is what a ClientHello says about whether a handshake can succeed.
 type hello struct {
 	seen                  bool
-	version, suite, group bool // there is one that both sides know
+	version, suite, group bool   // there is one that both sides know
+	newest                uint16 // version that the client knows; 0: SSL 3.0
 }
 
-func readHello(h *tls.ClientHelloInfo, suites12 []uint16) hello {
+func readHello(h *tls.ClientHelloInfo, v policy) hello {
 	shares := func(a, b []uint16) bool {
 		return slices.ContainsFunc(a, func(x uint16) bool { return slices.Contains(b, x) })
 	}
 	has13 := slices.Contains(h.SupportedVersions, tls.VersionTLS13)
-	has12 := slices.Contains(h.SupportedVersions, tls.VersionTLS12)
+	has12 := slices.Contains(h.SupportedVersions, tls.VersionTLS12) && v.min <= tls.VersionTLS12
+	newest := uint16(0)
+	for _, version := range h.SupportedVersions {
+		if version <= tls.VersionTLS13 {
+			newest = max(newest, version)
+		}
+	}
 	return hello{
 		seen:    true,
+		newest:  newest,
 		version: has12 || has13,
-		suite:   has13 && shares(h.CipherSuites, suites13) || has12 && shares(h.CipherSuites, suites12),
+		suite:   has13 && shares(h.CipherSuites, suites13) || has12 && shares(h.CipherSuites, v.suites12),
 		// A TLS 1.2 client may leave its groups out.
 		group: len(h.SupportedCurves) == 0 && !has13 ||
-			slices.ContainsFunc(h.SupportedCurves, func(c tls.CurveID) bool { return slices.Contains(curves, c) }),
+			slices.ContainsFunc(h.SupportedCurves, func(c tls.CurveID) bool { return slices.Contains(v.groups, c) }),
 	}
 }
 
@@ -127,15 +115,21 @@ func readHello(h *tls.ClientHelloInfo, suites12 []uint16) hello {
 type failure struct{ class, hint string }
 
 var (
-	failTimeout  = failure{"timeout", "the client sent part of a handshake and no more: check what is between it and this port"}
-	failEOF      = failure{"eof", "the client closed during the handshake: a port scan, a health check without TLS, or a client that gave up"}
-	failReset    = failure{"reset", "the client reset the connection during the handshake"}
-	failNotTLS   = failure{"not_tls", "the bytes are no TLS although the first one is: check what the client speaks"}
-	failVersion  = failure{"old_protocol_version", "the client knows no TLS newer than 1.1: update its TLS library, 1.2 is needed"}
-	failSuite    = failure{"no_shared_cipher", "the client offers no AEAD cipher with ECDHE for this certificate: widen its cipher list"}
-	failGroup    = failure{"no_shared_group", "the client offers none of X25519MLKEM768, X25519, P-256, P-384: widen its list of groups"}
-	failAlert    = failure{"client_alert", "the client refused the handshake: its own log says why"}
-	failOther    = failure{"other", "see the error"}
+	failTimeout = failure{"timeout", "the client sent part of a handshake and no more: check what is between it and this port"}
+	failEOF     = failure{"eof", "the client closed during the handshake: a port scan, a health check without TLS, or a client that gave up"}
+	failReset   = failure{"reset", "the client reset the connection during the handshake"}
+	failNotTLS  = failure{"not_tls", "the bytes are no TLS although the first one is: check what the client speaks"}
+	failSuite   = failure{"no_shared_cipher", "the client offers no AEAD cipher with ECDHE for this certificate: widen its cipher list"}
+	failGroup   = failure{"no_shared_group", "the client offers no key exchange that is allowed here: widen its list of groups (X25519MLKEM768, X25519, P-256, P-384 unless the instance allows fewer)"}
+	failAlert   = failure{"client_alert", "the client refused the handshake: its own log says why"}
+	failOther   = failure{"other", "see the error"}
+	failShed    = failure{"shed", "the client took long over its handshake while others needed the room: find out who connects so often"}
+	oldVersions = map[uint16]failure{
+		0:                {"sslv3", "the client knows no TLS, only SSL 3.0: update its TLS library, TLS 1.2 is needed"},
+		tls.VersionTLS10: {"tls1.0", "the client knows no TLS newer than 1.0: update its TLS library, 1.2 is needed"},
+		tls.VersionTLS11: {"tls1.1", "the client knows no TLS newer than 1.1: update its TLS library, 1.2 is needed"},
+		tls.VersionTLS12: {"tls1.2", "the client knows no TLS newer than 1.2 and the instance wants 1.3: update its TLS library"},
+	}
 	clientAlerts = map[uint64]failure{ // RFC 8446, section 6
 		40: {"client_handshake_failure", "the client found no common parameters: check its TLS versions, ciphers and groups"},
 		42: {"bad_certificate", "the client does not accept the certificate: check that it connects to a name or address in it, and holds the right CA"},
@@ -146,6 +140,22 @@ var (
 		70: {"client_protocol_version", "the client does not want the TLS version: 1.2 and 1.3 are served"},
 	}
 )
+
+// failureClasses is the closed set of them.
+var failureClasses = func() []string {
+	var all []string
+	for _, f := range []failure{failTimeout, failEOF, failReset, failNotTLS, failSuite, failGroup, failAlert, failOther, failShed} {
+		all = append(all, f.class)
+	}
+	for _, f := range oldVersions {
+		all = append(all, f.class)
+	}
+	for _, f := range clientAlerts {
+		all = append(all, f.class)
+	}
+	slices.Sort(all)
+	return all
+}()
 
 func classify(err error, h hello) failure {
 	var alert tls.AlertError
@@ -171,7 +181,7 @@ func classify(err error, h hello) failure {
 	case !h.seen:
 		return failOther
 	case !h.version:
-		return failVersion
+		return oldVersions[h.newest]
 	case !h.suite:
 		return failSuite
 	case !h.group:

@@ -43,15 +43,18 @@ func TestValidSnapshotsAreValid(t *testing.T) {
 	}
 }
 
+// spoiled is a snapshot with something wrong, and what Validate must say.
+type spoiled struct {
+	name  string
+	spoil func(*gateway.Snapshot)
+	want  []string
+}
+
 func TestValidateNamesEveryProblem(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	other := newIdentity(t)
-	for _, tc := range []struct {
-		name  string
-		spoil func(*gateway.Snapshot)
-		want  []string
-	}{
+	w.wantProblems([]spoiled{
 		{"no generation", func(s *gateway.Snapshot) { s.Generation = 0 }, []string{"generation 0"}},
 		{"no listener", func(s *gateway.Snapshot) { s.Listeners = nil }, []string{"listeners: there are 0"}},
 		{"too many", func(s *gateway.Snapshot) { s.Listeners = make([]gateway.Listener, 65) }, []string{"there are 65"}},
@@ -80,17 +83,22 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 			*s = gateway.Snapshot{Listeners: []gateway.Listener{{Address: "x", TLS: true}}}
 		},
 			[]string{"generation 0", `"x"`, `engine ""`, `connect ""`, "certificate", "private_key"}},
-	} {
+	})
+}
+
+func (w *world) wantProblems(cases []spoiled) {
+	w.t.Helper()
+	for _, tc := range cases {
 		s := w.snapshot(1)
 		tc.spoil(&s)
 		err := s.Validate()
 		if err == nil {
-			t.Errorf("%s: is valid", tc.name)
+			w.t.Errorf("%s: is valid", tc.name)
 			continue
 		}
 		for _, want := range tc.want {
 			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%s: %v; want it to contain %q", tc.name, err, want)
+				w.t.Errorf("%s: %v; want it to contain %q", tc.name, err, want)
 			}
 		}
 		w.hidesKey("error of "+tc.name, err.Error())
@@ -131,6 +139,9 @@ func TestDigestCoversEverythingButTheGeneration(t *testing.T) {
 		"key":         func(s *gateway.Snapshot) { s.PrivateKey = nil },
 		"connect":     func(s *gateway.Snapshot) { s.Connect += "x" },
 		"timeout":     func(s *gateway.Snapshot) { s.HandshakeTimeout = 1 },
+		"min version": func(s *gateway.Snapshot) { s.MinTLSVersion = "1.3" },
+		"groups":      func(s *gateway.Snapshot) { s.Groups = []string{"P-256"} },
+		"ciphers":     func(s *gateway.Snapshot) { s.TLS12Ciphers = []string{"x"} },
 	} {
 		s := w.snapshot(1)
 		change(&s)

@@ -1,10 +1,16 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"maps"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/sealane/sealane/internal/relay"
 )
 
 // Status is what a gateway says about itself. Counters count from Started.
@@ -22,60 +28,157 @@ type Status struct {
 	Clients   int64  `json:"clients"`
 	Limit     int64  `json:"limit"`
 	LimitedBy string `json:"limited_by,omitempty"`
-	// Rejected are those that there was no room for.
-	Rejected uint64 `json:"rejected"`
+	// Rejected are those that there was no room for, RejectedBy them by reason: limit (max clients, told so), crowded (too
+	// many on their way in), and of those that waited for their handshake shed (the oldest, for newer ones), late (no turn
+	// in time), stalled (begun, and the client took long over its next flight).
+	Rejected   uint64            `json:"rejected"`
+	RejectedBy map[string]uint64 `json:"rejected_by"`
 	// Handshakes by result: tls1.2, tls1.3, failed, timeout.
 	Handshakes map[string]uint64 `json:"handshakes"`
-	// Diagnosed are the clients turned away, by what they spoke: plaintext_resp, inline, http, garbage, tls_on_plaintext.
+	// Completed are the successful ones in detail; those that never happened are left out.
+	Completed []Completed `json:"completed"`
+	// Failures are the failed ones, timeouts too, by class.
+	Failures  map[string]uint64 `json:"failures"`
+	Admission Admission         `json:"admission"`
+	// Diagnosed are the clients turned away, by what they spoke: plaintext_resp, inline, http, sslv2, garbage,
+	// tls_on_plaintext.
 	Diagnosed map[string]uint64 `json:"diagnosed"`
+	// Resident is the memory of the process in bytes, PerConnection its part for each.
+	Resident      uint64 `json:"resident"`
+	PerConnection uint64 `json:"per_connection"`
 	// EngineUnreachable are the clients turned away because the engine did not answer.
 	EngineUnreachable uint64 `json:"engine_unreachable"`
 	// BytesIn are those from clients to the engine, BytesOut the others; plaintext, without TLS's own.
 	BytesIn  uint64 `json:"bytes_in"`
 	BytesOut uint64 `json:"bytes_out"`
+	// Commands are the requests of clients by the engine connection that carried them: shared, own.
+	Commands map[string]uint64 `json:"commands"`
+	// Pins are how often a client got an engine connection of its own, by reason; path is that the instance is not
+	// multiplexed.
+	Pins map[relay.Pin]uint64 `json:"pins"`
+	// TimedOut are the clients closed because they were idle for too long.
+	TimedOut uint64 `json:"timed_out"`
+}
+
+// Completed counts handshakes of one kind.
+type Completed struct {
+	Version string `json:"version"` // 1.2 or 1.3
+	Group   string `json:"group"`   // as in Snapshot.Groups; of a session of TLS 1.2 that was resumed, the first one's; none: not known
+	Resumed bool   `json:"resumed"`
+	Count   uint64 `json:"count"`
+}
+
+// Admission is how clients wait for their handshakes.
+type Admission struct {
+	Admitted uint64 `json:"admitted"` // have begun theirs
+	Begun    int64  `json:"begun"`    // are in theirs now
+	Waiting  int64  `json:"waiting"`  // wait for it to begin now
+	GaveUp   uint64 `json:"gave_up"`  // hung up while they waited
 }
 
 type counters struct {
-	accepted, unreachable         atomic.Uint64
-	tls12, tls13, failed, timeout atomic.Uint64
-	resp, inline, http, garbage   atomic.Uint64
-	tlsOnPlaintext                atomic.Uint64
-	bytesIn, bytesOut             atomic.Uint64
+	accepted, unreachable atomic.Uint64
+	diagnosed, failures   tally
+	completed             [2][5][2]atomic.Uint64 // whether TLS 1.3; index in knownGroups, or one more; whether resumed
+	bytesIn, bytesOut     atomic.Uint64
 }
 
-func (c *counters) diagnosed(k kind) *atomic.Uint64 {
-	switch k {
-	case plaintextRESP:
-		return &c.resp
-	case inline:
-		return &c.inline
-	case http1:
-		return &c.http
-	case tlsOnPlaintext:
-		return &c.tlsOnPlaintext
-	default:
-		return &c.garbage
+// tally is a counter for each name of a closed set.
+type tally map[string]*atomic.Uint64
+
+func newTally[S ~string](names []S) tally {
+	t := make(tally)
+	for _, name := range names {
+		t[string(name)] = new(atomic.Uint64)
 	}
+	return t
+}
+
+// Add counts one.
+func (t tally) Add(name string) { t[name].Add(1) }
+
+func (t tally) load() (values map[string]uint64, sum uint64) {
+	values = make(map[string]uint64)
+	for name, n := range t {
+		values[name] = n.Load()
+		sum += values[name]
+	}
+	return values, sum
+}
+
+func (c *counters) shaken(s tls.ConnectionState) {
+	var version, resumed int
+	if s.Version == tls.VersionTLS13 {
+		version = 1
+	}
+	if s.DidResume {
+		resumed = 1
+	}
+	group := slices.IndexFunc(knownGroups, func(g named[tls.CurveID]) bool { return g.value == s.CurveID })
+	if group < 0 {
+		group = len(knownGroups)
+	}
+	c.completed[version][group][resumed].Add(1)
+}
+
+// shakes returns the completed handshakes, and how many had each version.
+func (c *counters) shakes() (all []Completed, versions [2]uint64) {
+	for version := range c.completed {
+		for group := range c.completed[version] {
+			for resumed := range c.completed[version][group] {
+				n := c.completed[version][group][resumed].Load()
+				if n == 0 {
+					continue
+				}
+				versions[version] += n
+				name := "none"
+				if group < len(knownGroups) {
+					name = knownGroups[group].name
+				}
+				all = append(all, Completed{[]string{"1.2", "1.3"}[version], name, resumed == 1, n})
+			}
+		}
+	}
+	return all, versions
+}
+
+// resident is the memory of this process, 0 if it is not known.
+func resident() uint64 {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseUint(fields[1], 10, 64)
+	return pages * uint64(os.Getpagesize())
 }
 
 func (g *gateway) status() Status {
+	relayed := g.paths.Counts()
 	st := Status{
-		Started:  g.started,
-		Accepted: g.count.accepted.Load(),
-		Handshakes: map[string]uint64{
-			"tls1.2": g.count.tls12.Load(), "tls1.3": g.count.tls13.Load(),
-			"failed": g.count.failed.Load(), "timeout": g.count.timeout.Load(),
-		},
-		Diagnosed:         make(map[string]uint64),
+		Commands:          map[string]uint64{"shared": relayed.Shared, "own": relayed.Own},
+		Pins:              relayed.Pins,
+		TimedOut:          relayed.TimedOut,
+		Started:           g.started,
+		Accepted:          g.count.accepted.Load(),
 		EngineUnreachable: g.count.unreachable.Load(),
 		BytesIn:           g.count.bytesIn.Load(),
 		BytesOut:          g.count.bytesOut.Load(),
 		Clients:           g.limit.served.Load(),
-		Rejected:          g.limit.rejected.Load(),
+		Admission:         g.door.admission(),
+		Resident:          resident(),
 	}
-	for _, k := range kinds {
-		st.Diagnosed[string(k)] = g.count.diagnosed(k).Load()
-	}
+	var versions [2]uint64
+	var failed uint64
+	st.Completed, versions = g.count.shakes()
+	st.Failures, failed = g.count.failures.load()
+	late := st.Failures[failTimeout.class]
+	st.Handshakes = map[string]uint64{"tls1.2": versions[0], "tls1.3": versions[1], "failed": failed - late, "timeout": late}
+	st.Diagnosed, _ = g.count.diagnosed.load()
+	st.RejectedBy, st.Rejected = g.limit.rejected.load()
 	if v := g.active.Load(); v != nil {
 		st.Generation, st.Digest = v.snapshot.Generation, v.digest
 		st.Limit, st.LimitedBy = g.limit.limit(v.snapshot)
@@ -87,5 +190,8 @@ func (g *gateway) status() Status {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	st.Connections, st.Problem = int64(len(g.conns)), g.problem
+	if st.Connections > 0 {
+		st.PerConnection = st.Resident / uint64(st.Connections)
+	}
 	return st
 }

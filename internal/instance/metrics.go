@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,13 +50,27 @@ var (
 	descBytes       = prometheus.NewDesc("sealane_gateway_bytes_total", "Bytes relayed, without TLS's own.", append(instanceLabels, "direction"), nil)
 	descLimit       = prometheus.NewDesc("sealane_gateway_clients_limit", "Clients that can be served at a time.", instanceLabels, nil)
 	descClients     = prometheus.NewDesc("sealane_gateway_clients", "Clients that are served now.", instanceLabels, nil)
-	descRejected    = prometheus.NewDesc("sealane_gateway_rejected_total", "Connections that there was no room for.", instanceLabels, nil)
+	descRejected    = prometheus.NewDesc("sealane_gateway_rejected_total", "Connections that there was no room for, by reason.", append(instanceLabels, "reason"), nil)
+	descCompleted   = prometheus.NewDesc("sealane_gateway_handshakes_completed_total", "TLS handshakes that succeeded.", append(instanceLabels, "version", "group", "resumed"), nil)
+	descFailures    = prometheus.NewDesc("sealane_gateway_handshake_failures_total", "TLS handshakes that failed, by why.", append(instanceLabels, "class"), nil)
+	descAdmitted    = prometheus.NewDesc("sealane_gateway_handshakes_admitted_total", "TLS handshakes begun.", instanceLabels, nil)
+	descBegun       = prometheus.NewDesc("sealane_gateway_handshakes_under_way", "TLS handshakes under way now.", instanceLabels, nil)
+	descWaiting     = prometheus.NewDesc("sealane_gateway_handshakes_waiting", "Clients that wait now for their TLS handshake to begin.", instanceLabels, nil)
+	descGaveUp      = prometheus.NewDesc("sealane_gateway_handshakes_abandoned_total", "Clients that hung up while they waited for their TLS handshake to begin.", instanceLabels, nil)
+	descCommands    = prometheus.NewDesc("sealane_gateway_commands_total", "Requests of clients, by whether the engine connection that carried them was shared.", append(instanceLabels, "connection"), nil)
+	descPins        = prometheus.NewDesc("sealane_gateway_pins_total", "Engine connections given to one client, by why it could not share one.", append(instanceLabels, "reason"), nil)
+	descTimedOut    = prometheus.NewDesc("sealane_gateway_timed_out_total", "Clients closed because they were idle for too long.", instanceLabels, nil)
+	descResident    = prometheus.NewDesc("sealane_gateway_resident_bytes", "Resident memory of the gateway.", instanceLabels, nil)
+	descPerConn     = prometheus.NewDesc("sealane_gateway_resident_bytes_per_connection", "Resident memory of the gateway for each of its connections; 0 without any.", instanceLabels, nil)
 	descUnreachable = prometheus.NewDesc("sealane_gateway_engine_unreachable_total", "Connections that were told that the engine is not answering.", instanceLabels, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descInstance, descExpiry, descConnections, descAccepted, descHandshakes, descDiagnosed, descBytes, descLimit, descClients, descRejected, descUnreachable} {
+	for _, d := range []*prometheus.Desc{
+		descInstance, descExpiry, descConnections, descAccepted, descHandshakes, descDiagnosed, descBytes, descLimit, descClients,
+		descRejected, descUnreachable, descCompleted, descFailures, descAdmitted, descBegun, descWaiting, descGaveUp, descResident, descCommands, descPins, descTimedOut, descPerConn,
+	} {
 		ch <- d
 	}
 }
@@ -104,7 +119,28 @@ func (x *metrics) collectGateway(ctx context.Context, ch chan<- prometheus.Metri
 	gauge(descConnections, s.Connections)
 	gauge(descClients, s.Clients)
 	gauge(descLimit, s.Limit)
-	count(descRejected, s.Rejected)
+	gauge(descBegun, s.Admission.Begun)
+	gauge(descWaiting, s.Admission.Waiting)
+	gauge(descResident, int64(s.Resident))
+	gauge(descPerConn, int64(s.PerConnection))
+	count(descAdmitted, s.Admission.Admitted)
+	count(descGaveUp, s.Admission.GaveUp)
+	for reason, n := range s.RejectedBy {
+		count(descRejected, n, reason)
+	}
+	for _, c := range s.Completed {
+		count(descCompleted, c.Count, c.Version, c.Group, strconv.FormatBool(c.Resumed))
+	}
+	for class, n := range s.Failures {
+		count(descFailures, n, class)
+	}
+	for connection, n := range s.Commands {
+		count(descCommands, n, connection)
+	}
+	for reason, n := range s.Pins {
+		count(descPins, n, string(reason))
+	}
+	count(descTimedOut, s.TimedOut)
 	count(descAccepted, s.Accepted)
 	count(descUnreachable, s.EngineUnreachable)
 	count(descBytes, s.BytesIn, "in")

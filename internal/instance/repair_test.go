@@ -10,7 +10,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/relay"
 )
 
 func TestCrashIsRepaired(t *testing.T) {
@@ -206,6 +208,34 @@ func TestRenewalThatFailsIsTriedAgain(t *testing.T) {
 		m.waitReady(first)
 		if m.node(first).applied != 2 || m.logged("instance is well again") != 1 {
 			t.Errorf("applied %d times", m.node(first).applied)
+		}
+	})
+}
+
+func TestGatewayIsInTheMetrics(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		m.made(first)
+		m.set(func() {
+			m.status = func() (gateway.Status, error) {
+				return gateway.Status{
+					Rejected: 5, RejectedBy: map[string]uint64{"limit": 2, "late": 3},
+					Completed: []gateway.Completed{{Version: "1.2", Group: "P-256", Count: 7}, {Version: "1.3", Group: "X25519", Resumed: true, Count: 4}},
+					Failures:  map[string]uint64{"unknown_ca": 6, "eof": 1},
+					Admission: gateway.Admission{Admitted: 18, Begun: 2, Waiting: 9, GaveUp: 8},
+					Resident:  1 << 20, PerConnection: 1 << 10, TimedOut: 12,
+					Commands: map[string]uint64{"shared": 13, "own": 1}, Pins: map[relay.Pin]uint64{relay.PinWatch: 15},
+				}, nil
+			}
+		})
+		for name, want := range map[string]float64{
+			"sealane_gateway_commands_total": 14, "sealane_gateway_pins_total": 15, "sealane_gateway_timed_out_total": 12,
+			"sealane_gateway_rejected_total": 5, "sealane_gateway_handshakes_completed_total": 11, "sealane_gateway_handshake_failures_total": 7,
+			"sealane_gateway_handshakes_admitted_total": 18, "sealane_gateway_handshakes_under_way": 2, "sealane_gateway_handshakes_waiting": 9,
+			"sealane_gateway_handshakes_abandoned_total": 8, "sealane_gateway_resident_bytes": 1 << 20, "sealane_gateway_resident_bytes_per_connection": 1 << 10,
+		} {
+			if got := m.metric(t, name); got != want {
+				t.Errorf("%s: got %v, want %v", name, got, want)
+			}
 		}
 	})
 }

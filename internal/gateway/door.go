@@ -1,0 +1,549 @@
+package gateway
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// acceptShare is how many clients a listener lets in before the other sockets have their turn.
+	acceptShare = 64
+	// doorPace is how often deadlines at the door are looked at, while there are any.
+	doorPace = 100 * time.Millisecond
+
+	edgeTriggered = 1 << 31 // unix.EPOLLET is negative
+)
+
+// door watches the listeners, and the clients' sockets until an event loop of relay has them: one epoll instance and one
+// goroutine, whatever the number of clients that are silent or in their handshake. Sockets are plain descriptors all
+// along: through the net package each would be set up, given to the runtime's poller, and taken out of it again.
+//
+// A descriptor is closed by whoever owns its conn: the door's goroutine until the conn is taken, then who took it.
+type door struct {
+	g      *gateway
+	epoll  *os.File // in the runtime's poller: see relay's loops
+	raw    syscall.RawConn
+	epfd   int
+	wakefd int
+	awake  atomic.Bool  // wakefd was written
+	ending atomic.Bool  // run is to end
+	queued atomic.Int64 // how many are in the line
+	places *places
+	done   chan struct{}
+
+	entry sync.Mutex // held while a client is let in: after shut, none comes
+
+	mu        sync.Mutex        // guards what follows; held for no system call that could wait
+	clients   []*conn           // by descriptor
+	listeners map[int]*listener // by descriptor
+
+	// Of the door's goroutine.
+	line    *line
+	partial map[*conn]struct{} // a part of their ClientHello is there
+	events  [256]unix.EpollEvent
+	found   int
+	failure error
+	due     bool // the wait has a deadline
+	scratch [maxHello]byte
+	ticked  time.Time
+}
+
+// listener is one address at which clients are accepted.
+type listener struct {
+	fd      int
+	address string
+	local   net.Addr
+	next    func() (int, netip.AddrPort, error) // accept4
+	wait    time.Duration                       // the pause after the last failure
+	retry   time.Time                           // not before; the door doesn't watch it meanwhile
+}
+
+func newDoor(g *gateway) (*door, error) {
+	d := &door{g: g, wakefd: -1, done: make(chan struct{}), listeners: make(map[int]*listener), line: newLine(), partial: make(map[*conn]struct{})}
+	d.places = newPlaces(runtime.GOMAXPROCS(0)-runtime.GOMAXPROCS(0)/4, d.placeFree)
+	var err error
+	if d.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	err = unix.SetNonblock(d.epfd, true) // what makes os.NewFile use the poller
+	d.epoll = os.NewFile(uintptr(d.epfd), "epoll")
+	if err == nil {
+		d.raw, err = d.epoll.SyscallConn()
+	}
+	if err == nil {
+		d.wakefd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	}
+	if err == nil {
+		err = d.control(unix.EPOLL_CTL_ADD, d.wakefd, unix.EPOLLIN)
+	}
+	if err != nil {
+		d.epoll.Close()
+		if d.wakefd >= 0 {
+			unix.Close(d.wakefd)
+		}
+		return nil, fmt.Errorf("watch clients: %w", err)
+	}
+	return d, nil
+}
+
+func (d *door) control(op, fd int, events uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
+	_, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(d.epfd), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(&ev)), 0, 0)
+	if errno != 0 {
+		return os.NewSyscallError("epoll_ctl", errno)
+	}
+	return nil
+}
+
+// listen begins to accept at an address.
+func (d *door) listen(address string) (*listener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		return errors.Join(c.Control(func(fd uintptr) { failed = inherited(int(fd)) }), failed)
+	}}
+	ln, err := lc.Listen(d.g.accepting, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	l := &listener{address: address, local: ln.Addr()}
+	if l.fd, err = detach(ln.(*net.TCPListener)); err != nil {
+		return nil, err
+	}
+	l.next = func() (int, netip.AddrPort, error) { return acceptFD(l.fd) }
+	return l, nil
+}
+
+// inherited sets on a listener what Linux hands down to the sockets that it accepts: four system calls less for each.
+func inherited(fd int) error {
+	var errs []error
+	for _, o := range []struct{ level, name, value int }{
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAliveIdle / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAliveInterval / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveCount},
+	} {
+		errs = append(errs, os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, o.level, o.name, o.value)))
+	}
+	return errors.Join(errs...)
+}
+
+// open lets clients of l in.
+func (d *door) open(l *listener) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.listeners[l.fd] = l
+	if err := d.control(unix.EPOLL_CTL_ADD, l.fd, unix.EPOLLIN); err != nil {
+		l.retry = time.Now() // the next tick tries again
+	}
+}
+
+// shut closes a listener, whether it was opened or not.
+func (d *door) shut(l *listener) {
+	d.entry.Lock()
+	defer d.entry.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.listeners, l.fd)
+	unix.Close(l.fd)
+}
+
+// close ends run, once no listener is left and no client will call.
+func (d *door) close() {
+	d.ending.Store(true)
+	d.rouse()
+	<-d.done
+}
+
+// placeFree makes the door begin the next handshake. It does so by way of epoll although it could be begun here and
+// now: on its way there the runtime sees what the event loops have to do, and in a storm of handshakes it would not
+// look otherwise for up to 10 ms.
+func (d *door) placeFree() {
+	if d.queued.Load() > 0 {
+		d.rouse()
+	}
+}
+
+func (d *door) rouse() {
+	if !d.awake.Swap(true) {
+		one := [8]byte{1}
+		_, _, _ = syscall.RawSyscall(unix.SYS_WRITE, uintptr(d.wakefd), uintptr(unsafe.Pointer(&one)), 8)
+	}
+}
+
+func (d *door) run() {
+	defer close(d.done)
+	for !d.ending.Load() {
+		if err := d.wait(); err != nil {
+			panic(fmt.Sprintf("epoll_wait: %v", err)) // the descriptor is ours: a bug, not a state of the world
+		}
+		now := time.Now()
+		for _, ev := range d.events[:d.found] {
+			d.happened(int(ev.Fd), ev.Events, now)
+		}
+		if now.Sub(d.ticked) >= doorPace {
+			d.ticked = now
+			d.tick(now)
+		}
+		d.begin(now)
+	}
+	d.discard()
+}
+
+// discard closes a door that doesn't run.
+func (d *door) discard() {
+	d.epoll.Close()
+	unix.Close(d.wakefd)
+}
+
+func (d *door) happened(fd int, events uint32, now time.Time) {
+	if fd == d.wakefd {
+		var count [8]byte
+		_, _ = readFD(fd, count[:])
+		d.awake.Store(false)
+		return
+	}
+	d.mu.Lock()
+	l := d.listeners[fd]
+	var c *conn
+	if fd < len(d.clients) {
+		c = d.clients[fd]
+	}
+	d.mu.Unlock()
+	switch {
+	case l != nil:
+		d.accept(l, now)
+	case c == nil: // it left earlier in this round
+	case !c.atDoor.Load():
+		c.poke()
+	case c.waiting == nil:
+		d.hear(c, now)
+	case events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0:
+		d.places.gaveUp.Add(1)
+		d.dismiss(c)
+	}
+}
+
+// begin begins handshakes while there is a place for one.
+func (d *door) begin(now time.Time) {
+	for d.line.len() > 0 {
+		ok, stuck := d.places.begin(now)
+		if stuck != nil {
+			d.g.limit.rejected.Add(noStalled)
+			stuck.shed.Store(true)
+			stuck.cut()
+			continue
+		}
+		if !ok {
+			return
+		}
+		c := d.line.next().c
+		d.take(c)
+		d.places.enter(c, now)
+		d.g.crew.run(c)
+	}
+}
+
+// wait looks first, and then waits as goroutines do.
+func (d *door) wait() error {
+	if d.look(); d.found > 0 || d.failure != nil {
+		return d.failure
+	}
+	if due := d.hasDeadlines(); due || d.due {
+		var until time.Time
+		if due {
+			until = time.Now().Add(doorPace)
+		}
+		d.due = due
+		if err := d.epoll.SetReadDeadline(until); err != nil {
+			return err
+		}
+	}
+	err := d.raw.Read(d.lookAgain)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return errors.Join(d.failure, err)
+}
+
+func (d *door) lookAgain(uintptr) bool {
+	d.look()
+	return d.found > 0 || d.failure != nil
+}
+
+func (d *door) look() {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(d.epfd), uintptr(unsafe.Pointer(&d.events[0])), uintptr(len(d.events)), 0, 0, 0)
+	d.found = int(n)
+	if errno != 0 {
+		d.found = 0
+		if errno != unix.EINTR {
+			d.failure = os.NewSyscallError("epoll_pwait", errno)
+		}
+	}
+}
+
+func (d *door) hasDeadlines() bool {
+	if len(d.partial) > 0 || d.line.len() > 0 {
+		return true
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range d.listeners {
+		if !l.retry.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// accept lets clients in until there is none, or others should have their turn.
+func (d *door) accept(l *listener, now time.Time) {
+	d.entry.Lock()
+	defer d.entry.Unlock()
+	d.mu.Lock()
+	shut := d.listeners[l.fd] != l
+	d.mu.Unlock()
+	for range acceptShare {
+		if shut {
+			return
+		}
+		fd, from, err := l.next()
+		switch err {
+		case nil:
+			l.wait = 0
+			d.enter(l, fd, from)
+		case unix.EAGAIN:
+			return
+		case unix.EINTR, unix.ECONNABORTED:
+		default:
+			d.pause(l, now)
+			d.g.lines.warn("accept", "client cannot be accepted, trying again", "listener", l.address, "error", os.NewSyscallError("accept4", err))
+			return
+		}
+	}
+}
+
+// pause stops watching a listener for a while. Most likely it is EMFILE: that stays until a connection ends, and the
+// listener stays readable meanwhile.
+func (d *door) pause(l *listener, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l.wait = min(max(2*l.wait, 5*time.Millisecond), time.Second)
+	l.retry = now.Add(l.wait)
+	_ = d.control(unix.EPOLL_CTL_DEL, l.fd, 0)
+}
+
+// enter begins a connection.
+func (d *door) enter(l *listener, fd int, from netip.AddrPort) {
+	c := &conn{door: d, fd: fd, local: l.local, remote: from, listener: l.address, accepted: d.g.active.Load(), wake: make(chan struct{}, 1)}
+	c.silent.Store(true)
+	c.atDoor.Store(true)
+	if !d.g.admit(c, d.makeRoom) {
+		unix.Close(fd)
+		return
+	}
+	d.mu.Lock()
+	if fd >= len(d.clients) {
+		d.clients = append(d.clients, make([]*conn, fd+1-len(d.clients))...)
+	}
+	d.clients[fd] = c
+	err := d.control(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN|unix.EPOLLRDHUP|edgeTriggered)
+	d.mu.Unlock()
+	if err != nil {
+		d.g.lines.warn("accept", "client cannot be watched", "client", c.remote.String(), "error", err)
+		d.dismiss(c)
+	}
+}
+
+// hear reads what a client says first, and decides whether that is a handshake that must wait for its turn.
+func (d *door) hear(c *conn, now time.Time) {
+	for {
+		have := copy(d.scratch[:], c.head)
+		n, err := readFD(c.fd, d.scratch[have:])
+		switch {
+		case err == unix.EAGAIN:
+			return
+		case n <= 0 && have == 0:
+			d.dismiss(c) // a port scan, or a pool that was never used
+			return
+		case n <= 0:
+			if c.ended = io.EOF; err != nil {
+				c.ended = os.NewSyscallError("read", err)
+			}
+			d.hand(c) // to a goroutine, which finds out what to say
+			return
+		case have == 0:
+			c.silent.Store(false)
+			c.first = now
+		}
+		c.head = append(c.head, d.scratch[have:have+n]...)
+		if !d.g.wantsTLS(c) {
+			d.hand(c)
+			return
+		}
+		if g, complete := peek(c.head); complete {
+			delete(d.partial, c)
+			c.waiting = d.line.push(c, g.resumes, now)
+			d.queued.Store(int64(d.line.len()))
+			return
+		}
+		d.partial[c] = struct{}{}
+	}
+}
+
+// hand lets a goroutine serve c without a place: there is little to compute.
+func (d *door) hand(c *conn) {
+	d.take(c)
+	d.g.crew.run(c)
+}
+
+// take removes a client from the door. Its caller owns it then.
+func (d *door) take(c *conn) {
+	if w := c.waiting; w != nil {
+		c.waiting = nil
+		if w.inAll != nil {
+			d.line.remove(w)
+		}
+		d.queued.Store(int64(d.line.len()))
+	}
+	delete(d.partial, c)
+	c.atDoor.Store(false)
+}
+
+// dismiss ends a client that is at the door.
+func (d *door) dismiss(c *conn) {
+	d.take(c)
+	d.g.forget(c)
+}
+
+// makeRoom sheds a client that waits for its handshake; false when there is none.
+func (d *door) makeRoom() bool {
+	w := d.line.shed()
+	if w == nil {
+		return false
+	}
+	d.g.limit.rejected.Add(noShed)
+	d.g.lines.warn("shed", "clients that have waited longest for their handshake are closed, there are too many", "client", w.c.remote.String())
+	d.dismiss(w.c)
+	return true
+}
+
+// release hands the descriptor of c, which the caller owns, over to another epoll instance.
+func (d *door) release(c *conn) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.clients[c.fd] = nil
+	_ = d.control(unix.EPOLL_CTL_DEL, c.fd, 0)
+	return c.fd
+}
+
+// hangUp closes the descriptor of c, which the caller owns.
+func (d *door) hangUp(c *conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.clients != nil && c.fd < len(d.clients) && d.clients[c.fd] == c {
+		d.clients[c.fd] = nil
+		unix.Close(c.fd)
+	}
+}
+
+// wantRoom asks to be told when the kernel takes more of what is written to c.
+func (d *door) wantRoom(c *conn) {
+	_ = d.control(unix.EPOLL_CTL_MOD, c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|edgeTriggered)
+}
+
+// sever makes the owner of c, whoever it is, find the connection at its end.
+func (d *door) sever(c *conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c.fd < len(d.clients) && d.clients[c.fd] == c {
+		_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
+	}
+}
+
+// tick opens listeners again that could not accept, and ends what has taken too long.
+func (d *door) tick(now time.Time) {
+	for c := range d.partial {
+		if now.After(c.first.Add(c.patience())) {
+			d.hand(c) // it will find its deadline over
+		}
+	}
+	for w := d.line.oldest(); w != nil; w = d.line.oldest() {
+		// What is begun in the last moments would not end in time.
+		if limit := w.c.patience(); now.Before(w.c.first.Add(limit - limit/10)) {
+			break
+		}
+		d.g.limit.rejected.Add(noLate)
+		d.g.lines.warn("late", "client closed, its handshake had no turn in time", "client", w.c.remote.String())
+		d.dismiss(w.c)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range d.listeners {
+		if !l.retry.IsZero() && !now.Before(l.retry) && d.control(unix.EPOLL_CTL_ADD, l.fd, unix.EPOLLIN) == nil {
+			l.retry = time.Time{}
+		}
+	}
+}
+
+// acceptFD is accept4 past the runtime's scheduler: the listener doesn't block.
+func acceptFD(listener int) (int, netip.AddrPort, error) {
+	var from unix.RawSockaddrAny
+	size := uint32(unix.SizeofSockaddrAny)
+	fd, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return -1, netip.AddrPort{}, errno
+	}
+	return int(fd), addrPort(&from), nil
+}
+
+func addrPort(from *unix.RawSockaddrAny) netip.AddrPort {
+	port := func(p *uint16) uint16 { return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(p))[:]) }
+	switch from.Addr.Family {
+	case unix.AF_INET:
+		a := (*unix.RawSockaddrInet4)(unsafe.Pointer(from))
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), port(&a.Port))
+	case unix.AF_INET6:
+		a := (*unix.RawSockaddrInet6)(unsafe.Pointer(from))
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), port(&a.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// readFD reads past the runtime's scheduler: the call doesn't wait.
+func readFD(fd int, b []byte) (int, error) {
+	for {
+		n, _, errno := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		if errno == 0 {
+			return int(n), nil
+		}
+		if errno != unix.EINTR {
+			return -1, errno
+		}
+	}
+}
+
+func writeFD(fd int, b []byte) (int, error) {
+	for {
+		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
+		if errno == 0 {
+			return int(n), nil
+		}
+		if errno != unix.EINTR {
+			return -1, errno
+		}
+	}
+}
