@@ -275,7 +275,7 @@ func strictInteger(s string) (int64, bool) {
 
 func referenceMultibulk(b []byte) (r request, n int, ok, loose bool) {
 	// number reads a line at at; end is 0 when it is not all there.
-	number := func(at int) (value int64, end int, ok, loose bool) {
+	number := func(at int, kind byte) (value int64, end int, ok, loose bool) {
 		i := bytes.IndexByte(b[at:], '\r')
 		if i < 0 {
 			return 0, 0, len(b)-at <= inlineLimit, false
@@ -283,10 +283,13 @@ func referenceMultibulk(b []byte) (r request, n int, ok, loose bool) {
 		if at+i+1 >= len(b) {
 			return 0, 0, true, false
 		}
+		if b[at] != kind {
+			return 0, 0, false, false
+		}
 		value, ok = strictInteger(string(b[at+1 : at+i]))
 		return value, at + i + 2, ok, b[at+i+1] != '\n'
 	}
-	count, at, ok, loose := number(0)
+	count, at, ok, loose := number(0, '*')
 	if !ok || at == 0 {
 		return r, 0, ok, loose
 	}
@@ -294,12 +297,12 @@ func referenceMultibulk(b []byte) (r request, n int, ok, loose bool) {
 		return r, 0, false, loose
 	}
 	for ; count > 0; count-- {
-		length, end, ok, l := number(at)
+		length, end, ok, l := number(at, '$')
 		loose = loose || l
 		if !ok || end == 0 {
 			return r, 0, ok, loose
 		}
-		if b[at] != '$' || length < 0 || length > 512<<20 {
+		if length < 0 || length > 512<<20 {
 			return r, 0, false, loose
 		}
 		if int64(len(b)-end) < length+2 {
