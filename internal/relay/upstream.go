@@ -438,8 +438,12 @@ func (u *upstream) ended(err error) {
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
+	// The beginning of what is passed on as it is goes to the client. That of a reply that would have been changed, or
+	// that the client did not ask for, would show it the engine's side.
 	if s := u.owner; s != nil && len(u.gathered) > 0 {
-		s.reply(u.gathered) // the beginning of a reply that was to be changed: as it came
+		if w := u.queue.head(); w == nil || w.s != nil && (w.ask == nil || !w.ask.whole || w.ask.sub != nil) {
+			s.reply(u.gathered)
+		}
 	}
 	u.fail(err)
 }
