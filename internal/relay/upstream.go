@@ -600,7 +600,6 @@ func (u *upstream) pass(w *waiter, b []byte) []byte {
 
 // tidy implements owner: it ends spare connections that nobody has needed for a while.
 func (u *upstream) tidy() {
-	u.gathered = nil
 	if u.moving {
 		u.moving, u.loop.used = false, true
 		return
