@@ -238,10 +238,14 @@ func (s *Session) onShared(c *command, raw []byte) bool {
 		}
 		s.pinned(PinLarge)
 		s.loop.take(u.key, s)
-		if s.own.ready {
+		switch {
+		case s.over || s.gone:
+			return true // there is no engine any more
+		case s.own.ready:
 			s.onOwn(c, raw)
+			return true
 		}
-		return s.own.ready
+		return false
 	}
 	s.on = u
 	s.send(u, c, raw)
