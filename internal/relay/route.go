@@ -139,7 +139,8 @@ func (s *Session) identify(raw []byte) *command {
 	return s.refine(find(s.scan.Name(), s.scan.Second()), raw)
 }
 
-// refine looks for BLOCK, which is an option that stands before STREAMS.
+// refine looks for BLOCK. It stands before STREAMS, but a group or a consumer may be called that too: a key called BLOCK
+// costs a connection, a block that is overlooked would hold up everybody.
 func (s *Session) refine(c *command, raw []byte) *command {
 	if c.name != "xread" && c.name != "xreadgroup" {
 		return c
@@ -147,9 +148,6 @@ func (s *Session) refine(c *command, raw []byte) *command {
 	for _, a := range s.arguments(raw) {
 		if bytes.EqualFold(a, []byte("block")) {
 			return commands[c.name+"|block"]
-		}
-		if bytes.EqualFold(a, []byte("streams")) {
-			break
 		}
 	}
 	return c
