@@ -262,8 +262,8 @@ func (s *Session) onOwn(c *command, raw []byte) {
 		s.toOwn(raw)
 		s.goBlind()
 		return
-	case c.place == forGood:
-		s.sticky = true
+	case c.place == forGood, c.place == takesQuit:
+		s.sticky = true // after QUIT the engine closes it
 	}
 	s.send(s.own, c, raw)
 }
