@@ -103,7 +103,7 @@ func (s *Session) submit(c *command, b []byte) {
 }
 
 func (s *Session) dispatched() {
-	s.part, s.whole = nil, false
+	s.part, s.whole, s.waitsFor = nil, false, nil
 	s.streaming, s.partial = s.partial, false
 }
 
@@ -228,7 +228,10 @@ func (s *Session) onShared(c *command, raw []byte) bool {
 	case s.inflight > 0 && s.on != u || s.inflight >= maxInflight:
 		return false
 	case !u.ready || u.pending() >= highWater:
-		u.wake = append(u.wake, s)
+		if s.waitsFor != u {
+			s.waitsFor = u
+			u.wake = append(u.wake, s)
+		}
 		return false
 	case !u.open && (s.scan.Longest() > maxUnauthenticated || s.scan.Args() > maxUnauthenticatedArgs):
 		if s.inflight > 0 {

@@ -233,6 +233,9 @@ func (u *upstream) becomeReady() {
 
 func (u *upstream) wakeAll() {
 	for _, s := range u.wake {
+		if s.waitsFor == u {
+			s.waitsFor = nil
+		}
 		if !s.over {
 			s.loop.again(&s.client.socket)
 		}
@@ -296,7 +299,12 @@ var (
 
 // unreachable gives up.
 func (u *upstream) unreachable(err error) {
-	waiting := u.wake
+	var waiting []*Session
+	for _, s := range u.wake {
+		if s.waitsFor == u {
+			waiting = append(waiting, s)
+		}
+	}
 	u.wake = nil
 	if u.owner != nil {
 		waiting = append(waiting, u.owner)
@@ -333,7 +341,12 @@ func (u *upstream) fail(err error) {
 	if err == nil {
 		reason = EngineClosed
 	}
-	lost := u.wake
+	var lost []*Session
+	for _, s := range u.wake {
+		if s.waitsFor == u {
+			lost = append(lost, s)
+		}
+	}
 	u.wake = nil
 	for i := range u.queue.len {
 		if w := u.queue.ring[(u.queue.at+i)%len(u.queue.ring)]; w.s != nil {
@@ -638,6 +651,7 @@ func (l *loop) sharedFor(k key) *upstream {
 
 // take returns a connection of a key for one client.
 func (l *loop) take(k key, s *Session) *upstream {
+	s.waitsFor = nil
 	if p := l.pools[k]; p != nil && len(p.spare) > 0 {
 		u := p.spare[len(p.spare)-1]
 		p.spare = p.spare[:len(p.spare)-1]
