@@ -361,6 +361,9 @@ func (u *upstream) fail(err error) {
 	}
 	u.end()
 	for _, s := range lost {
+		if s.over || s.gone {
+			continue // it was in the queue more than once
+		}
 		s.why(reason, err)
 		s.inflight = 0
 		s.reply(u.refusal)
