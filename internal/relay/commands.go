@@ -89,8 +89,9 @@ var commands = func() map[string]*command {
 	add(onShared, "", "xread xreadgroup script")
 	// While a script runs the engine answers others with BUSY; behind it on the same connection they would hang.
 	add(onOwn, PinScript, "eval eval_ro evalsha evalsha_ro fcall fcall_ro")
-	add(forGood, PinState, "script|debug asking readonly readwrite client|no-evict client|no-touch client|caching")
-	add(blindly, PinState, "sync psync replconf client|reply")
+	add(forGood, PinState, "asking readonly readwrite client|no-evict client|no-touch client|caching")
+	// RESET does not end the debugger, and what it says is no reply.
+	add(blindly, PinState, "sync psync replconf client|reply script|debug")
 	add(onShared, "", "client client|help")
 	for name, c := range special {
 		c.name = name

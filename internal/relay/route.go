@@ -113,7 +113,7 @@ func (s *Session) submit(c *command, b []byte) {
 }
 
 func (s *Session) dispatched() {
-	s.part, s.whole = nil, false
+	s.part, s.whole, s.waitsFor = nil, false, nil
 	s.streaming, s.partial = s.partial, false
 }
 
@@ -149,7 +149,8 @@ func (s *Session) identify(raw []byte) *command {
 	return s.refine(find(s.scan.Name(), s.scan.Second()), raw)
 }
 
-// refine looks for BLOCK, which is an option that stands before STREAMS.
+// refine looks for BLOCK. It stands before STREAMS, but a group or a consumer may be called that too: a key called BLOCK
+// costs a connection, a block that is overlooked would hold up everybody.
 func (s *Session) refine(c *command, raw []byte) *command {
 	if c.name != "xread" && c.name != "xreadgroup" {
 		return c
@@ -157,9 +158,6 @@ func (s *Session) refine(c *command, raw []byte) *command {
 	for _, a := range s.arguments(raw) {
 		if bytes.EqualFold(a, []byte("block")) {
 			return commands[c.name+"|block"]
-		}
-		if bytes.EqualFold(a, []byte("streams")) {
-			break
 		}
 	}
 	return c
@@ -240,7 +238,8 @@ func (s *Session) onShared(c *command, raw []byte) bool {
 	case s.inflight > 0 && s.on != u || s.inflight >= maxInflight:
 		return false
 	case !u.ready || u.pending() >= highWater:
-		if n := len(u.wake); n == 0 || u.wake[n-1] != s {
+		if s.waitsFor != u {
+			s.waitsFor = u
 			u.wake = append(u.wake, s)
 		}
 		return false
@@ -250,10 +249,14 @@ func (s *Session) onShared(c *command, raw []byte) bool {
 		}
 		s.pinned(PinLarge)
 		s.loop.take(u.key, s)
-		if s.own.ready {
+		switch {
+		case s.over || s.gone:
+			return true // there is no engine any more
+		case s.own.ready:
 			s.onOwn(c, raw)
+			return true
 		}
-		return s.own.ready
+		return false
 	}
 	s.on = u
 	s.send(u, c, raw)
@@ -272,8 +275,8 @@ func (s *Session) onOwn(c *command, raw []byte) {
 		s.toOwn(raw)
 		s.goBlind()
 		return
-	case c.place == forGood, c.place == takesQuit: // the engine closes after QUIT
-		s.sticky = true
+	case c.place == forGood, c.place == takesQuit:
+		s.sticky = true // after QUIT the engine closes it
 	}
 	s.send(s.own, c, raw)
 }

@@ -141,6 +141,7 @@ type requests struct {
 	state     identity
 	own       *upstream // its own engine connection
 	on        *upstream // the shared one that its requests in flight are on
+	waitsFor  *upstream // whose wake has it: the shared one that is not ready for its next request
 	inflight  int       // requests without a reply
 	multi     bool      // between MULTI and EXEC, as far as the engine has said
 	queuing   bool      // the same, as far as the client has

@@ -242,6 +242,9 @@ func (u *upstream) becomeReady() {
 
 func (u *upstream) wakeAll() {
 	for _, s := range u.wake {
+		if s.waitsFor == u {
+			s.waitsFor = nil
+		}
 		if !s.over {
 			s.loop.again(&s.client.socket)
 		}
@@ -310,7 +313,12 @@ var (
 
 // unreachable gives up.
 func (u *upstream) unreachable(err error) {
-	waiting := u.wake
+	var waiting []*Session
+	for _, s := range u.wake {
+		if s.waitsFor == u {
+			waiting = append(waiting, s)
+		}
+	}
 	u.wake = nil
 	if u.owner != nil {
 		waiting = append(waiting, u.owner)
@@ -347,7 +355,12 @@ func (u *upstream) fail(err error) {
 	if err == nil {
 		reason = EngineClosed
 	}
-	lost := u.wake
+	var lost []*Session
+	for _, s := range u.wake {
+		if s.waitsFor == u {
+			lost = append(lost, s)
+		}
+	}
 	u.wake = nil
 	for i := range u.queue.len {
 		if w := u.queue.ring[(u.queue.at+i)%len(u.queue.ring)]; w.s != nil {
@@ -362,6 +375,9 @@ func (u *upstream) fail(err error) {
 	}
 	u.end()
 	for _, s := range lost {
+		if s.over || s.gone {
+			continue // it was in the queue more than once
+		}
 		s.why(reason, err)
 		s.inflight = 0
 		s.reply(u.refusal)
@@ -452,8 +468,12 @@ func (u *upstream) ended(err error) {
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
+	// The beginning of what is passed on as it is goes to the client. That of a reply that would have been changed, or
+	// that the client did not ask for, would show it the engine's side.
 	if s := u.owner; s != nil && len(u.gathered) > 0 {
-		s.reply(u.gathered) // the beginning of a reply that was to be changed: as it came
+		if w := u.queue.head(); w == nil || w.s != nil && (w.ask == nil || !w.ask.whole || w.ask.sub != nil) {
+			s.reply(u.gathered)
+		}
 	}
 	u.fail(err)
 }
@@ -660,6 +680,7 @@ func (l *loop) sharedFor(k key) *upstream {
 
 // take returns a connection of a key for one client.
 func (l *loop) take(k key, s *Session) *upstream {
+	s.waitsFor = nil
 	if p := l.pools[k]; p != nil && len(p.spare) > 0 {
 		u := p.spare[len(p.spare)-1]
 		p.spare = p.spare[:len(p.spare)-1]

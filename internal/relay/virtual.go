@@ -242,24 +242,35 @@ func prepareMove(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 	if len(args) == 0 {
 		return raw, nil
 	}
-	leads := s.cmd.leads
-	next, known := leads(s.state, args)
-	secret := loggedIn(args)
+	moved := s.mover(args)
 	return raw, &ask{answer: func(u *upstream, s *Session, reply []byte) []byte {
-		s.nowIs(u, next, known, secret, reply)
+		moved(u, reply)
 		return reply
 	}}
 }
 
 func prepareHello(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
-	next, known := leadHello(s.state, args)
-	secret := loggedIn(args)
+	moved := s.mover(args)
 	return raw, &ask{whole: true, answer: func(u *upstream, s *Session, reply []byte) []byte {
-		s.nowIs(u, next, known, secret, reply)
+		moved(u, reply)
 		return withField(reply, "id", func(resp.Value) resp.Value {
 			return resp.Value{Kind: resp.Integer, Int: s.id}
 		})
 	}}
+}
+
+// mover returns what notes what became of AUTH, HELLO or SELECT. Where it leads is only known when its turn has come:
+// what was asked before may be such a request as well, or change the name.
+func (s *Session) mover(args [][]byte) func(u *upstream, reply []byte) {
+	leads, secret := s.cmd.leads, loggedIn(args)
+	kept := make([][]byte, len(args))
+	for i, a := range args {
+		kept[i] = bytes.Clone(a)
+	}
+	return func(u *upstream, reply []byte) {
+		next, known := leads(s.state, kept)
+		s.nowIs(u, next, known, secret, reply)
+	}
 }
 
 // nowIs notes what became of AUTH, HELLO or SELECT.
@@ -274,11 +285,6 @@ func (s *Session) nowIs(u *upstream, next identity, known bool, secret credentia
 			s.loop.passwords[next.user] = secret
 			u.open = true
 		}
-		// What was asked before this reply came is in its queue already, so the name may have changed meanwhile.
-		if next.name == "" {
-			next.name = s.state.name
-		}
-		next.libName, next.libVer = s.state.libName, s.state.libVer
 		s.become(next)
 		if u.id == noneKnown && u.owner == s {
 			u.identify()

@@ -102,8 +102,10 @@ func (s *ReplyScanner) begin(k Kind) error {
 func (s *ReplyScanner) digit(c byte) bool {
 	switch {
 	case c >= '0' && c <= '9' && s.digits < maxDigits:
+		if s.number > 0 || s.digits == 0 { // leading zeros are no matter
+			s.digits++
+		}
 		s.number = s.number*10 + int(c-'0')
-		s.digits++
 	case c == '-' && s.digits == 0 && !s.minus:
 		s.minus = true
 	case c != '\r' || s.digits == 0:
@@ -294,7 +296,8 @@ func (s *CommandScanner) line(b []byte) (int, bool, error) {
 		n = len(b)
 	}
 	s.size += n
-	if s.size > maxInline {
+	// A zero byte ends the search for the line's end (strchr), so the servers do not see the request end here.
+	if s.size > maxInline || bytes.IndexByte(b[:n], 0) >= 0 {
 		return n, false, errScan
 	}
 	for _, c := range b[:n] {
