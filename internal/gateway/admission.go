@@ -9,10 +9,10 @@ import (
 
 const (
 	// maxBegun is how many handshakes may be under way, most of them waiting for their client's next flight: each takes
-	// some 50 KiB.
-	maxBegun = 1024
+	// some 50 KiB. One program may well begin thousands before it goes on with the first (redis-benchmark does).
+	maxBegun = 4096
 	// nextFlight is for how long one may wait for that when others need its room.
-	nextFlight = 2 * time.Second
+	nextFlight = 5 * time.Second
 )
 
 // places bound how many handshakes compute at a time. One that waits for its client holds none; when the client has

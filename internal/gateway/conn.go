@@ -320,7 +320,7 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 		return
 	}
 	cfg := relay.Config{
-		Remote: c.remote, Local: c.localAddr(), In: &g.count.bytesIn, Out: &g.count.bytesOut,
+		Remote: c.remote, Local: c.localAddr(),
 		Ended: func(relay.Result) {
 			g.limit.leave()
 			g.forget(c)

@@ -80,7 +80,6 @@ type counters struct {
 	accepted, unreachable atomic.Uint64
 	diagnosed, failures   tally
 	completed             [2][5][2]atomic.Uint64 // whether TLS 1.3; index in knownGroups, or one more; whether resumed
-	bytesIn, bytesOut     atomic.Uint64
 }
 
 // tally is a counter for each name of a closed set.
@@ -165,8 +164,8 @@ func (g *gateway) status() Status {
 		Started:           g.started,
 		Accepted:          g.count.accepted.Load(),
 		EngineUnreachable: g.count.unreachable.Load(),
-		BytesIn:           g.count.bytesIn.Load(),
-		BytesOut:          g.count.bytesOut.Load(),
+		BytesIn:           relayed.In,
+		BytesOut:          relayed.Out,
 		Clients:           g.limit.served.Load(),
 		Admission:         g.door.admission(),
 		Resident:          resident(),

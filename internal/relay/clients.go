@@ -255,30 +255,26 @@ func address(a netip.AddrPort) string {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
 }
 
-// counts are what the loops have done.
+// counts are what a loop has done.
 type counts struct {
-	shared, own, timedOut atomic.Uint64
-	pins                  [16]atomic.Uint64
+	in, out, shared, own, timedOut atomic.Uint64
+	pins                           [16]atomic.Uint64
 }
 
-func (c *counts) command(shared bool) {
+func (c *counts) command(shared bool, n uint64) {
 	if shared {
-		c.shared.Add(1)
+		c.shared.Add(n)
 	} else {
-		c.own.Add(1)
+		c.own.Add(n)
 	}
 }
 
-func (c *counts) pin(p Pin) {
-	for i := range Pins {
-		if Pins[i] == p {
-			c.pins[i].Add(1)
-		}
-	}
-}
+func (c *counts) pin(p Pin) { c.pins[slices.Index(Pins, p)].Add(1) }
 
 // Counts are what the loops have done since they began.
 type Counts struct {
+	// In and Out are the bytes delivered to the engine and to clients, without TLS's own.
+	In, Out uint64
 	// Shared and Own are the requests by the connection that carried them.
 	Shared, Own uint64
 	// TimedOut are the clients that Backend.IdleTimeout closed.
@@ -289,12 +285,16 @@ type Counts struct {
 
 // Counts says what the loops have done.
 func (ls *Loops) Counts() Counts {
-	c := Counts{
-		Shared: ls.counts.shared.Load(), Own: ls.counts.own.Load(), TimedOut: ls.counts.timedOut.Load(),
-		Pins: make(map[Pin]uint64, len(Pins)),
-	}
-	for i, p := range Pins {
-		c.Pins[p] = ls.counts.pins[i].Load()
+	c := Counts{Pins: make(map[Pin]uint64, len(Pins))}
+	for _, l := range ls.all {
+		c.In += l.counts.in.Load()
+		c.Out += l.counts.out.Load()
+		c.Shared += l.counts.shared.Load()
+		c.Own += l.counts.own.Load()
+		c.TimedOut += l.counts.timedOut.Load()
+		for i, p := range Pins {
+			c.Pins[p] += l.counts.pins[i].Load()
+		}
 	}
 	return c
 }

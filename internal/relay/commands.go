@@ -10,6 +10,8 @@ type command struct {
 	name  string // as CLIENT LIST shows it
 	place place
 	pin   Pin
+	// mayBlock: with some arguments it is another command.
+	mayBlock bool
 	// prepare, where given, looks at the request when it is its turn: what the engine gets, and what becomes of the reply.
 	// It may return the request as it is.
 	prepare func(s *Session, raw []byte, args [][]byte) ([]byte, *ask)
@@ -93,6 +95,7 @@ var commands = func() map[string]*command {
 	// RESET does not end the debugger, and what it says is no reply.
 	add(blindly, PinState, "sync psync replconf client|reply script|debug")
 	add(onShared, "", "client client|help")
+	m["xread"].mayBlock, m["xreadgroup"].mayBlock = true, true
 	for name, c := range special {
 		c.name = name
 		m[name] = &c

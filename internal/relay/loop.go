@@ -28,7 +28,6 @@ const (
 
 // Loops are event loops: each has its own epoll instance and goroutine, and the connections that were given to it.
 type Loops struct {
-	counts   counts
 	all      []*loop
 	next     atomic.Uint32
 	done     sync.WaitGroup
@@ -90,6 +89,7 @@ type loop struct {
 	ended  bool
 	freed  atomic.Uint64
 	posted atomic.Bool // there are tasks; the eventfd was written
+	counts counts
 
 	// Of the loop's goroutine.
 	events    [eventsPerWait]unix.EpollEvent
@@ -340,7 +340,7 @@ func (l *loop) closeIdle() {
 			continue
 		}
 		if c, ok := s.owner.(*Session); ok && c.idleSince(l.now) >= b.IdleTimeout {
-			l.group.counts.timedOut.Add(1)
+			l.counts.timedOut.Add(1)
 			c.leave(IdleTooLong)
 		}
 	}

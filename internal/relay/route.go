@@ -20,6 +20,7 @@ const (
 
 // take cuts what the client said into requests.
 func (s *Session) take(b []byte) {
+	var r run
 	for len(b) > 0 && !s.over {
 		switch {
 		case s.gone || s.quitting:
@@ -34,6 +35,11 @@ func (s *Session) take(b []byte) {
 			return
 		}
 		n, done, err := s.scan.Next(b)
+		if done && err == nil && s.joins(&r, b[:n]) {
+			b = b[n:]
+			continue
+		}
+		s.sendRun(&r)
 		switch {
 		case s.streaming && err == nil:
 			s.toOwn(b[:n])
@@ -50,6 +56,92 @@ func (s *Session) take(b []byte) {
 			s.begun(b[:n])
 		}
 		b = b[n:]
+	}
+	s.sendRun(&r)
+}
+
+// run are whole requests, one behind the other, that go the same way without any ado: they are sent in one piece.
+type run struct {
+	u     *upstream
+	bytes []byte
+	n     uint64
+}
+
+// joins adds a request to a run, if it is one for it.
+func (s *Session) joins(r *run, raw []byte) bool {
+	if len(s.part) > 0 || s.streaming || s.scan.Inline() || s.scan.Args() == 0 || s.scan.Size() > maxHeld {
+		return false
+	}
+	if r.u == nil {
+		if r.u = s.runsOn(); r.u == nil {
+			return false
+		}
+		r.bytes = raw[:0]
+	}
+	c := s.cmd
+	if name := s.scan.Name(); c == nil || string(name) != c.name || isContainer(name) {
+		c = find(name, s.scan.Second())
+	}
+	if c.prepare != nil || c.ask != nil || c.place != onShared && (r.u.shared || c.place != onOwn) || c.mayBlock ||
+		r.u.shared && s.inflight >= maxInflight || s.mayBeRefused() {
+		return false
+	}
+	s.cmd = c
+	s.inflight++
+	r.u.queue.push(waiter{s: s, n: 1, of: c, sent: s.loop.now.UnixNano()})
+	r.n++
+	r.bytes = r.bytes[:len(r.bytes)+len(raw)] // they lie one behind the other
+	return true
+}
+
+// runsOn is the connection for requests that need no closer look; nil when all do.
+func (s *Session) runsOn() *upstream {
+	g, b := s.loop.group, s.loop.group.backend.Load()
+	switch {
+	case s.queuing || g.monitors.any.Load():
+		return nil
+	case s.own != nil:
+		if !s.own.ready || s.own.closed || b.Multiplexed && s.canShare() {
+			return nil
+		}
+		return s.own
+	case !b.Multiplexed || g.paused(s.loop.now):
+		return nil
+	}
+	u := s.home
+	if u == nil || u.closed || u.key.engine != b.Engine || !u.ready || u.pending() >= highWater || s.inflight > 0 && s.on != u {
+		return nil
+	}
+	s.on = u
+	return u
+}
+
+// sendRun sends what has been collected.
+func (s *Session) sendRun(r *run) {
+	if r.n == 0 {
+		return
+	}
+	s.passed(r.u, s.cmd, r.n, len(r.bytes))
+	s.put(r.u, r.bytes)
+	*r = run{}
+}
+
+// passed counts requests.
+func (s *Session) passed(u *upstream, last *command, n uint64, bytes int) {
+	if s.last.Load() != last {
+		s.last.Store(last)
+	}
+	s.loop.counts.command(u.shared, n)
+	s.count(bytes)
+}
+
+// put gives an engine connection what it is to send: its own at once, a shared one at the end of the round.
+func (s *Session) put(u *upstream, b []byte) {
+	if u.shared {
+		_, _ = u.Write(b)
+		u.later()
+	} else if u.socket.send(b) != nil {
+		s.loop.again(&u.socket)
 	}
 }
 
@@ -258,9 +350,8 @@ func (s *Session) onShared(c *command, raw []byte) bool {
 		}
 		return false
 	}
-	s.on = u
+	s.on, s.home = u, u
 	s.send(u, c, raw)
-	u.later()
 	return true
 }
 
@@ -288,10 +379,6 @@ func (s *Session) send(u *upstream, c *command, raw []byte) {
 		out, a = c.prepare(s, raw, s.arguments(raw))
 	}
 	a = s.transacted(c, a)
-	if s.last.Load() != c {
-		s.last.Store(c)
-	}
-	s.inflight++
 	if m := &s.loop.group.monitors; m.any.Load() && !s.partial {
 		refused := m.sent(s.cfg.Remote, s.arguments(raw))
 		if a == nil {
@@ -302,14 +389,10 @@ func (s *Session) send(u *upstream, c *command, raw []byte) {
 			})
 		}
 	}
+	s.inflight++
 	u.queue.push(waiter{s: s, n: 1, ask: a, of: c, sent: s.loop.now.UnixNano()})
-	s.loop.group.counts.command(u.shared)
-	s.count(len(raw))
-	if u.shared || u.pending() > 0 {
-		_, _ = u.Write(out)
-	} else if u.socket.send(out) != nil {
-		s.loop.again(&u.socket)
-	}
+	s.passed(u, c, 1, len(raw))
+	s.put(u, out)
 }
 
 // transacted follows a transaction: what the engine queues is answered by EXEC.
@@ -340,9 +423,7 @@ func (s *Session) toOwn(b []byte) {
 
 func (s *Session) count(n int) {
 	s.result.In += uint64(n)
-	if s.cfg.In != nil {
-		s.cfg.In.Add(uint64(n))
-	}
+	s.loop.counts.in.Add(uint64(n))
 }
 
 // goBlind stops looking: from here on the client and its own connection are on their own.
@@ -360,7 +441,7 @@ func (s *Session) stopLooking() {
 }
 
 // pinned notes that the session gets a connection of its own.
-func (s *Session) pinned(p Pin) { s.loop.group.counts.pin(p) }
+func (s *Session) pinned(p Pin) { s.loop.counts.pin(p) }
 
 // release gives the session's own connection to whoever needs one next.
 func (s *Session) release() {
@@ -436,6 +517,5 @@ func (s *Session) moveShared(c *command, raw []byte) (sent, ok bool) {
 	}
 	s.on = p.shared
 	s.send(p.shared, c, raw)
-	p.shared.later()
 	return true, true
 }

@@ -64,8 +64,6 @@ type Config struct {
 	// StallTime is how long a client may leave the last words of an engine that is gone unread before it is cut.
 	// Zero: 10 s.
 	StallTime time.Duration
-	// In and Out, where given, grow with the bytes delivered to the engine and to the client.
-	In, Out *atomic.Uint64
 	// Ended, where given, is called once, when the client's connection is closed. It runs on the loop and must not wait.
 	Ended func(Result)
 }
@@ -140,6 +138,7 @@ type requests struct {
 
 	state     identity
 	own       *upstream // its own engine connection
+	home      *upstream // the shared one of its key, where it is known
 	on        *upstream // the shared one that its requests in flight are on
 	waitsFor  *upstream // whose wake has it: the shared one that is not ready for its next request
 	inflight  int       // requests without a reply
@@ -341,9 +340,7 @@ func (s *Session) reply(b []byte) {
 		_, _ = s.client.Write(b)
 	}
 	s.result.Out += uint64(len(b))
-	if s.cfg.Out != nil {
-		s.cfg.Out.Add(uint64(len(b)))
-	}
+	s.loop.counts.out.Add(uint64(len(b)))
 	s.touch()
 }
 

@@ -166,7 +166,7 @@ func (s *Session) endTransaction() {
 
 // become is called when the engine has accepted who the client is.
 func (s *Session) become(id identity) {
-	s.state = id
+	s.state, s.home = id, nil
 	if s.own != nil {
 		s.own.key.user, s.own.key.db, s.own.key.proto = id.user, id.db, id.proto
 	}
