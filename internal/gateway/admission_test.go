@@ -159,10 +159,10 @@ func TestStalledHandshakeMakesRoomWhenItIsNeeded(t *testing.T) {
 	if h, stuck := places.Begin(epoch.Add(time.Second)); h != nil || stuck {
 		t.Errorf("one more after a second: %v, stuck %v; want neither", h, stuck)
 	}
-	if h, stuck := places.Begin(epoch.Add(3 * time.Second)); h != nil || !stuck {
-		t.Errorf("one more after three: %v, stuck %v; want the oldest to make room", h, stuck)
+	if h, stuck := places.Begin(epoch.Add(6 * time.Second)); h != nil || !stuck {
+		t.Errorf("one more after six: %v, stuck %v; want the oldest to make room", h, stuck)
 	}
-	if h, _ := places.Begin(epoch.Add(3 * time.Second)); h == nil {
+	if h, _ := places.Begin(epoch.Add(6 * time.Second)); h == nil {
 		t.Error("it made no room")
 	}
 }

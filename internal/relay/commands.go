@@ -30,7 +30,8 @@ const (
 	moves                   // changes what the client's key is: AUTH, HELLO, SELECT
 	takesReset              // RESET
 	takesQuit               // QUIT
-	forGood                 // leaves what only the end of the connection undoes
+	untilReset              // leaves what only RESET, or the end of the connection, undoes
+	forGood                 // leaves what only the end of the connection undoes, or what is not known
 	blindly                 // what follows is no request and reply
 )
 
@@ -91,7 +92,8 @@ var commands = func() map[string]*command {
 	add(onShared, "", "xread xreadgroup script")
 	// While a script runs the engine answers others with BUSY; behind it on the same connection they would hang.
 	add(onOwn, PinScript, "eval eval_ro evalsha evalsha_ro fcall fcall_ro")
-	add(forGood, PinState, "asking readonly readwrite client|no-evict client|no-touch client|caching")
+	add(untilReset, PinState, "asking readonly readwrite client|caching")
+	add(forGood, PinState, "client|no-evict client|no-touch") // RESET leaves these before 7.2
 	// RESET does not end the debugger, and what it says is no reply.
 	add(blindly, PinState, "sync psync replconf client|reply script|debug")
 	add(onShared, "", "client client|help")

@@ -118,11 +118,10 @@ func (s *Session) runsOn() *upstream {
 
 // sendRun sends what has been collected.
 func (s *Session) sendRun(r *run) {
-	if r.n == 0 {
-		return
+	if r.n > 0 {
+		s.passed(r.u, s.cmd, r.n, len(r.bytes))
+		s.put(r.u, r.bytes)
 	}
-	s.passed(r.u, s.cmd, r.n, len(r.bytes))
-	s.put(r.u, r.bytes)
 	*r = run{}
 }
 
@@ -366,7 +365,9 @@ func (s *Session) onOwn(c *command, raw []byte) {
 		s.toOwn(raw)
 		s.goBlind()
 		return
-	case c.place == forGood, c.place == takesQuit:
+	case c.place == forGood:
+		s.sticky, s.kept = true, true
+	case c.place == untilReset, c.place == takesQuit:
 		s.sticky = true // after QUIT the engine closes it
 	}
 	s.send(s.own, c, raw)
@@ -428,7 +429,7 @@ func (s *Session) count(n int) {
 
 // goBlind stops looking: from here on the client and its own connection are on their own.
 func (s *Session) goBlind() {
-	s.blind, s.sticky, s.streaming, s.partial = true, true, false, false
+	s.blind, s.sticky, s.kept, s.streaming, s.partial = true, true, true, false, false
 }
 
 // stopLooking is goBlind in the middle of a request: what is here of it goes first.

@@ -149,6 +149,7 @@ type requests struct {
 	watch     bool
 	needOwn   []*Session // wait until this one has a connection of its own
 	sticky    bool       // there is state that only the end of the connection, or RESET, undoes
+	kept      bool       // there is state that not even RESET undoes
 	feed      feed
 }
 

@@ -53,7 +53,7 @@ var special = map[string]command{
 	"client|unpause":      {ask: onUnpause},
 	"client|getredir":     {ask: &ask{whole: true, answer: showRedirect}},
 	"client|trackinginfo": {ask: &ask{whole: true, answer: showTracking}},
-	"client|tracking":     {place: forGood, pin: PinTracking, prepare: prepareTracking, awaits: awaitsTarget},
+	"client|tracking":     {place: untilReset, pin: PinTracking, prepare: prepareTracking, awaits: awaitsTarget},
 }
 
 func isOK(reply []byte) bool     { return bytes.HasPrefix(reply, []byte("+OK")) }
@@ -117,7 +117,7 @@ var (
 			return
 		}
 		s.endTransaction()
-		s.sticky = false
+		s.sticky = s.kept
 		s.loop.group.monitors.remove(s)
 		s.feed = feed{waiting: s.feed.waiting}
 		s.feeding.Store(false)
@@ -441,10 +441,19 @@ func prepareKill(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 	} else {
 		f.parse(args[2:])
 		words := make([]string, 0, len(args)+2)
-		for _, a := range args {
+		byID := false
+		for i, a := range args {
+			if i%2 == 1 && i > 2 && is(args[i-1], "id") {
+				if n, err := strconv.ParseInt(string(a), 10, 64); err == nil && n > 0 {
+					a, byID = []byte(noID), true
+				}
+			}
 			words = append(words, string(a))
 		}
-		raw = resp.AppendCommand(nil, append(words, "ID", noID)...)
+		if !byID {
+			words = append(words, "ID", noID)
+		}
+		raw = resp.AppendCommand(nil, words...)
 	}
 	return raw, &ask{whole: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
 		if reply[0] != ':' {
