@@ -238,24 +238,37 @@ func loggedIn(args [][]byte) credentials {
 	return nil
 }
 
+// move is an AUTH, HELLO or SELECT under way. What it leads to is asked when its reply comes: of those before it in the
+// same pipeline, only then is it known what became of them.
+type move struct {
+	leads  func(identity, [][]byte) (identity, bool)
+	args   [][]byte
+	secret credentials
+}
+
+func moveOf(leads func(identity, [][]byte) (identity, bool), args [][]byte) move {
+	m := move{leads: leads, secret: loggedIn(args)}
+	for _, a := range args { // which are the loop's
+		m.args = append(m.args, bytes.Clone(a))
+	}
+	return m
+}
+
 func prepareMove(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 	if len(args) == 0 {
 		return raw, nil
 	}
-	leads := s.cmd.leads
-	next, known := leads(s.state, args)
-	secret := loggedIn(args)
+	m := moveOf(s.cmd.leads, args)
 	return raw, &ask{answer: func(u *upstream, s *Session, reply []byte) []byte {
-		s.nowIs(u, next, known, secret, reply)
+		s.nowIs(u, m, reply)
 		return reply
 	}}
 }
 
 func prepareHello(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
-	next, known := leadHello(s.state, args)
-	secret := loggedIn(args)
+	m := moveOf(leadHello, args)
 	return raw, &ask{whole: true, answer: func(u *upstream, s *Session, reply []byte) []byte {
-		s.nowIs(u, next, known, secret, reply)
+		s.nowIs(u, m, reply)
 		return withField(reply, "id", func(resp.Value) resp.Value {
 			return resp.Value{Kind: resp.Integer, Int: s.id}
 		})
@@ -263,7 +276,9 @@ func prepareHello(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 }
 
 // nowIs notes what became of AUTH, HELLO or SELECT.
-func (s *Session) nowIs(u *upstream, next identity, known bool, secret credentials, reply []byte) {
+func (s *Session) nowIs(u *upstream, m move, reply []byte) {
+	next, known := m.leads(s.state, m.args)
+	secret := m.secret
 	failed := reply != nil && reply[0] == '-'
 	switch {
 	case isQueued(reply), !known && (!failed || secret != nil):
@@ -274,11 +289,6 @@ func (s *Session) nowIs(u *upstream, next identity, known bool, secret credentia
 			s.loop.passwords[next.user] = secret
 			u.open = true
 		}
-		// What was asked before this reply came is in its queue already, so the name may have changed meanwhile.
-		if next.name == "" {
-			next.name = s.state.name
-		}
-		next.libName, next.libVer = s.state.libName, s.state.libVer
 		s.become(next)
 		if u.id == noneKnown && u.owner == s {
 			u.identify()
