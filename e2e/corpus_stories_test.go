@@ -37,6 +37,7 @@ var stories = []struct {
 	{"protocol errors", protocolErrorStory},
 	{"big values", bigValueStory},
 	{"big pipelines", bigPipelineStory},
+	{"who a client is, said in one go", introductionStory},
 	{"byte by byte", byteStory},
 	{"nothing of a client is left to the next", leftoverStory},
 	{"clients in turn on one engine", interleavedStory},
@@ -541,6 +542,25 @@ func bigPipelineStory(p *player) {
 	c.raw(1000, strings.Repeat(pipeline("SET k "+value, "GET k"), 500))
 	c.raw(1000, strings.Repeat("PING\r\n", 1000))
 	c.raw(1001, strings.Repeat(pipeline("MULTI", "INCR n", "EXEC", "SELECT 1", "INCR n", "SELECT 0", "CLIENT SETNAME x", "CLIENT GETNAME", "WATCH n", "UNWATCH"), 100)+pipeline("GET n"))
+}
+
+// introductionStory says who a client is in one pipeline, as libraries do when they connect: each of its requests is sent
+// before it is known what became of those before it.
+func introductionStory(p *player) {
+	c := p.client()
+	c.raw(6, pipeline("SELECT 1", "HELLO 2 SETNAME first", "SET in-1 v", "CLIENT SETNAME second", "SELECT 2", "CLIENT GETNAME"))
+	c.raw(5, pipeline("WATCH a", "SELECT 1", "CLIENT SETNAME third", "SELECT 9999", "UNWATCH"))
+	c.all("GET in-1", "CLIENT GETNAME")
+	c.raw(6, pipeline("MULTI", "SELECT 2", "CLIENT SETNAME fourth", "SELECT 1", "CLIENT GETNAME", "EXEC"))
+	c.all("GET in-1", "CLIENT GETNAME")
+	moved := p.client()
+	moved.raw(3, pipeline("SELECT 3", "HELLO 2", "SET in-3 v"))
+	moved.all("GET in-3", "WATCH a", "GET in-3", "UNWATCH")
+	spoken := p.client()
+	spoken.raw(3, pipeline("WATCH a", "RESET", "SELECT 3"))
+	spoken.all("GET in-3", "HGETALL none")
+	other := p.client()
+	other.all("GET in-3", "CLIENT GETNAME", "WATCH a", "GET in-3", "UNWATCH")
 }
 
 func byteStory(p *player) {
