@@ -96,7 +96,7 @@ type loop struct {
 	found     int // events, at the last look
 	failure   error
 	lookAgain func(uintptr) bool // look, made once: a closure a wait would be garbage
-	timed     bool               // epoll has a deadline
+	deadline  time.Time          // of the wait; zero: none
 	sockets   []*socket          // by descriptor
 	ready     []*socket          // have more to do although no event will come for it
 	closing   bool
@@ -139,7 +139,7 @@ func newLoop(group *Loops) (*loop, error) {
 		l.epollRaw, err = l.epoll.SyscallConn()
 	}
 	if err == nil {
-		err = l.watch(wakefd)
+		err = l.control(unix.EPOLL_CTL_ADD, wakefd, inputEvents)
 	}
 	if err != nil {
 		l.epoll.Close()
@@ -149,10 +149,16 @@ func newLoop(group *Loops) (*loop, error) {
 	return l, nil
 }
 
-// watch asks for every event of fd, edge-triggered: one system call in the life of a connection.
-func (l *loop) watch(fd int) error {
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | edgeTriggered, Fd: int32(fd)}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev))
+// What is asked of epoll, edge-triggered: that there is input, always; that there is room, only while something waits for it.
+// A Unix socket says so each time its peer reads, which would wake the loop for every request.
+const (
+	inputEvents = unix.EPOLLIN | unix.EPOLLRDHUP | edgeTriggered
+	roomEvents  = inputEvents | unix.EPOLLOUT
+)
+
+func (l *loop) control(op, fd int, events uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epfd, op, fd, &ev))
 }
 
 // adopt begins to watch a socket.
@@ -161,7 +167,7 @@ func (l *loop) adopt(s *socket) error {
 		l.sockets = append(l.sockets, make([]*socket, need-len(l.sockets))...)
 	}
 	l.sockets[s.fd] = s
-	return l.watch(int(s.fd))
+	return l.control(unix.EPOLL_CTL_ADD, int(s.fd), inputEvents)
 }
 
 func (l *loop) forget(s *socket) {
@@ -220,21 +226,31 @@ func (l *loop) wait() (int, error) {
 	if l.look(); l.found > 0 || l.failure != nil || len(l.ready) > 0 || l.posted.Load() {
 		return l.found, l.failure
 	}
-	if timed := l.hasDeadlines(); timed || l.timed {
-		var until time.Time
-		if timed {
-			until = time.Now().Add(tickPace)
-		}
-		l.timed = timed
-		if err := l.epoll.SetReadDeadline(until); err != nil {
-			return 0, err
-		}
+	if err := l.setDeadline(); err != nil {
+		return 0, err
 	}
 	err := l.epollRaw.Read(l.lookAgain)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return 0, nil
 	}
 	return l.found, errors.Join(l.failure, err)
+}
+
+// setDeadline makes sure that a wait ends for the next tick, if there is a reason for one. It leaves one that is set alone
+// as long as that will do: to move it with every wait would cost more than the wait.
+func (l *loop) setDeadline() error {
+	switch {
+	case !l.hasDeadlines():
+		if l.deadline.IsZero() {
+			return nil
+		}
+		l.deadline = time.Time{}
+	case l.deadline.Sub(l.now) > tickPace/2:
+		return nil
+	default:
+		l.deadline = time.Now().Add(tickPace)
+	}
+	return l.epoll.SetReadDeadline(l.deadline)
 }
 
 // look takes what there is.
@@ -295,8 +311,12 @@ func (l *loop) sendOut() {
 	for i := 0; i < len(l.unsent); i++ { // a failure may add to it
 		u := l.unsent[i]
 		u.listed = false
-		if !u.closed && u.flush() != nil {
+		switch {
+		case u.closed:
+		case u.flush() != nil:
 			u.progress(&u.socket) // which finds the reason
+		default:
+			u.roomMade()
 		}
 	}
 	clear(l.unsent)

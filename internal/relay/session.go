@@ -289,8 +289,11 @@ func (s *Session) pump() {
 	if s.unfinished() && s.client.drained {
 		s.client.acknowledge()
 	}
-	if u := s.own; u != nil && u.ready && !u.closed && u.flush() != nil {
-		s.loop.again(&u.socket) // its own direction shows the end
+	if u := s.own; u != nil && u.ready && !u.closed {
+		if u.flush() != nil {
+			s.loop.again(&u.socket) // its own direction shows the end
+		}
+		u.roomMade()
 	}
 	// crypto/tls may have had something to say by itself.
 	if s.client.pending() > 0 && s.client.flush() != nil {
@@ -323,6 +326,10 @@ func (e *end) read(b []byte) (int, error) {
 		total += n
 		if err != nil {
 			return total, err
+		}
+		// crypto/tls allocates for each look at a record, also where there is none.
+		if total < len(b) && e.empty() && readAll(e.tls) {
+			return total, errAgain
 		}
 	}
 	return total, nil

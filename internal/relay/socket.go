@@ -52,6 +52,7 @@ type socket struct {
 
 	out      *[]byte // nil when empty
 	sent     int     // of *out
+	waits    bool    // epoll is asked for room
 	outErr   error
 	shutdown bool // FIN after *out
 	finished bool // FIN is sent
@@ -68,6 +69,9 @@ func (s *socket) Read(b []byte) (int, error) {
 	s.in = s.in[n:]
 	return n, nil
 }
+
+// empty says that a Read has nothing to give before the next event.
+func (s *socket) empty() bool { return s.drained && s.inErr == nil && len(s.in) == 0 }
 
 // fill reads ahead into the loop's buffer.
 func (s *socket) fill() error {
@@ -148,7 +152,8 @@ func (s *socket) flush() error {
 		n, err := writeTo(s.fd, (*s.out)[s.sent:])
 		if err == unix.EAGAIN {
 			s.shrink()
-			return nil
+			s.awaitRoom(true)
+			return s.outErr
 		}
 		if err != nil {
 			s.outErr = os.NewSyscallError("write", err)
@@ -157,6 +162,9 @@ func (s *socket) flush() error {
 		s.sent += n
 	}
 	s.release()
+	if s.waits {
+		s.awaitRoom(false)
+	}
 	if s.outErr == nil && s.shutdown && !s.finished {
 		s.finished = true
 		if err := unix.Shutdown(int(s.fd), unix.SHUT_WR); err != nil {
@@ -166,11 +174,28 @@ func (s *socket) flush() error {
 	return s.outErr
 }
 
+// awaitRoom asks epoll to say when there is room, or no longer to. It looks at once, so that no room is missed.
+func (s *socket) awaitRoom(on bool) {
+	if s.waits == on {
+		return
+	}
+	events := uint32(inputEvents)
+	if on {
+		events = roomEvents
+	}
+	if err := s.loop.control(unix.EPOLL_CTL_MOD, int(s.fd), events); err != nil {
+		s.outErr = err
+		return
+	}
+	s.waits = on
+}
+
 // send is Write and flush without a copy where nothing is waiting.
 func (s *socket) send(b []byte) error {
 	for s.pending() == 0 && s.outErr == nil && len(b) > 0 {
 		n, err := writeTo(s.fd, b)
 		if err == unix.EAGAIN {
+			s.awaitRoom(true)
 			break
 		}
 		if err != nil {

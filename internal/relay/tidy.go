@@ -18,6 +18,11 @@ var rawInput, hasRawInput = func() (uintptr, bool) {
 // smallInput is what the buffer of a connection with small requests comes to by itself.
 const smallInput = 2 << 10
 
+// readAll says that t has nothing that a Read would give without reading from below. False where that isn't known.
+func readAll(t *tls.Conn) bool {
+	return hasRawInput && (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(t), rawInput)).Len() == 0
+}
+
 // freeInput gives the buffer back and returns its size. It is for the loop that owns the connection, while nothing is
 // being read.
 func freeInput(t *tls.Conn) int {

@@ -118,11 +118,14 @@ type ask struct {
 	sub    *subscribing // for commands whose replies are messages
 }
 
-// queue is a ring of waiters.
+// queue is a ring of waiters; the ring's length is a power of two.
 type queue struct {
 	ring    []waiter
 	at, len int
 }
+
+// index is where the waiter stands that has i others before it.
+func (q *queue) index(i int) int { return (q.at + i) & (len(q.ring) - 1) }
 
 func (q *queue) head() *waiter {
 	if q.len == 0 {
@@ -133,7 +136,7 @@ func (q *queue) head() *waiter {
 
 func (q *queue) push(w waiter) {
 	if q.len > 0 {
-		if last := &q.ring[(q.at+q.len-1)%len(q.ring)]; last.s == w.s && last.of == w.of && last.ask == nil && w.ask == nil && w.s != nil {
+		if last := &q.ring[q.index(q.len-1)]; last.s == w.s && last.of == w.of && last.ask == nil && w.ask == nil && w.s != nil {
 			last.n += w.n
 			return
 		}
@@ -141,17 +144,17 @@ func (q *queue) push(w waiter) {
 	if q.len == len(q.ring) {
 		grown := make([]waiter, max(4, 2*q.len))
 		for i := range q.len {
-			grown[i] = q.ring[(q.at+i)%len(q.ring)]
+			grown[i] = q.ring[q.index(i)]
 		}
 		q.ring, q.at = grown, 0
 	}
-	q.ring[(q.at+q.len)%len(q.ring)] = w
+	q.ring[q.index(q.len)] = w
 	q.len++
 }
 
 func (q *queue) pop() {
 	q.ring[q.at] = waiter{}
-	q.at = (q.at + 1) % len(q.ring)
+	q.at = q.index(1)
 	q.len--
 }
 
@@ -363,7 +366,7 @@ func (u *upstream) fail(err error) {
 	}
 	u.wake = nil
 	for i := range u.queue.len {
-		if w := u.queue.ring[(u.queue.at+i)%len(u.queue.ring)]; w.s != nil {
+		if w := u.queue.ring[u.queue.index(i)]; w.s != nil {
 			lost = append(lost, w.s)
 		}
 	}
@@ -416,14 +419,22 @@ func (u *upstream) progress(*socket) {
 	if u.pending() > 0 && u.flush() != nil {
 		u.release() // what it still has to say is read; then comes its end
 	}
-	if len(u.wake) > 0 && u.ready && u.pending() < lowWater {
-		u.wakeAll()
-	}
-	if s := u.owner; s != nil && s.client.paused && u.pending() < lowWater {
-		u.loop.again(&s.client.socket)
-	}
+	u.roomMade()
 	u.pump()
 	u.loop.endStep()
+}
+
+// roomMade is called after each flush: those that waited for it to be taken go on. No event tells of what was taken at once.
+func (u *upstream) roomMade() {
+	if u.pending() >= lowWater {
+		return
+	}
+	if len(u.wake) > 0 && u.ready {
+		u.wakeAll()
+	}
+	if s := u.owner; s != nil && s.client.paused && !s.held() {
+		u.loop.again(&s.client.socket)
+	}
 }
 
 // pump takes what the engine says.
