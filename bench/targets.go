@@ -312,7 +312,7 @@ func (s *site) spawn(end syscall.Signal, program string, args ...string) (pid in
 	cmd := exec.Command(program, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, log, log
 	// A process group of its own, so that the terminal's Ctrl-C comes to us alone.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: end}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: end}
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
