@@ -73,7 +73,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.BoolVar(&o.markdown, "markdown", false, "print the tables of docs/performance.md")
 	fs.IntVar(&o.rounds, "rounds", 3, "runs of each load on each target, in turns; medians are shown")
 	fs.DurationVar(&o.runFor, "run", 2*time.Second, "how long a run measures; latencies are taken twice as long")
-	fs.DurationVar(&o.settle, "settle", 12*time.Second, "resident memory counts when it has not changed for so long")
+	fs.DurationVar(&o.settle, "settle", 25*time.Second, "resident memory counts when it has not changed for so long")
 	fs.IntVar(&o.idle, "idle", 10_000, "idle connections; fewer if the limit of open files demands it")
 	fs.Float64Var(&o.liveRate, "rate", 2000, "operations per second of the live traffic")
 	fs.IntVar(&o.nice, "nice", 5, "how much lower the priority of the load is than that of the servers")

@@ -19,11 +19,17 @@ func (again) Error() string   { return "nothing to read yet" }
 func (again) Timeout() bool   { return true }
 func (again) Temporary() bool { return true }
 
-// chunkSize holds what becomes of one full read, sealed.
-const chunkSize = 2 * readSize
+// Buffers of what a peer has not taken yet come in two sizes. chunkSize holds what becomes of one full read, sealed;
+// smallSize what most clients get in a step: for hundreds of them at a time the chunks would not stay in the cache.
+const (
+	chunkSize = 2 * readSize
+	smallSize = 2 << 10
+)
 
-// chunks are the buffers of what a peer has not taken yet.
-var chunks = sync.Pool{New: func() any { b := make([]byte, 0, chunkSize); return &b }}
+var (
+	chunks = sync.Pool{New: func() any { b := make([]byte, 0, chunkSize); return &b }}
+	smalls = sync.Pool{New: func() any { b := make([]byte, 0, smallSize); return &b }}
+)
 
 // owner is what a socket belongs to: a Session, or the upstream that it is.
 type owner interface {
@@ -131,8 +137,17 @@ func (s *socket) Write(b []byte) (int, error) {
 	if s.outErr != nil {
 		return 0, s.outErr
 	}
-	if s.out == nil {
+	switch {
+	case s.out == nil && len(b) <= smallSize:
+		s.out = smalls.Get().(*[]byte)
+	case s.out == nil:
 		s.out = chunks.Get().(*[]byte)
+	case cap(*s.out) == smallSize && len(*s.out)+len(b) > smallSize:
+		small := s.out
+		s.out = chunks.Get().(*[]byte)
+		*s.out = append(*s.out, *small...)
+		*small = (*small)[:0]
+		smalls.Put(small)
 	}
 	*s.out = append(*s.out, b...)
 	return len(b), nil
@@ -224,7 +239,7 @@ func writeTo(fd int32, b []byte) (int, error) {
 
 // shrink moves what is left into a buffer of its size: a peer that takes its time must not hold a whole chunk.
 func (s *socket) shrink() {
-	if s.sent < readSize && s.pending() > cap(*s.out)/4 {
+	if c := cap(*s.out); c <= smallSize || s.sent < readSize && s.pending() > c/4 {
 		return
 	}
 	left := append([]byte(nil), (*s.out)[s.sent:]...)
@@ -237,7 +252,11 @@ func (s *socket) release() {
 		return
 	}
 	// One that grew, or was made to measure, is for the collector.
-	if c := cap(*s.out); c >= chunkSize && c <= 2*chunkSize {
+	switch c := cap(*s.out); {
+	case c == smallSize:
+		*s.out = (*s.out)[:0]
+		smalls.Put(s.out)
+	case c >= chunkSize && c <= 2*chunkSize:
 		*s.out = (*s.out)[:0]
 		chunks.Put(s.out)
 	}
