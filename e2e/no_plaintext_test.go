@@ -45,6 +45,7 @@ func TestEngineSocketIsItsOwnersAlone(t *testing.T) {
 		{s.state, fs.ModeDir | 0o700}, {filepath.Dir(node), fs.ModeDir | 0o700}, {node, fs.ModeDir | 0o700},
 		{socket, fs.ModeSocket | 0o600}, {filepath.Join(node, "gateway.sock"), fs.ModeSocket | 0o600},
 		{filepath.Join(s.state, "admin.token"), 0o600}, {filepath.Join(s.state, "master.key"), 0o600}, {filepath.Join(s.state, "state.db"), 0o600},
+		{filepath.Join(s.state, "audit.log"), 0o600}, {filepath.Join(s.state, "audit.head"), 0o600},
 		{filepath.Join(node, "engine.conf"), 0o600},
 	} {
 		if info, err := os.Stat(c.path); err != nil {

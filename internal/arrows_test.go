@@ -25,6 +25,7 @@ var levels = map[string]int{
 	"internal/engine":   1,
 	"internal/relay":    1,
 	"internal/ops":      1,
+	"internal/audit":    1,
 	"internal/gateway":  2,
 	"internal/instance": 3,
 	"internal/api":      4,

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/sealane/sealane/internal/api"
+	"github.com/sealane/sealane/internal/audit"
 	"github.com/sealane/sealane/internal/engine"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/ops"
@@ -62,6 +63,7 @@ type server struct {
 	state    string
 	log      *slog.Logger
 	store    *store.Store
+	audit    *audit.Log
 	runtime  *instance.Local
 	manager  *instance.Manager
 	stopping chan chan<- error // a request to stop everything; it is told the outcome
@@ -145,6 +147,9 @@ func (s *server) open(ctx context.Context, state string, cfg *config) error {
 		return err
 	}
 	s.closers = append(s.closers, func() { s.store.Close() })
+	if err := s.openAudit(isNew); err != nil {
+		return err
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -152,7 +157,7 @@ func (s *server) open(ctx context.Context, state string, cfg *config) error {
 	s.runtime = instance.NewLocal(nodesPath(s.state), []string{self, "gateway"}, binaries)
 	s.closers = append(s.closers, s.runtime.Close)
 	s.manager, err = instance.New(instance.Config{
-		Store: s.store, Runtime: s.runtime, Key: key, Addresses: cfg.addresses,
+		Store: s.store, Audit: s.audit, Runtime: s.runtime, Key: key, Addresses: cfg.addresses,
 		Projects: cfg.Projects, Locations: cfg.Locations, Now: time.Now, Log: s.log,
 	})
 	if err != nil {
@@ -172,6 +177,24 @@ func openStore(state string) (*store.Store, error) {
 		return nil, withHint(err, "make the folder %s readable and writable, with space on its disk; a damaged state.db comes back from a backup", state)
 	}
 	return st, nil
+}
+
+// openAudit opens the audit log, which the store's lock keeps others from writing. One that was changed stops the start:
+// what follows it would look as if it could be trusted. Gateways and engines go on meanwhile.
+func (s *server) openAudit(isNew bool) error {
+	var err error
+	if s.audit, err = audit.Open(s.state, s.log); err != nil {
+		return auditHint(err, s.state)
+	}
+	s.closers = append(s.closers, func() { s.audit.Close() })
+	if s.audit.Head().Seq > 0 {
+		return nil
+	}
+	reason := "the state folder is new"
+	if !isNew {
+		reason = "the state folder is not new: certificates that were signed before are not in this log"
+	}
+	return auditHint(s.audit.Append(audit.Entry{Time: time.Now(), Action: audit.Begin, Reason: reason}), s.state)
 }
 
 // listen starts the API, the ops listener, the control socket and, last, the reconciler.

@@ -20,6 +20,7 @@ import (
 //
 //	state.db      the records
 //	master.key    encrypts the secrets in them (unless it comes from elsewhere)
+//	audit.log     what was signed, and audit.head, where it ends
 //	admin.token   the bearer token of the administrator
 //	server.json   where the running server listens
 //	control.sock  how `sealane stop` reaches it

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/internal/audit"
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/pki"
@@ -36,6 +37,7 @@ type machine struct {
 	mu      sync.Mutex
 	records map[string]store.Record
 	history []store.Record // every value that was ever stored
+	audited []audit.Entry
 	nodes   map[string]*node
 	secrets []string // that nodes were given
 	log     bytes.Buffer
@@ -45,6 +47,7 @@ type machine struct {
 	fault    fault
 	blind    time.Time // reads fail until then
 	storeErr error     // every call of the store fails with it
+	auditErr error     // every call of the audit log fails with it
 
 	// Hooks run before the work, and onEnsured after it, without the lock; an error stands in for the work.
 	onPut     func(key string)
@@ -127,7 +130,7 @@ func ownPool(bits int) netip.Prefix {
 
 func (m *machine) newManager(s *server) (*instance.Manager, error) {
 	return instance.New(instance.Config{
-		Store: disk{m, s}, Runtime: host{m, s}, Key: m.key, Addresses: m.addresses, Now: m.now,
+		Store: disk{m, s}, Audit: auditLog{m, s}, Runtime: host{m, s}, Key: m.key, Addresses: m.addresses, Now: m.now,
 		Log: slog.New(slog.NewTextHandler(lockedWriter{m}, nil)),
 	})
 }
@@ -596,6 +599,7 @@ func (m *machine) checkInvariants() {
 		}
 	}
 	m.checkHistory()
+	m.checkAudited()
 	m.checkSecrets()
 }
 

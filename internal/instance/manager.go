@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/sealane/sealane/internal/audit"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/store"
 )
@@ -26,9 +27,17 @@ type Store interface {
 	Delete(key string, version uint64) error
 }
 
-// Config is what a Manager needs. All of it is required but Projects and Locations.
+// AuditLog keeps for ever what was signed. *audit.Log is one.
+type AuditLog interface {
+	// Append returns once the entry is durable. A certificate that is there already it leaves as it is, so calling it
+	// again after an error, when the entry may be there or not, is safe.
+	Append(audit.Entry) error
+}
+
+// Config is what a Manager needs. All of it is required but Audit, Projects and Locations.
 type Config struct {
 	Store     Store
+	Audit     AuditLog // nil: what is signed is not entered anywhere
 	Runtime   Runtime
 	Key       pki.MasterKey
 	Addresses Addresses

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealane/sealane/internal/audit"
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/store"
@@ -348,12 +349,44 @@ func (m *Manager) certify(i *Instance) error {
 			return err
 		}
 	}
+	if err := m.logSigned(i.Name, actions, next, now); err != nil {
+		return err
+	}
 	i.Certificates = &next
 	if err := m.save(i); err != nil {
 		return err
 	}
 	for _, a := range actions {
 		m.Log.Info("certificate made", "instance", i.Name, "action", a.Kind, "reason", a.Reason)
+	}
+	return nil
+}
+
+// logSigned enters what the actions signed into the audit log. It comes before the commit: after a crash between the two
+// the log has certificates that nobody was shown, never the other way round.
+func (m *Manager) logSigned(name Name, actions []pki.Action, made pki.State, now time.Time) error {
+	if m.Audit == nil {
+		return nil
+	}
+	for _, a := range actions {
+		var certificate *audit.Certificate
+		var err error
+		switch a.Kind {
+		case pki.CreateCA:
+			ca := made.CAs[len(made.CAs)-1]
+			certificate, err = audit.Describe(ca.Certificate, audit.CA, ca.Generation, ca.Generation)
+		case pki.IssueLeaf:
+			certificate, err = audit.Describe(made.Leaf.Certificate, audit.Leaf, 0, made.Leaf.Issuer)
+		default:
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = m.Audit.Append(audit.Entry{Time: now, Instance: name.String(), Action: audit.Sign, Reason: a.Reason, Certificate: certificate})
+		if err != nil {
+			return hopeless(stateError("write", err))
+		}
 	}
 	return nil
 }

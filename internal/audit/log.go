@@ -1,0 +1,224 @@
+package audit
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/sealane/sealane/internal/durable"
+)
+
+// LogPath is the log in a state folder.
+func LogPath(dir string) string { return filepath.Join(dir, "audit.log") }
+
+// HeadPath is the file that holds the log's head.
+func HeadPath(dir string) string { return filepath.Join(dir, "audit.head") }
+
+// disk is what the log changes; the tests put faults into it. After an error of a method the change may have been made.
+type disk interface {
+	WriteAt(b []byte, at int64) (int, error)
+	Truncate(size int64) error
+	Sync() error // of what WriteAt and Truncate did
+	// WriteHead replaces audit.head and is durable on return, as is the name of the log beside it; a crash leaves the
+	// old content or the new.
+	WriteHead(b []byte) error
+	Close() error
+}
+
+// files is the disk of a real log.
+type files struct {
+	*os.File
+	head string
+}
+
+func (f files) WriteHead(b []byte) error { return durable.WriteFile(f.head, b, 0o600) }
+
+// Log is a log that is open for appending. Its methods may be called concurrently.
+type Log struct {
+	// mu guards what follows.
+	mu     sync.Mutex
+	disk   disk
+	last   Head // of the file's last whole entry
+	size   int64
+	dirty  bool // there may be more behind size
+	head   Head // what audit.head holds; last may be one ahead
+	signed map[Hash]struct{}
+}
+
+// Open checks the whole log in the folder dir, creates it, readable by its owner only, where there is none, and tells
+// log of a torn line that it cut off. A log that was changed is a *Damage.
+func Open(dir string, log *slog.Logger) (*Log, error) {
+	return open(dir, log, func(d disk) disk { return d })
+}
+
+func open(dir string, log *slog.Logger, wrap func(disk) disk) (*Log, error) {
+	l := &Log{signed: make(map[Hash]struct{})}
+	found, err := Verify(dir, l.index)
+	isNew := errors.Is(err, ErrNone)
+	if err != nil && !isNew {
+		return nil, err
+	}
+	l.last, l.size, l.head = found.Head, found.size, found.kept
+	f, err := os.OpenFile(LogPath(dir), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open audit log: %w", err)
+	}
+	l.disk = wrap(files{f, HeadPath(dir)})
+	if err := l.restore(found, isNew); err != nil {
+		l.disk.Close()
+		return nil, fmt.Errorf("open audit log: %w", err)
+	}
+	if found.Torn > 0 {
+		log.Warn("audit log: cut off an entry that a crash had torn; nobody was told that it was there",
+			"file", LogPath(dir), "bytes", found.Torn, "entries", l.last.Seq)
+	}
+	return l, nil
+}
+
+// restore makes the files what they would be without the crash. A new log has a head before it has an entry: entries
+// without a head are a log whose head was taken away.
+func (l *Log) restore(found Summary, isNew bool) error {
+	if isNew {
+		if err := l.writeHead(); err != nil {
+			return err
+		}
+	}
+	if found.Torn > 0 {
+		if err := l.cut(); err != nil {
+			return err
+		}
+	}
+	if found.Torn > 0 || l.head != l.last {
+		// A process that was killed may have left what it wrote in memory only.
+		if err := l.disk.Sync(); err != nil {
+			return err
+		}
+	}
+	return l.catchUp()
+}
+
+func (l *Log) index(e Entry) {
+	if e.signs() {
+		l.signed[e.Certificate.SHA256Fingerprint] = struct{}{}
+	}
+}
+
+// Close lets go of the files.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.disk.Close()
+}
+
+// Head is the last entry's.
+func (l *Log) Head() Head {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last
+}
+
+// Append adds an entry, or nothing where it reports a signature that is in the log. When it returns nil the entry is
+// durable. After an error it may be there or not, and calling it again is safe: for a certificate, because it is entered
+// once; another action may then be there twice.
+func (l *Log) Append(e Entry) error {
+	switch {
+	case e.Action == "" || e.Time.IsZero():
+		return fmt.Errorf("append to audit log: action %q at %v: want both", e.Action, e.Time)
+	case e.Action == Sign && e.Certificate == nil:
+		return errors.New("append to audit log: a signature without its certificate")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// First, so that never more than one entry stands behind the head; also for an entry whose head could not be
+	// written the last time.
+	if err := l.catchUp(); err != nil {
+		return fmt.Errorf("append to audit log: %w", err)
+	}
+	if e.signs() {
+		if _, there := l.signed[e.Certificate.SHA256Fingerprint]; there {
+			return nil
+		}
+	}
+	if err := l.write(e); err != nil {
+		return fmt.Errorf("append to audit log: %w", err)
+	}
+	if err := l.catchUp(); err != nil {
+		return fmt.Errorf("append to audit log: %w", err)
+	}
+	return nil
+}
+
+// write adds an entry to the file, or leaves the file as it was.
+func (l *Log) write(e Entry) error {
+	if l.dirty {
+		if err := l.cut(); err != nil {
+			return err
+		}
+	}
+	e.Time = e.Time.UTC().Truncate(time.Second)
+	e.Seq, e.Prev = l.last.Seq+1, l.last.Hash
+	line, err := e.seal()
+	if err != nil {
+		return err
+	}
+	l.dirty = true
+	if _, err = l.disk.WriteAt(line, l.size); err == nil {
+		err = l.disk.Sync()
+	}
+	if err != nil {
+		l.cut() // where this fails too, the next entry begins with it
+		return err
+	}
+	l.last, l.size, l.dirty = e.head(), l.size+int64(len(line)), false
+	l.index(e)
+	return nil
+}
+
+// cut removes what stands behind the last whole entry.
+func (l *Log) cut() error {
+	err := l.disk.Truncate(l.size)
+	l.dirty = err != nil
+	return err
+}
+
+// catchUp makes audit.head name the last entry.
+func (l *Log) catchUp() error {
+	if l.head == l.last {
+		return nil
+	}
+	return l.writeHead()
+}
+
+func (l *Log) writeHead() error {
+	b, err := json.Marshal(l.last)
+	if err != nil {
+		return err
+	}
+	if err := l.disk.WriteHead(append(b, '\n')); err != nil {
+		return err
+	}
+	l.head = l.last
+	return nil
+}
+
+// readHead returns fs.ErrNotExist where there is none.
+func readHead(dir string) (Head, error) {
+	var h Head
+	b, err := os.ReadFile(HeadPath(dir))
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("read audit log: %w", err)
+		}
+		return h, err
+	}
+	if err := json.Unmarshal(b, &h); err != nil {
+		return h, &Damage{0, fmt.Sprintf("audit.head does not say which entry is the last: %v", err)}
+	}
+	return h, nil
+}
