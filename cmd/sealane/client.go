@@ -148,10 +148,9 @@ func (c *client) dataPlane(ctx context.Context, name string) (*sealanepb.DataPla
 	return p, raw, err
 }
 
-// setDataPath returns once the instance is served so.
-func (c *client) setDataPath(ctx context.Context, name string, path sealanepb.DataPlane_DataPath) error {
-	in := &sealanepb.DataPlane{DataPath: path}
-	_, err := c.call(ctx, http.MethodPatch, "/v1/"+name+"/dataPlane", url.Values{"updateMask": {"dataPath"}}, in, &sealanepb.DataPlane{})
+// updateDataPlane returns once the instance is served so.
+func (c *client) updateDataPlane(ctx context.Context, name string, mask []string, in *sealanepb.DataPlane) error {
+	_, err := c.call(ctx, http.MethodPatch, "/v1/"+name+"/dataPlane", url.Values{"updateMask": {strings.Join(mask, ",")}}, in, &sealanepb.DataPlane{})
 	return err
 }
 

@@ -237,6 +237,9 @@ func describe(ctx context.Context, e *env, api *client, name string, format form
 		row(w, "version:", i.GetRedisVersion())
 		row(w, "tier:", i.GetTier().String())
 		row(w, "size:", fmt.Sprintf("%d GB", i.GetMemorySizeGb()))
+		if i.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION {
+			row(w, "tls:", policyText(plane))
+		}
 		row(w, "data path:", plane.GetDataPath().String())
 		row(w, "connections:", connectionsText(plane))
 		row(w, "persistence:", i.GetPersistenceConfig().GetPersistenceMode().String())
@@ -256,6 +259,17 @@ func describe(ctx context.Context, e *env, api *client, name string, format form
 		}
 		row(w, "created:", i.GetCreateTime().AsTime().Format(time.RFC3339))
 	})
+}
+
+// policyText says what TLS clients may speak.
+func policyText(p *sealanepb.DataPlane) string {
+	text := cmp.Or(p.GetMinTlsVersion(), "1.2") + " or newer"
+	for _, names := range [][]string{p.GetGroups(), p.GetTls12Ciphers()} {
+		if len(names) > 0 {
+			text += "; " + strings.Join(names, ", ")
+		}
+	}
+	return text
 }
 
 // connectionsText is empty while the gateway can't be asked.
@@ -290,9 +304,10 @@ func onOff(b bool) string {
 
 type updateFlags struct {
 	parentFlags
-	displayName, dataPath string
-	labels                map[string]string
-	format                formatFlag
+	displayName, dataPath, minTLS string
+	groups, ciphers               []string
+	labels                        map[string]string
+	format                        formatFlag
 }
 
 func newUpdate(e *env) *cobra.Command {
@@ -300,26 +315,25 @@ func newUpdate(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "update NAME", Short: "Change an instance, while it serves", Args: exactly("NAME"),
 		Example: `  sealane instances update first --display-name 'The first' --labels team=web,env=prod
-  sealane instances update first --data-path multiplexed`,
+  sealane instances update first --data-path multiplexed
+  sealane instances update first --min-tls-version 1.3 --tls-groups X25519MLKEM768,X25519`,
 		RunE: func(c *cobra.Command, args []string) error {
-			var mask []string // of the Memorystore API
-			for flag, field := range map[string]string{"display-name": "displayName", "labels": "labels"} {
-				if c.Flags().Changed(flag) {
-					mask = append(mask, field)
-				}
-			}
-			slices.Sort(mask)
-			var path int32
-			if c.Flags().Changed("data-path") {
-				var err error
-				if path, err = enumFlag("--data-path", f.dataPath, sealanepb.DataPlane_DataPath_value); err != nil {
+			mask := f.changed(c, map[string]string{"display-name": "displayName", "labels": "labels"})
+			planeMask := f.changed(c, map[string]string{
+				"data-path": "dataPath", "min-tls-version": "minTlsVersion", "tls-groups": "groups", "tls12-ciphers": "tls12Ciphers",
+			})
+			plane := &sealanepb.DataPlane{MinTlsVersion: f.minTLS, Groups: f.groups, Tls12Ciphers: f.ciphers}
+			if f.dataPath != "" || slices.Contains(planeMask, "dataPath") {
+				path, err := enumFlag("--data-path", f.dataPath, sealanepb.DataPlane_DataPath_value)
+				if err != nil {
 					return usage(c, "%v", err)
 				}
+				plane.DataPath = sealanepb.DataPlane_DataPath(path)
 			}
-			if len(mask) == 0 && path == 0 {
-				return usage(c, "nothing to change: give --display-name, --labels or --data-path")
+			if len(mask)+len(planeMask) == 0 {
+				return usage(c, "nothing to change: give --display-name, --labels, --data-path, --min-tls-version, --tls-groups or --tls12-ciphers")
 			}
-			return f.update(c.Context(), e, args[0], mask, sealanepb.DataPlane_DataPath(path))
+			return f.update(c.Context(), e, args[0], mask, planeMask, plane)
 		},
 	}
 	f.parentFlags.add(c)
@@ -327,11 +341,25 @@ func newUpdate(e *env) *cobra.Command {
 	c.Flags().StringVar(&f.displayName, "display-name", "", "a name for people")
 	c.Flags().StringToStringVar(&f.labels, "labels", nil, "KEY=VALUE,… in place of all labels there are")
 	c.Flags().StringVar(&f.dataPath, "data-path", "", "transparent (each client has an engine connection of its own) or multiplexed (clients share a few)")
+	c.Flags().StringVar(&f.minTLS, "min-tls-version", "", "1.2 or 1.3; like the two below it counts from the next handshake, and empty is the default")
+	c.Flags().StringSliceVar(&f.groups, "tls-groups", nil, "key exchanges to allow: X25519MLKEM768,X25519,P-256,P-384")
+	c.Flags().StringSliceVar(&f.ciphers, "tls12-ciphers", nil, "cipher suites of TLS 1.2 to allow, by their IANA names")
 	return c
 }
 
-// update changes the fields of the mask, and the data path unless it is 0.
-func (f *updateFlags) update(ctx context.Context, e *env, id string, mask []string, path sealanepb.DataPlane_DataPath) error {
+// changed names the fields whose flags were given, in order.
+func (f *updateFlags) changed(c *cobra.Command, fields map[string]string) (mask []string) {
+	for flag, field := range fields {
+		if c.Flags().Changed(flag) {
+			mask = append(mask, field)
+		}
+	}
+	slices.Sort(mask)
+	return mask
+}
+
+// update changes the fields of the mask, and those of the data plane.
+func (f *updateFlags) update(ctx context.Context, e *env, id string, mask, planeMask []string, plane *sealanepb.DataPlane) error {
 	api, err := newClient(e)
 	if err != nil {
 		return err
@@ -346,10 +374,10 @@ func (f *updateFlags) update(ctx context.Context, e *env, id string, mask []stri
 			return err
 		}
 	}
-	if path != 0 {
+	if len(planeMask) > 0 {
 		p := newProgress(e.err)
-		p.show("changing the data path of " + id)
-		err := api.setDataPath(ctx, name, path)
+		p.show("changing how the clients of " + id + " are served")
+		err := api.updateDataPlane(ctx, name, planeMask, plane)
 		p.done()
 		if err != nil {
 			return err

@@ -39,11 +39,11 @@ func (s *dataPlanesServer) UpdateDataPlane(ctx context.Context, r *sealanepb.Upd
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
-	path, err := dataPathOf(r.GetUpdateMask(), r.GetDataPlane())
+	change, err := dataPlaneChange(r.GetUpdateMask(), r.GetDataPlane())
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
-	if err := s.manager.SetDataPath(ctx, name, path); err != nil {
+	if err := s.manager.ChangeDataPlane(ctx, name, change); err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
 	return s.show(ctx, name)
@@ -69,25 +69,37 @@ func parseDataPlane(field, s string) (instance.Name, error) {
 	return instance.ParseName(field, parent)
 }
 
-// dataPathOf reads what an update asks for, with a mask in either spelling.
-func dataPathOf(mask *fieldmaskpb.FieldMask, in *sealanepb.DataPlane) (gateway.DataPath, error) {
+// dataPlaneChange reads what an update asks for, with a mask in either spelling.
+func dataPlaneChange(mask *fieldmaskpb.FieldMask, in *sealanepb.DataPlane) (func(*instance.DataPlaneSettings), error) {
+	const can = "data_path, min_tls_version, groups and tls12_ciphers can"
 	var p problems
 	if len(mask.GetPaths()) == 0 {
-		p.invalid("update_mask", "is empty: want the fields to change: data_path")
+		p.invalid("update_mask", "is empty: want the fields to change: "+can)
 	}
-	named := false
+	var changes []func(*instance.DataPlaneSettings)
 	for _, path := range mask.GetPaths() {
-		if snakeCase(path) == "data_path" {
-			named = true
-			continue
+		switch snakeCase(path) {
+		case "data_path":
+			chosen, ok := dataPaths[in.GetDataPath()]
+			if !ok {
+				p.invalid("data_plane.data_path", fmt.Sprintf("%s: want TRANSPARENT or MULTIPLEXED", in.GetDataPath()))
+			}
+			changes = append(changes, func(s *instance.DataPlaneSettings) { s.Path = chosen })
+		case "min_tls_version":
+			changes = append(changes, func(s *instance.DataPlaneSettings) { s.TLS.MinTLSVersion = in.GetMinTlsVersion() })
+		case "groups":
+			changes = append(changes, func(s *instance.DataPlaneSettings) { s.TLS.Groups = in.GetGroups() })
+		case "tls12_ciphers":
+			changes = append(changes, func(s *instance.DataPlaneSettings) { s.TLS.TLS12Ciphers = in.GetTls12Ciphers() })
+		default:
+			p.invalid("update_mask", fmt.Sprintf("%q cannot be updated; %s", path, can))
 		}
-		p.invalid("update_mask", fmt.Sprintf("%q cannot be updated; data_path can", path))
 	}
-	path, ok := dataPaths[in.GetDataPath()]
-	if named && !ok {
-		p.invalid("data_plane.data_path", fmt.Sprintf("%s: want TRANSPARENT or MULTIPLEXED", in.GetDataPath()))
-	}
-	return path, p.err()
+	return func(s *instance.DataPlaneSettings) {
+		for _, change := range changes {
+			change(s)
+		}
+	}, p.err()
 }
 
 // dataPlaneProto is a data plane as the API shows it.
@@ -101,6 +113,10 @@ func dataPlaneProto(name instance.Name, p instance.DataPlane) *sealanepb.DataPla
 		Accepted:     int64(p.Accepted),
 		Rejected:     int64(p.Rejected),
 		Problem:      p.Problem,
+
+		MinTlsVersion: p.TLS.MinTLSVersion,
+		Groups:        p.TLS.Groups,
+		Tls12Ciphers:  p.TLS.TLS12Ciphers,
 	}
 	for shown, path := range dataPaths {
 		if path == p.Path {

@@ -62,7 +62,7 @@ func TestDataPlaneOverREST(t *testing.T) {
 func TestDataPlaneMasksAndValues(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	s.create("first", basic)
+	s.create("first", strings.Replace(basic, "{", `{"transitEncryptionMode":"SERVER_AUTHENTICATION",`, 1))
 	want := gateway.DataPath("") // as the snapshot says transparent
 	for n, c := range []struct {
 		mask, body string
@@ -75,8 +75,12 @@ func TestDataPlaneMasksAndValues(t *testing.T) {
 		{"%20data_path,", `{"dataPath":2}`, gateway.Multiplexed, 200, nil},
 		{"dataPath,data_path", `{"dataPath":"MULTIPLEXED"}`, gateway.Multiplexed, 200, nil},
 		{"data_path", `{"dataPath":1}`, "", 200, nil},
+		{"dataPath,minTlsVersion,groups", `{"dataPath":2,"minTlsVersion":"1.3","groups":["X25519"]}`, gateway.Multiplexed, 200, nil},
+		{"min_tls_version", `{"minTlsVersion":"1.1"}`, "", 400, []string{`data_plane.min_tls_version: "1.1": must be`}},
+		{"dataPath,groups,tls12_ciphers", `{"dataPath":1,"groups":["X448"],"tls12Ciphers":["RC4"]}`, "", 400, []string{"data_plane.groups[0]: ", "data_plane.tls12_ciphers"}},
+		{"minTlsVersion,groups,tls12Ciphers", `{}`, gateway.Multiplexed, 200, nil},
 		{"", `{"dataPath":2}`, "", 400, []string{"update_mask: is empty", "data_path"}},
-		{"clients", `{"clients":2}`, "", 400, []string{`"clients" cannot be updated`, "data_path can"}},
+		{"clients", `{"clients":2}`, "", 400, []string{`"clients" cannot be updated`, "data_path, min_tls_version, groups and tls12_ciphers can"}},
 		{"dataPath,limitedBy", `{"dataPath":2}`, "", 400, []string{`"limited_by" cannot be updated`}},
 		{"name", `{}`, "", 400, []string{`"name"`}},
 		{"*", `{"dataPath":2}`, "", 400, []string{`"*"`}},

@@ -9,6 +9,24 @@ import (
 	"strings"
 )
 
+// TLSPolicy narrows what TLS clients may speak. The zero value allows all that the gateway speaks.
+type TLSPolicy struct {
+	// MinTLSVersion is "1.2" or "1.3". "": 1.2.
+	MinTLSVersion string `json:"min_tls_version,omitempty"`
+	// Groups are the key exchanges to allow: X25519MLKEM768, X25519, P-256, P-384. Their order means nothing. None: all.
+	Groups []string `json:"groups,omitempty"`
+	// TLS12Ciphers are the cipher suites to allow in TLS 1.2, by their IANA names: ECDHE with AEAD, others are not to be
+	// had. Those for another kind of key than the certificate's change nothing. None: all.
+	TLS12Ciphers []string `json:"tls12_ciphers,omitempty"`
+}
+
+// Check returns what is wrong with a policy for a server with this certificate, all of it; each error begins with the JSON name
+// of the field.
+func (t TLSPolicy) Check(leaf *x509.Certificate) []error {
+	_, p := t.policy(leaf)
+	return p
+}
+
 // policy is what TLS the gateway speaks.
 type policy struct {
 	min      uint16
@@ -63,22 +81,22 @@ func choose[T comparable](p *problems, field string, names []string, known []nam
 	return chosen
 }
 
-// policy returns what the snapshot asks for, with a certificate of this kind; nil: not known.
-func (s Snapshot) policy(leaf *x509.Certificate) (policy, problems) {
+// policy returns what is asked for, with a certificate of this kind; nil: not known.
+func (t TLSPolicy) policy(leaf *x509.Certificate) (policy, problems) {
 	var p problems
 	v := policy{min: tls.VersionTLS12}
-	switch s.MinTLSVersion {
+	switch t.MinTLSVersion {
 	case "", "1.2":
 	case "1.3":
 		v.min = tls.VersionTLS13
-		if len(s.TLS12Ciphers) > 0 {
+		if len(t.TLS12Ciphers) > 0 {
 			p.add(`tls12_ciphers: are for TLS 1.2, and min_tls_version is "1.3": leave them out`)
 		}
 	default:
-		p.add(`min_tls_version %.20q: must be "1.2" or "1.3"`, s.MinTLSVersion)
+		p.add(`min_tls_version %.20q: must be "1.2" or "1.3"`, t.MinTLSVersion)
 	}
-	v.groups = choose(&p, "groups", s.Groups, knownGroups)
-	suites := choose(&p, "tls12_ciphers", s.TLS12Ciphers, knownSuites12)
+	v.groups = choose(&p, "groups", t.Groups, knownGroups)
+	suites := choose(&p, "tls12_ciphers", t.TLS12Ciphers, knownSuites12)
 	if leaf == nil {
 		return v, p
 	}
@@ -89,7 +107,7 @@ func (s Snapshot) policy(leaf *x509.Certificate) (policy, problems) {
 		}
 	}
 	if len(v.suites12) == 0 && len(p) == 0 && v.min == tls.VersionTLS12 {
-		p.add(`tls12_ciphers %.200q: none is for the certificate's %v key: add one, or make min_tls_version "1.3"`, s.TLS12Ciphers, leaf.PublicKeyAlgorithm)
+		p.add(`tls12_ciphers %.200q: none is for the certificate's %v key: add one, or make min_tls_version "1.3"`, t.TLS12Ciphers, leaf.PublicKeyAlgorithm)
 	}
 	return v, p
 }

@@ -63,13 +63,7 @@ type Snapshot struct {
 	DataPath DataPath `json:"data_path,omitempty"`
 	// IdleTimeout closes clients that have sent nothing for so long, as the engine's timeout would. Zero: never.
 	IdleTimeout time.Duration `json:"idle_timeout,omitempty"`
-	// MinTLSVersion is "1.2" or "1.3". "": 1.2.
-	MinTLSVersion string `json:"min_tls_version,omitempty"`
-	// Groups are the key exchanges to allow: X25519MLKEM768, X25519, P-256, P-384. Their order means nothing. None: all.
-	Groups []string `json:"groups,omitempty"`
-	// TLS12Ciphers are the cipher suites to allow in TLS 1.2, by their IANA names: ECDHE with AEAD, others are not to be
-	// had. Those for another kind of key than the certificate's change nothing. None: all.
-	TLS12Ciphers []string `json:"tls12_ciphers,omitempty"`
+	TLSPolicy
 }
 
 // DataPath is how clients share the engine. It may change at any time; no client notices.

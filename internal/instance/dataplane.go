@@ -2,6 +2,9 @@ package instance
 
 import (
 	"context"
+	"crypto/x509"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sealane/sealane/internal/gateway"
@@ -34,16 +37,17 @@ func (s Spec) snapshotPath() gateway.DataPath {
 	return ""
 }
 
-// DataPlane is how an instance's clients are served. All but the path is observed.
+// DataPlane is how an instance's clients are served. All but the path and the policy is observed.
 type DataPlane struct {
 	Path        gateway.DataPath // as the record has it; Problem says so while another one serves
-	Clients     int64            // served now
-	Limit       int64            // how many can be; 0: not known
-	LimitedBy   string           // why that is less than the instance's size allows
-	Connections int64            // open now, those on their way in too
-	Accepted    uint64           // since the gateway started
-	Rejected    uint64           // of them, for want of room
-	Problem     string           // why clients are not served as they should be, in words for the user
+	TLS         gateway.TLSPolicy
+	Clients     int64  // served now
+	Limit       int64  // how many can be; 0: not known
+	LimitedBy   string // why that is less than the instance's size allows
+	Connections int64  // open now, those on their way in too
+	Accepted    uint64 // since the gateway started
+	Rejected    uint64 // of them, for want of room
+	Problem     string // why clients are not served as they should be, in words for the user
 }
 
 // DataPlane shows how an instance's clients are served.
@@ -52,7 +56,7 @@ func (m *Manager) DataPlane(ctx context.Context, name Name) (DataPlane, error) {
 	if err != nil {
 		return DataPlane{}, err
 	}
-	p := DataPlane{Path: i.Spec.dataPath(), Problem: i.StatusMessage}
+	p := DataPlane{Path: i.Spec.dataPath(), TLS: i.Spec.TLS, Problem: i.StatusMessage}
 	statuser, ok := m.Runtime.(GatewayStatuser)
 	if !ok || i.State == Creating {
 		return p, nil
@@ -72,17 +76,29 @@ func (m *Manager) DataPlane(ctx context.Context, name Name) (DataPlane, error) {
 	return p, nil
 }
 
-// SetDataPath changes how clients share the engine, while they are served; "" goes back to the default. It returns nil once
-// the gateway serves so. When that takes too long it returns Unavailable; the change is recorded then, and made as soon
-// as it can be. It is no operation: the Memorystore API's clients list those, and don't know what this one would be about.
-func (m *Manager) SetDataPath(ctx context.Context, name Name, path gateway.DataPath) error {
+// DataPlaneSettings are what can be chosen of a data plane.
+type DataPlaneSettings struct {
+	Path gateway.DataPath // "": the default
+	TLS  gateway.TLSPolicy
+}
+
+// ChangeDataPlane changes how clients are served, while they are: no connection is dropped, and a policy counts from the next
+// handshake. It returns nil once the gateway serves so. When that takes too long it returns Unavailable; the change is
+// recorded then, and made as soon as it can be. It is no operation: the Memorystore API's clients list those, and don't
+// know what this one would be about.
+func (m *Manager) ChangeDataPlane(ctx context.Context, name Name, change func(*DataPlaneSettings)) error {
 	var changed *Instance
 	err := m.mutate(name, func(i *Instance) error {
 		if err := i.idle(); err != nil {
 			return err
 		}
 		// An instance with trouble is none to wait for: another path may be the way out of it.
-		i.Spec.DataPath, changed = path, i
+		set := DataPlaneSettings{i.Spec.DataPath, i.Spec.TLS}
+		change(&set)
+		if err := i.checkPolicy(set.TLS); err != nil {
+			return err
+		}
+		i.Spec.DataPath, i.Spec.TLS, changed = set.Path, set.TLS, i
 		return nil
 	})
 	if err != nil {
@@ -91,7 +107,31 @@ func (m *Manager) SetDataPath(ctx context.Context, name Name, path gateway.DataP
 	if err := m.served(ctx, changed); err != nil {
 		return err
 	}
-	m.Log.Info("data path set", "instance", name, "path", changed.Spec.dataPath())
+	m.Log.Info("data plane changed", "instance", name, "path", changed.Spec.dataPath(), "tls", changed.Spec.TLS)
+	return nil
+}
+
+// checkPolicy says what is wrong with a policy for this instance.
+func (i *Instance) checkPolicy(t gateway.TLSPolicy) error {
+	if i.Certificates == nil {
+		if t.MinTLSVersion != "" || len(t.Groups) > 0 || len(t.TLS12Ciphers) > 0 {
+			return &Error{Code: FailedPrecondition, Message: "the instance '" + i.Name.String() +
+				"' has no encryption (transit_encryption_mode DISABLED), so there is no TLS to have a policy for"}
+		}
+		return nil
+	}
+	leaf, err := x509.ParseCertificate(i.Certificates.Leaf.Certificate)
+	if err != nil {
+		return fmt.Errorf("server certificate of %s: %w", i.Name, err)
+	}
+	var vs []Violation
+	for _, problem := range t.Check(leaf) {
+		field, what, _ := strings.Cut(problem.Error(), " ")
+		vs = append(vs, Violation{"data_plane." + strings.TrimSuffix(field, ":"), what})
+	}
+	if len(vs) > 0 {
+		return NewViolations(InvalidArgument, vs)
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -188,7 +189,7 @@ func TestDataPlaneShowsTheGateway(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.onEnsure = hang
 		m.create(first)
-		if p, err := m.server.DataPlane(t.Context(), first); err != nil || p != (instance.DataPlane{Path: instance.DefaultDataPath}) {
+		if p, err := m.server.DataPlane(t.Context(), first); err != nil || !reflect.DeepEqual(p, instance.DataPlane{Path: instance.DefaultDataPath}) {
 			t.Errorf("while it is created: %+v, %v", p, err)
 		}
 		m.set(func() { m.onEnsure = nil })
@@ -209,7 +210,7 @@ func TestDataPlaneShowsTheGateway(t *testing.T) {
 		} {
 			m.set(func() { m.status = func() (gateway.Status, error) { return c.status, c.err } })
 			c.want.Path = instance.DefaultDataPath
-			if got, err := m.server.DataPlane(t.Context(), first); err != nil || got != c.want {
+			if got, err := m.server.DataPlane(t.Context(), first); err != nil || !reflect.DeepEqual(got, c.want) {
 				t.Errorf("%s: %+v, %v; want %+v", name, got, err, c.want)
 			}
 		}
@@ -232,6 +233,39 @@ func TestTimeoutIsTheGateways(t *testing.T) {
 			if _, told := n.Directives["timeout"]; told || n.Gateway.IdleTimeout != c.want || i.Spec.RedisConfigs["timeout"] != c.timeout {
 				t.Errorf("timeout %s: %v, shown as %v; the engine is told: %t", c.timeout, n.Gateway.IdleTimeout, i.Spec.RedisConfigs, told)
 			}
+		}
+	})
+}
+
+// A policy reaches the gateway with the next snapshot, stays with the record, and is checked against the instance's own key.
+func TestTLSPolicyChangesLive(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		m.create(first)
+		m.waitReady(first)
+		set := func(p gateway.TLSPolicy) error {
+			return m.server.ChangeDataPlane(t.Context(), first, func(s *instance.DataPlaneSettings) { s.TLS = p })
+		}
+		strict := gateway.TLSPolicy{MinTLSVersion: "1.3", Groups: []string{"X25519MLKEM768"}}
+		if err := set(strict); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.node(first).Gateway.TLSPolicy; !reflect.DeepEqual(got, strict) {
+			t.Errorf("the gateway serves %+v; want %+v", got, strict)
+		}
+		wantError(t, "all that is wrong", set(gateway.TLSPolicy{MinTLSVersion: "1.0", Groups: []string{"X448"}}), instance.InvalidArgument,
+			"data_plane.min_tls_version", "data_plane.groups[0]")
+		wantError(t, "for another key", set(gateway.TLSPolicy{TLS12Ciphers: []string{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"}}),
+			instance.InvalidArgument, "data_plane.tls12_ciphers", "ECDSA")
+		// A change of the path leaves it.
+		if err := m.server.SetDataPath(t.Context(), first, otherPath); err != nil {
+			t.Fatal(err)
+		}
+		m.kill()
+		m.boot()
+		m.waitReady(first)
+		p, err := m.server.DataPlane(t.Context(), first)
+		if got := m.node(first).Gateway.TLSPolicy; err != nil || !reflect.DeepEqual(got, strict) || !reflect.DeepEqual(p.TLS, strict) {
+			t.Errorf("after a restart the gateway serves %+v, shown is %+v, %v", got, p.TLS, err)
 		}
 	})
 }

@@ -1,6 +1,11 @@
 package instance
 
-import "net/netip"
+import (
+	"context"
+	"net/netip"
+
+	"github.com/sealane/sealane/internal/gateway"
+)
 
 // What the tables test directly.
 var (
@@ -40,3 +45,7 @@ func (a Addresses) Allocate(taken map[netip.AddrPort]bool, tls bool) (netip.Addr
 	return a.allocate(taken, tls)
 }
 func (a Addresses) DNSNamesOf(n Name) []string { return a.dnsNames(n) }
+
+func (m *Manager) SetDataPath(ctx context.Context, name Name, path gateway.DataPath) error {
+	return m.ChangeDataPlane(ctx, name, func(s *DataPlaneSettings) { s.Path = path })
+}

@@ -46,6 +46,7 @@ type Spec struct {
 	AuthEnabled           bool
 	SnapshotPeriod        time.Duration    // RDB persistence; 0: none
 	DataPath              gateway.DataPath // "": whatever DefaultDataPath is
+	TLS                   gateway.TLSPolicy
 
 	// They describe a virtual network that doesn't exist here; they are kept and shown, and change nothing.
 	AuthorizedNetwork string

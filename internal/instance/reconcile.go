@@ -405,6 +405,7 @@ func (m *Manager) node(i Instance) (Node, error) {
 			Connect:     i.connectHint(),
 			MaxClients:  i.Spec.maxClients(),
 			DataPath:    i.Spec.snapshotPath(),
+			TLSPolicy:   i.Spec.TLS,
 			IdleTimeout: i.Spec.idleTimeout(),
 		},
 		Host: i.Host,

@@ -99,7 +99,15 @@ type DataPlane struct {
 	// Those of them that there was no room for.
 	Rejected int64 `protobuf:"varint,8,opt,name=rejected,proto3" json:"rejected,omitempty"`
 	// Why clients are not served as they should be; empty when all is well.
-	Problem       string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
+	// What TLS clients may speak, from their next handshake on. All three empty: TLS 1.2 and newer, with all that is safe.
+	//
+	// "1.2" or "1.3".
+	MinTlsVersion string `protobuf:"bytes,10,opt,name=min_tls_version,json=minTlsVersion,proto3" json:"min_tls_version,omitempty"`
+	// Key exchanges: X25519MLKEM768, X25519, P-256, P-384.
+	Groups []string `protobuf:"bytes,11,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Cipher suites of TLS 1.2 by their IANA names, such as TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256.
+	Tls12Ciphers  []string `protobuf:"bytes,12,rep,name=tls12_ciphers,json=tls12Ciphers,proto3" json:"tls12_ciphers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -197,6 +205,27 @@ func (x *DataPlane) GetProblem() string {
 	return ""
 }
 
+func (x *DataPlane) GetMinTlsVersion() string {
+	if x != nil {
+		return x.MinTlsVersion
+	}
+	return ""
+}
+
+func (x *DataPlane) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *DataPlane) GetTls12Ciphers() []string {
+	if x != nil {
+		return x.Tls12Ciphers
+	}
+	return nil
+}
+
 type GetDataPlaneRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/dataPlane
@@ -246,7 +275,8 @@ type UpdateDataPlaneRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name says which one; fields that are output only are ignored.
 	DataPlane *DataPlane `protobuf:"bytes,1,opt,name=data_plane,json=dataPlane,proto3" json:"data_plane,omitempty"`
-	// The fields to change: data_path.
+	// The fields to change: data_path, min_tls_version, groups, tls12_ciphers. One that is named and not given goes back to
+	// what it is by default.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -301,7 +331,7 @@ var File_sealane_v1_sealane_proto protoreflect.FileDescriptor
 const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\n" +
 	"\x18sealane/v1/sealane.proto\x12\n" +
-	"sealane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"\x9a\x03\n" +
+	"sealane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"\xff\x03\n" +
 	"\tDataPlane\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\tdata_path\x18\x02 \x01(\x0e2\x1e.sealane.v1.DataPlane.DataPathR\bdataPath\x12\x1d\n" +
@@ -312,7 +342,11 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\vconnections\x18\x06 \x01(\x05B\x03\xe0A\x03R\vconnections\x12\x1f\n" +
 	"\baccepted\x18\a \x01(\x03B\x03\xe0A\x03R\baccepted\x12\x1f\n" +
 	"\brejected\x18\b \x01(\x03B\x03\xe0A\x03R\brejected\x12\x1d\n" +
-	"\aproblem\x18\t \x01(\tB\x03\xe0A\x03R\aproblem\"G\n" +
+	"\aproblem\x18\t \x01(\tB\x03\xe0A\x03R\aproblem\x12&\n" +
+	"\x0fmin_tls_version\x18\n" +
+	" \x01(\tR\rminTlsVersion\x12\x16\n" +
+	"\x06groups\x18\v \x03(\tR\x06groups\x12#\n" +
+	"\rtls12_ciphers\x18\f \x03(\tR\ftls12Ciphers\"G\n" +
 	"\bDataPath\x12\x19\n" +
 	"\x15DATA_PATH_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vTRANSPARENT\x10\x01\x12\x0f\n" +
