@@ -26,6 +26,7 @@ var levels = map[string]int{
 	"internal/relay":    1,
 	"internal/ops":      1,
 	"internal/audit":    1,
+	"internal/doctor":   2,
 	"internal/gateway":  2,
 	"internal/instance": 3,
 	"internal/api":      4,

@@ -26,6 +26,9 @@ type client struct {
 	base  string
 	token string
 	http  http.Client
+
+	// The server's clock as its last answer had it, and this machine's when that came; zero before.
+	date, dateHere time.Time
 }
 
 // newClient finds the server and the token: environment first, then what this machine's server left in its
@@ -106,6 +109,9 @@ func (c *client) call(ctx context.Context, method, path string, query url.Values
 			"start it with `sealane serve`, or set SEALANE_API to where it is")
 	}
 	defer resp.Body.Close()
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		c.date, c.dateHere = date, time.Now()
+	}
 	raw, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return nil, fmt.Errorf("read the answer of %s: %w", c.base, err)
@@ -133,6 +139,18 @@ type parentFlags struct{ project, region string }
 func (p parentFlags) parent() string { return "projects/" + p.project + "/locations/" + p.region }
 func (p parentFlags) instance(id string) string {
 	return p.parent() + "/instances/" + id
+}
+
+// flags are what a command needs to mean this project and region.
+func (p parentFlags) flags() string {
+	var text string
+	if p.project != "local" {
+		text += " --project " + p.project
+	}
+	if p.region != "local" {
+		text += " --region " + p.region
+	}
+	return text
 }
 
 func (c *client) instance(ctx context.Context, name string) (*redispb.Instance, []byte, error) {

@@ -18,6 +18,7 @@ import (
 	"cloud.google.com/go/redis/apiv1/redispb"
 	"github.com/spf13/cobra"
 
+	"github.com/sealane/sealane/internal/doctor"
 	"github.com/sealane/sealane/internal/durable"
 	"github.com/sealane/sealane/internal/resp"
 )
@@ -75,12 +76,7 @@ func connect(ctx context.Context, e *env, api *client, parent parentFlags, id, c
 	t := target{
 		ID: id, Host: i.GetHost(), Port: strconv.Itoa(int(i.GetPort())),
 		TLS: i.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION, Auth: i.GetAuthEnabled(),
-	}
-	if parent.project != "local" {
-		t.Where += " --project " + parent.project
-	}
-	if parent.region != "local" {
-		t.Where += " --region " + parent.region
+		Where: parent.flags(),
 	}
 	if t.TLS {
 		if t.CAFile, err = saveBundle(caFile, parent, i); err != nil {
@@ -166,15 +162,7 @@ func verify(ctx context.Context, t target, bundle []byte, auth string) (string, 
 	return fmt.Sprintf("%s, PONG in %s", seen, time.Since(began).Round(100*time.Microsecond)), nil
 }
 
-var snippets = template.Must(template.New("connect").Funcs(template.FuncMap{"shell": shellQuote}).Parse(snippetText))
-
-// shellQuote makes a word that a shell takes as it is.
-func shellQuote(s string) string {
-	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@=+,") == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
+var snippets = template.Must(template.New("connect").Funcs(template.FuncMap{"shell": doctor.ShellWord}).Parse(snippetText))
 
 const snippetText = `# {{.ID}} at {{.Address}}: {{.Verified}}
 {{- if .TLS}}

@@ -36,6 +36,7 @@ func TestScripts(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(e.WorkDir, "serve.yaml"), []byte(config), 0o600); err != nil {
 				return err
 			}
+			e.Setenv("POOL", strings.TrimSuffix(pool, ".0/24"))
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "s"))
 			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, "c"))
 			e.Values[serverKey{}] = &scriptServer{}
