@@ -15,6 +15,12 @@ var rawInput, hasRawInput = func() (uintptr, bool) {
 	return f.Offset, ok && f.Type == reflect.TypeFor[bytes.Buffer]()
 }()
 
+// decrypted finds the reader over what was decrypted and not read yet. It lies in the array of rawInput, and keeps that alive.
+var decrypted, hasDecrypted = func() (uintptr, bool) {
+	f, ok := reflect.TypeFor[tls.Conn]().FieldByName("input")
+	return f.Offset, ok && f.Type == reflect.TypeFor[bytes.Reader]()
+}()
+
 // smallInput is what the buffer of a connection with small requests comes to by itself.
 const smallInput = 2 << 10
 
@@ -26,15 +32,15 @@ func readAll(t *tls.Conn) bool {
 // freeInput gives the buffer back and returns its size. It is for the loop that owns the connection, while nothing is
 // being read.
 func freeInput(t *tls.Conn) int {
-	if t == nil || !hasRawInput {
+	if t == nil || !hasRawInput || !hasDecrypted {
 		return 0
 	}
 	b := (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(t), rawInput))
-	// Decrypted bytes that were not read yet lie in the same array, but the reader over them keeps it alive.
+	r := (*bytes.Reader)(unsafe.Add(unsafe.Pointer(t), decrypted))
 	size := b.Cap()
-	if b.Len() > 0 || size <= smallInput {
+	if b.Len() > 0 || r.Len() > 0 || size <= smallInput {
 		return 0
 	}
-	*b = bytes.Buffer{}
+	*b, *r = bytes.Buffer{}, bytes.Reader{}
 	return size
 }

@@ -18,8 +18,8 @@ import (
 // A Go release that renames the field would make connections hold their largest record again, without a word.
 func TestFreeInputGivesTheBufferOfALargeRecordBack(t *testing.T) {
 	t.Parallel()
-	if !hasRawInput {
-		t.Fatal("crypto/tls has no field rawInput of type bytes.Buffer any more: see whether it still keeps its input, and how")
+	if !hasRawInput || !hasDecrypted {
+		t.Fatal("crypto/tls has no fields rawInput and input of type bytes.Buffer and bytes.Reader any more: see whether it still keeps its input, and how")
 	}
 	near, far := net.Pipe()
 	client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
@@ -45,6 +45,9 @@ func TestFreeInputGivesTheBufferOfALargeRecordBack(t *testing.T) {
 	freeInput(server)
 	if raw.Cap() != 0 {
 		t.Errorf("the buffer still has %d bytes", raw.Cap())
+	}
+	if r := (*bytes.Reader)(unsafe.Add(unsafe.Pointer(server), decrypted)); r.Size() != 0 {
+		t.Errorf("the reader of what was decrypted still holds an array of %d bytes", r.Size())
 	}
 	exchange(10)
 	exchange(64 << 10)
