@@ -47,7 +47,7 @@ func (m *machine) checkAudited() {
 	}
 	there := make(map[entered]bool)
 	for _, e := range m.audited {
-		if e.Action != audit.Sign || e.Reason == "" || e.Time.IsZero() || e.Certificate.IssuerGeneration != 1 {
+		if e.Action != audit.Sign || e.Reason == "" || e.Time.IsZero() || e.Certificate.Kind == "" || e.Certificate.IssuerGeneration == 0 {
 			m.t.Errorf("audit log: %+v", e)
 		}
 		there[entered{e.Instance, e.Certificate.Kind, e.Certificate.SHA256Fingerprint}] = true
@@ -64,6 +64,12 @@ func (m *machine) checkAudited() {
 		}
 		for _, ca := range i.Certificates.CAs {
 			want(r.Key, audit.CA, ca.Certificate)
+			if ca.Cross != nil {
+				want(r.Key, audit.Cross, ca.Cross)
+			}
+		}
+		if i.Certificates.Next != nil {
+			want(r.Key, audit.LeafNext, i.Certificates.Next.Certificate)
 		}
 		if i.Certificates.Leaf != nil {
 			want(r.Key, audit.Leaf, i.Certificates.Leaf.Certificate)

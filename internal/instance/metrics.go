@@ -96,7 +96,7 @@ func (x *metrics) collectExpiry(ch chan<- prometheus.Metric, i Instance) {
 	if i.Certificates == nil {
 		return
 	}
-	for _, c := range i.Certificates.Expiries() {
+	for _, c := range i.Certificates.Expiries(x.manager.Now()) {
 		ch <- prometheus.MustNewConstMetric(descExpiry, prometheus.GaugeValue, float64(c.NotAfter.Unix()), i.Name.labels(c.Name)...)
 	}
 }

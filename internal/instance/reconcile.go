@@ -342,48 +342,47 @@ func (m *Manager) certify(i *Instance) error {
 	if len(actions) == 0 {
 		return nil
 	}
-	next := *i.Certificates
-	for _, a := range actions {
-		var err error
-		if next, err = next.Do(a, m.Key, now); err != nil {
-			return err
-		}
+	next, signed, failed := i.Certificates.DoAll(actions, m.Key, now)
+	if failed != nil && len(signed) == 0 {
+		return failed // nothing to keep
 	}
-	if err := m.logSigned(i.Name, actions, next, now); err != nil {
+	if err := m.logSigned(i.Name, signed, now); err != nil {
 		return err
 	}
 	i.Certificates = &next
 	if err := m.save(i); err != nil {
 		return err
 	}
+	if failed != nil {
+		return failed
+	}
 	for _, a := range actions {
-		m.Log.Info("certificate made", "instance", i.Name, "action", a.Kind, "reason", a.Reason)
+		m.Log.Info("certificates changed", "instance", i.Name, "action", a.Kind, "generation", a.Generation, "reason", a.Reason)
 	}
 	return nil
 }
 
-// logSigned enters what the actions signed into the audit log. It comes before the commit: after a crash between the two
+// auditKinds are the audit log's words for what actions sign.
+var auditKinds = map[pki.Kind]audit.Kind{
+	pki.CreateCA: audit.CA, pki.SignCross: audit.Cross, pki.IssueLeaf: audit.Leaf, pki.IssueNextLeaf: audit.LeafNext,
+}
+
+// logSigned enters what was signed into the audit log. It comes before the commit: after a crash between the two
 // the log has certificates that nobody was shown, never the other way round.
-func (m *Manager) logSigned(name Name, actions []pki.Action, made pki.State, now time.Time) error {
+func (m *Manager) logSigned(name Name, signed []pki.Signed, now time.Time) error {
 	if m.Audit == nil {
 		return nil
 	}
-	for _, a := range actions {
-		var certificate *audit.Certificate
-		var err error
-		switch a.Kind {
-		case pki.CreateCA:
-			ca := made.CAs[len(made.CAs)-1]
-			certificate, err = audit.Describe(ca.Certificate, audit.CA, ca.Generation, ca.Generation)
-		case pki.IssueLeaf:
-			certificate, err = audit.Describe(made.Leaf.Certificate, audit.Leaf, 0, made.Leaf.Issuer)
-		default:
-			continue
+	for _, s := range signed {
+		kind, generation := auditKinds[s.Kind], s.Generation
+		if kind == audit.Leaf || kind == audit.LeafNext {
+			generation = 0
 		}
+		certificate, err := audit.Describe(s.Certificate, kind, generation, s.Issuer)
 		if err != nil {
 			return err
 		}
-		err = m.Audit.Append(audit.Entry{Time: now, Instance: name.String(), Action: audit.Sign, Reason: a.Reason, Certificate: certificate})
+		err = m.Audit.Append(audit.Entry{Time: now, Instance: name.String(), Action: audit.Sign, Reason: s.Reason, Certificate: certificate})
 		if err != nil {
 			return hopeless(stateError("write", err))
 		}
@@ -419,10 +418,10 @@ func (m *Manager) node(i Instance) (Node, error) {
 		n.PasswordHash = hex.EncodeToString(sum[:])
 	}
 	if i.Certificates != nil && i.Certificates.Leaf != nil {
-		if n.Gateway.Certificate, n.Gateway.PrivateKey, err = i.Certificates.Chain(m.Key); err != nil {
+		if n.Gateway.Certificate, n.Gateway.PrivateKey, err = i.Certificates.Chain(m.Key, m.Now()); err != nil {
 			return Node{}, err
 		}
-		n.Bundle = i.Certificates.Bundle()
+		n.Bundle = i.Certificates.Bundle(m.Now())
 	}
 	return n, nil
 }
