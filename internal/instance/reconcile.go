@@ -10,9 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sealane/sealane/internal/audit"
 	"github.com/sealane/sealane/internal/gateway"
-	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/store"
 )
 
@@ -44,6 +42,9 @@ type worker struct {
 	crashes   int           // of its processes, in a row
 	notBefore time.Time     // a node that keeps crashing is not restarted sooner
 	served    uint64        // the version of the record that the node was last made to match
+	looked    bool          // once at least; what the next two say counts from then on
+	certified bool          // all that the certificates' plan asked for is done
+	proved    bool          // the node was last shown to match
 	stepped   chan struct{} // closed, and made anew, after each step
 
 	firstTried time.Time // loop: the first failed step in a row
@@ -284,7 +285,7 @@ func (m *Manager) step(ctx context.Context, w *worker) error {
 	if err := m.checkRestart(w); err != nil {
 		return err
 	}
-	if err := m.converge(ctx, &i); err != nil {
+	if err := m.converge(ctx, w, &i); err != nil {
 		tooLong := !w.firstTried.IsZero() && m.Now().Sub(w.firstTried) > createTimeout
 		if op != nil && op.Verb == Create && ctx.Err() == nil && (errors.Is(err, ErrFatal) || tooLong) {
 			m.Log.Error("create failed", "instance", w.name, "err", err)
@@ -292,9 +293,6 @@ func (m *Manager) step(ctx context.Context, w *worker) error {
 		}
 		return err
 	}
-	m.mu.Lock()
-	w.served = i.version
-	m.mu.Unlock()
 	if i.pending() == nil && i.State == Ready {
 		return nil
 	}
@@ -314,12 +312,34 @@ func codeOfFailure(err error) Code {
 	return FailedPrecondition
 }
 
-// converge makes the certificates and the nodes what the record says.
-func (m *Manager) converge(ctx context.Context, i *Instance) error {
-	if err := m.certify(i); err != nil {
-		return err
+// converge makes the certificates and the nodes what the record says. While a certificate can't be signed or kept the node
+// is kept well with the last good ones, and the error comes afterwards.
+func (m *Manager) converge(ctx context.Context, w *worker, i *Instance) error {
+	failed := m.certify(i)
+	m.mu.Lock()
+	w.looked, w.certified = true, failed == nil
+	m.mu.Unlock()
+	if failed != nil && (errors.Is(failed, store.ErrConflict) || i.Certificates.Leaf == nil) {
+		return failed
 	}
-	node, err := m.node(*i)
+	err := m.ensure(ctx, *i)
+	m.mu.Lock()
+	w.proved = err == nil
+	if err == nil {
+		w.served = i.version
+	}
+	m.mu.Unlock()
+	if failed != nil && err != nil {
+		return fmt.Errorf("%w; %w", failed, err)
+	}
+	if failed != nil {
+		return failed
+	}
+	return err
+}
+
+func (m *Manager) ensure(ctx context.Context, i Instance) error {
+	node, err := m.node(i)
 	if err != nil {
 		return err
 	}
@@ -330,64 +350,6 @@ func (m *Manager) converge(ctx context.Context, i *Instance) error {
 		o.detail = detail
 		m.observed[i.Name] = o
 	})
-}
-
-// certify carries out what the certificates' plan asks for and commits the result, before anybody is shown it.
-func (m *Manager) certify(i *Instance) error {
-	if i.Certificates == nil {
-		return nil
-	}
-	now := m.Now()
-	actions := pki.Plan(*i.Certificates, now)
-	if len(actions) == 0 {
-		return nil
-	}
-	next, signed, failed := i.Certificates.DoAll(actions, m.Key, now)
-	if failed != nil && len(signed) == 0 {
-		return failed // nothing to keep
-	}
-	if err := m.logSigned(i.Name, signed, now); err != nil {
-		return err
-	}
-	i.Certificates = &next
-	if err := m.save(i); err != nil {
-		return err
-	}
-	if failed != nil {
-		return failed
-	}
-	for _, a := range actions {
-		m.Log.Info("certificates changed", "instance", i.Name, "action", a.Kind, "generation", a.Generation, "reason", a.Reason)
-	}
-	return nil
-}
-
-// auditKinds are the audit log's words for what actions sign.
-var auditKinds = map[pki.Kind]audit.Kind{
-	pki.CreateCA: audit.CA, pki.SignCross: audit.Cross, pki.IssueLeaf: audit.Leaf, pki.IssueNextLeaf: audit.LeafNext,
-}
-
-// logSigned enters what was signed into the audit log. It comes before the commit: after a crash between the two
-// the log has certificates that nobody was shown, never the other way round.
-func (m *Manager) logSigned(name Name, signed []pki.Signed, now time.Time) error {
-	if m.Audit == nil {
-		return nil
-	}
-	for _, s := range signed {
-		kind, generation := auditKinds[s.Kind], s.Generation
-		if kind == audit.Leaf || kind == audit.LeafNext {
-			generation = 0
-		}
-		certificate, err := audit.Describe(s.Certificate, kind, generation, s.Issuer)
-		if err != nil {
-			return err
-		}
-		err = m.Audit.Append(audit.Entry{Time: now, Instance: name.String(), Action: audit.Sign, Reason: s.Reason, Certificate: certificate})
-		if err != nil {
-			return hopeless(stateError("write", err))
-		}
-	}
-	return nil
 }
 
 // node says what the instance's node is to run.
