@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 func main() {
@@ -34,6 +35,7 @@ func main() {
 		annotations.File_google_api_annotations_proto,
 		annotations.File_google_api_field_behavior_proto,
 		fieldmaskpb.File_google_protobuf_field_mask_proto,
+		timestamppb.File_google_protobuf_timestamp_proto,
 	} {
 		add(f)
 	}

@@ -172,6 +172,20 @@ func (c *client) updateDataPlane(ctx context.Context, name string, mask []string
 	return err
 }
 
+// certificates shows an instance's certificates.
+func (c *client) certificates(ctx context.Context, name string) (*sealanepb.InstanceCertificates, []byte, error) {
+	out := &sealanepb.InstanceCertificates{}
+	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name+"/certificates", nil, nil, out)
+	return out, raw, err
+}
+
+// changeCertificates returns once what came of it is served.
+func (c *client) changeCertificates(ctx context.Context, name, verb string, in proto.Message) (*sealanepb.InstanceCertificates, []byte, error) {
+	out := &sealanepb.InstanceCertificates{}
+	raw, err := c.call(ctx, http.MethodPost, "/v1/"+name+"/certificates:"+verb, nil, in, out)
+	return out, raw, err
+}
+
 // wait polls an operation until it is done and tells progress what it is doing.
 func (c *client) wait(ctx context.Context, op *longrunningpb.Operation, progress func(string)) error {
 	delay := 25 * time.Millisecond

@@ -68,6 +68,7 @@ func New(cfg Config, opts ...grpc.ServerOption) (*Server, error) {
 	longrunningpb.RegisterOperationsServer(s, &operationsServer{manager: cfg.Manager, log: cfg.Log})
 	s.RegisterService(&locationsDesc, &locationsServer{manager: cfg.Manager, log: cfg.Log})
 	sealanepb.RegisterDataPlanesServer(s, &dataPlanesServer{manager: cfg.Manager, log: cfg.Log})
+	sealanepb.RegisterCertificatesServer(s, &certificatesServer{manager: cfg.Manager, log: cfg.Log})
 
 	rest, err := newREST(s.registered, intercept)
 	if err != nil {

@@ -168,10 +168,7 @@ func instanceProto(i instance.Instance) (*redispb.Instance, error) {
 	for _, id := range i.Nodes() {
 		out.Nodes = append(out.Nodes, &redispb.NodeInfo{Id: id, Zone: i.Spec.LocationID})
 	}
-	if i.Certificates == nil {
-		return out, nil
-	}
-	for _, ca := range i.Certificates.CAs {
+	for _, ca := range i.ServerCAs {
 		d, err := pki.Describe(ca.Certificate)
 		if err != nil {
 			return nil, err

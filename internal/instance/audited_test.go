@@ -27,7 +27,7 @@ func (l auditLog) Append(e audit.Entry) error {
 		return l.m.auditErr
 	}
 	for _, o := range l.m.audited {
-		if e.Action == audit.Sign && o.Certificate.SHA256Fingerprint == e.Certificate.SHA256Fingerprint {
+		if e.Action == audit.Sign && o.Action == audit.Sign && o.Certificate.SHA256Fingerprint == e.Certificate.SHA256Fingerprint {
 			return nil
 		}
 	}
@@ -47,8 +47,12 @@ func (m *machine) checkAudited() {
 	}
 	there := make(map[entered]bool)
 	for _, e := range m.audited {
-		if e.Action != audit.Sign || e.Reason == "" || e.Time.IsZero() || e.Certificate.IssuerGeneration != 1 {
+		if e.Reason == "" || e.Time.IsZero() || e.Instance == "" || (e.Action == audit.Sign) != (e.Actor == "") ||
+			e.Action == audit.Sign && e.Certificate.IssuerGeneration == 0 {
 			m.t.Errorf("audit log: %+v", e)
+		}
+		if e.Action != audit.Sign {
+			continue
 		}
 		there[entered{e.Instance, e.Certificate.Kind, e.Certificate.SHA256Fingerprint}] = true
 	}
@@ -64,6 +68,12 @@ func (m *machine) checkAudited() {
 		}
 		for _, ca := range i.Certificates.CAs {
 			want(r.Key, audit.CA, ca.Certificate)
+			if ca.Cross != nil {
+				want(r.Key, audit.Cross, ca.Cross)
+			}
+		}
+		if i.Certificates.Next != nil {
+			want(r.Key, audit.LeafNext, i.Certificates.Next.Certificate)
 		}
 		if i.Certificates.Leaf != nil {
 			want(r.Key, audit.Leaf, i.Certificates.Leaf.Certificate)

@@ -13,6 +13,7 @@ var (
 	ChooseVersion     = chooseVersion
 	CheckID           = checkID
 	Decode            = decode
+	Presents          = presents
 	CodeOf            = codeOf
 )
 

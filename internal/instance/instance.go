@@ -73,6 +73,9 @@ type Instance struct {
 	Deleted    bool
 	Operations []Operation // oldest first; at most one is not done
 
+	// ServerCAs are the CAs that a client should trust now, oldest first; they follow from Certificates and the time.
+	ServerCAs []pki.CA `json:"-"`
+
 	// StatusMessage says what is wrong, in words for the user; observed, not stored.
 	StatusMessage string `json:"-"`
 

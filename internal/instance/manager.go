@@ -221,6 +221,9 @@ func (m *Manager) view(i Instance) Instance {
 		i.State = Repairing
 	}
 	i.StatusMessage = o.trouble
+	if i.Certificates != nil {
+		i.ServerCAs = i.Certificates.Published(m.Now())
+	}
 	i = i.clone()
 	if op := i.pending(); op != nil {
 		op.Detail = o.detail

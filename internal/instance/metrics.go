@@ -42,6 +42,9 @@ func (m *Manager) Metrics() []prometheus.Collector {
 var (
 	descInstance = prometheus.NewDesc("sealane_instance_state", "1 for the state that the instance is in.", append(instanceLabels, "state"), nil)
 	descExpiry   = prometheus.NewDesc("sealane_certificate_expiry_timestamp_seconds", "When a certificate expires, in seconds since 1970.", append(instanceLabels, "certificate"), nil)
+	descIntended = prometheus.NewDesc("sealane_certificate_served_is_intended", "1 when the last proof from outside showed the certificate that is recorded, 0 when it failed.", instanceLabels, nil)
+	descIssued   = prometheus.NewDesc("sealane_certificate_rotation_timestamp_seconds", "When the server certificate was last replaced, in seconds since 1970.", instanceLabels, nil)
+	descRotated  = prometheus.NewDesc("sealane_certificate_rotation_ok", "1 when all that was due for the certificates is done, 0 when the last try failed.", instanceLabels, nil)
 
 	descConnections = prometheus.NewDesc("sealane_gateway_connections", "Client connections now.", instanceLabels, nil)
 	descAccepted    = prometheus.NewDesc("sealane_gateway_accepted_total", "Client connections accepted since the gateway started.", instanceLabels, nil)
@@ -68,7 +71,7 @@ var (
 // Describe implements prometheus.Collector.
 func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descInstance, descExpiry, descConnections, descAccepted, descHandshakes, descDiagnosed, descBytes, descLimit, descClients,
+		descInstance, descExpiry, descIntended, descIssued, descRotated, descConnections, descAccepted, descHandshakes, descDiagnosed, descBytes, descLimit, descClients,
 		descRejected, descUnreachable, descCompleted, descFailures, descAdmitted, descBegun, descWaiting, descGaveUp, descResident, descCommands, descPins, descTimedOut, descPerConn,
 	} {
 		ch <- d
@@ -87,18 +90,40 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, i := range live {
 		i = x.manager.view(i)
 		ch <- prometheus.MustNewConstMetric(descInstance, prometheus.GaugeValue, 1, i.Name.labels(string(i.State))...)
-		x.collectExpiry(ch, i)
+		x.collectCertificates(ch, i)
 		x.collectGateway(ctx, ch, i)
 	}
 }
 
-func (x *metrics) collectExpiry(ch chan<- prometheus.Metric, i Instance) {
+func (x *metrics) collectCertificates(ch chan<- prometheus.Metric, i Instance) {
 	if i.Certificates == nil {
 		return
 	}
-	for _, c := range i.Certificates.Expiries() {
-		ch <- prometheus.MustNewConstMetric(descExpiry, prometheus.GaugeValue, float64(c.NotAfter.Unix()), i.Name.labels(c.Name)...)
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, i.Name.labels(labels...)...)
 	}
+	for _, c := range i.Certificates.Expiries(x.manager.Now()) {
+		gauge(descExpiry, float64(c.NotAfter.Unix()), c.Name)
+	}
+	if i.Certificates.Leaf == nil {
+		return
+	}
+	gauge(descIssued, float64(i.Certificates.Leaf.Created.Unix()))
+	x.manager.mu.Lock()
+	defer x.manager.mu.Unlock()
+	w := x.manager.workers[i.Name]
+	if w == nil || !w.looked {
+		return
+	}
+	gauge(descIntended, oneIf(w.proved))
+	gauge(descRotated, oneIf(w.certified))
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (x *metrics) collectGateway(ctx context.Context, ch chan<- prometheus.Metric, i Instance) {

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -58,11 +59,22 @@ func proveTLS(ctx context.Context, conn net.Conn, chain []byte, node Node) (net.
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
-	intended, _ := pem.Decode(chain)
-	if served := c.ConnectionState().PeerCertificates[0]; intended == nil || !served.Equal(&x509.Certificate{Raw: intended.Bytes}) {
+	if !presents(c.ConnectionState().PeerCertificates, chain) {
 		return nil, errors.New("another certificate than the intended one is presented")
 	}
 	return c, nil
+}
+
+// presents says whether just the chain was presented: without its cross-certificate some clients would fail.
+func presents(certs []*x509.Certificate, chain []byte) bool {
+	for _, c := range certs {
+		intended, rest := pem.Decode(chain)
+		if intended == nil || !bytes.Equal(c.Raw, intended.Bytes) {
+			return false
+		}
+		chain = rest
+	}
+	return len(chain) == 0
 }
 
 // readReply reads one short reply.

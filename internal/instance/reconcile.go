@@ -10,9 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sealane/sealane/internal/audit"
 	"github.com/sealane/sealane/internal/gateway"
-	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/store"
 )
 
@@ -44,6 +42,9 @@ type worker struct {
 	crashes   int           // of its processes, in a row
 	notBefore time.Time     // a node that keeps crashing is not restarted sooner
 	served    uint64        // the version of the record that the node was last made to match
+	looked    bool          // once at least; what the next two say counts from then on
+	certified bool          // all that the certificates' plan asked for is done
+	proved    bool          // the node was last shown to match
 	stepped   chan struct{} // closed, and made anew, after each step
 
 	firstTried time.Time // loop: the first failed step in a row
@@ -284,7 +285,7 @@ func (m *Manager) step(ctx context.Context, w *worker) error {
 	if err := m.checkRestart(w); err != nil {
 		return err
 	}
-	if err := m.converge(ctx, &i); err != nil {
+	if err := m.converge(ctx, w, &i); err != nil {
 		tooLong := !w.firstTried.IsZero() && m.Now().Sub(w.firstTried) > createTimeout
 		if op != nil && op.Verb == Create && ctx.Err() == nil && (errors.Is(err, ErrFatal) || tooLong) {
 			m.Log.Error("create failed", "instance", w.name, "err", err)
@@ -292,9 +293,6 @@ func (m *Manager) step(ctx context.Context, w *worker) error {
 		}
 		return err
 	}
-	m.mu.Lock()
-	w.served = i.version
-	m.mu.Unlock()
 	if i.pending() == nil && i.State == Ready {
 		return nil
 	}
@@ -314,12 +312,34 @@ func codeOfFailure(err error) Code {
 	return FailedPrecondition
 }
 
-// converge makes the certificates and the nodes what the record says.
-func (m *Manager) converge(ctx context.Context, i *Instance) error {
-	if err := m.certify(i); err != nil {
-		return err
+// converge makes the certificates and the nodes what the record says. While a certificate can't be signed or kept the node
+// is kept well with the last good ones, and the error comes afterwards.
+func (m *Manager) converge(ctx context.Context, w *worker, i *Instance) error {
+	failed := m.certify(i)
+	m.mu.Lock()
+	w.looked, w.certified = true, failed == nil
+	m.mu.Unlock()
+	if failed != nil && (errors.Is(failed, store.ErrConflict) || i.Certificates.Leaf == nil) {
+		return failed
 	}
-	node, err := m.node(*i)
+	err := m.ensure(ctx, *i)
+	m.mu.Lock()
+	w.proved = err == nil
+	if err == nil {
+		w.served = i.version
+	}
+	m.mu.Unlock()
+	if failed != nil && err != nil {
+		return fmt.Errorf("%w; %w", failed, err)
+	}
+	if failed != nil {
+		return failed
+	}
+	return err
+}
+
+func (m *Manager) ensure(ctx context.Context, i Instance) error {
+	node, err := m.node(i)
 	if err != nil {
 		return err
 	}
@@ -330,65 +350,6 @@ func (m *Manager) converge(ctx context.Context, i *Instance) error {
 		o.detail = detail
 		m.observed[i.Name] = o
 	})
-}
-
-// certify carries out what the certificates' plan asks for and commits the result, before anybody is shown it.
-func (m *Manager) certify(i *Instance) error {
-	if i.Certificates == nil {
-		return nil
-	}
-	now := m.Now()
-	actions := pki.Plan(*i.Certificates, now)
-	if len(actions) == 0 {
-		return nil
-	}
-	next := *i.Certificates
-	for _, a := range actions {
-		var err error
-		if next, err = next.Do(a, m.Key, now); err != nil {
-			return err
-		}
-	}
-	if err := m.logSigned(i.Name, actions, next, now); err != nil {
-		return err
-	}
-	i.Certificates = &next
-	if err := m.save(i); err != nil {
-		return err
-	}
-	for _, a := range actions {
-		m.Log.Info("certificate made", "instance", i.Name, "action", a.Kind, "reason", a.Reason)
-	}
-	return nil
-}
-
-// logSigned enters what the actions signed into the audit log. It comes before the commit: after a crash between the two
-// the log has certificates that nobody was shown, never the other way round.
-func (m *Manager) logSigned(name Name, actions []pki.Action, made pki.State, now time.Time) error {
-	if m.Audit == nil {
-		return nil
-	}
-	for _, a := range actions {
-		var certificate *audit.Certificate
-		var err error
-		switch a.Kind {
-		case pki.CreateCA:
-			ca := made.CAs[len(made.CAs)-1]
-			certificate, err = audit.Describe(ca.Certificate, audit.CA, ca.Generation, ca.Generation)
-		case pki.IssueLeaf:
-			certificate, err = audit.Describe(made.Leaf.Certificate, audit.Leaf, 0, made.Leaf.Issuer)
-		default:
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		err = m.Audit.Append(audit.Entry{Time: now, Instance: name.String(), Action: audit.Sign, Reason: a.Reason, Certificate: certificate})
-		if err != nil {
-			return hopeless(stateError("write", err))
-		}
-	}
-	return nil
 }
 
 // node says what the instance's node is to run.
@@ -419,10 +380,10 @@ func (m *Manager) node(i Instance) (Node, error) {
 		n.PasswordHash = hex.EncodeToString(sum[:])
 	}
 	if i.Certificates != nil && i.Certificates.Leaf != nil {
-		if n.Gateway.Certificate, n.Gateway.PrivateKey, err = i.Certificates.Chain(m.Key); err != nil {
+		if n.Gateway.Certificate, n.Gateway.PrivateKey, err = i.Certificates.Chain(m.Key, m.Now()); err != nil {
 			return Node{}, err
 		}
-		n.Bundle = i.Certificates.Bundle()
+		n.Bundle = i.Certificates.Bundle(m.Now())
 	}
 	return n, nil
 }

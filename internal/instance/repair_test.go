@@ -1,6 +1,7 @@
 package instance_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -160,12 +161,12 @@ func TestCrashLoopingInstanceCanBeDeleted(t *testing.T) {
 func TestCertificateIsRenewed(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		before := m.made(first)
-		m.jump(180*day - time.Hour)
+		m.jump(180*day - 7*time.Hour) // up to six hours early by jitter
 		time.Sleep(2 * instance.CheckInterval)
 		if n := m.node(first); n.applied != 1 {
 			t.Fatalf("before 180 days: applied %d times", n.applied)
 		}
-		m.jump(time.Hour)
+		m.jump(7 * time.Hour)
 		time.Sleep(2 * instance.CheckInterval)
 		after := m.get(first)
 		n := m.node(first)
@@ -182,6 +183,33 @@ func TestCertificateIsRenewed(t *testing.T) {
 		}
 		if got := m.metric(t, "sealane_certificate_expiry_timestamp_seconds"); got == 0 {
 			t.Error("no expiry in the metrics")
+		}
+	})
+}
+
+// In five years CA-2 is published, in ten CA-1 is gone; what is served verifies with what clients are shown, all the while.
+func TestCAIsFollowedByTheNext(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		begin := m.made(first).Certificates.CAs[0].Created
+		for _, tt := range []struct {
+			day       int
+			published int
+			newest    int
+			chain     int
+		}{{1824, 1, 1, 1}, {1826, 2, 2, 1}, {2738, 2, 2, 2}, {3621, 2, 2, 1}, {3651, 2, 3, 1}} {
+			m.jump(begin.Add(time.Duration(tt.day) * day).Sub(m.now()))
+			time.Sleep(2 * instance.CheckInterval)
+			i, n := m.get(first), m.node(first)
+			if len(i.ServerCAs) != tt.published || i.ServerCAs[tt.published-1].Generation != tt.newest {
+				t.Errorf("day %d: %d CAs are shown; want %d, the newest CA-%d", tt.day, len(i.ServerCAs), tt.published, tt.newest)
+			}
+			if got := bytes.Count(n.Gateway.Certificate, []byte("BEGIN")); got != tt.chain {
+				t.Errorf("day %d: the chain has %d certificates; want %d", tt.day, got, tt.chain)
+			}
+			checkVerifies(t, n, i.Host)
+			if n.starts != 1 {
+				t.Errorf("day %d: started %d times", tt.day, n.starts)
+			}
 		}
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,55 +27,186 @@ const noName = "sealane.invalid"
 
 var oidDNQualifier = asn1.ObjectIdentifier{2, 5, 4, 46}
 
-func newCA(s State, key MasterKey, now time.Time) (CA, error) {
-	generation := 1
-	if n := len(s.CAs); n > 0 {
-		generation = s.CAs[n-1].Generation + 1
+// Signed is a certificate that an action signed, for the record.
+type Signed struct {
+	Kind        Kind   // of the action: what sort of certificate it is
+	Generation  int    // the CA that it is of, or that signed the leaf
+	Issuer      int    // the CA that signed it
+	Reason      string // of the action
+	Certificate []byte // DER
+}
+
+// Do carries an action of a plan out, at the time now. What it signed is to be recorded before the new State is used. After
+// an error the State is the old one.
+func (s State) Do(a Action, key MasterKey, now time.Time) (State, []Signed, error) {
+	next, signed, err := s.do(a, key, second(now))
+	if err != nil {
+		return s, nil, fmt.Errorf("%s: %w", strings.ReplaceAll(string(a.Kind), "-", " "), err)
 	}
+	return next, signed, nil
+}
+
+// DoAll carries actions out in turn. One that fails is left out, and does not keep the others from being done where
+// they can: the State is as far as it got, and the error says what is missing.
+func (s State) DoAll(actions []Action, key MasterKey, now time.Time) (State, []Signed, error) {
+	var all []Signed
+	var failures []error
+	for _, a := range actions {
+		next, signed, err := s.Do(a, key, now)
+		if err != nil {
+			failures = append(failures, err)
+		}
+		s, all = next, append(all, signed...)
+	}
+	return s, all, errors.Join(failures...)
+}
+
+func (s State) do(a Action, key MasterKey, now time.Time) (next State, signed []Signed, err error) {
+	if err := s.check(a, now); err != nil {
+		return s, nil, err
+	}
+	next = s.noted(a, now)
+	at := slices.IndexFunc(next.CAs, func(ca CA) bool { return ca.Generation == a.Generation })
+	record := func(issuer int, der []byte) {
+		signed = append(signed, Signed{a.Kind, a.Generation, issuer, a.Reason, der})
+	}
+	switch a.Kind {
+	case CreateCA:
+		ca := &next.CAs[at]
+		if ca.Certificate, ca.SealedKey, err = newCA(s, a.Generation, key, now); err == nil {
+			record(a.Generation, ca.Certificate)
+		}
+	case SignCross:
+		ca := &next.CAs[at]
+		if ca.Cross, err = newCross(s, *ca, key); err == nil {
+			record(ca.CrossedBy, ca.Cross)
+		}
+	case IssueLeaf:
+		if err = newLeaf(s, next.Leaf, look(s, now).leafPath(), leafPurpose(s.Names.URI), key, now); err == nil {
+			record(a.Generation, next.Leaf.Certificate)
+		}
+	case IssueNextLeaf:
+		if err = newLeaf(s, next.Next, path{issuer: look(s, now).newest()}, nextPurpose(s.Names.URI), key, now); err == nil {
+			record(a.Generation, next.Next.Certificate)
+		}
+	}
+	return next, signed, err
+}
+
+// check refuses actions that the State has no use for, such as those that build on one that failed.
+func (s State) check(a Action, now time.Time) error {
+	v := look(s, now)
+	at := slices.IndexFunc(v.line, func(l authority) bool { return l.Generation == a.Generation })
+	known := slices.ContainsFunc(s.CAs, func(ca CA) bool { return ca.Generation == a.Generation && ca.Compromised.IsZero() })
+	ok := true
+	switch a.Kind {
+	case CreateCA:
+		ok = a.Generation == s.nextGeneration()
+	case SignCross:
+		ok = at > 0
+	case ActivateCA:
+		ok = at > 0 && (v.crossed(at) || !v.needsCross(at))
+	case IssueLeaf:
+		ok = !v.behind && at >= 0 && at == v.signer
+	case IssueNextLeaf:
+		ok = !v.behind && at > 0 && at == len(v.line)-1
+	case EndCross, RetireCA, CompromiseCA:
+		ok = known
+	default:
+		return fmt.Errorf("unknown action %q", a.Kind)
+	}
+	if !ok {
+		return errors.New("not as things stand: plan anew")
+	}
+	return nil
+}
+
+// newCA makes a self-signed CA.
+func newCA(s State, generation int, key MasterKey, now time.Time) (der, sealed []byte, err error) {
 	signer, err := newKey(s.Algorithm)
 	if err != nil {
-		return CA{}, err
+		return nil, nil, err
 	}
-	serial, err := newSerial()
+	life := s.Lifetimes.orDefaults()
+	template, err := caTemplate(now.Add(-life.Backdate), now.Add(life.CA))
 	if err != nil {
-		return CA{}, err
+		return nil, nil, err
 	}
-	template := &x509.Certificate{
-		SerialNumber: serial,
-		// A subject of its own for every CA: a client that holds several must not build a path by name to the
-		// wrong key.
-		Subject: pkix.Name{
-			CommonName: "Sealane Redis Server CA",
-			ExtraNames: []pkix.AttributeTypeAndValue{{Type: oidDNQualifier, Value: uuid.NewString()}},
-		},
-		NotBefore:             now.Add(-backdate),
-		NotAfter:              now.Add(caLifetime),
+	// A subject of its own for every CA: a client that holds several must not build a path by name to the wrong key.
+	template.Subject = pkix.Name{
+		CommonName: "Sealane Redis Server CA",
+		ExtraNames: []pkix.AttributeTypeAndValue{{Type: oidDNQualifier, Value: uuid.NewString()}},
+	}
+	template.MaxPathLen = 1 // the cross-certificate of the next generation hangs below
+	if err := constrain(template, s.Names); err != nil {
+		return nil, nil, err
+	}
+	if der, err = x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer); err != nil {
+		return nil, nil, err
+	}
+	sealed, err = sealKey(key, signer, caPurpose(s.Names.URI, generation))
+	return der, sealed, err
+}
+
+func caTemplate(notBefore, notAfter time.Time) (*x509.Certificate, error) {
+	serial, err := newSerial()
+	return &x509.Certificate{
+		SerialNumber:          serial,
+		NotBefore:             notBefore,
+		NotAfter:              notAfter,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
-		MaxPathLen:            1, // the cross-certificate of the next generation hangs below
-	}
-	if err := constrain(template, s.Names); err != nil {
-		return CA{}, err
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer)
+	}, err
+}
+
+// newCross has the CA that of is to be crossed by sign of's key: to a client it is of itself, one level further down.
+func newCross(s State, of CA, key MasterKey) ([]byte, error) {
+	issuer, issuerKey, err := s.issuer(of.CrossedBy, key)
 	if err != nil {
-		return CA{}, err
+		return nil, err
 	}
-	sealed, err := sealKey(key, signer, caPurpose(s.Names.URI, generation))
+	root, err := x509.ParseCertificate(of.Certificate)
 	if err != nil {
-		return CA{}, err
+		return nil, err
 	}
-	return CA{Generation: generation, Created: now, Certificate: der, SealedKey: sealed}, nil
+	template, err := caTemplate(later(root.NotBefore, issuer.NotBefore), earlier(root.NotAfter, issuer.NotAfter))
+	if err != nil {
+		return nil, err
+	}
+	template.RawSubject, template.SubjectKeyId = root.RawSubject, root.SubjectKeyId
+	template.MaxPathLenZero = true
+	template.PermittedDNSDomainsCritical = true
+	template.PermittedDNSDomains = root.PermittedDNSDomains
+	template.PermittedIPRanges = root.PermittedIPRanges
+	template.PermittedURIDomains = root.PermittedURIDomains
+	template.PermittedEmailAddresses = root.PermittedEmailAddresses
+	return x509.CreateCertificate(rand.Reader, template, issuer, root.PublicKey, issuerKey)
+}
+
+// issuer is a CA with its key.
+func (s State) issuer(generation int, key MasterKey) (*x509.Certificate, crypto.Signer, error) {
+	for _, ca := range s.CAs {
+		if ca.Generation != generation {
+			continue
+		}
+		cert, err := x509.ParseCertificate(ca.Certificate)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", caName(generation), err)
+		}
+		signer, err := openKey(key, ca.SealedKey, caPurpose(s.Names.URI, generation))
+		if err != nil {
+			return nil, nil, fmt.Errorf("key of %s: %w", caName(generation), err)
+		}
+		return cert, signer, nil
+	}
+	return nil, nil, fmt.Errorf("there is no %s", caName(generation))
 }
 
 // constrain limits a CA to names.
 func constrain(template *x509.Certificate, names Names) error {
 	template.PermittedDNSDomainsCritical = true // makes the whole extension critical
-	template.PermittedDNSDomains = names.DNS
-	if len(names.DNS) == 0 {
-		template.PermittedDNSDomains = []string{noName}
-	}
+	template.PermittedDNSDomains = append(slices.Clone(names.DNS), NextName)
 	for _, ip := range names.IPs {
 		ip = ip.Unmap()
 		template.PermittedIPRanges = append(template.PermittedIPRanges,
@@ -96,42 +228,34 @@ func constrain(template *x509.Certificate, names Names) error {
 	return nil
 }
 
-func newLeaf(s State, key MasterKey, now time.Time) (*Leaf, error) {
-	if len(s.CAs) == 0 {
-		return nil, errors.New("there is no certificate authority to sign it")
-	}
-	ca := s.CAs[len(s.CAs)-1]
-	issuer, err := x509.ParseCertificate(ca.Certificate)
+// newLeaf fills in a leaf, of which only the certificate and the key are missing.
+func newLeaf(s State, l *Leaf, path path, purpose string, key MasterKey, now time.Time) error {
+	issuer, issuerKey, err := s.issuer(l.Issuer, key)
 	if err != nil {
-		return nil, fmt.Errorf("ca %d: %w", ca.Generation, err)
-	}
-	caSigner, err := openKey(key, ca.SealedKey, caPurpose(s.Names.URI, ca.Generation))
-	if err != nil {
-		return nil, fmt.Errorf("ca %d: %w", ca.Generation, err)
+		return err
 	}
 	signer, err := newKey(s.Algorithm)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	template, err := leafTemplate(s.Names, issuer, signer, now)
+	template, err := leafTemplate(l.Names, issuer, signer, now, s.Lifetimes.orDefaults())
 	if err != nil {
-		return nil, err
+		return err
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, issuer, signer.Public(), caSigner)
-	if err != nil {
-		return nil, err
+	if path.permits(NextName) {
+		template.DNSNames = append(slices.Clone(l.Names.DNS), NextName)
 	}
-	if err := checkLeaf(der, issuer, s.Names, now); err != nil {
-		return nil, err
+	if l.Certificate, err = x509.CreateCertificate(rand.Reader, template, issuer, signer.Public(), issuerKey); err != nil {
+		return err
 	}
-	sealed, err := sealKey(key, signer, leafPurpose(s.Names.URI))
-	if err != nil {
-		return nil, err
+	if err := path.check(l.Certificate, now); err != nil {
+		return err
 	}
-	return &Leaf{Issuer: ca.Generation, Created: now, Names: s.Names, Certificate: der, SealedKey: sealed}, nil
+	l.SealedKey, err = sealKey(key, signer, purpose)
+	return err
 }
 
-func leafTemplate(names Names, issuer *x509.Certificate, signer crypto.Signer, now time.Time) (*x509.Certificate, error) {
+func leafTemplate(names Names, issuer *x509.Certificate, signer crypto.Signer, now time.Time, life Lifetimes) (*x509.Certificate, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
@@ -140,17 +264,11 @@ func leafTemplate(names Names, issuer *x509.Certificate, signer crypto.Signer, n
 		SerialNumber: serial,
 		// Not an address: OpenSSL holds a common name that looks like a host name against the constraints.
 		Subject:     pkix.Name{CommonName: "Sealane Redis Server"},
-		NotBefore:   now.Add(-backdate),
-		NotAfter:    now.Add(leafLifetime),
+		NotBefore:   later(now.Add(-life.Backdate), issuer.NotBefore),
+		NotAfter:    earlier(now.Add(life.Leaf), issuer.NotAfter),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames:    names.DNS,
-	}
-	if template.NotBefore.Before(issuer.NotBefore) {
-		template.NotBefore = issuer.NotBefore
-	}
-	if template.NotAfter.After(issuer.NotAfter) {
-		template.NotAfter = issuer.NotAfter
 	}
 	if _, ok := signer.(*rsa.PrivateKey); ok {
 		template.KeyUsage |= x509.KeyUsageKeyEncipherment // TLS 1.2 clients of that age ask for it
@@ -168,22 +286,45 @@ func leafTemplate(names Names, issuer *x509.Certificate, signer crypto.Signer, n
 	return template, nil
 }
 
-// checkLeaf verifies a new leaf as a client would, for every name, before anybody is shown it.
-func checkLeaf(der []byte, issuer *x509.Certificate, names Names, now time.Time) error {
+// path is what a leaf is verified by: its issuer, and the CA before with the cross-certificate where that is served.
+type path struct {
+	issuer, before authority // before may have no certificate
+}
+
+func (v view) leafPath() path {
+	p := path{issuer: v.line[v.signer]}
+	if v.crossServed() {
+		p.before = v.line[v.signer-1]
+	}
+	return p
+}
+
+func (p path) permits(name string) bool {
+	n := Names{DNS: []string{name}}
+	return len(p.before.permitted(p.issuer.permitted(n)).DNS) > 0
+}
+
+// check verifies a new leaf as clients with either CA would, for every name in it, before anybody is shown it.
+func (p path) check(der []byte, now time.Time) error {
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
 		return err
 	}
-	roots := x509.NewCertPool()
-	roots.AddCert(issuer)
-	hosts := slices.Clone(names.DNS)
-	for _, ip := range names.IPs {
-		hosts = append(hosts, ip.Unmap().String())
+	hosts := append(slices.Clone(leaf.DNSNames), "") // "" checks the chain alone
+	for _, ip := range leaf.IPAddresses {
+		hosts = append(hosts, ip.String())
 	}
-	for _, host := range append(hosts, "") { // "" checks the chain alone
-		opts := x509.VerifyOptions{Roots: roots, CurrentTime: now, DNSName: host}
-		if _, err := leaf.Verify(opts); err != nil {
-			return fmt.Errorf("new certificate does not verify for %q: %w", host, err)
+	for _, root := range []authority{p.issuer, p.before} {
+		if root.cert == nil {
+			continue
+		}
+		opts := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: now}
+		opts.Roots.AddCert(root.cert)
+		opts.Intermediates.AppendCertsFromPEM(EncodePEM(p.issuer.Cross))
+		for _, opts.DNSName = range hosts {
+			if _, err := leaf.Verify(opts); err != nil {
+				return fmt.Errorf("new certificate does not verify under %s for %q: %w", caName(root.Generation), opts.DNSName, err)
+			}
 		}
 	}
 	return nil
@@ -235,3 +376,4 @@ func openKey(key MasterKey, sealed []byte, purpose string) (crypto.Signer, error
 
 func caPurpose(uri string, generation int) string { return fmt.Sprintf("ca %d of %s", generation, uri) }
 func leafPurpose(uri string) string               { return "leaf of " + uri }
+func nextPurpose(uri string) string               { return "next leaf of " + uri }

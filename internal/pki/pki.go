@@ -1,37 +1,69 @@
-// Package pki knows which certificates should exist: the CA of an instance, the server certificate (leaf) that it
-// signs, the bundle that clients install.
+// Package pki knows which certificates should exist: the certificate authorities (CAs) of an instance, one generation
+// after another for ever, the server certificate (leaf) that one of them signs, the bundle that clients install.
 //
 // Plan says what is to be done and why; it is a pure function of what exists and the time. State.Do carries one
-// action out and returns a new State; nothing here reads a clock, a file or the network. Guaranteed: a State that
-// Do returned holds a leaf that verifies, for every name asked for, against its CA; private keys are in it only
-// sealed under the master key; a leaf never outlives its issuer; every CA is limited by critical name
-// constraints to the names it was made for, so that one installed in a system's trust store can
+// action out and returns a new State; nothing here reads a clock, a file or the network.
+//
+// # A generation's life
+//
+// With the default lifetimes, counted from CA-1's creation:
+//
+//	1,825 days  CA-2 is made: it is published, that is, in the bundle. CA-1 signs its key too (the cross-certificate).
+//	            A second leaf is signed by CA-2 alone, for clients to be tested against (NextName).
+//	2,737 days  CA-2 is activated: it signs the leaf. The cross-certificate is served beside it, so clients that hold
+//	            only CA-1, only CA-2 or both verify.
+//	3,620 days  The cross-certificate is no longer served: an expired one in the chain breaks some clients.
+//	3,650 days  CA-1 expires and is retired: it leaves the bundle. CA-3 is made.
+//
+// A CA is also retired once its successor has been published for 1,825 days, to make room for the next, and a successor
+// signs 912 days after its publication at the latest. In the default life these are the same days; they matter when an
+// operator starts a generation early: the whole life then begins anew from there.
+//
+// Guaranteed: for 1,795 days after it was installed (Lifetimes.Grace), a bundle verifies what is served, for every name
+// that the instance had in its leaf then and kept, if Plan is carried out at least every four weeks and the clock is
+// right; only Retire before its day and Compromise cut that short. A leaf that Do returned verifies, for every name in it,
+// against its issuer, and under the cross-certificate against the one before. A leaf never outlives its issuer, nor does
+// a cross-certificate. Two CAs are published at most, more only after new names (below) or when the clock was wrong.
+// Private keys are in a State only sealed under the master key. Every CA and cross-certificate is limited by critical
+// name constraints to the names it was made for, and NextName, so that one installed in a system's trust store can
 // impersonate nothing else.
 //
-// Not here yet: the second CA generation, its cross-certificate and what retires the first.
+// # New names
+//
+// One name outside the constraints of any CA on the path makes clients refuse a leaf for all its names (RFC 5280,
+// 6.1.3). So the leaf has those wanted names that all CAs permit which sign one after another, and the rest waits: no
+// client loses a name that it uses. When the newest CA does not permit a wanted name, a generation that does is made at
+// once, and lives as any other; the second leaf, from it alone, has every name from then on, and who asks for a waiting
+// DNS name may be presented that. The leaf gets the waiting names when the last CA that forbids them is retired;
+// activating and retiring hastens that. While three CAs follow each other, further new names wait for the oldest to go.
+//
+// A CA that permits none of the names any more, or not all those in the leaf, is passed over: it stays in the bundle and
+// signs nothing, until the names change back.
+//
+// # Clocks
+//
+// A clock may jump, and be wrong before or after. Everything noted of a CA (made, activated, retired) counts only
+// from the time it was noted: at any time a State means what it would mean had nothing been done at later times. So when
+// a clock is years ahead for a while and then right again, the CAs and their roles are those of before, and only leaves
+// and cross-certificates are made anew. For that, expired CAs are kept with their keys: a kilobyte every five years.
+// Before the first CA's first second nothing is done, and what was there last stays. A leaf made while the clock was wrong is
+// valid at the wrong time; Plan replaces it when the clock is right.
 package pki
 
 import (
-	"crypto/sha1"
-	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
-const (
-	day = 24 * time.Hour
-
-	caLifetime   = 3650 * day
-	leafLifetime = 270 * day
-	leafRenewal  = 180 * day
-
-	// backdate lets a client whose clock is a little slow accept a certificate made just now.
-	backdate = time.Minute
-)
+// NextName is the DNS name under which a client can be tested against the newest CA alone, the one that signs later:
+// NextChain is to be presented to those who ask for it. Every CA permits it, so it is the same for all instances. It
+// has a dot because Java sends no single label in SNI, and nobody can own it (RFC 2606).
+const NextName = "ca-next.sealane.invalid"
 
 // Algorithm is the kind of key that certificates are made with.
 type Algorithm string
@@ -45,7 +77,7 @@ const (
 type Names struct {
 	DNS []string
 	IPs []netip.Addr
-	URI string // the instance's identity, spiffe://…
+	URI string // the instance's identity, spiffe://…; never changes, for keys are sealed under it
 }
 
 // Equal says whether both hold the same names.
@@ -60,116 +92,181 @@ func (n Names) sorted() Names {
 	return n
 }
 
+// hosts are the names that a client can dial.
+func (n Names) hosts() []string {
+	hosts := slices.Clone(n.DNS)
+	for _, ip := range n.IPs {
+		hosts = append(hosts, ip.Unmap().String())
+	}
+	return hosts
+}
+
+// without returns the hosts of n that o does not have.
+func (n Names) without(o Names) []string {
+	has := o.hosts()
+	return slices.DeleteFunc(n.hosts(), func(h string) bool { return slices.Contains(has, h) })
+}
+
 // State is all that is remembered of one instance's certificates. It is a value: Do returns a changed copy.
 type State struct {
 	Algorithm Algorithm `json:",omitempty"`
-	Names     Names     // wanted; the leaf has those it was issued with
-	CAs       []CA      // oldest first
+	Lifetimes Lifetimes `json:",omitzero"`
+	Names     Names     // wanted; the leaf has those that its CAs permit
+	CAs       []CA      // every generation there ever was, oldest first
 	Leaf      *Leaf     `json:",omitempty"`
+
+	// Next is the second leaf, by the newest CA. Kept, but not presented, while only one CA is published.
+	Next *Leaf `json:",omitempty"`
 }
 
-// CA is one generation of an instance's certificate authority.
+// CA is one generation of an instance's certificate authority. What is noted of it at a time counts from that time.
 type CA struct {
 	Generation  int       // 1 for the first
-	Created     time.Time // the certificate's notBefore is a minute earlier
+	Created     time.Time // and published; the certificate's notBefore is a minute earlier
 	Certificate []byte    // DER
-	SealedKey   []byte
+	SealedKey   []byte    // nil when compromised
+
+	Activated   time.Time `json:",omitzero"` // when it was to sign, in place of the one before
+	Retired     time.Time `json:",omitzero"` // when it was taken out of the bundle
+	Compromised time.Time `json:",omitzero"` // when it was given up; counts always
+
+	Cross     []byte `json:",omitempty"` // DER: this CA's key and subject, signed by another
+	CrossedBy int    `json:",omitempty"` // that other's generation
 }
 
 // Leaf is a server certificate.
 type Leaf struct {
 	Issuer      int // the generation of the CA that signed it
 	Created     time.Time
-	Names       Names
+	Names       Names  // without NextName
 	Certificate []byte // DER
 	SealedKey   []byte
 }
 
-// Kind names what an Action does.
-type Kind string
-
-const (
-	CreateCA  Kind = "create-ca"
-	IssueLeaf Kind = "issue-leaf"
-)
-
-// Action is one step of a plan, with a reason that a user can read.
-type Action struct {
-	Kind   Kind
-	Reason string
+// Lifetimes are how long everything lasts, in whole seconds. The zero value stands for DefaultLifetimes; otherwise
+// every field counts, also one that is zero. They are chosen before the first CA is made.
+type Lifetimes struct {
+	CA            time.Duration // of a CA
+	PublishAfter  time.Duration // the newest CA's age at which the next is made
+	ActivateAfter time.Duration // a CA's age at which the next signs in its place
+	CrossEnds     time.Duration // for so long before the older CA expires, no cross-certificate is served
+	Leaf          time.Duration // of a leaf
+	Renewal       time.Duration // a leaf's age at which it is replaced
+	Jitter        time.Duration // up to so much earlier, by chance, lest all instances renew in the same minute
+	Backdate      time.Duration // lets a client whose clock is a little slow accept a certificate made just now
 }
 
-// Plan says what has to be done at the time now, in order; nothing when all is as it should be.
-func Plan(s State, now time.Time) []Action {
-	now = now.Truncate(time.Second) // certificates know no smaller unit
-	if len(s.CAs) == 0 {
-		return []Action{{CreateCA, "the instance has no certificate authority"}, {IssueLeaf, "the certificate authority is new"}}
+const day = 24 * time.Hour
+
+// DefaultLifetimes are those of real life.
+func DefaultLifetimes() Lifetimes {
+	return Lifetimes{
+		CA: 3650 * day, PublishAfter: 1825 * day, ActivateAfter: 2737 * day, CrossEnds: 30 * day,
+		Leaf: 270 * day, Renewal: 180 * day, Jitter: 6 * time.Hour, Backdate: time.Minute,
 	}
-	if reason := leafDue(s, now); reason != "" {
-		return []Action{{IssueLeaf, reason}}
-	}
-	return nil
 }
 
-// leafDue returns why a new leaf is to be issued, or "".
-func leafDue(s State, now time.Time) string {
-	switch {
-	case s.Leaf == nil:
-		return "the instance has no server certificate"
-	case !s.Leaf.Names.Equal(s.Names):
-		return "the names or addresses of the instance changed"
-	case s.Leaf.Issuer != s.CAs[len(s.CAs)-1].Generation:
-		return "another certificate authority signs now"
-	case now.Before(s.Leaf.Created.Add(-backdate)):
-		return fmt.Sprintf("the server certificate is not valid before %s: the clock was set back", s.Leaf.Created.Add(-backdate).Format(time.RFC3339))
-	case !now.Before(s.Leaf.Created.Add(leafRenewal)):
-		return fmt.Sprintf("the server certificate is of %s, %d days old", s.Leaf.Created.Format(time.DateOnly), int(now.Sub(s.Leaf.Created)/day))
+// ScaledLifetimes are the defaults in the proportion that a CA lives for ca instead of ten years. A minute is the
+// shortest that works: a leaf then lives for 4 seconds.
+func ScaledLifetimes(ca time.Duration) Lifetimes {
+	d := DefaultLifetimes()
+	scale := func(t time.Duration) time.Duration {
+		return t / time.Second * (ca / time.Second) / (d.CA / time.Second) * time.Second
 	}
-	return ""
+	l := Lifetimes{
+		CA: ca.Truncate(time.Second), ActivateAfter: scale(d.ActivateAfter), CrossEnds: max(scale(d.CrossEnds), time.Second),
+		Leaf: scale(d.Leaf), Renewal: scale(d.Renewal), Jitter: scale(d.Jitter), Backdate: scale(d.Backdate),
+	}
+	l.PublishAfter = ((l.CA + time.Second) / 2).Truncate(time.Second) // rounded up: two halves must not be less than a life
+	return l
 }
 
-// Do carries an action of a plan out, at the time now.
-func (s State) Do(a Action, key MasterKey, now time.Time) (State, error) {
-	now = now.UTC().Truncate(time.Second)
-	switch a.Kind {
-	case CreateCA:
-		ca, err := newCA(s, key, now)
-		if err != nil {
-			return s, fmt.Errorf("create ca: %w", err)
+// Grace is for how long after its installation a bundle is good, at least.
+func (l Lifetimes) Grace() time.Duration {
+	l = l.orDefaults()
+	return l.CA - l.CrossEnds - l.PublishAfter
+}
+
+// Check says everything that is wrong with lifetimes.
+func (l Lifetimes) Check() error {
+	l = l.orDefaults()
+	var problems []error
+	want := func(ok bool, format string, args ...any) {
+		if !ok {
+			problems = append(problems, fmt.Errorf("lifetimes: "+format, args...))
 		}
-		s.CAs = append(slices.Clone(s.CAs), ca)
-		return s, nil
-	case IssueLeaf:
-		leaf, err := newLeaf(s, key, now)
-		if err != nil {
-			return s, fmt.Errorf("issue leaf: %w", err)
-		}
-		s.Leaf = leaf
-		return s, nil
-	default:
-		return s, fmt.Errorf("unknown action %q", a.Kind)
 	}
+	for _, d := range []time.Duration{l.CA, l.PublishAfter, l.ActivateAfter, l.CrossEnds, l.Leaf, l.Renewal, l.Jitter, l.Backdate} {
+		want(d >= 0 && d%time.Second == 0, "%v: want whole seconds, not negative", d)
+	}
+	want(2*l.PublishAfter >= l.CA, "publish after %v: want at least half of a CA's %v, or there would be three", l.PublishAfter, l.CA)
+	want(l.PublishAfter < l.ActivateAfter, "activate after %v: want more than publish after, %v", l.ActivateAfter, l.PublishAfter)
+	want(l.ActivateAfter < l.CA-l.CrossEnds, "activate after %v: want less than a CA's %v without the %v at its end", l.ActivateAfter, l.CA, l.CrossEnds)
+	want(l.CrossEnds > 0, "cross ends %v before the end: want at least a second", l.CrossEnds)
+	want(l.Leaf <= l.CA, "leaf %v: want no more than a CA's %v", l.Leaf, l.CA)
+	want(l.Renewal < l.Leaf, "renewal %v: want less than a leaf's %v", l.Renewal, l.Leaf)
+	want(l.Jitter < l.Renewal, "jitter %v: want less than renewal, %v", l.Jitter, l.Renewal)
+	return errors.Join(problems...)
 }
 
-// Bundle is every CA certificate that a client should trust, as PEM, oldest first.
-func (s State) Bundle() []byte {
+func (l Lifetimes) orDefaults() Lifetimes {
+	if l == (Lifetimes{}) {
+		return DefaultLifetimes()
+	}
+	return l
+}
+
+// Published are the CAs that a client should trust now, oldest first.
+func (s State) Published(now time.Time) []CA {
+	var out []CA
+	for _, a := range look(s, now).live {
+		out = append(out, a.CA)
+	}
+	return out
+}
+
+// Bundle is every CA certificate that a client should trust now, as PEM, oldest first.
+func (s State) Bundle(now time.Time) []byte {
 	var out []byte
-	for _, ca := range s.CAs {
+	for _, ca := range s.Published(now) {
 		out = append(out, EncodePEM(ca.Certificate)...)
 	}
 	return out
 }
 
 // Chain is what the server presents, as PEM, leaf first, with the leaf's private key as PEM (PKCS #8).
-func (s State) Chain(key MasterKey) (chain, privateKey []byte, err error) {
+func (s State) Chain(key MasterKey, now time.Time) (chain, privateKey []byte, err error) {
 	if s.Leaf == nil {
-		return nil, nil, fmt.Errorf("no server certificate has been issued")
+		return nil, nil, errors.New("no server certificate has been issued")
 	}
-	der, err := key.Open(s.Leaf.SealedKey, leafPurpose(s.Names.URI))
+	if privateKey, err = openLeafKey(key, s.Leaf, leafPurpose(s.Names.URI)); err != nil {
+		return nil, nil, err
+	}
+	chain = EncodePEM(s.Leaf.Certificate)
+	if v := look(s, now); v.crossServed() && s.Leaf.Issuer == v.line[v.signer].Generation {
+		chain = append(chain, EncodePEM(v.line[v.signer].Cross)...)
+	}
+	return chain, privateKey, nil
+}
+
+// NextChain is what the server presents to who asks for NextName: a leaf by the newest CA, without a
+// cross-certificate. It is empty while only one CA is published: then Chain stands for all there is.
+func (s State) NextChain(key MasterKey, now time.Time) (chain, privateKey []byte, err error) {
+	if !look(s, now).nextServed() {
+		return nil, nil, nil
+	}
+	if privateKey, err = openLeafKey(key, s.Next, nextPurpose(s.Names.URI)); err != nil {
+		return nil, nil, err
+	}
+	return EncodePEM(s.Next.Certificate), privateKey, nil
+}
+
+func openLeafKey(key MasterKey, l *Leaf, purpose string) ([]byte, error) {
+	der, err := key.Open(l.SealedKey, purpose)
 	if err != nil {
-		return nil, nil, fmt.Errorf("server certificate's key: %w", err)
+		return nil, fmt.Errorf("server certificate's key: %w", err)
 	}
-	return EncodePEM(s.Leaf.Certificate), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
 // EncodePEM returns a certificate as PEM.
@@ -177,51 +274,22 @@ func EncodePEM(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// Description is what people and the API are shown of a certificate.
-type Description struct {
-	PEM             string
-	Serial          string // decimal
-	SHA1Fingerprint string // of the DER, lower-case hexadecimal without colons
-	NotBefore       time.Time
-	NotAfter        time.Time
+// second returns a time as certificates know it: no smaller unit, UTC.
+func second(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
+
+// span says a duration in words.
+func span(d time.Duration) string {
+	if d >= day && d%day == 0 {
+		return fmt.Sprintf("%d days", d/day)
+	}
+	return d.String()
 }
 
-// Describe reads a certificate.
-func Describe(der []byte) (Description, error) {
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return Description{}, fmt.Errorf("parse certificate: %w", err)
-	}
-	// SHA-1 names the certificate as the API does; nothing is trusted because of it.
-	sum := sha1.Sum(der)
-	return Description{
-		PEM:             string(EncodePEM(der)),
-		Serial:          cert.SerialNumber.String(),
-		SHA1Fingerprint: hex.EncodeToString(sum[:]),
-		NotBefore:       cert.NotBefore,
-		NotAfter:        cert.NotAfter,
-	}, nil
-}
+// caName is what users are told of a generation.
+func caName(generation int) string { return fmt.Sprintf("CA-%d", generation) }
 
-// Expiry is when one of the certificates in use expires.
-type Expiry struct {
-	Name     string // "leaf", "ca-1", …
-	NotAfter time.Time
-}
-
-// Expiries are those of the leaf and of every CA.
-func (s State) Expiries() []Expiry {
-	var out []Expiry
-	add := func(name string, der []byte) {
-		if d, err := Describe(der); err == nil {
-			out = append(out, Expiry{name, d.NotAfter})
-		}
-	}
-	for _, ca := range s.CAs {
-		add(fmt.Sprintf("ca-%d", ca.Generation), ca.Certificate)
-	}
-	if s.Leaf != nil {
-		add("leaf", s.Leaf.Certificate)
-	}
-	return out
+// within says whether a DNS name is one that a constraint allows: the same, or below it (RFC 5280, 4.2.1.10).
+func within(name, of string) bool {
+	name, of = strings.ToLower(name), strings.ToLower(of)
+	return name == of || strings.HasSuffix(name, "."+of)
 }

@@ -27,6 +27,8 @@ import (
 	"github.com/sealane/sealane/internal/pki"
 )
 
+const day = 24 * time.Hour
+
 var (
 	start = time.Date(2026, 3, 1, 12, 0, 0, 500, time.UTC)
 
@@ -47,26 +49,28 @@ func masterKey(t testing.TB) pki.MasterKey {
 	return k
 }
 
-// settle carries out plans until there is nothing left to do.
+// settle carries the plan out and checks that nothing is left to do then.
 func settle(t testing.TB, s pki.State, key pki.MasterKey, now time.Time) pki.State {
 	t.Helper()
-	for range 3 {
-		actions := pki.Plan(s, now)
-		if len(actions) == 0 {
-			return s
-		}
-		for _, a := range actions {
-			if a.Reason == "" {
-				t.Errorf("%s at %s without a reason", a.Kind, now)
-			}
-			var err error
-			if s, err = s.Do(a, key, now); err != nil {
-				t.Fatal(err)
-			}
+	return do(t, s, key, now, pki.Plan(s, now))
+}
+
+// do carries actions out and checks that they are complete.
+func do(t testing.TB, s pki.State, key pki.MasterKey, now time.Time, actions []pki.Action) pki.State {
+	t.Helper()
+	for _, a := range actions {
+		if a.Reason == "" || a.Generation == 0 {
+			t.Errorf("%s at %s: no reason or no generation", a.Kind, now)
 		}
 	}
-	t.Fatalf("the plan does not settle: %v", pki.Plan(s, now))
-	return s
+	after, _, err := s.DoAll(actions, key, now)
+	if err != nil {
+		t.Fatalf("at %s: %v of %v", now, err, actions)
+	}
+	if left := pki.Plan(after, now); len(left) != 0 {
+		t.Fatalf("at %s: %v is left to do after %v", now, left, actions)
+	}
+	return after
 }
 
 func parse(t testing.TB, der []byte) *x509.Certificate {
@@ -87,7 +91,7 @@ func TestNewInstanceGetsCAAndLeafThatVerifyForEveryName(t *testing.T) {
 				key := masterKey(t)
 				s := settle(t, pki.State{Names: names, Algorithm: alg}, key, start)
 				roots := x509.NewCertPool()
-				if !roots.AppendCertsFromPEM(s.Bundle()) {
+				if !roots.AppendCertsFromPEM(s.Bundle(start)) {
 					t.Fatal("the bundle holds no certificate")
 				}
 				leaf := parse(t, s.Leaf.Certificate)
@@ -103,7 +107,7 @@ func TestNewInstanceGetsCAAndLeafThatVerifyForEveryName(t *testing.T) {
 				if len(leaf.URIs) != 1 || leaf.URIs[0].String() != names.URI {
 					t.Errorf("URI names %v; want %s", leaf.URIs, names.URI)
 				}
-				chain, private, err := s.Chain(key)
+				chain, private, err := s.Chain(key, start)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -223,56 +227,43 @@ func opensslVerify(t *testing.T, ca, leaf []byte) (string, error) {
 	return string(out), err
 }
 
-func TestPlan(t *testing.T) {
+func TestLeafIsReplaced(t *testing.T) {
 	t.Parallel()
 	key := masterKey(t)
-	s := settle(t, pki.State{Names: loopback}, key, start)
-	renamed := s
-	renamed.Names.DNS = []string{"localhost", "b.localhost"}
+	s := settle(t, pki.State{Names: loopback}, key, start.Add(-time.Hour))
+	s, _, err := s.Do(pki.Action{Kind: pki.IssueLeaf, Generation: 1}, key, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	due := pki.Upcoming(s, start)[0].Due
+	if early := start.Truncate(time.Second).Add(180 * day).Sub(due); early < 0 || early >= 6*time.Hour {
+		t.Errorf("renewal is due %s before 180 days; want less than 6 hours", early)
+	}
+	fewer := s
+	fewer.Names.DNS = nil
 	reordered := s
 	reordered.Names.IPs = []netip.Addr{loopback.IPs[2], loopback.IPs[0], loopback.IPs[1]}
 	for _, tt := range []struct {
 		name  string
 		state pki.State
-		after time.Duration
+		at    time.Time
 		want  string
 	}{
-		{"nothing to do", s, time.Hour, ""},
-		{"a second before renewal", s, 180*24*time.Hour - 2*time.Second, ""},
-		{"renewal at 180 days", s, 180 * 24 * time.Hour, "180 days old"},
-		{"long overdue", s, 1000 * 24 * time.Hour, "1000 days old"},
-		{"clock set back within the backdating", s, -30 * time.Second, ""},
-		{"clock set back before the leaf is valid", s, -time.Hour, "clock was set back"},
-		{"a name more", renamed, time.Hour, "names or addresses"},
-		{"same names in another order", reordered, time.Hour, ""},
+		{"nothing to do", s, start.Add(time.Hour), ""},
+		{"a moment before renewal", s, due.Add(-time.Millisecond), ""},
+		{"renewal when it is due", s, due, "after 180 days"},
+		{"long overdue", s, start.Add(1000 * day), "after 180 days"},
+		{"clock set back within the backdating", s, start.Add(-30 * time.Second), ""},
+		{"clock set back before the leaf is valid", s, start.Add(-30 * time.Minute), "clock was set back"},
+		{"clock set back before the CA is valid", s, start.Add(-24 * time.Hour), ""},
+		{"a name less", fewer, start.Add(time.Hour), "names or addresses"},
+		{"same names in another order", reordered, start.Add(time.Hour), ""},
 	} {
-		actions := pki.Plan(tt.state, start.Add(tt.after))
+		actions := pki.Plan(tt.state, tt.at)
 		got := fmt.Sprint(actions)
 		if tt.want == "" && len(actions) != 0 || !strings.Contains(got, tt.want) {
 			t.Errorf("%s: plan %s; want %q", tt.name, got, tt.want)
 		}
-	}
-}
-
-func TestLeavesFollowEachOtherAndNeverOutliveTheCA(t *testing.T) {
-	t.Parallel()
-	key := masterKey(t)
-	s := settle(t, pki.State{Names: loopback}, key, start)
-	ca := parse(t, s.CAs[0].Certificate)
-	issued := 0
-	for now := start; now.Before(ca.NotAfter); now = now.Add(12 * time.Hour) {
-		before := s.Leaf
-		s = settle(t, s, key, now)
-		if s.Leaf != before {
-			issued++
-		}
-		leaf := parse(t, s.Leaf.Certificate)
-		if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) || leaf.NotAfter.After(ca.NotAfter) {
-			t.Fatalf("%s: leaf is valid from %s to %s, CA until %s", now, leaf.NotBefore, leaf.NotAfter, ca.NotAfter)
-		}
-	}
-	if want := 3650 / 180; issued != want {
-		t.Errorf("%d leaves in the CA's life; want %d", issued, want)
 	}
 }
 
@@ -297,7 +288,7 @@ func TestSealedSecrets(t *testing.T) {
 		}
 	}
 	s := settle(t, pki.State{Names: loopback}, key, start)
-	if _, err := s.Do(pki.Action{Kind: pki.IssueLeaf}, other, start); !errors.Is(err, pki.ErrSeal) {
+	if _, _, err := s.Do(pki.Action{Kind: pki.IssueLeaf, Generation: 1}, other, start); !errors.Is(err, pki.ErrSeal) {
 		t.Errorf("leaf under the wrong master key: %v; want ErrSeal", err)
 	}
 	if shown := fmt.Sprintf("%v %+v %#v", key, struct{ K pki.MasterKey }{key}, key); strings.Contains(shown, "aead") {

@@ -16,6 +16,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -78,6 +79,81 @@ func (x DataPlane_DataPath) Number() protoreflect.EnumNumber {
 // Deprecated: Use DataPlane_DataPath.Descriptor instead.
 func (DataPlane_DataPath) EnumDescriptor() ([]byte, []int) {
 	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{0, 0}
+}
+
+type CertificateAuthority_State int32
+
+const (
+	CertificateAuthority_STATE_UNSPECIFIED CertificateAuthority_State = 0
+	// Clients should hold it; it does not sign yet.
+	CertificateAuthority_PUBLISHED CertificateAuthority_State = 1
+	// It signs, and is served with a cross-certificate by the one before.
+	CertificateAuthority_CROSS_SIGNED CertificateAuthority_State = 2
+	// It signs, and clients must hold it.
+	CertificateAuthority_SIGNING CertificateAuthority_State = 3
+	// Its successor signs; clients may still hold it alone.
+	CertificateAuthority_RETIRING CertificateAuthority_State = 4
+	// It is no longer in the bundle.
+	CertificateAuthority_RETIRED CertificateAuthority_State = 5
+	// It was given up.
+	CertificateAuthority_COMPROMISED CertificateAuthority_State = 6
+	// Published, but it does not permit the names that are needed to sign.
+	CertificateAuthority_PASSED_OVER CertificateAuthority_State = 7
+	// It was made while the clock was ahead.
+	CertificateAuthority_NOT_YET_VALID CertificateAuthority_State = 8
+)
+
+// Enum value maps for CertificateAuthority_State.
+var (
+	CertificateAuthority_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "PUBLISHED",
+		2: "CROSS_SIGNED",
+		3: "SIGNING",
+		4: "RETIRING",
+		5: "RETIRED",
+		6: "COMPROMISED",
+		7: "PASSED_OVER",
+		8: "NOT_YET_VALID",
+	}
+	CertificateAuthority_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"PUBLISHED":         1,
+		"CROSS_SIGNED":      2,
+		"SIGNING":           3,
+		"RETIRING":          4,
+		"RETIRED":           5,
+		"COMPROMISED":       6,
+		"PASSED_OVER":       7,
+		"NOT_YET_VALID":     8,
+	}
+)
+
+func (x CertificateAuthority_State) Enum() *CertificateAuthority_State {
+	p := new(CertificateAuthority_State)
+	*p = x
+	return p
+}
+
+func (x CertificateAuthority_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CertificateAuthority_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_sealane_v1_sealane_proto_enumTypes[1].Descriptor()
+}
+
+func (CertificateAuthority_State) Type() protoreflect.EnumType {
+	return &file_sealane_v1_sealane_proto_enumTypes[1]
+}
+
+func (x CertificateAuthority_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CertificateAuthority_State.Descriptor instead.
+func (CertificateAuthority_State) EnumDescriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{4, 0}
 }
 
 // DataPlane is what serves an instance's clients. Every instance has one.
@@ -326,12 +402,742 @@ func (x *UpdateDataPlaneRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
+// InstanceCertificates are an instance's certificates as they are now.
+type InstanceCertificates struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Every generation there ever was, oldest first.
+	Authorities []*CertificateAuthority `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	Leaf        *ServerCertificate      `protobuf:"bytes,3,opt,name=leaf,proto3" json:"leaf,omitempty"`
+	// Whether the cross-certificate of the signing generation is served beside the leaf.
+	CrossCertificateServed bool `protobuf:"varint,4,opt,name=cross_certificate_served,json=crossCertificateServed,proto3" json:"cross_certificate_served,omitempty"`
+	// What changes by itself as things stand, soonest first.
+	Upcoming []*UpcomingChange `protobuf:"bytes,5,rep,name=upcoming,proto3" json:"upcoming,omitempty"`
+	// What time does not mend.
+	Warnings []string `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Why the instance is not as it should be; empty when all is well.
+	Problem       string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstanceCertificates) Reset() {
+	*x = InstanceCertificates{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstanceCertificates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstanceCertificates) ProtoMessage() {}
+
+func (x *InstanceCertificates) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstanceCertificates.ProtoReflect.Descriptor instead.
+func (*InstanceCertificates) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *InstanceCertificates) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *InstanceCertificates) GetAuthorities() []*CertificateAuthority {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+func (x *InstanceCertificates) GetLeaf() *ServerCertificate {
+	if x != nil {
+		return x.Leaf
+	}
+	return nil
+}
+
+func (x *InstanceCertificates) GetCrossCertificateServed() bool {
+	if x != nil {
+		return x.CrossCertificateServed
+	}
+	return false
+}
+
+func (x *InstanceCertificates) GetUpcoming() []*UpcomingChange {
+	if x != nil {
+		return x.Upcoming
+	}
+	return nil
+}
+
+func (x *InstanceCertificates) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *InstanceCertificates) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+// CertificateAuthority is one generation of an instance's CA.
+type CertificateAuthority struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 for the first.
+	Generation int32                      `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	State      CertificateAuthority_State `protobuf:"varint,2,opt,name=state,proto3,enum=sealane.v1.CertificateAuthority_State" json:"state,omitempty"`
+	NotBefore  *timestamppb.Timestamp     `protobuf:"bytes,3,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	NotAfter   *timestamppb.Timestamp     `protobuf:"bytes,4,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// Whether the server certificate is by this one now.
+	Signs bool `protobuf:"varint,5,opt,name=signs,proto3" json:"signs,omitempty"`
+	// The generation that signed its cross-certificate; 0: it has none.
+	CrossSignedBy int32                  `protobuf:"varint,6,opt,name=cross_signed_by,json=crossSignedBy,proto3" json:"cross_signed_by,omitempty"`
+	ActivateTime  *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=activate_time,json=activateTime,proto3" json:"activate_time,omitempty"`
+	RetireTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=retire_time,json=retireTime,proto3" json:"retire_time,omitempty"`
+	// Decimal.
+	SerialNumber string `protobuf:"bytes,9,opt,name=serial_number,json=serialNumber,proto3" json:"serial_number,omitempty"`
+	// Of the DER, lower-case hexadecimal.
+	Sha256Fingerprint string `protobuf:"bytes,10,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
+	Sha1Fingerprint   string `protobuf:"bytes,11,opt,name=sha1_fingerprint,json=sha1Fingerprint,proto3" json:"sha1_fingerprint,omitempty"`
+	// PEM.
+	Cert          string `protobuf:"bytes,12,opt,name=cert,proto3" json:"cert,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateAuthority) Reset() {
+	*x = CertificateAuthority{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateAuthority) ProtoMessage() {}
+
+func (x *CertificateAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateAuthority.ProtoReflect.Descriptor instead.
+func (*CertificateAuthority) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CertificateAuthority) GetGeneration() int32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *CertificateAuthority) GetState() CertificateAuthority_State {
+	if x != nil {
+		return x.State
+	}
+	return CertificateAuthority_STATE_UNSPECIFIED
+}
+
+func (x *CertificateAuthority) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *CertificateAuthority) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *CertificateAuthority) GetSigns() bool {
+	if x != nil {
+		return x.Signs
+	}
+	return false
+}
+
+func (x *CertificateAuthority) GetCrossSignedBy() int32 {
+	if x != nil {
+		return x.CrossSignedBy
+	}
+	return 0
+}
+
+func (x *CertificateAuthority) GetActivateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ActivateTime
+	}
+	return nil
+}
+
+func (x *CertificateAuthority) GetRetireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetireTime
+	}
+	return nil
+}
+
+func (x *CertificateAuthority) GetSerialNumber() string {
+	if x != nil {
+		return x.SerialNumber
+	}
+	return ""
+}
+
+func (x *CertificateAuthority) GetSha256Fingerprint() string {
+	if x != nil {
+		return x.Sha256Fingerprint
+	}
+	return ""
+}
+
+func (x *CertificateAuthority) GetSha1Fingerprint() string {
+	if x != nil {
+		return x.Sha1Fingerprint
+	}
+	return ""
+}
+
+func (x *CertificateAuthority) GetCert() string {
+	if x != nil {
+		return x.Cert
+	}
+	return ""
+}
+
+// ServerCertificate is what the instance presents to its clients.
+type ServerCertificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Decimal.
+	SerialNumber string `protobuf:"bytes,1,opt,name=serial_number,json=serialNumber,proto3" json:"serial_number,omitempty"`
+	// The generation of the CA that signed it.
+	IssuerGeneration int32 `protobuf:"varint,2,opt,name=issuer_generation,json=issuerGeneration,proto3" json:"issuer_generation,omitempty"`
+	// Every DNS name, address and URI in it.
+	Names []string `protobuf:"bytes,3,rep,name=names,proto3" json:"names,omitempty"`
+	// Names of the instance that it is to have later: a CA that clients may hold alone does not permit them.
+	WaitingNames []string               `protobuf:"bytes,4,rep,name=waiting_names,json=waitingNames,proto3" json:"waiting_names,omitempty"`
+	NotBefore    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	NotAfter     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// When it is replaced.
+	RenewalTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=renewal_time,json=renewalTime,proto3" json:"renewal_time,omitempty"`
+	// Of the DER, lower-case hexadecimal.
+	Sha256Fingerprint string `protobuf:"bytes,8,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
+	Sha1Fingerprint   string `protobuf:"bytes,9,opt,name=sha1_fingerprint,json=sha1Fingerprint,proto3" json:"sha1_fingerprint,omitempty"`
+	// PEM.
+	Cert          string `protobuf:"bytes,10,opt,name=cert,proto3" json:"cert,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerCertificate) Reset() {
+	*x = ServerCertificate{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerCertificate) ProtoMessage() {}
+
+func (x *ServerCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerCertificate.ProtoReflect.Descriptor instead.
+func (*ServerCertificate) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ServerCertificate) GetSerialNumber() string {
+	if x != nil {
+		return x.SerialNumber
+	}
+	return ""
+}
+
+func (x *ServerCertificate) GetIssuerGeneration() int32 {
+	if x != nil {
+		return x.IssuerGeneration
+	}
+	return 0
+}
+
+func (x *ServerCertificate) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *ServerCertificate) GetWaitingNames() []string {
+	if x != nil {
+		return x.WaitingNames
+	}
+	return nil
+}
+
+func (x *ServerCertificate) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *ServerCertificate) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *ServerCertificate) GetRenewalTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewalTime
+	}
+	return nil
+}
+
+func (x *ServerCertificate) GetSha256Fingerprint() string {
+	if x != nil {
+		return x.Sha256Fingerprint
+	}
+	return ""
+}
+
+func (x *ServerCertificate) GetSha1Fingerprint() string {
+	if x != nil {
+		return x.Sha1Fingerprint
+	}
+	return ""
+}
+
+func (x *ServerCertificate) GetCert() string {
+	if x != nil {
+		return x.Cert
+	}
+	return ""
+}
+
+// UpcomingChange is what will be done to the certificates.
+type UpcomingChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// create-ca, sign-cross, activate-ca, end-cross, retire-ca, issue-leaf or issue-next-leaf.
+	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	// The CA that it is about; of a leaf, the one that signs it.
+	Generation    int32  `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpcomingChange) Reset() {
+	*x = UpcomingChange{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpcomingChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpcomingChange) ProtoMessage() {}
+
+func (x *UpcomingChange) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpcomingChange.ProtoReflect.Descriptor instead.
+func (*UpcomingChange) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UpcomingChange) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *UpcomingChange) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *UpcomingChange) GetGeneration() int32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *UpcomingChange) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type GetCertificatesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCertificatesRequest) Reset() {
+	*x = GetCertificatesRequest{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCertificatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCertificatesRequest) ProtoMessage() {}
+
+func (x *GetCertificatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCertificatesRequest.ProtoReflect.Descriptor instead.
+func (*GetCertificatesRequest) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetCertificatesRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RotateCaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateCaRequest) Reset() {
+	*x = RotateCaRequest{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateCaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateCaRequest) ProtoMessage() {}
+
+func (x *RotateCaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateCaRequest.ProtoReflect.Descriptor instead.
+func (*RotateCaRequest) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RotateCaRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ActivateCaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Do it before its day: it is not known which clients hold the generation.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActivateCaRequest) Reset() {
+	*x = ActivateCaRequest{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivateCaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivateCaRequest) ProtoMessage() {}
+
+func (x *ActivateCaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivateCaRequest.ProtoReflect.Descriptor instead.
+func (*ActivateCaRequest) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ActivateCaRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ActivateCaRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type RetireCaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Do it before its day: it is not known which clients hold the next generation.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireCaRequest) Reset() {
+	*x = RetireCaRequest{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireCaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireCaRequest) ProtoMessage() {}
+
+func (x *RetireCaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireCaRequest.ProtoReflect.Descriptor instead.
+func (*RetireCaRequest) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RetireCaRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RetireCaRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type CompromiseCaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The one to give up; 0: all.
+	Generation    int32 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompromiseCaRequest) Reset() {
+	*x = CompromiseCaRequest{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompromiseCaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompromiseCaRequest) ProtoMessage() {}
+
+func (x *CompromiseCaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompromiseCaRequest.ProtoReflect.Descriptor instead.
+func (*CompromiseCaRequest) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CompromiseCaRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CompromiseCaRequest) GetGeneration() int32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+type RotateLeafRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateLeafRequest) Reset() {
+	*x = RotateLeafRequest{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateLeafRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateLeafRequest) ProtoMessage() {}
+
+func (x *RotateLeafRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateLeafRequest.ProtoReflect.Descriptor instead.
+func (*RotateLeafRequest) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RotateLeafRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 var File_sealane_v1_sealane_proto protoreflect.FileDescriptor
 
 const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\n" +
 	"\x18sealane/v1/sealane.proto\x12\n" +
-	"sealane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"\xff\x03\n" +
+	"sealane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x03\n" +
 	"\tDataPlane\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\tdata_path\x18\x02 \x01(\x0e2\x1e.sealane.v1.DataPlane.DataPathR\bdataPath\x12\x1d\n" +
@@ -357,12 +1163,94 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\n" +
 	"data_plane\x18\x01 \x01(\v2\x15.sealane.v1.DataPlaneB\x03\xe0A\x02R\tdataPlane\x12@\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x02R\n" +
-	"updateMask2\xbd\x02\n" +
+	"updateMask\"\xc9\x02\n" +
+	"\x14InstanceCertificates\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
+	"\vauthorities\x18\x02 \x03(\v2 .sealane.v1.CertificateAuthorityR\vauthorities\x121\n" +
+	"\x04leaf\x18\x03 \x01(\v2\x1d.sealane.v1.ServerCertificateR\x04leaf\x128\n" +
+	"\x18cross_certificate_served\x18\x04 \x01(\bR\x16crossCertificateServed\x126\n" +
+	"\bupcoming\x18\x05 \x03(\v2\x1a.sealane.v1.UpcomingChangeR\bupcoming\x12\x1a\n" +
+	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x12\x18\n" +
+	"\aproblem\x18\a \x01(\tR\aproblem\"\xd6\x05\n" +
+	"\x14CertificateAuthority\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x05R\n" +
+	"generation\x12<\n" +
+	"\x05state\x18\x02 \x01(\x0e2&.sealane.v1.CertificateAuthority.StateR\x05state\x129\n" +
+	"\n" +
+	"not_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x127\n" +
+	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x14\n" +
+	"\x05signs\x18\x05 \x01(\bR\x05signs\x12&\n" +
+	"\x0fcross_signed_by\x18\x06 \x01(\x05R\rcrossSignedBy\x12?\n" +
+	"\ractivate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\factivateTime\x12;\n" +
+	"\vretire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"retireTime\x12#\n" +
+	"\rserial_number\x18\t \x01(\tR\fserialNumber\x12-\n" +
+	"\x12sha256_fingerprint\x18\n" +
+	" \x01(\tR\x11sha256Fingerprint\x12)\n" +
+	"\x10sha1_fingerprint\x18\v \x01(\tR\x0fsha1Fingerprint\x12\x12\n" +
+	"\x04cert\x18\f \x01(\tR\x04cert\"\x9c\x01\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tPUBLISHED\x10\x01\x12\x10\n" +
+	"\fCROSS_SIGNED\x10\x02\x12\v\n" +
+	"\aSIGNING\x10\x03\x12\f\n" +
+	"\bRETIRING\x10\x04\x12\v\n" +
+	"\aRETIRED\x10\x05\x12\x0f\n" +
+	"\vCOMPROMISED\x10\x06\x12\x0f\n" +
+	"\vPASSED_OVER\x10\a\x12\x11\n" +
+	"\rNOT_YET_VALID\x10\b\"\xc1\x03\n" +
+	"\x11ServerCertificate\x12#\n" +
+	"\rserial_number\x18\x01 \x01(\tR\fserialNumber\x12+\n" +
+	"\x11issuer_generation\x18\x02 \x01(\x05R\x10issuerGeneration\x12\x14\n" +
+	"\x05names\x18\x03 \x03(\tR\x05names\x12#\n" +
+	"\rwaiting_names\x18\x04 \x03(\tR\fwaitingNames\x129\n" +
+	"\n" +
+	"not_before\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x127\n" +
+	"\tnot_after\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12=\n" +
+	"\frenewal_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vrenewalTime\x12-\n" +
+	"\x12sha256_fingerprint\x18\b \x01(\tR\x11sha256Fingerprint\x12)\n" +
+	"\x10sha1_fingerprint\x18\t \x01(\tR\x0fsha1Fingerprint\x12\x12\n" +
+	"\x04cert\x18\n" +
+	" \x01(\tR\x04cert\"\x90\x01\n" +
+	"\x0eUpcomingChange\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x05R\n" +
+	"generation\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"1\n" +
+	"\x16GetCertificatesRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"*\n" +
+	"\x0fRotateCaRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"B\n" +
+	"\x11ActivateCaRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"@\n" +
+	"\x0fRetireCaRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"N\n" +
+	"\x13CompromiseCaRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x05R\n" +
+	"generation\",\n" +
+	"\x11RotateLeafRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name2\xbd\x02\n" +
 	"\n" +
 	"DataPlanes\x12\x87\x01\n" +
 	"\fGetDataPlane\x12\x1f.sealane.v1.GetDataPlaneRequest\x1a\x15.sealane.v1.DataPlane\"?\x82\xd3\xe4\x93\x029\x127/v1/{name=projects/*/locations/*/instances/*/dataPlane}\x12\xa4\x01\n" +
 	"\x0fUpdateDataPlane\x12\".sealane.v1.UpdateDataPlaneRequest\x1a\x15.sealane.v1.DataPlane\"V\x82\xd3\xe4\x93\x02P:\n" +
-	"data_plane2B/v1/{data_plane.name=projects/*/locations/*/instances/*/dataPlane}B5Z3github.com/sealane/sealane/gen/sealane/v1;sealanev1b\x06proto3"
+	"data_plane2B/v1/{data_plane.name=projects/*/locations/*/instances/*/dataPlane}2\xd0\a\n" +
+	"\fCertificates\x12\x9b\x01\n" +
+	"\x0fGetCertificates\x12\".sealane.v1.GetCertificatesRequest\x1a .sealane.v1.InstanceCertificates\"B\x82\xd3\xe4\x93\x02<\x12:/v1/{name=projects/*/locations/*/instances/*/certificates}\x12\x99\x01\n" +
+	"\bRotateCa\x12\x1b.sealane.v1.RotateCaRequest\x1a .sealane.v1.InstanceCertificates\"N\x82\xd3\xe4\x93\x02H:\x01*\"C/v1/{name=projects/*/locations/*/instances/*/certificates}:rotateCa\x12\x9f\x01\n" +
+	"\n" +
+	"ActivateCa\x12\x1d.sealane.v1.ActivateCaRequest\x1a .sealane.v1.InstanceCertificates\"P\x82\xd3\xe4\x93\x02J:\x01*\"E/v1/{name=projects/*/locations/*/instances/*/certificates}:activateCa\x12\x99\x01\n" +
+	"\bRetireCa\x12\x1b.sealane.v1.RetireCaRequest\x1a .sealane.v1.InstanceCertificates\"N\x82\xd3\xe4\x93\x02H:\x01*\"C/v1/{name=projects/*/locations/*/instances/*/certificates}:retireCa\x12\xa5\x01\n" +
+	"\fCompromiseCa\x12\x1f.sealane.v1.CompromiseCaRequest\x1a .sealane.v1.InstanceCertificates\"R\x82\xd3\xe4\x93\x02L:\x01*\"G/v1/{name=projects/*/locations/*/instances/*/certificates}:compromiseCa\x12\x9f\x01\n" +
+	"\n" +
+	"RotateLeaf\x12\x1d.sealane.v1.RotateLeafRequest\x1a .sealane.v1.InstanceCertificates\"P\x82\xd3\xe4\x93\x02J:\x01*\"E/v1/{name=projects/*/locations/*/instances/*/certificates}:rotateLeafB5Z3github.com/sealane/sealane/gen/sealane/v1;sealanev1b\x06proto3"
 
 var (
 	file_sealane_v1_sealane_proto_rawDescOnce sync.Once
@@ -376,28 +1264,64 @@ func file_sealane_v1_sealane_proto_rawDescGZIP() []byte {
 	return file_sealane_v1_sealane_proto_rawDescData
 }
 
-var file_sealane_v1_sealane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sealane_v1_sealane_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_sealane_v1_sealane_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_sealane_v1_sealane_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_sealane_v1_sealane_proto_goTypes = []any{
-	(DataPlane_DataPath)(0),        // 0: sealane.v1.DataPlane.DataPath
-	(*DataPlane)(nil),              // 1: sealane.v1.DataPlane
-	(*GetDataPlaneRequest)(nil),    // 2: sealane.v1.GetDataPlaneRequest
-	(*UpdateDataPlaneRequest)(nil), // 3: sealane.v1.UpdateDataPlaneRequest
-	(*fieldmaskpb.FieldMask)(nil),  // 4: google.protobuf.FieldMask
+	(DataPlane_DataPath)(0),         // 0: sealane.v1.DataPlane.DataPath
+	(CertificateAuthority_State)(0), // 1: sealane.v1.CertificateAuthority.State
+	(*DataPlane)(nil),               // 2: sealane.v1.DataPlane
+	(*GetDataPlaneRequest)(nil),     // 3: sealane.v1.GetDataPlaneRequest
+	(*UpdateDataPlaneRequest)(nil),  // 4: sealane.v1.UpdateDataPlaneRequest
+	(*InstanceCertificates)(nil),    // 5: sealane.v1.InstanceCertificates
+	(*CertificateAuthority)(nil),    // 6: sealane.v1.CertificateAuthority
+	(*ServerCertificate)(nil),       // 7: sealane.v1.ServerCertificate
+	(*UpcomingChange)(nil),          // 8: sealane.v1.UpcomingChange
+	(*GetCertificatesRequest)(nil),  // 9: sealane.v1.GetCertificatesRequest
+	(*RotateCaRequest)(nil),         // 10: sealane.v1.RotateCaRequest
+	(*ActivateCaRequest)(nil),       // 11: sealane.v1.ActivateCaRequest
+	(*RetireCaRequest)(nil),         // 12: sealane.v1.RetireCaRequest
+	(*CompromiseCaRequest)(nil),     // 13: sealane.v1.CompromiseCaRequest
+	(*RotateLeafRequest)(nil),       // 14: sealane.v1.RotateLeafRequest
+	(*fieldmaskpb.FieldMask)(nil),   // 15: google.protobuf.FieldMask
+	(*timestamppb.Timestamp)(nil),   // 16: google.protobuf.Timestamp
 }
 var file_sealane_v1_sealane_proto_depIdxs = []int32{
-	0, // 0: sealane.v1.DataPlane.data_path:type_name -> sealane.v1.DataPlane.DataPath
-	1, // 1: sealane.v1.UpdateDataPlaneRequest.data_plane:type_name -> sealane.v1.DataPlane
-	4, // 2: sealane.v1.UpdateDataPlaneRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2, // 3: sealane.v1.DataPlanes.GetDataPlane:input_type -> sealane.v1.GetDataPlaneRequest
-	3, // 4: sealane.v1.DataPlanes.UpdateDataPlane:input_type -> sealane.v1.UpdateDataPlaneRequest
-	1, // 5: sealane.v1.DataPlanes.GetDataPlane:output_type -> sealane.v1.DataPlane
-	1, // 6: sealane.v1.DataPlanes.UpdateDataPlane:output_type -> sealane.v1.DataPlane
-	5, // [5:7] is the sub-list for method output_type
-	3, // [3:5] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	0,  // 0: sealane.v1.DataPlane.data_path:type_name -> sealane.v1.DataPlane.DataPath
+	2,  // 1: sealane.v1.UpdateDataPlaneRequest.data_plane:type_name -> sealane.v1.DataPlane
+	15, // 2: sealane.v1.UpdateDataPlaneRequest.update_mask:type_name -> google.protobuf.FieldMask
+	6,  // 3: sealane.v1.InstanceCertificates.authorities:type_name -> sealane.v1.CertificateAuthority
+	7,  // 4: sealane.v1.InstanceCertificates.leaf:type_name -> sealane.v1.ServerCertificate
+	8,  // 5: sealane.v1.InstanceCertificates.upcoming:type_name -> sealane.v1.UpcomingChange
+	1,  // 6: sealane.v1.CertificateAuthority.state:type_name -> sealane.v1.CertificateAuthority.State
+	16, // 7: sealane.v1.CertificateAuthority.not_before:type_name -> google.protobuf.Timestamp
+	16, // 8: sealane.v1.CertificateAuthority.not_after:type_name -> google.protobuf.Timestamp
+	16, // 9: sealane.v1.CertificateAuthority.activate_time:type_name -> google.protobuf.Timestamp
+	16, // 10: sealane.v1.CertificateAuthority.retire_time:type_name -> google.protobuf.Timestamp
+	16, // 11: sealane.v1.ServerCertificate.not_before:type_name -> google.protobuf.Timestamp
+	16, // 12: sealane.v1.ServerCertificate.not_after:type_name -> google.protobuf.Timestamp
+	16, // 13: sealane.v1.ServerCertificate.renewal_time:type_name -> google.protobuf.Timestamp
+	16, // 14: sealane.v1.UpcomingChange.time:type_name -> google.protobuf.Timestamp
+	3,  // 15: sealane.v1.DataPlanes.GetDataPlane:input_type -> sealane.v1.GetDataPlaneRequest
+	4,  // 16: sealane.v1.DataPlanes.UpdateDataPlane:input_type -> sealane.v1.UpdateDataPlaneRequest
+	9,  // 17: sealane.v1.Certificates.GetCertificates:input_type -> sealane.v1.GetCertificatesRequest
+	10, // 18: sealane.v1.Certificates.RotateCa:input_type -> sealane.v1.RotateCaRequest
+	11, // 19: sealane.v1.Certificates.ActivateCa:input_type -> sealane.v1.ActivateCaRequest
+	12, // 20: sealane.v1.Certificates.RetireCa:input_type -> sealane.v1.RetireCaRequest
+	13, // 21: sealane.v1.Certificates.CompromiseCa:input_type -> sealane.v1.CompromiseCaRequest
+	14, // 22: sealane.v1.Certificates.RotateLeaf:input_type -> sealane.v1.RotateLeafRequest
+	2,  // 23: sealane.v1.DataPlanes.GetDataPlane:output_type -> sealane.v1.DataPlane
+	2,  // 24: sealane.v1.DataPlanes.UpdateDataPlane:output_type -> sealane.v1.DataPlane
+	5,  // 25: sealane.v1.Certificates.GetCertificates:output_type -> sealane.v1.InstanceCertificates
+	5,  // 26: sealane.v1.Certificates.RotateCa:output_type -> sealane.v1.InstanceCertificates
+	5,  // 27: sealane.v1.Certificates.ActivateCa:output_type -> sealane.v1.InstanceCertificates
+	5,  // 28: sealane.v1.Certificates.RetireCa:output_type -> sealane.v1.InstanceCertificates
+	5,  // 29: sealane.v1.Certificates.CompromiseCa:output_type -> sealane.v1.InstanceCertificates
+	5,  // 30: sealane.v1.Certificates.RotateLeaf:output_type -> sealane.v1.InstanceCertificates
+	23, // [23:31] is the sub-list for method output_type
+	15, // [15:23] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_sealane_v1_sealane_proto_init() }
@@ -410,10 +1334,10 @@ func file_sealane_v1_sealane_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sealane_v1_sealane_proto_rawDesc), len(file_sealane_v1_sealane_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   3,
+			NumEnums:      2,
+			NumMessages:   13,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_sealane_v1_sealane_proto_goTypes,
 		DependencyIndexes: file_sealane_v1_sealane_proto_depIdxs,

@@ -174,3 +174,327 @@ var DataPlanes_ServiceDesc = grpc.ServiceDesc{
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "sealane/v1/sealane.proto",
 }
+
+const (
+	Certificates_GetCertificates_FullMethodName = "/sealane.v1.Certificates/GetCertificates"
+	Certificates_RotateCa_FullMethodName        = "/sealane.v1.Certificates/RotateCa"
+	Certificates_ActivateCa_FullMethodName      = "/sealane.v1.Certificates/ActivateCa"
+	Certificates_RetireCa_FullMethodName        = "/sealane.v1.Certificates/RetireCa"
+	Certificates_CompromiseCa_FullMethodName    = "/sealane.v1.Certificates/CompromiseCa"
+	Certificates_RotateLeaf_FullMethodName      = "/sealane.v1.Certificates/RotateLeaf"
+)
+
+// CertificatesClient is the client API for Certificates service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Certificates is the life of an instance's certificate authorities (CAs) and server certificate. They change by
+// themselves when they are due; the methods that change something do it now. Such a method returns once the change serves and a
+// handshake from outside has proved it. While an operation on the instance is under way it fails with FAILED_PRECONDITION. When
+// the change is kept but could not be served within some seconds it fails with UNAVAILABLE, and the server goes on trying; after
+// any other error nothing was changed. All of it is in the audit log.
+type CertificatesClient interface {
+	// GetCertificates shows an instance's certificates and what comes next.
+	GetCertificates(ctx context.Context, in *GetCertificatesRequest, opts ...grpc.CallOption) (*InstanceCertificates, error)
+	// RotateCa makes the next generation of the CA now, which clients should then install beside the one that signs. While
+	// two are in the bundle the older one must be retired first.
+	RotateCa(ctx context.Context, in *RotateCaRequest, opts ...grpc.CallOption) (*InstanceCertificates, error)
+	// ActivateCa lets the published generation sign in place of the one before, whose clients go on by a cross-certificate.
+	// Before its day that takes force.
+	ActivateCa(ctx context.Context, in *ActivateCaRequest, opts ...grpc.CallOption) (*InstanceCertificates, error)
+	// RetireCa takes the oldest generation out of the bundle: clients that hold no other fail. Before its day that takes force.
+	RetireCa(ctx context.Context, in *RetireCaRequest, opts ...grpc.CallOption) (*InstanceCertificates, error)
+	// CompromiseCa gives a generation up for good: its key is destroyed, nothing that it signed is served, and the next
+	// generation, made if there is none, signs at once without a cross-certificate. Clients that hold no other fail until they
+	// have the new bundle.
+	CompromiseCa(ctx context.Context, in *CompromiseCaRequest, opts ...grpc.CallOption) (*InstanceCertificates, error)
+	// RotateLeaf replaces the server certificate now. No connection is dropped.
+	RotateLeaf(ctx context.Context, in *RotateLeafRequest, opts ...grpc.CallOption) (*InstanceCertificates, error)
+}
+
+type certificatesClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewCertificatesClient(cc grpc.ClientConnInterface) CertificatesClient {
+	return &certificatesClient{cc}
+}
+
+func (c *certificatesClient) GetCertificates(ctx context.Context, in *GetCertificatesRequest, opts ...grpc.CallOption) (*InstanceCertificates, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InstanceCertificates)
+	err := c.cc.Invoke(ctx, Certificates_GetCertificates_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *certificatesClient) RotateCa(ctx context.Context, in *RotateCaRequest, opts ...grpc.CallOption) (*InstanceCertificates, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InstanceCertificates)
+	err := c.cc.Invoke(ctx, Certificates_RotateCa_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *certificatesClient) ActivateCa(ctx context.Context, in *ActivateCaRequest, opts ...grpc.CallOption) (*InstanceCertificates, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InstanceCertificates)
+	err := c.cc.Invoke(ctx, Certificates_ActivateCa_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *certificatesClient) RetireCa(ctx context.Context, in *RetireCaRequest, opts ...grpc.CallOption) (*InstanceCertificates, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InstanceCertificates)
+	err := c.cc.Invoke(ctx, Certificates_RetireCa_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *certificatesClient) CompromiseCa(ctx context.Context, in *CompromiseCaRequest, opts ...grpc.CallOption) (*InstanceCertificates, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InstanceCertificates)
+	err := c.cc.Invoke(ctx, Certificates_CompromiseCa_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *certificatesClient) RotateLeaf(ctx context.Context, in *RotateLeafRequest, opts ...grpc.CallOption) (*InstanceCertificates, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InstanceCertificates)
+	err := c.cc.Invoke(ctx, Certificates_RotateLeaf_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// CertificatesServer is the server API for Certificates service.
+// All implementations must embed UnimplementedCertificatesServer
+// for forward compatibility.
+//
+// Certificates is the life of an instance's certificate authorities (CAs) and server certificate. They change by
+// themselves when they are due; the methods that change something do it now. Such a method returns once the change serves and a
+// handshake from outside has proved it. While an operation on the instance is under way it fails with FAILED_PRECONDITION. When
+// the change is kept but could not be served within some seconds it fails with UNAVAILABLE, and the server goes on trying; after
+// any other error nothing was changed. All of it is in the audit log.
+type CertificatesServer interface {
+	// GetCertificates shows an instance's certificates and what comes next.
+	GetCertificates(context.Context, *GetCertificatesRequest) (*InstanceCertificates, error)
+	// RotateCa makes the next generation of the CA now, which clients should then install beside the one that signs. While
+	// two are in the bundle the older one must be retired first.
+	RotateCa(context.Context, *RotateCaRequest) (*InstanceCertificates, error)
+	// ActivateCa lets the published generation sign in place of the one before, whose clients go on by a cross-certificate.
+	// Before its day that takes force.
+	ActivateCa(context.Context, *ActivateCaRequest) (*InstanceCertificates, error)
+	// RetireCa takes the oldest generation out of the bundle: clients that hold no other fail. Before its day that takes force.
+	RetireCa(context.Context, *RetireCaRequest) (*InstanceCertificates, error)
+	// CompromiseCa gives a generation up for good: its key is destroyed, nothing that it signed is served, and the next
+	// generation, made if there is none, signs at once without a cross-certificate. Clients that hold no other fail until they
+	// have the new bundle.
+	CompromiseCa(context.Context, *CompromiseCaRequest) (*InstanceCertificates, error)
+	// RotateLeaf replaces the server certificate now. No connection is dropped.
+	RotateLeaf(context.Context, *RotateLeafRequest) (*InstanceCertificates, error)
+	mustEmbedUnimplementedCertificatesServer()
+}
+
+// UnimplementedCertificatesServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedCertificatesServer struct{}
+
+func (UnimplementedCertificatesServer) GetCertificates(context.Context, *GetCertificatesRequest) (*InstanceCertificates, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCertificates not implemented")
+}
+func (UnimplementedCertificatesServer) RotateCa(context.Context, *RotateCaRequest) (*InstanceCertificates, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateCa not implemented")
+}
+func (UnimplementedCertificatesServer) ActivateCa(context.Context, *ActivateCaRequest) (*InstanceCertificates, error) {
+	return nil, status.Error(codes.Unimplemented, "method ActivateCa not implemented")
+}
+func (UnimplementedCertificatesServer) RetireCa(context.Context, *RetireCaRequest) (*InstanceCertificates, error) {
+	return nil, status.Error(codes.Unimplemented, "method RetireCa not implemented")
+}
+func (UnimplementedCertificatesServer) CompromiseCa(context.Context, *CompromiseCaRequest) (*InstanceCertificates, error) {
+	return nil, status.Error(codes.Unimplemented, "method CompromiseCa not implemented")
+}
+func (UnimplementedCertificatesServer) RotateLeaf(context.Context, *RotateLeafRequest) (*InstanceCertificates, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateLeaf not implemented")
+}
+func (UnimplementedCertificatesServer) mustEmbedUnimplementedCertificatesServer() {}
+func (UnimplementedCertificatesServer) testEmbeddedByValue()                      {}
+
+// UnsafeCertificatesServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to CertificatesServer will
+// result in compilation errors.
+type UnsafeCertificatesServer interface {
+	mustEmbedUnimplementedCertificatesServer()
+}
+
+func RegisterCertificatesServer(s grpc.ServiceRegistrar, srv CertificatesServer) {
+	// If the following call panics, it indicates UnimplementedCertificatesServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Certificates_ServiceDesc, srv)
+}
+
+func _Certificates_GetCertificates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCertificatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificatesServer).GetCertificates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Certificates_GetCertificates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificatesServer).GetCertificates(ctx, req.(*GetCertificatesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Certificates_RotateCa_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateCaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificatesServer).RotateCa(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Certificates_RotateCa_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificatesServer).RotateCa(ctx, req.(*RotateCaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Certificates_ActivateCa_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ActivateCaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificatesServer).ActivateCa(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Certificates_ActivateCa_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificatesServer).ActivateCa(ctx, req.(*ActivateCaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Certificates_RetireCa_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetireCaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificatesServer).RetireCa(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Certificates_RetireCa_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificatesServer).RetireCa(ctx, req.(*RetireCaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Certificates_CompromiseCa_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompromiseCaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificatesServer).CompromiseCa(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Certificates_CompromiseCa_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificatesServer).CompromiseCa(ctx, req.(*CompromiseCaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Certificates_RotateLeaf_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateLeafRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificatesServer).RotateLeaf(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Certificates_RotateLeaf_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificatesServer).RotateLeaf(ctx, req.(*RotateLeafRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Certificates_ServiceDesc is the grpc.ServiceDesc for Certificates service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Certificates_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "sealane.v1.Certificates",
+	HandlerType: (*CertificatesServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "GetCertificates",
+			Handler:    _Certificates_GetCertificates_Handler,
+		},
+		{
+			MethodName: "RotateCa",
+			Handler:    _Certificates_RotateCa_Handler,
+		},
+		{
+			MethodName: "ActivateCa",
+			Handler:    _Certificates_ActivateCa_Handler,
+		},
+		{
+			MethodName: "RetireCa",
+			Handler:    _Certificates_RetireCa_Handler,
+		},
+		{
+			MethodName: "CompromiseCa",
+			Handler:    _Certificates_CompromiseCa_Handler,
+		},
+		{
+			MethodName: "RotateLeaf",
+			Handler:    _Certificates_RotateLeaf_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "sealane/v1/sealane.proto",
+}

@@ -1,0 +1,185 @@
+package api_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
+)
+
+const certificates = first + "/certificates"
+
+var encrypted = strings.Replace(basic, "{", `{"transitEncryptionMode":"SERVER_AUTHENTICATION",`, 1)
+
+// caStates are the states of the CAs in an answer, oldest first.
+func caStates(v object) string {
+	var states []string
+	for _, a := range v["authorities"].([]any) {
+		states = append(states, a.(object)["state"].(string))
+	}
+	return strings.Join(states, " ")
+}
+
+func keys(v any) string {
+	var all []string
+	for k := range v.(object) {
+		all = append(all, k)
+	}
+	slices.Sort(all)
+	return strings.Join(all, " ")
+}
+
+func TestCertificatesOverREST(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.create("first", encrypted)
+	got := s.ok("GET", certificates, "")
+	if got["name"] != "projects/p1/locations/local/instances/first/certificates" || caStates(got) != "SIGNING" {
+		t.Errorf("got %v", got)
+	}
+	if want := "authorities leaf name upcoming"; keys(got) != want {
+		t.Errorf("fields %s; want %s", keys(got), want)
+	}
+	ca, leaf := got["authorities"].([]any)[0].(object), got["leaf"].(object)
+	if want := "activateTime cert generation notAfter notBefore serialNumber sha1Fingerprint sha256Fingerprint signs state"; keys(ca) != want {
+		t.Errorf("a CA has %s; want %s", keys(ca), want)
+	}
+	if want := "cert issuerGeneration names notAfter notBefore renewalTime serialNumber sha1Fingerprint sha256Fingerprint"; keys(leaf) != want {
+		t.Errorf("the leaf has %s; want %s", keys(leaf), want)
+	}
+	// The same CA as the Memorystore API shows.
+	shown := s.ok("GET", first, "")["serverCaCerts"].([]any)[0].(object)
+	if ca["cert"] != shown["cert"] || ca["serialNumber"] != shown["serialNumber"] || ca["sha1Fingerprint"] != shown["sha1Fingerprint"] || ca["notAfter"] != shown["expireTime"] {
+		t.Errorf("CA %v; the Memorystore API shows %v", ca, shown)
+	}
+	if next := got["upcoming"].([]any)[0].(object); keys(next) != "action generation reason time" || next["action"] != "issue-leaf" {
+		t.Errorf("next is %v", next)
+	}
+
+	rotated := s.ok("POST", certificates+":rotateLeaf", "{}")
+	if l := rotated["leaf"].(object); l["serialNumber"] == leaf["serialNumber"] || caStates(rotated) != "SIGNING" {
+		t.Errorf("after a new leaf: %v", rotated)
+	}
+	if got := s.ok("POST", certificates+":rotateCa", ""); caStates(got) != "SIGNING PUBLISHED" {
+		t.Errorf("after rotateCa: %s", caStates(got))
+	}
+	if n := len(s.ok("GET", first, "")["serverCaCerts"].([]any)); n != 2 {
+		t.Errorf("the Memorystore API shows %d CAs", n)
+	}
+	code, v := s.do("POST", certificates+":rotateCa", "{}")
+	s.refused(400, "FAILED_PRECONDITION", v, code, "retire CA-1 first")
+	for _, body := range []string{"", "{}", `{"force":false}`} {
+		code, v = s.do("POST", certificates+":activateCa", body)
+		s.refused(400, "FAILED_PRECONDITION", v, code, "CA-2 is to sign from", "not known which clients hold it", "force it")
+	}
+	got = s.ok("POST", certificates+":activateCa", `{"force":true}`)
+	if caStates(got) != "RETIRING CROSS_SIGNED" || got["crossCertificateServed"] != true || got["authorities"].([]any)[1].(object)["crossSignedBy"] != 1.0 {
+		t.Errorf("after activateCa: %v", got)
+	}
+	code, v = s.do("POST", certificates+":retireCa", "{}")
+	s.refused(400, "FAILED_PRECONDITION", v, code, "CA-1 is to leave the bundle", "force it")
+	if got := s.ok("POST", certificates+":retireCa", `{"force":true}`); caStates(got) != "RETIRED SIGNING" || got["crossCertificateServed"] != nil {
+		t.Errorf("after retireCa: %v", got)
+	}
+	if got := s.ok("POST", certificates+":compromiseCa", `{"generation":2}`); caStates(got) != "RETIRED COMPROMISED SIGNING" {
+		t.Errorf("after compromiseCa: %s", caStates(got))
+	}
+	// It is no operation.
+	if ops := s.ok("GET", "/v1/projects/p1/locations/local/operations", "")["operations"].([]any); len(ops) != 1 {
+		t.Errorf("operations: %v", ops)
+	}
+}
+
+func TestCertificatesThatCannotBeChanged(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.create("bare", basic)
+	for _, verb := range []string{":rotateCa", ":activateCa", ":retireCa", ":compromiseCa", ":rotateLeaf", ""} {
+		method := "POST"
+		if verb == "" {
+			method = "GET"
+		}
+		for _, c := range []struct {
+			path, body, status string
+			code               int
+			says               string
+		}{
+			{certificates + verb, "", "NOT_FOUND", 404, "Resource 'projects/p1/locations/local/instances/first' was not found"},
+			{instances + "/Bad/certificates" + verb, "", "INVALID_ARGUMENT", 400, `name: `},
+			{instances + "/bare/certificates" + verb, "", "FAILED_PRECONDITION", 400, "has no encryption"},
+			{instances + "/bare/certificates" + verb + "?colour=red", "", "INVALID_ARGUMENT", 400, "colour"},
+		} {
+			code, v := s.do(method, c.path, c.body)
+			s.refused(c.code, c.status, v, code, c.says)
+		}
+	}
+	code, v := s.do("POST", certificates+":rotateCa", `{"force":true}`)
+	s.refused(400, "INVALID_ARGUMENT", v, code, "force")
+	code, v = s.do("POST", certificates+":compromiseCa", `{"generation":-1}`)
+	s.refused(400, "INVALID_ARGUMENT", v, code, "generation: -1: want")
+	code, v = s.do("DELETE", certificates, "")
+	s.refused(405, "UNIMPLEMENTED", v, code, "DELETE is not offered at")
+	code, v = s.do("POST", certificates+":frobnicate", "{}")
+	s.refused(404, "NOT_FOUND", v, code)
+
+	s.nodes.set(func(n *nodes) { n.hold = true })
+	op := s.ok("POST", instances+"?instanceId=first", encrypted)
+	code, v = s.do("POST", certificates+":rotateLeaf", "{}")
+	s.refused(400, "FAILED_PRECONDITION", v, code, "is in state CREATING: wait for "+op["name"].(string))
+}
+
+func TestCertificatesOverGRPC(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.create("first", encrypted)
+	certs, ctx := sealanepb.NewCertificatesClient(s.grpc), authorized(t)
+	const name = "projects/p1/locations/local/instances/first/certificates"
+	states := func(got *sealanepb.InstanceCertificates, err error) string {
+		if err != nil {
+			return err.Error()
+		}
+		var all []string
+		for _, ca := range got.GetAuthorities() {
+			all = append(all, fmt.Sprintf("%d:%s", ca.GetGeneration(), ca.GetState()))
+		}
+		return strings.Join(all, " ")
+	}
+	for _, step := range []struct {
+		got, want string
+	}{
+		{states(certs.GetCertificates(ctx, &sealanepb.GetCertificatesRequest{Name: name})), "1:SIGNING"},
+		{states(certs.RotateLeaf(ctx, &sealanepb.RotateLeafRequest{Name: name})), "1:SIGNING"},
+		{states(certs.RotateCa(ctx, &sealanepb.RotateCaRequest{Name: name})), "1:SIGNING 2:PUBLISHED"},
+		{states(certs.ActivateCa(ctx, &sealanepb.ActivateCaRequest{Name: name, Force: true})), "1:RETIRING 2:CROSS_SIGNED"},
+		{states(certs.RetireCa(ctx, &sealanepb.RetireCaRequest{Name: name, Force: true})), "1:RETIRED 2:SIGNING"},
+		{states(certs.CompromiseCa(ctx, &sealanepb.CompromiseCaRequest{Name: name})), "1:COMPROMISED 2:COMPROMISED 3:SIGNING"},
+	} {
+		if step.got != step.want {
+			t.Errorf("got %s; want %s", step.got, step.want)
+		}
+	}
+	for _, bad := range []string{"", "certificates", "projects/p1/locations/local/instances/first", name + "/certificates", "projects/p1/locations/local/instances//certificates"} {
+		_, err := certs.RotateCa(ctx, &sealanepb.RotateCaRequest{Name: bad})
+		st := status.Convert(err)
+		if st.Code() != codes.InvalidArgument || len(st.Details()) != 1 || st.Details()[0].(*errdetails.BadRequest).GetFieldViolations()[0].GetField() != "name" {
+			t.Errorf("name %q: %v", bad, err)
+		}
+	}
+	if _, err := certs.GetCertificates(t.Context(), &sealanepb.GetCertificatesRequest{Name: name}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("without a token: %v", err)
+	}
+	s.nodes.set(func(n *nodes) { n.hold = true })
+	short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	defer cancel()
+	if _, err := certs.RotateLeaf(short, &sealanepb.RotateLeafRequest{Name: name}); status.Code(err) != codes.Unavailable && status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("while the gateway is down: %v", err)
+	}
+}

@@ -1,0 +1,261 @@
+package instance
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/sealane/sealane/internal/audit"
+	"github.com/sealane/sealane/internal/pki"
+)
+
+// Certificates are an instance's, as they are now.
+type Certificates struct {
+	pki.Overview
+	Problem string // why the instance is not as it should be, in words for the user
+}
+
+// Certificates shows an instance's certificates and what comes next.
+func (m *Manager) Certificates(name Name) (Certificates, error) {
+	i, err := m.Get(name)
+	if err != nil {
+		return Certificates{}, err
+	}
+	if err := i.encrypted(); err != nil {
+		return Certificates{}, err
+	}
+	o, err := i.Certificates.Overview(m.Now())
+	return Certificates{o, i.StatusMessage}, err
+}
+
+// encrypted returns an error for an instance without certificates.
+func (i *Instance) encrypted() error {
+	if i.Certificates != nil {
+		return nil
+	}
+	return precondition("the instance '%s' has no encryption (transit_encryption_mode DISABLED), so it has no certificates", i.Name)
+}
+
+// operator is who asks: everybody who shows the API's only token.
+const operator = "operator"
+
+// request is what an operator asks of certificates.
+type request struct {
+	action audit.Action
+	plan   func(pki.State, time.Time) ([]pki.Action, error)
+	force  bool
+	// early says what an action that is not due yet would do to clients. nil: nothing that they would notice.
+	early func(s pki.State, a pki.Action, now time.Time) string
+}
+
+// RotateCA makes the next generation of the CA now. It, and what follows, returns once the node serves and has proved what
+// came of it. After Unavailable the change is recorded, and the server goes on trying to serve it; after any other error
+// nothing was changed.
+func (m *Manager) RotateCA(ctx context.Context, name Name) error {
+	return m.operate(ctx, name, request{action: audit.Rotate, plan: pki.State.Rotate})
+}
+
+// ActivateCA lets the generation that is published sign in place of the one before. Before it is due that takes force.
+func (m *Manager) ActivateCA(ctx context.Context, name Name, force bool) error {
+	return m.operate(ctx, name, request{action: audit.Activate, plan: pki.State.Activate, force: force, early: earlyActivation})
+}
+
+// RetireCA takes the oldest published generation out of the bundle. Before it is due that takes force.
+func (m *Manager) RetireCA(ctx context.Context, name Name, force bool) error {
+	return m.operate(ctx, name, request{action: audit.Retire, plan: pki.State.Retire, force: force, early: earlyRetirement})
+}
+
+// CompromiseCA gives a generation up for good, with 0 all of them: nothing that it signed is served any more.
+func (m *Manager) CompromiseCA(ctx context.Context, name Name, generation int) error {
+	if generation < 0 {
+		return invalid("generation", "%d: want that of a CA, or 0 for all", generation)
+	}
+	return m.operate(ctx, name, request{action: audit.Compromise, plan: func(s pki.State, now time.Time) ([]pki.Action, error) {
+		return s.Compromise(now, generation)
+	}})
+}
+
+// RenewLeaf replaces the server certificate now.
+func (m *Manager) RenewLeaf(ctx context.Context, name Name) error {
+	return m.operate(ctx, name, request{action: audit.Rotate, plan: pki.State.Renew})
+}
+
+// Sealane keeps no account yet of which CA each client has shown to hold, so what is early can only be warned of.
+
+func earlyActivation(s pki.State, a pki.Action, now time.Time) string {
+	const text = "CA-%[2]d is to sign from %[3]s on, and it is not known which clients hold it already: those that hold only CA-%[1]d go on by " +
+		"the cross-certificate, but those that take no certificate between the server's and CA-%[1]d fail at their next handshake"
+	return fmt.Sprintf(text, s.Published(now)[0].Generation, a.Generation, a.Due.Format(time.DateOnly))
+}
+
+func earlyRetirement(s pki.State, a pki.Action, now time.Time) string {
+	const text = "CA-%[1]d is to leave the bundle on %[3]s, and it is not known which clients hold CA-%[2]d already: those that hold only CA-%[1]d " +
+		"fail at their next handshake"
+	return fmt.Sprintf(text, a.Generation, s.Published(now)[1].Generation, a.Due.Format(time.DateOnly))
+}
+
+// operate carries out what an operator asks for: all of it, or nothing.
+func (m *Manager) operate(ctx context.Context, name Name, r request) error {
+	var changed *Instance
+	var actions []pki.Action
+	entered := false // in the audit log, which must not say it twice when somebody else was faster
+	err := m.mutate(name, func(i *Instance) error {
+		if err := i.idle(); err != nil {
+			return err
+		}
+		if err := i.encrypted(); err != nil {
+			return err
+		}
+		now := m.Now()
+		var err error
+		if actions, err = r.plan(*i.Certificates, now); err != nil {
+			return precondition("%v", err)
+		}
+		refusal, err := r.check(*i.Certificates, actions, now)
+		if err != nil {
+			return err
+		}
+		next, signed, err := i.Certificates.DoAll(actions, m.Key, now)
+		if err != nil {
+			return precondition("%v; nothing was changed, and what is served stays", err)
+		}
+		if !entered {
+			if err := m.logOperator(i.Name, r.action, actions, next, refusal, now); err != nil {
+				return err
+			}
+			entered = true
+		}
+		if err := m.logSigned(i.Name, signed, now); err != nil {
+			return err
+		}
+		i.Certificates, changed = &next, i
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	m.logActions(name, actions)
+	return m.served(ctx, changed)
+}
+
+// check refuses what is not due yet, unless it is forced: then it returns what was overridden.
+func (r request) check(s pki.State, actions []pki.Action, now time.Time) (overridden string, err error) {
+	if r.early == nil || !actions[0].Due.After(now) {
+		return "", nil
+	}
+	refusal := r.early(s, actions[0], now)
+	if !r.force {
+		return "", precondition("%s. Have all clients install the bundle first, or force it", refusal)
+	}
+	return refusal, nil
+}
+
+// logOperator enters what an operator asked for into the audit log, with the CA that it is about.
+func (m *Manager) logOperator(name Name, what audit.Action, actions []pki.Action, next pki.State, overridden string, now time.Time) error {
+	var entries []audit.Entry
+	if overridden != "" {
+		entries = append(entries, audit.Entry{Action: audit.Force, Reason: overridden})
+	}
+	for n, a := range actions {
+		if n > 0 && a.Kind != pki.CompromiseCA { // what follows from it; several generations may be given up at a time
+			break
+		}
+		e := audit.Entry{Action: what, Reason: operatorReasons[a.Kind]}
+		for _, ca := range next.CAs {
+			if ca.Generation != a.Generation || a.Kind == pki.IssueLeaf {
+				continue
+			}
+			var err error
+			if e.Certificate, err = audit.Describe(ca.Certificate, audit.CA, ca.Generation, ca.Generation); err != nil {
+				return err
+			}
+		}
+		entries = append(entries, e)
+	}
+	for _, e := range entries {
+		e.Time, e.Instance, e.Actor = now, name.String(), operator
+		if err := m.enter(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var operatorReasons = map[pki.Kind]string{
+	pki.CreateCA:     "the next generation is to be published now",
+	pki.ActivateCA:   "this generation is to sign from now on",
+	pki.RetireCA:     "this generation is to leave the bundle now",
+	pki.CompromiseCA: "this generation is given up, and its key destroyed",
+	pki.IssueLeaf:    "the server certificate is to be replaced now",
+}
+
+// certify carries out what the certificates' plan asks for and commits the result, before anybody is shown it. After an
+// error the instance has the certificates that were committed last.
+func (m *Manager) certify(i *Instance) error {
+	if i.Certificates == nil {
+		return nil
+	}
+	now, last := m.Now(), i.Certificates
+	actions := pki.Plan(*last, now)
+	if len(actions) == 0 {
+		return nil
+	}
+	next, signed, failed := last.DoAll(actions, m.Key, now)
+	if failed != nil && len(signed) == 0 {
+		return failed // nothing to keep
+	}
+	if err := m.logSigned(i.Name, signed, now); err != nil {
+		return err
+	}
+	i.Certificates = &next
+	if err := m.save(i); err != nil {
+		i.Certificates = last
+		return err
+	}
+	if failed != nil {
+		return failed
+	}
+	m.logActions(i.Name, actions)
+	return nil
+}
+
+func (m *Manager) logActions(name Name, actions []pki.Action) {
+	for _, a := range actions {
+		m.Log.Info("certificates changed", "instance", name, "action", a.Kind, "generation", a.Generation, "reason", a.Reason)
+	}
+}
+
+// auditKinds are what actions sign.
+var auditKinds = map[pki.Kind]audit.Kind{
+	pki.CreateCA: audit.CA, pki.SignCross: audit.Cross, pki.IssueLeaf: audit.Leaf, pki.IssueNextLeaf: audit.LeafNext,
+}
+
+// logSigned enters what was signed into the audit log. It comes before the commit: after a crash between the two
+// the log has certificates that nobody was shown, never the other way round.
+func (m *Manager) logSigned(name Name, signed []pki.Signed, now time.Time) error {
+	for _, s := range signed {
+		kind, generation := auditKinds[s.Kind], s.Generation
+		if kind == audit.Leaf || kind == audit.LeafNext {
+			generation = 0
+		}
+		certificate, err := audit.Describe(s.Certificate, kind, generation, s.Issuer)
+		if err != nil {
+			return err
+		}
+		e := audit.Entry{Time: now, Instance: name.String(), Action: audit.Sign, Reason: s.Reason, Certificate: certificate}
+		if err := m.enter(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Manager) enter(e audit.Entry) error {
+	if m.Audit == nil {
+		return nil
+	}
+	if err := m.Audit.Append(e); err != nil {
+		return hopeless(stateError("write", err))
+	}
+	return nil
+}

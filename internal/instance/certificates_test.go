@@ -1,0 +1,384 @@
+package instance_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sealane/sealane/internal/audit"
+	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/pki"
+)
+
+// verifies says whether a client that trusts the bundle takes what the node presents.
+func verifies(t *testing.T, n node, bundle []byte) bool {
+	t.Helper()
+	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	roots.AppendCertsFromPEM(bundle)
+	block, rest := pem.Decode(n.Gateway.Certificate)
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	between.AppendCertsFromPEM(rest)
+	_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: n.Host, CurrentTime: leaf.NotBefore.Add(2 * time.Minute)})
+	return err == nil
+}
+
+// states are the CAs', oldest first.
+func (m *machine) states() string {
+	m.t.Helper()
+	c, err := m.server.Certificates(first)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var states []string
+	for _, ca := range c.CAs {
+		states = append(states, string(ca.State))
+	}
+	return strings.Join(states, " ")
+}
+
+// A new CA is published, activated and retired by an operator; each answer comes once it is served, each step is in the audit
+// log, and early ones need force.
+func TestOperatorReplacesTheCA(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		m.made(first)
+		old := m.node(first).Bundle
+		step := func(what string, err error, states string, oldVerifies bool) {
+			t.Helper()
+			n, i := m.node(first), m.get(first)
+			if err != nil || m.states() != states || i.State != instance.Ready {
+				t.Fatalf("%s: %v; CAs %s, want %s; the instance is %s", what, err, m.states(), states, i.State)
+			}
+			if !verifies(t, n, n.Bundle) || verifies(t, n, old) != oldVerifies || !bytes.Equal(n.Bundle, i.Certificates.Bundle(m.now())) {
+				t.Errorf("%s: with the new bundle %t, with the old %t; want true, %t", what, verifies(t, n, n.Bundle), verifies(t, n, old), oldVerifies)
+			}
+		}
+		time.Sleep(time.Hour)
+		step("rotate", m.server.RotateCA(t.Context(), first), "signing published", true)
+		bundle := m.node(first).Bundle
+		if bytes.Count(bundle, []byte("BEGIN")) != 2 || len(m.get(first).ServerCAs) != 2 {
+			t.Errorf("the bundle is %s", bundle)
+		}
+		wantError(t, "rotate again", m.server.RotateCA(t.Context(), first), instance.FailedPrecondition, "retire CA-1 first")
+		wantError(t, "retire what signs", m.server.RetireCA(t.Context(), first, true), instance.FailedPrecondition, "CA-1 still signs")
+		wantError(t, "activate early", m.server.ActivateCA(t.Context(), first, false), instance.FailedPrecondition,
+			"not known which clients hold it", "hold only CA-1", "force it")
+		step("activate, forced", m.server.ActivateCA(t.Context(), first, true), "retiring cross-signed", true)
+		if c := m.node(first).Gateway.Certificate; bytes.Count(c, []byte("BEGIN")) != 2 {
+			t.Errorf("the chain is %s", c)
+		}
+		wantError(t, "retire early", m.server.RetireCA(t.Context(), first, false), instance.FailedPrecondition,
+			"not known which clients hold CA-2", "hold only CA-1 fail", "force it")
+		if got, want := m.expiries(t), "ca-1 ca-2 cross-2 leaf next-leaf"; got != want {
+			t.Errorf("metrics tell when these expire: %s; want %s", got, want)
+		}
+		step("retire, forced", m.server.RetireCA(t.Context(), first, true), "retired signing", false)
+		if n := m.node(first); !verifies(t, n, bundle) || n.starts != 1 {
+			t.Errorf("who installed both CAs verifies: %t; the node was started %d times", verifies(t, n, bundle), n.starts)
+		}
+		want := "rotate/2 sign/ca sign/cross sign/leaf-next force activate/2 sign/leaf force retire/1"
+		if got := m.auditedSince(2); got != want {
+			t.Errorf("audit log: %s; want %s", got, want)
+		}
+		if got := m.get(first); verbs(got) != "create" {
+			t.Errorf("operations: %s", verbs(got))
+		}
+	})
+}
+
+// expiries are the certificates that the metrics have.
+func (m *machine) expiries(t *testing.T) string {
+	t.Helper()
+	r := prometheus.NewPedanticRegistry()
+	for _, c := range m.server.Metrics() {
+		if err := r.Register(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range families {
+		for _, s := range f.GetMetric() {
+			for _, l := range s.GetLabel() {
+				if l.GetName() == "certificate" {
+					names = append(names, l.GetValue())
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+// A chain is proved only when all of it is presented: without the cross-certificate some clients fail.
+func TestTheWholeChainIsProved(t *testing.T) {
+	t.Parallel()
+	var certs []*x509.Certificate
+	var pems [][]byte
+	for n := range 3 {
+		certs = append(certs, &x509.Certificate{Raw: []byte{byte(n)}})
+		pems = append(pems, pki.EncodePEM(certs[n].Raw))
+	}
+	leaf, cross, other := pems[0], pems[1], pems[2]
+	for name, c := range map[string]struct {
+		presented []*x509.Certificate
+		intended  []byte
+		want      bool
+	}{
+		"the leaf":                   {certs[:1], leaf, true},
+		"with its cross-certificate": {certs[:2], slices.Concat(leaf, cross), true},
+		"another leaf":               {certs[:1], other, false},
+		"no cross-certificate":       {certs[:1], slices.Concat(leaf, cross), false},
+		"another cross-certificate":  {certs[:2], slices.Concat(leaf, other), false},
+		"one cross-certificate more": {certs[:2], leaf, false},
+		"nothing was intended":       {certs[:1], nil, false},
+	} {
+		if got := instance.Presents(c.presented, c.intended); got != c.want {
+			t.Errorf("%s: %t; want %t", name, got, c.want)
+		}
+	}
+}
+
+// auditedSince is the audit log in short.
+func (m *machine) auditedSince(n int) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []string
+	for _, e := range m.audited[n:] {
+		s := string(e.Action)
+		switch {
+		case e.Action == audit.Sign:
+			s += "/" + string(e.Certificate.Kind)
+		case e.Certificate != nil:
+			s += fmt.Sprintf("/%d", e.Certificate.Generation)
+		}
+		all = append(all, s)
+	}
+	return strings.Join(all, " ")
+}
+
+func TestDueActionsNeedNoForce(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		m.made(first)
+		if err := m.server.RotateCA(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		m.jump(1000 * 24 * time.Hour) // the server has not looked yet
+		if err := m.server.ActivateCA(t.Context(), first, false); err != nil || m.states() != "retiring cross-signed" {
+			t.Errorf("activate when it is due: %v, %s", err, m.states())
+		}
+		if got := m.auditedSince(2); strings.Contains(got, "force") || !strings.Contains(got, "activate/2 sign/leaf") {
+			t.Errorf("audit log: %s", got)
+		}
+	})
+}
+
+// Who holds only what was given up is cut off at once; its key is gone.
+func TestOperatorGivesACAUp(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		m.made(first)
+		old := m.node(first).Bundle
+		time.Sleep(time.Hour)
+		wantError(t, "no such CA", m.server.CompromiseCA(t.Context(), first, 7), instance.FailedPrecondition, "generation 7", "CA-1")
+		wantError(t, "no number of a CA", m.server.CompromiseCA(t.Context(), first, -1), instance.InvalidArgument, "generation")
+		if err := m.server.CompromiseCA(t.Context(), first, 0); err != nil {
+			t.Fatal(err)
+		}
+		n, i := m.node(first), m.get(first)
+		if m.states() != "compromised signing" || verifies(t, n, old) || !verifies(t, n, n.Bundle) || i.Certificates.CAs[0].SealedKey != nil {
+			t.Errorf("CAs %s; verifies with the old bundle %t, with the new %t", m.states(), verifies(t, n, old), verifies(t, n, n.Bundle))
+		}
+		if want := "compromise/1 sign/ca sign/leaf"; m.auditedSince(2) != want {
+			t.Errorf("audit log: %s; want %s", m.auditedSince(2), want)
+		}
+	})
+}
+
+func TestOperatorReplacesTheLeaf(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		before := m.made(first)
+		time.Sleep(time.Hour)
+		if err := m.server.RenewLeaf(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		n, after := m.node(first), m.get(first)
+		if n.applied != 2 || bytes.Equal(before.Certificates.Leaf.Certificate, after.Certificates.Leaf.Certificate) || !verifies(t, n, before.Certificates.Bundle(m.now())) {
+			t.Errorf("applied %d times", n.applied)
+		}
+		if want := "rotate sign/leaf"; m.auditedSince(2) != want {
+			t.Errorf("audit log: %s; want %s", m.auditedSince(2), want)
+		}
+	})
+}
+
+func TestCertificatesCannotBeChanged(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		rotate := func(n instance.Name) error { return m.server.RotateCA(t.Context(), n) }
+		wantError(t, "of nothing", rotate(first), instance.NotFound)
+		_, err := m.server.Certificates(first)
+		wantError(t, "show nothing", err, instance.NotFound)
+		m.onEnsure = hang
+		op := m.create(first)
+		wantError(t, "while it is created", rotate(first), instance.FailedPrecondition, op.ID)
+		m.set(func() { m.onEnsure = nil })
+		m.kill()
+		m.boot()
+		m.waitReady(first)
+		bare := plainSpec()
+		bare.TransitEncryption = false
+		if _, err := m.server.Create(named("bare"), bare, "v1"); err != nil {
+			t.Fatal(err)
+		}
+		m.waitReady(named("bare"))
+		wantError(t, "without encryption", rotate(named("bare")), instance.FailedPrecondition, "has no encryption")
+		_, err = m.server.Certificates(named("bare"))
+		wantError(t, "show none", err, instance.FailedPrecondition, "has no encryption")
+		// All or nothing.
+		for _, broken := range []func(error){
+			func(err error) { m.set(func() { m.auditErr = err }) },
+			func(err error) { m.set(func() { m.storeErr = err }) },
+		} {
+			before := m.get(first)
+			broken(syscall.ENOSPC)
+			wantError(t, "on a full disk", rotate(first), instance.ResourceExhausted, "the disk is full")
+			broken(nil)
+			if got := m.get(first); len(got.Certificates.CAs) != 1 || m.node(first).applied != 1 || len(got.ServerCAs) != len(before.ServerCAs) {
+				t.Errorf("there are %d CAs", len(got.Certificates.CAs))
+			}
+		}
+		// Recorded, not served.
+		m.set(func() {
+			m.onEnsure = func(context.Context, instance.Node) error { return errors.New("gateway: does not answer") }
+		})
+		wantError(t, "while the gateway is down", m.server.RenewLeaf(t.Context(), first), instance.Unavailable, "recorded", "gateway: does not answer")
+		if got := m.metric(t, "sealane_certificate_served_is_intended"); got != 0 {
+			t.Errorf("served is intended: %v", got)
+		}
+		m.set(func() { m.onEnsure = nil })
+		m.wait("the new one is served", func() bool { return m.node(first).applied == 2 && m.get(first).State == instance.Ready })
+		if got := m.metric(t, "sealane_certificate_served_is_intended"); got != 1 {
+			t.Errorf("served is intended: %v", got)
+		}
+	})
+}
+
+// breakKeys makes the keys of an instance's CAs unreadable, and returns what mends them.
+func (m *machine) breakKeys(name instance.Name) (mend func()) {
+	swap := func(change func(*pki.State)) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		r := m.records[name.String()]
+		i, err := instance.Decode(r.Key, r.Value, r.Version)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		change(i.Certificates)
+		if r.Value, err = json.Marshal(i); err != nil {
+			m.t.Fatal(err)
+		}
+		r.Version++
+		m.records[name.String()] = r
+	}
+	var keys [][]byte
+	swap(func(s *pki.State) {
+		for n := range s.CAs {
+			keys = append(keys, s.CAs[n].SealedKey)
+			s.CAs[n].SealedKey = slices.Clone(keys[n])
+			s.CAs[n].SealedKey[len(keys[n])-1]++
+		}
+	})
+	return func() {
+		swap(func(s *pki.State) {
+			for n := range keys {
+				s.CAs[n].SealedKey = keys[n]
+			}
+		})
+	}
+}
+
+// While nothing can be signed or kept the last good certificate serves on, a node that dies is restarted with it, other changes are
+// served, everybody can see why, and it heals by itself.
+func TestLastGoodCertificateServesOn(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		breakIt func(*machine) (mend func())
+		says    string
+	}{
+		"the CA's key is unreadable": {func(m *machine) func() { return m.breakKeys(first) }, "key of CA-1"},
+		"the audit log is full": {func(m *machine) func() {
+			m.set(func() { m.auditErr = syscall.ENOSPC })
+			return func() { m.set(func() { m.auditErr = nil }) }
+		}, "the disk is full"},
+		"the state can't be written": {func(m *machine) func() {
+			m.set(func() { m.putErr = syscall.EROFS })
+			return func() { m.set(func() { m.putErr = nil }) }
+		}, "not writable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, m *machine) {
+				before := m.made(first)
+				mend := c.breakIt(m)
+				m.jump(180 * 24 * time.Hour)
+				m.wait("the trouble shows", func() bool { return m.get(first).StatusMessage != "" })
+				m.crash(first, "gateway")
+				m.wait("the node is restarted", func() bool { return m.node(first).running })
+				time.Sleep(time.Minute)
+				now, n := m.get(first), m.node(first)
+				if now.State != instance.Repairing || !strings.Contains(now.StatusMessage, c.says) {
+					t.Errorf("%s, %q; want %q", now.State, now.StatusMessage, c.says)
+				}
+				if got, err := m.server.Certificates(first); err != nil || !strings.Contains(got.Problem, c.says) {
+					t.Errorf("certificates: %q, %v", got.Problem, err)
+				}
+				if n.starts != 2 || n.applied != 1 || !bytes.Equal(n.Gateway.Certificate, pki.EncodePEM(before.Certificates.Leaf.Certificate)) {
+					t.Errorf("the node was started %d times, with %d certificates", n.starts, n.applied)
+				}
+				if ok, served := m.metric(t, "sealane_certificate_rotation_ok"), m.metric(t, "sealane_certificate_served_is_intended"); ok != 0 || served != 1 {
+					t.Errorf("rotation ok %v, served is intended %v; want 0 and 1", ok, served)
+				}
+				mend()
+				m.waitReady(first)
+				if n := m.node(first); n.applied != 2 || m.metric(t, "sealane_certificate_rotation_ok") != 1 {
+					t.Errorf("healed: %d certificates", n.applied)
+				}
+			})
+		})
+	}
+}
+
+// An unreadable key stops an operator too, and nothing is half done.
+func TestOperatorIsToldOfAnUnreadableKey(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		m.made(first)
+		m.breakKeys(first)
+		wantError(t, "rotate", m.server.RotateCA(t.Context(), first), instance.FailedPrecondition, "key of CA-1", "nothing was changed")
+		wantError(t, "renew", m.server.RenewLeaf(t.Context(), first), instance.FailedPrecondition, "key of CA-1")
+		if m.states() != "signing" || len(m.audited) != 2 {
+			t.Errorf("CAs %s, %d entries", m.states(), len(m.audited))
+		}
+		// A data path can be changed all the same.
+		if err := m.server.SetDataPath(t.Context(), first, otherPath); err != nil {
+			t.Error(err)
+		}
+		// To give it up is the way out when the key is lost for good.
+		if err := m.server.CompromiseCA(t.Context(), first, 1); err != nil || m.states() != "compromised signing" {
+			t.Errorf("give it up: %v, %s", err, m.states())
+		}
+	})
+}

@@ -1,0 +1,221 @@
+package pki
+
+import (
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Description is what people and the API are shown of a certificate.
+type Description struct {
+	PEM               string
+	Serial            string // decimal
+	SHA256Fingerprint string // of the DER, lower-case hexadecimal without colons
+	SHA1Fingerprint   string // likewise
+	NotBefore         time.Time
+	NotAfter          time.Time
+}
+
+// Describe reads a certificate.
+func Describe(der []byte) (Description, error) {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return Description{}, fmt.Errorf("parse certificate: %w", err)
+	}
+	// SHA-1 names the certificate as the API does; nothing is trusted because of it.
+	sha1sum, sha256sum := sha1.Sum(der), sha256.Sum256(der)
+	return Description{
+		PEM:               string(EncodePEM(der)),
+		Serial:            cert.SerialNumber.String(),
+		SHA256Fingerprint: hex.EncodeToString(sha256sum[:]),
+		SHA1Fingerprint:   hex.EncodeToString(sha1sum[:]),
+		NotBefore:         cert.NotBefore,
+		NotAfter:          cert.NotAfter,
+	}, nil
+}
+
+// CAState is where in its life a CA is.
+type CAState string
+
+const (
+	Published   CAState = "published"     // clients should hold it; it does not sign yet
+	CrossSigned CAState = "cross-signed"  // it signs, and is served with a cross-certificate by the one before
+	Signing     CAState = "signing"       // it signs, and clients must hold it
+	Retiring    CAState = "retiring"      // its successor signs; it is still in the bundle
+	Retired     CAState = "retired"       // it left the bundle
+	Compromised CAState = "compromised"   // it was given up
+	PassedOver  CAState = "passed-over"   // in the bundle, but it does not permit the names that are needed to sign
+	NotYetValid CAState = "not-yet-valid" // it was made when the clock was ahead
+)
+
+// CADescription is one generation.
+type CADescription struct {
+	Description
+	Generation    int
+	State         CAState
+	Signs         bool
+	CrossSignedBy int       // the generation by which it has a cross-certificate; 0: none
+	Activated     time.Time // zero: not yet
+	Retired       time.Time // zero: not yet
+}
+
+// LeafDescription is a server certificate.
+type LeafDescription struct {
+	Description
+	Issuer     int      // generation
+	Names      []string // every name in it
+	Waiting    []string // names that it is to have once no CA that forbids them matters any more
+	RenewalDue time.Time
+}
+
+// Overview is all there is to show of an instance's certificates.
+type Overview struct {
+	CAs         []CADescription // oldest first, retired ones too
+	Leaf        *LeafDescription
+	Next        *LeafDescription // what NextChain presents; nil while only one CA is published
+	CrossServed bool             // whether a cross-certificate is served beside the leaf
+	Upcoming    []Action         // soonest first
+	Warnings    []string         // what Plan cannot mend
+}
+
+// Overview describes the State as it is now.
+func (s State) Overview(now time.Time) (Overview, error) {
+	v := look(s, now)
+	out := Overview{CrossServed: v.crossServed(), Upcoming: Upcoming(s, now)}
+	for _, a := range v.all {
+		d, err := Describe(a.Certificate)
+		if err != nil {
+			return Overview{}, fmt.Errorf("%s: %w", caName(a.Generation), err)
+		}
+		c := CADescription{Description: d, Generation: a.Generation, State: v.stateOf(a), CrossSignedBy: a.CrossedBy}
+		c.Signs = c.State == Signing || c.State == CrossSigned
+		if v.counts(a.Activated) {
+			c.Activated = a.Activated
+		}
+		if v.counts(a.Retired) {
+			c.Retired = a.Retired
+		}
+		out.CAs = append(out.CAs, c)
+	}
+	var err error
+	if out.Leaf, err = v.describeLeaf(s.Leaf); err != nil {
+		return Overview{}, err
+	}
+	if v.nextServed() {
+		if out.Next, err = v.describeLeaf(s.Next); err != nil {
+			return Overview{}, err
+		}
+	}
+	if v.behind {
+		out.Warnings = append(out.Warnings, v.behindWarning())
+	} else if out.Leaf != nil && len(out.Leaf.Waiting) > 0 {
+		out.Warnings = append(out.Warnings, v.waitingWarning(out.Leaf.Waiting))
+	}
+	return out, nil
+}
+
+func (v view) stateOf(a authority) CAState {
+	switch {
+	case !a.Compromised.IsZero():
+		return Compromised
+	case v.now.Before(a.notBefore):
+		return NotYetValid
+	}
+	for i, l := range v.line {
+		switch {
+		case l.Generation != a.Generation:
+		case i < v.signer:
+			return Retiring
+		case i > v.signer:
+			return Published
+		case v.crossServed():
+			return CrossSigned
+		default:
+			return Signing
+		}
+	}
+	if slices.ContainsFunc(v.live, func(l authority) bool { return l.Generation == a.Generation }) {
+		return PassedOver
+	}
+	return Retired
+}
+
+func (v view) describeLeaf(l *Leaf) (*LeafDescription, error) {
+	if l == nil {
+		return nil, nil
+	}
+	d, err := Describe(l.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("server certificate: %w", err)
+	}
+	cert, err := x509.ParseCertificate(l.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	out := &LeafDescription{Description: d, Issuer: l.Issuer, Names: cert.DNSNames, Waiting: v.Names.without(l.Names), RenewalDue: v.renewal(l)}
+	for _, ip := range cert.IPAddresses {
+		out.Names = append(out.Names, ip.String())
+	}
+	for _, u := range cert.URIs {
+		out.Names = append(out.Names, u.String())
+	}
+	return out, nil
+}
+
+func (v view) behindWarning() string {
+	var first time.Time
+	for _, a := range v.all {
+		if a.Compromised.IsZero() && (first.IsZero() || a.notBefore.Before(first)) {
+			first = a.notBefore
+		}
+	}
+	return fmt.Sprintf("the clock is before %s, from when the first certificate authority is valid: set the clock right, or, if it is right now, start the next generation",
+		first.Format(time.RFC3339))
+}
+
+func (v view) waitingWarning(names []string) string {
+	var forbid []string
+	for _, a := range v.line {
+		if len(v.Names.without(a.permitted(v.Names))) > 0 {
+			forbid = append(forbid, caName(a.Generation))
+		}
+	}
+	by := strings.Join(forbid, " and ")
+	return fmt.Sprintf("%s: not in the server certificate yet, for clients that hold nothing newer than %s would refuse it: have them install the bundle, then activate the next generation and retire %s",
+		strings.Join(names, ", "), by, by)
+}
+
+// Expiry is when one of the certificates in use expires.
+type Expiry struct {
+	Name     string // "ca-1", "cross-2" (of CA-2), "leaf", "next-leaf"
+	NotAfter time.Time
+}
+
+// Expiries are those of every published CA and of whatever is presented.
+func (s State) Expiries(now time.Time) []Expiry {
+	var out []Expiry
+	add := func(name string, der []byte) {
+		if d, err := Describe(der); err == nil {
+			out = append(out, Expiry{name, d.NotAfter})
+		}
+	}
+	v := look(s, now)
+	for _, ca := range v.live {
+		add(fmt.Sprintf("ca-%d", ca.Generation), ca.Certificate)
+	}
+	if v.crossServed() {
+		add(fmt.Sprintf("cross-%d", v.line[v.signer].Generation), v.line[v.signer].Cross)
+	}
+	if s.Leaf != nil {
+		add("leaf", s.Leaf.Certificate)
+	}
+	if v.nextServed() {
+		add("next-leaf", s.Next.Certificate)
+	}
+	return out
+}

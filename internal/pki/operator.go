@@ -1,0 +1,140 @@
+package pki
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What an operator may ask for. Each returns the actions that carry it out, to be done as Plan's are, or says why it
+// makes no sense now. The first has as Due when it would have come by itself: before that day the caller may want to know
+// that clients are ready. Nothing here asks them.
+
+const asked = "asked for by an operator"
+
+// Rotate makes the next generation now.
+func (s State) Rotate(now time.Time) ([]Action, error) {
+	v := look(s, now)
+	a, _ := v.publish()
+	switch {
+	case v.behind: // a generation for the time that the clock shows is the way out, if the clock is right
+	case len(v.line) > 1:
+		return nil, fmt.Errorf("%s is still in the bundle beside %s: retire %s first, or wait until %s",
+			caName(v.line[0].Generation), caName(v.newest().Generation), caName(v.line[0].Generation), v.retireDue().Format(time.DateOnly))
+	}
+	a.Reason = asked
+	return s.with(now, a), nil
+}
+
+// Activate lets the CA that was published next sign leaves now.
+func (s State) Activate(now time.Time) ([]Action, error) {
+	v := look(s, now)
+	if v.behind {
+		return nil, v.behindError()
+	}
+	if len(v.line) == 0 || v.signer+1 >= len(v.line) {
+		return nil, fmt.Errorf("no certificate authority waits to be activated: start the next generation first")
+	}
+	cur, next := v.line[v.signer], v.line[v.signer+1]
+	switch {
+	case v.needsCross(v.signer):
+		before := v.line[v.signer-1].Generation
+		return nil, fmt.Errorf("clients that hold only %s still depend on %s: retire %s first", caName(before), caName(cur.Generation), caName(before))
+	case v.needsCross(v.signer+1) && !v.crossed(v.signer+1):
+		return nil, fmt.Errorf("%s has no cross-certificate yet: see why it cannot be signed, and try again", caName(next.Generation))
+	case !v.now.Before(v.crossEnd(cur)):
+		return nil, fmt.Errorf("%s expires on %s, too soon for a cross-certificate: retire it now, or leave it until then",
+			caName(cur.Generation), cur.notAfter.Format(time.DateOnly))
+	}
+	a, _ := v.activate()
+	return s.with(now, Action{ActivateCA, next.Generation, a.Due, asked}), nil
+}
+
+// Retire takes the oldest CA out of the bundle now. Clients that hold no other fail from then on.
+func (s State) Retire(now time.Time) ([]Action, error) {
+	v := look(s, now)
+	switch {
+	case v.behind:
+		return nil, v.behindError()
+	case len(v.line) == 0:
+		return nil, fmt.Errorf("the instance has no certificate authority")
+	case len(v.line) == 1:
+		return nil, fmt.Errorf("%s is the only certificate authority: start the next generation first", caName(v.line[0].Generation))
+	case v.signer == 0 && v.needsCross(1):
+		return nil, fmt.Errorf("%s still signs: activate %s first", caName(v.line[0].Generation), caName(v.line[1].Generation))
+	}
+	return s.with(now, Action{RetireCA, v.line[0].Generation, v.retireDue(), asked}), nil
+}
+
+// Renew replaces the server certificate now.
+func (s State) Renew(now time.Time) ([]Action, error) {
+	v := look(s, now)
+	if v.behind {
+		return nil, v.behindError()
+	}
+	plan := s.withLeaf(now)
+	if v.Leaf != nil {
+		i := slices.IndexFunc(plan, func(a Action) bool { return a.Kind == IssueLeaf })
+		plan[i].Due = v.renewal(v.Leaf)
+	}
+	return plan, nil
+}
+
+// Compromise gives a generation up for good, or with 0 all of them: their keys are destroyed, nothing that they signed
+// is served, and what remains, or a new generation, signs a new leaf at once. Clients that hold nothing else fail
+// until they have the new bundle.
+func (s State) Compromise(now time.Time, generation int) ([]Action, error) {
+	var first []Action
+	var known []string
+	for _, ca := range s.CAs {
+		if !ca.Compromised.IsZero() {
+			continue
+		}
+		known = append(known, caName(ca.Generation))
+		if generation == 0 || generation == ca.Generation {
+			first = append(first, Action{Kind: CompromiseCA, Generation: ca.Generation, Reason: asked})
+		}
+	}
+	switch {
+	case len(known) == 0:
+		return nil, fmt.Errorf("the instance has no certificate authority that could be given up")
+	case len(first) == 0:
+		return nil, fmt.Errorf("generation %d: want one of those not given up yet: %s", generation, strings.Join(known, ", "))
+	}
+	return s.withLeaf(now, first...), nil
+}
+
+// with are the actions given and then what Plan makes of it.
+func (s State) with(now time.Time, first ...Action) []Action {
+	for _, a := range first {
+		s = s.noted(a, second(now))
+	}
+	return append(first, Plan(s, now)...)
+}
+
+// withLeaf is with, and a new leaf in any case.
+func (s State) withLeaf(now time.Time, first ...Action) []Action {
+	all := s.with(now, first...)
+	if slices.ContainsFunc(all, func(a Action) bool { return a.Kind == IssueLeaf }) {
+		return all
+	}
+	for _, a := range all {
+		s = s.noted(a, second(now))
+	}
+	v := look(s, now)
+	if v.behind || len(v.line) == 0 {
+		return all
+	}
+	return append(all, Action{Kind: IssueLeaf, Generation: v.line[v.signer].Generation, Reason: asked})
+}
+
+func (v view) retireDue() time.Time {
+	a, _ := v.retire()
+	return a.Due
+}
+
+func (v view) behindError() error {
+	return errors.New(v.behindWarning())
+}
