@@ -323,7 +323,7 @@ func newUpdate(e *env) *cobra.Command {
 				"data-path": "dataPath", "min-tls-version": "minTlsVersion", "tls-groups": "groups", "tls12-ciphers": "tls12Ciphers",
 			})
 			plane := &sealanepb.DataPlane{MinTlsVersion: f.minTLS, Groups: f.groups, Tls12Ciphers: f.ciphers}
-			if f.dataPath != "" || slices.Contains(planeMask, "dataPath") {
+			if slices.Contains(planeMask, "dataPath") {
 				path, err := enumFlag("--data-path", f.dataPath, sealanepb.DataPlane_DataPath_value)
 				if err != nil {
 					return usage(c, "%v", err)

@@ -113,12 +113,11 @@ func (m *Manager) ChangeDataPlane(ctx context.Context, name Name, change func(*D
 
 // checkPolicy says what is wrong with a policy for this instance.
 func (i *Instance) checkPolicy(t gateway.TLSPolicy) error {
+	if t.MinTLSVersion == "" && len(t.Groups)+len(t.TLS12Ciphers) == 0 {
+		return nil // the default suits every instance
+	}
 	if i.Certificates == nil {
-		if t.MinTLSVersion != "" || len(t.Groups) > 0 || len(t.TLS12Ciphers) > 0 {
-			return &Error{Code: FailedPrecondition, Message: "the instance '" + i.Name.String() +
-				"' has no encryption (transit_encryption_mode DISABLED), so there is no TLS to have a policy for"}
-		}
-		return nil
+		return precondition("the instance '%s' has no encryption (transit_encryption_mode DISABLED), so there is no TLS to have a policy for", i.Name)
 	}
 	leaf, err := x509.ParseCertificate(i.Certificates.Leaf.Certificate)
 	if err != nil {

@@ -146,8 +146,7 @@ func (s *socket) Write(b []byte) (int, error) {
 		small := s.out
 		s.out = chunks.Get().(*[]byte)
 		*s.out = append(*s.out, *small...)
-		*small = (*small)[:0]
-		smalls.Put(small)
+		recycle(small)
 	}
 	*s.out = append(*s.out, b...)
 	return len(b), nil
@@ -251,16 +250,20 @@ func (s *socket) release() {
 	if s.out == nil {
 		return
 	}
-	// One that grew, or was made to measure, is for the collector.
-	switch c := cap(*s.out); {
-	case c == smallSize:
-		*s.out = (*s.out)[:0]
-		smalls.Put(s.out)
-	case c >= chunkSize && c <= 2*chunkSize:
-		*s.out = (*s.out)[:0]
-		chunks.Put(s.out)
-	}
+	recycle(s.out)
 	s.out, s.sent = nil, 0
+}
+
+// recycle keeps a buffer for whoever needs one next. One that grew, or was made to measure, is for the collector.
+func recycle(b *[]byte) {
+	c := cap(*b)
+	*b = (*b)[:0]
+	switch {
+	case c == smallSize:
+		smalls.Put(b)
+	case c >= chunkSize && c <= 2*chunkSize:
+		chunks.Put(b)
+	}
 }
 
 // event notes what epoll says and lets the pipe go on.
