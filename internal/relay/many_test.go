@@ -54,7 +54,8 @@ func write(c *choices, id int64, user string, length int) *script {
 		b := request(c, d, fmt.Sprintf("c%d.%d", id, i))
 		// Who has said CLIENT REPLY, or SUBSCRIBE in a transaction, is between itself and the engine, which knows neither
 		// the name nor the id that the client had before: a known gap.
-		if low := bytes.ToLower(b); blind && (bytes.Contains(low, []byte("client")) || bytes.Contains(low, []byte("hello"))) {
+		if low := bytes.ToLower(b); blind && (bytes.Contains(low, []byte("client")) || bytes.Contains(low, []byte("hello")) ||
+			user != "default" && bytes.Contains(low, []byte("reset"))) { // and there the login is not known to be gone
 			b = []byte("echo blind\r\n")
 		} else if bytes.Contains(low, []byte("reply")) || d.multi && bytes.Contains(low, []byte("subscribe")) {
 			blind = true

@@ -562,7 +562,7 @@ func (u *upstream) ended(err error) {
 // receive routes what the engine said to those who asked.
 func (u *upstream) receive(b []byte) {
 	for len(b) > 0 && !u.closed && u.fd >= 0 {
-		if u.mayGo && !u.passing && len(u.gathered) == 0 && u.scan.Between() && (u.owner == nil || !u.owner.blind) {
+		if u.mayGo && !u.passing && len(u.gathered) == 0 && u.scan.Between() {
 			if b = u.takeGoaway(b); len(b) == 0 {
 				return
 			}
@@ -570,6 +570,7 @@ func (u *upstream) receive(b []byte) {
 		w := u.queue.head()
 		switch s := u.owner; {
 		case s != nil && s.blind && w == nil && u.scan.Between():
+			u.mayGo = false // who sends this is past asking
 			s.reply(b)
 			return
 		case s != nil && s.feed.on() && (u.scan.Between() || u.passing || len(u.gathered) > 0):
