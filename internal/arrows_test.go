@@ -16,21 +16,22 @@ const module = "github.com/sealane/sealane/"
 // levels is the layer table of ARCHITECTURE.md. A package may import packages of lower levels only: policy imports
 // mechanism, never the other way, and siblings don't know each other.
 var levels = map[string]int{
-	"gen/sealane/v1":    0,
-	"internal/resp":     0,
-	"internal/pki":      0,
-	"internal/durable":  0,
-	"internal/process":  0,
-	"internal/store":    1,
-	"internal/engine":   1,
-	"internal/relay":    1,
-	"internal/ops":      1,
-	"internal/audit":    1,
-	"internal/doctor":   2,
-	"internal/gateway":  2,
-	"internal/instance": 3,
-	"internal/api":      4,
-	"cmd/sealane":       5,
+	"gen/sealane/v1":     0,
+	"internal/resp":      0,
+	"internal/pki":       0,
+	"internal/durable":   0,
+	"internal/process":   0,
+	"internal/store":     1,
+	"internal/engine":    1,
+	"internal/relay":     1,
+	"internal/ops":       1,
+	"internal/audit":     1,
+	"internal/doctor":    2,
+	"internal/gateway":   2,
+	"internal/instance":  3,
+	"internal/api":       4,
+	"internal/rehearsal": 4,
+	"cmd/sealane":        5,
 }
 
 // forbidden are imports that would break what a package promises.

@@ -10,10 +10,12 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/pki"
 )
 
 // config is the file that `sealane serve --config` reads. Every field may be left out; an unknown one is an
@@ -49,8 +51,12 @@ type config struct {
 	// MasterKeyFile holds the master key, 32 bytes as base64. Default: master.key in the state folder, which
 	// is made on first start. SEALANE_MASTER_KEY and the systemd credential sealane-master-key come first.
 	MasterKeyFile string `yaml:"master_key_file"`
+	// CALifetime is how long a CA lives, 20s to 87600h; everything else about certificates is in proportion. It counts for
+	// instances that are created from then on, and is for tests: clients have to follow. Default 87600h, ten years.
+	CALifetime string `yaml:"ca_lifetime"`
 
 	addresses instance.Addresses
+	lifetimes pki.Lifetimes // zero: the default
 }
 
 // readConfig reads the file, "" for none, and lets the flags override it.
@@ -97,6 +103,9 @@ func (c *config) check() []string {
 		add("tls: want both certificate and key")
 	}
 	problems = append(problems, c.checkAddresses()...)
+	if problem := c.checkLifetime(); problem != "" {
+		problems = append(problems, problem)
+	}
 	for _, p := range c.Projects {
 		if err := instance.CheckParent("projects", p, "local"); err != nil {
 			add("%v", err)
@@ -108,6 +117,21 @@ func (c *config) check() []string {
 		}
 	}
 	return problems
+}
+
+func (c *config) checkLifetime() string {
+	longest := pki.DefaultLifetimes().CA
+	if c.CALifetime == "" {
+		return ""
+	}
+	ca, err := time.ParseDuration(c.CALifetime)
+	if err != nil || ca < pki.MinScaledCA || ca > longest || ca%time.Second != 0 {
+		return fmt.Sprintf("ca_lifetime: %q: want whole seconds, %s to %gh, such as 2h", c.CALifetime, pki.MinScaledCA, longest.Hours())
+	}
+	if ca < longest {
+		c.lifetimes = pki.ScaledLifetimes(ca)
+	}
+	return ""
 }
 
 func (c *config) checkAddresses() []string {

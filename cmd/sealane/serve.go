@@ -26,6 +26,7 @@ import (
 	"github.com/sealane/sealane/internal/engine"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/ops"
+	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/store"
 )
 
@@ -66,8 +67,9 @@ type server struct {
 	audit    *audit.Log
 	runtime  *instance.Local
 	manager  *instance.Manager
-	stopping chan chan<- error // a request to stop everything; it is told the outcome
-	failed   chan error        // a listener ended
+	changed  func(instance.Name, []pki.Action) // of instance.Config; nil: nobody is told
+	stopping chan chan<- error                 // a request to stop everything; it is told the outcome
+	failed   chan error                        // a listener ended
 	ready    atomic.Bool
 	closers  []func() // in reverse order
 	running  sync.WaitGroup
@@ -87,6 +89,9 @@ func serve(ctx context.Context, e *env, cfg *config) error {
 		stopping: make(chan chan<- error), failed: make(chan error, 4),
 	}
 	defer s.close()
+	if l := cfg.lifetimes; l != (pki.Lifetimes{}) {
+		s.log.Warn("ca_lifetime is set: the certificates of new instances are short-lived, which is for tests", "ca", l.CA, "server_certificate", l.Leaf)
+	}
 	if err := s.open(ctx, e.state(), cfg); err != nil {
 		return err
 	}
@@ -158,7 +163,7 @@ func (s *server) open(ctx context.Context, state string, cfg *config) error {
 	s.closers = append(s.closers, s.runtime.Close)
 	s.manager, err = instance.New(instance.Config{
 		Store: s.store, Audit: s.audit, Runtime: s.runtime, Key: key, Addresses: cfg.addresses,
-		Projects: cfg.Projects, Locations: cfg.Locations, Now: time.Now, Log: s.log,
+		Projects: cfg.Projects, Locations: cfg.Locations, Lifetimes: cfg.lifetimes, Now: time.Now, Log: s.log, Changed: s.changed,
 	})
 	if err != nil {
 		return withHint(err, "%s needs the master key that it was made with (SEALANE_MASTER_KEY, master_key_file or master.key), and space on its disk", s.state)

@@ -223,6 +223,9 @@ func (m *Manager) logActions(name Name, actions []pki.Action) {
 	for _, a := range actions {
 		m.Log.Info("certificates changed", "instance", name, "action", a.Kind, "generation", a.Generation, "reason", a.Reason)
 	}
+	if m.Changed != nil {
+		m.Changed(name, actions)
+	}
 }
 
 // auditKinds are what actions sign.

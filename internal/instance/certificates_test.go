@@ -382,3 +382,34 @@ func TestOperatorIsToldOfAnUnreadableKey(t *testing.T) {
 		}
 	})
 }
+
+// With lifetimes of seconds everything is done in the second that it is due, for three lives of a CA, and told of. Which
+// lifetimes an instance has is in its record: a server with others doesn't change them.
+func TestScaledLifetimesAreKept(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		told := make(map[pki.Kind]int)
+		m.server.Lifetimes = pki.ScaledLifetimes(pki.MinScaledCA)
+		m.server.Changed = func(name instance.Name, actions []pki.Action) {
+			for _, a := range actions {
+				if late := m.now().Sub(a.Due); name != first || !a.Due.IsZero() && late > time.Second {
+					t.Errorf("%s of %s was done %s late", a.Kind, name, late)
+				}
+				told[a.Kind]++
+			}
+		}
+		m.made(first)
+		m.server.Lifetimes = pki.Lifetimes{}
+		for range 60 {
+			time.Sleep(time.Second)
+			if n := m.node(first); !bytes.Equal(n.Bundle, m.get(first).Certificates.Bundle(m.now())) || m.get(first).State != instance.Ready {
+				t.Errorf("the node doesn't serve what is recorded, or is %s", m.get(first).State)
+			}
+		}
+		if told[pki.CreateCA] < 6 || told[pki.ActivateCA] < 5 || told[pki.EndCross] < 5 || told[pki.RetireCA] < 5 || told[pki.IssueLeaf] < 15 {
+			t.Errorf("in a minute %v was told", told)
+		}
+	})
+	if _, err := instance.New(instance.Config{Lifetimes: pki.Lifetimes{CA: time.Second}}); err == nil || !strings.Contains(err.Error(), "lifetimes: publish after") {
+		t.Errorf("lifetimes that can't be: %v", err)
+	}
+}

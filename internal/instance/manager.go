@@ -34,17 +34,22 @@ type AuditLog interface {
 	Append(audit.Entry) error
 }
 
-// Config is what a Manager needs. All of it is required but Audit, Projects and Locations.
+// Config is what a Manager needs. All of it is required but Audit, Projects, Locations, Lifetimes and Changed.
 type Config struct {
 	Store     Store
 	Audit     AuditLog // nil: what is signed is not entered anywhere
 	Runtime   Runtime
 	Key       pki.MasterKey
 	Addresses Addresses
-	Projects  []string // that may be used; none: any
-	Locations []string // likewise
+	Projects  []string      // that may be used; none: any
+	Locations []string      // likewise
+	Lifetimes pki.Lifetimes // of new instances' certificates; zero: the default
 	Now       func() time.Time
 	Log       *slog.Logger
+
+	// Changed, if any, is told what was done to certificates, after it was recorded and before it is served. It must not
+	// block.
+	Changed func(Name, []pki.Action)
 }
 
 // Manager has the instances of one server. Its methods may be called concurrently.
@@ -74,6 +79,9 @@ type observation struct {
 func New(cfg Config) (*Manager, error) {
 	m := &Manager{Config: cfg, workers: make(map[Name]*worker), observed: make(map[Name]observation)}
 	m.metrics = newMetrics(m)
+	if err := m.Lifetimes.Check(); err != nil {
+		return nil, err
+	}
 	if err := m.checkKey(); err != nil {
 		return nil, err
 	}
@@ -171,7 +179,7 @@ func (m *Manager) design(name Name, spec Spec) (Instance, error) {
 		i.SealedAuth = m.Key.Seal([]byte(uuid.NewString()), i.authPurpose())
 	}
 	if spec.TransitEncryption {
-		i.Certificates = &pki.State{Algorithm: spec.KeyAlgorithm, Names: m.names(name, address.Addr())}
+		i.Certificates = &pki.State{Algorithm: spec.KeyAlgorithm, Lifetimes: m.Lifetimes, Names: m.names(name, address.Addr())}
 	}
 	return i, nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/store"
 )
 
@@ -20,8 +21,8 @@ var ErrFatal = errors.New("cannot be done here")
 const (
 	// createTimeout is how long a create is tried; what fails for longer is undone and reported.
 	createTimeout = time.Minute
-	// checkInterval is how often an instance at rest is looked at: certificates fall due by the wall clock, and
-	// a short tick notices a clock that jumped or a machine that slept.
+	// checkInterval is how often an instance at rest is looked at, or sooner when its certificates fall due: a short tick
+	// notices a clock that jumped or a machine that slept.
 	checkInterval = 10 * time.Second
 
 	firstRetry = 100 * time.Millisecond
@@ -50,6 +51,7 @@ type worker struct {
 	firstTried time.Time // loop: the first failed step in a row
 	failures   int       // loop: failed steps in a row
 	logged     string    // loop: the last error that was logged
+	due        time.Time // loop: when the certificates change next; zero: they don't
 }
 
 // Start begins to reconcile. It returns once a worker runs for every instance.
@@ -218,7 +220,7 @@ func (m *Manager) judge(w *worker, err error) time.Duration {
 		if !w.ended {
 			delete(m.observed, w.name)
 		}
-		return checkInterval
+		return m.rest(w)
 	}
 	var wait tooSoon
 	if errors.As(err, &wait) {
@@ -237,6 +239,14 @@ func (m *Manager) judge(w *worker, err error) time.Duration {
 	}
 	w.failures++
 	return min(firstRetry<<min(w.failures-1, 16), lastRetry)
+}
+
+// rest is how long an instance at rest is left alone.
+func (m *Manager) rest(w *worker) time.Duration {
+	if w.due.IsZero() {
+		return checkInterval
+	}
+	return min(checkInterval, max(0, w.due.Sub(m.Now())))
 }
 
 // pause waits for d or until the worker is woken. It returns false when ctx ended.
@@ -316,6 +326,12 @@ func codeOfFailure(err error) Code {
 // is kept well with the last good ones, and the error comes afterwards.
 func (m *Manager) converge(ctx context.Context, w *worker, i *Instance) error {
 	failed := m.certify(i)
+	w.due = time.Time{}
+	if failed == nil && i.Certificates != nil {
+		if coming := pki.Upcoming(*i.Certificates, m.Now()); len(coming) > 0 {
+			w.due = coming[0].Due
+		}
+	}
 	m.mu.Lock()
 	w.looked, w.certified = true, failed == nil
 	m.mu.Unlock()

@@ -368,7 +368,7 @@ func TestPlanIsIdempotent(t *testing.T) {
 // Lifetimes in minutes obey the same laws, on a clock that ticks once a second.
 func TestScaledLifetimes(t *testing.T) {
 	t.Parallel()
-	for _, ca := range []time.Duration{time.Minute, 100 * time.Second, 3650 * day} {
+	for _, ca := range []time.Duration{pki.MinScaledCA, time.Minute, 100 * time.Second, 3650 * day} {
 		l := pki.ScaledLifetimes(ca)
 		if err := l.Check(); err != nil {
 			t.Errorf("%s: %v", ca, err)

@@ -166,8 +166,18 @@ func DefaultLifetimes() Lifetimes {
 	}
 }
 
-// ScaledLifetimes are the defaults in the proportion that a CA lives for ca instead of ten years. A minute is the
-// shortest that works: a leaf then lives for 4 seconds.
+// MinScaledCA is the shortest life of a CA that works: its cross-certificate ends a second before it does, and a second is
+// the smallest unit of a certificate.
+const MinScaledCA = 20 * time.Second
+
+// A scaled leaf lives so long at least, which leaves a busy machine three seconds to replace it in. Where a CA lives for less
+// than 82 seconds that is more than its proportion.
+const (
+	minLeaf    = 6 * time.Second
+	minRenewal = 3 * time.Second
+)
+
+// ScaledLifetimes are the defaults in the proportion that a CA lives for ca, MinScaledCA at least, instead of ten years.
 func ScaledLifetimes(ca time.Duration) Lifetimes {
 	d := DefaultLifetimes()
 	scale := func(t time.Duration) time.Duration {
@@ -175,7 +185,7 @@ func ScaledLifetimes(ca time.Duration) Lifetimes {
 	}
 	l := Lifetimes{
 		CA: ca.Truncate(time.Second), ActivateAfter: scale(d.ActivateAfter), CrossEnds: max(scale(d.CrossEnds), time.Second),
-		Leaf: scale(d.Leaf), Renewal: scale(d.Renewal), Jitter: scale(d.Jitter), Backdate: scale(d.Backdate),
+		Leaf: max(scale(d.Leaf), minLeaf), Renewal: max(scale(d.Renewal), minRenewal), Jitter: scale(d.Jitter), Backdate: scale(d.Backdate),
 	}
 	l.PublishAfter = ((l.CA + time.Second) / 2).Truncate(time.Second) // rounded up: two halves must not be less than a life
 	return l
