@@ -41,7 +41,7 @@ func shaken(ctx context.Context, conn net.Conn, over func(net.Conn) *tls.Conn) (
 	if err := t.HandshakeContext(ctx); err != nil {
 		return End{}, err
 	}
-	fd, err := duplicate(raw)
+	fd, err := Descriptor(raw)
 	if err != nil {
 		return End{}, err
 	}
@@ -68,8 +68,8 @@ func (w *wire) Write(b []byte) (int, error) {
 	return w.Conn.Write(b)
 }
 
-// duplicate returns the descriptor once more, for a loop to watch: the runtime's poller keeps its own.
-func duplicate(c syscall.Conn) (int, error) {
+// Descriptor returns the descriptor of c once more, for a loop to watch: the runtime's poller keeps its own, until c is closed.
+func Descriptor(c syscall.Conn) (int, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return -1, err
