@@ -10,7 +10,6 @@ import (
 	"os"
 	"runtime"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -321,6 +320,7 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 	}
 	cfg := relay.Config{
 		Remote: c.remote, Local: c.localAddr(),
+		Goaway: t != nil && t.ConnectionState().NegotiatedProtocol == relay.Protocol,
 		Ended: func(relay.Result) {
 			g.limit.leave()
 			g.forget(c)
@@ -365,25 +365,4 @@ func (g *gateway) backend(s Snapshot) *relay.Backend {
 		},
 		Multiplexed: s.DataPath == Multiplexed, IdleTimeout: s.IdleTimeout, MaxClients: int(limit),
 	}
-}
-
-// detach takes the descriptor away from the runtime's poller: a loop is to watch it.
-func detach(c interface {
-	io.Closer
-	syscall.Conn
-}) (int, error) {
-	defer c.Close()
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	fd := -1
-	controlErr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	if controlErr != nil {
-		return 0, controlErr
-	}
-	if err != nil {
-		return 0, os.NewSyscallError("fcntl", err)
-	}
-	return fd, nil
 }

@@ -16,6 +16,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/relay"
 )
 
 const (
@@ -119,7 +121,9 @@ func (d *door) listen(address string) (*listener, error) {
 		return nil, err
 	}
 	l := &listener{address: address, local: ln.Addr()}
-	if l.fd, err = detach(ln.(*net.TCPListener)); err != nil {
+	l.fd, err = relay.Descriptor(ln.(*net.TCPListener))
+	ln.Close() // the runtime's poller is not to watch it
+	if err != nil {
 		return nil, err
 	}
 	l.next = func() (int, netip.AddrPort, error) { return acceptFD(l.fd) }

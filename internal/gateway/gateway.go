@@ -17,12 +17,14 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -271,6 +273,7 @@ func (g *gateway) open(next *serving) (map[string]*listener, error) {
 
 // publish is called with applyMu held. The snapshot comes before the listeners: clients are served by it.
 func (g *gateway) publish(next *serving, opened map[string]*listener) {
+	changed := g.lastGood != nil && !bytes.Equal(g.lastGood.snapshot.Certificate, next.snapshot.Certificate)
 	g.lastGood = next
 	g.paths.SetBackend(g.backend(next.snapshot))
 	g.active.Store(next)
@@ -285,10 +288,25 @@ func (g *gateway) publish(next *serving, opened map[string]*listener) {
 			delete(g.listeners, address)
 		}
 	}
+	if changed {
+		g.renewConnections()
+	}
 	g.cfg.Log.Info("snapshot applied", "snapshot", next.snapshot)
 	if _, why := g.limit.limit(next.snapshot); why != "" {
 		g.cfg.Log.Warn("not all clients can be served", "reason", why)
 	}
+}
+
+// renewTime is how long the clients that can be asked to go take turns after a change of certificates.
+const renewTime = 5 * time.Second
+
+// renewConnections asks clients to go on with a connection that was made under the new certificate.
+func (g *gateway) renewConnections() {
+	g.each(func(c *conn) {
+		if p := c.pipe.Load(); p != nil {
+			time.AfterFunc(rand.N(renewTime), func() { p.Goaway() })
+		}
+	})
 }
 
 func (g *gateway) shutAll(listeners map[string]*listener) {
@@ -427,6 +445,10 @@ func (g *gateway) drain() {
 	var farewells sync.WaitGroup
 	for done := false; !done; {
 		g.each(func(c *conn) {
+			// One that can be asked to go has its own idea of when nothing is lost by it.
+			if p := c.pipe.Load(); p != nil && p.Goaway() {
+				return
+			}
 			if c.idle() {
 				// Its own goroutine: saying goodbye in TLS may have to wait for the client.
 				farewells.Go(c.cut)

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/sealane/sealane/internal/relay"
 )
 
 // serving is a valid snapshot, made ready for connections. Immutable.
@@ -63,22 +65,31 @@ func (v *serving) at(address string, accepted *serving) *serving {
 	return accepted
 }
 
+// tlsConfig returns what every client is served with. One that offers relay.Protocol gets another, which selects it: with the
+// first it would be refused for whatever else it offers. Each of them has ticket keys of its own.
 func tlsConfig(cert tls.Certificate, v policy) *tls.Config {
-	return &tls.Config{
-		Certificates:     []tls.Certificate{cert},
-		MinVersion:       v.min,
-		CipherSuites:     v.suites12,
-		CurvePreferences: v.groups,
-		// Small first records are for browsers that render half a page; a client here waits for the whole reply.
-		DynamicRecordSizingDisabled: true,
-		// Changes nothing: it is where the client's offer can be seen before the handshake fails because of it.
-		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-			if c, ok := h.Conn.(*conn); ok {
-				c.hello = readHello(h, v)
-			}
-			return nil, nil
-		},
+	config := func(protocols ...string) *tls.Config {
+		return &tls.Config{
+			Certificates:     []tls.Certificate{cert},
+			MinVersion:       v.min,
+			CipherSuites:     v.suites12,
+			CurvePreferences: v.groups,
+			NextProtos:       protocols,
+			// Small first records are for browsers that render half a page; a client here waits for the whole reply.
+			DynamicRecordSizingDisabled: true,
+		}
 	}
+	all, sidecars := config(), config(relay.Protocol)
+	all.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		if c, ok := h.Conn.(*conn); ok {
+			c.hello = readHello(h, v) // it can be seen here before the handshake fails because of it
+		}
+		if slices.Contains(h.SupportedProtos, relay.Protocol) {
+			return sidecars, nil
+		}
+		return nil, nil
+	}
+	return all
 }
 
 // hello is what a ClientHello says about whether a handshake can succeed.

@@ -1,17 +1,11 @@
 package relay_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"io"
-	"math/big"
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
@@ -19,18 +13,9 @@ import (
 
 func tlsPair(t testing.TB) (client net.Conn, server relay.End) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	here, there := tcpPair(t)
 	under := &transport{ReadWriter: there, Conn: there}
-	s := tls.Server(under, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	s := tls.Server(under, &tls.Config{Certificates: []tls.Certificate{relay.SelfSignedForTest(t)}})
 	c := tls.Client(here, &tls.Config{InsecureSkipVerify: true})
 	failed := make(chan error, 1)
 	go func() { failed <- s.Handshake() }()

@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -15,14 +17,28 @@ type registry struct {
 	mu   sync.Mutex // guards all of it
 	all  map[int64]*Session
 	next int64
+	// ids go on from here where the server behind gives out ids of its own.
+	remoteIDs int64
 }
 
-func (r *registry) add(s *Session) {
+func (r *registry) add(s *Session, remote bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.next++
 	s.id = r.next
+	if remote {
+		s.id += r.remoteIDs
+	}
 	r.all[s.id] = s
+}
+
+// beRemote sees to it that no id is one that the server gives out too. They stay below 2^53, for clients in JavaScript.
+func (r *registry) beRemote() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.remoteIDs == 0 {
+		r.remoteIDs = (1 + rand.Int64N(1<<30)) << 22
+	}
 }
 
 func (r *registry) remove(s *Session) {
@@ -42,12 +58,32 @@ func (r *registry) engineID(id []byte) string {
 	if n, err := strconv.ParseInt(string(id), 10, 64); err != nil || n == 0 {
 		return string(id) // the engine knows what to say
 	}
-	if s := r.find(id); s != nil {
+	s := r.find(id)
+	if s == nil && r.remoteIDs > 0 {
+		return string(id) // it may be another client of the server
+	}
+	if s != nil {
 		if e := s.engineID.Load(); e > 0 {
 			return strconv.FormatInt(e, 10)
 		}
 	}
 	return noID
+}
+
+// meant says whether CLIENT KILL's arguments may mean a client here: not if they name another by id or address.
+func (r *registry) meant(args [][]byte) bool {
+	if len(args) == 1 {
+		args = [][]byte{[]byte("addr"), args[0]}
+	}
+	for ; len(args) >= 2; args = args[2:] {
+		value := string(args[1])
+		switch {
+		case is(args[0], "id") && r.find(args[1]) == nil,
+			is(args[0], "addr") && len(r.matching(filter{addr: &value}, time.Time{})) == 0:
+			return false
+		}
+	}
+	return true
 }
 
 // find returns the client with an id, or nil.
@@ -122,7 +158,7 @@ func (f *filter) matches(s *Session, now time.Time) bool {
 		kind = "pubsub"
 	}
 	return !f.nobody && (f.ids == nil || f.ids[s.id]) && (f.kind == "" || f.kind == kind) &&
-		(f.addr == nil || *f.addr == address(s.cfg.Remote)) && (f.laddr == nil || *f.laddr == address(s.cfg.Local)) &&
+		(f.addr == nil || *f.addr == s.cfg.address(s.cfg.Remote)) && (f.laddr == nil || *f.laddr == s.cfg.address(s.cfg.Local)) &&
 		(f.user == nil || *f.user == shown.userName()) && f.notMe != s && now.Sub(s.began) >= f.minAge
 }
 
@@ -151,7 +187,7 @@ func (r *registry) matching(f filter, now time.Time) []*Session {
 // look like whoever is in the list, apart from what is known of them.
 func (r *registry) list(asks *Session, engine string, f filter, now time.Time) string {
 	byID := make(map[int64]string)
-	template := ""
+	template, others := "", r.others(asks, engine, f)
 	for line := range strings.Lines(engine) {
 		line = strings.TrimSuffix(line, "\n")
 		id, _, _ := strings.Cut(strings.TrimPrefix(line, "id="), " ")
@@ -160,6 +196,7 @@ func (r *registry) list(asks *Session, engine string, f filter, now time.Time) s
 		template = line
 	}
 	var b strings.Builder
+	b.WriteString(others)
 	for _, s := range r.matching(f, now) {
 		line, own := template, false
 		if e := s.engineID.Load(); e > 0 {
@@ -175,6 +212,50 @@ func (r *registry) list(asks *Session, engine string, f filter, now time.Time) s
 		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+// others are the lines of a server's clients that do not come from here.
+func (r *registry) others(asks *Session, list string, f filter) string {
+	if !asks.loop.group.backend.Load().remote() {
+		return ""
+	}
+	ours := make(map[string]bool)
+	for _, id := range asks.loop.group.connectionIDs() {
+		ours[strconv.FormatInt(id, 10)] = true
+	}
+	var b strings.Builder
+	for line := range strings.Lines(list) {
+		id, _, _ := strings.Cut(strings.TrimPrefix(line, "id="), " ")
+		n, _ := strconv.ParseInt(id, 10, 64)
+		kind := "normal"
+		if strings.Contains(line, " flags=P ") || strings.Contains(line, " flags=O ") {
+			kind = "pubsub"
+		}
+		if !ours[id] && (f.ids == nil || f.ids[n]) && (f.kind == "" || f.kind == kind) {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// connectionIDs are the ids at the server of all connections to it.
+func (ls *Loops) connectionIDs() []int64 {
+	ls.idsMu.Lock()
+	defer ls.idsMu.Unlock()
+	return slices.Collect(maps.Keys(ls.ids))
+}
+
+func (ls *Loops) noteConnection(id int64, there bool) {
+	if id <= 0 {
+		return
+	}
+	ls.idsMu.Lock()
+	defer ls.idsMu.Unlock()
+	if there {
+		ls.ids[id] = struct{}{}
+	} else {
+		delete(ls.ids, id)
+	}
 }
 
 // lastName is what the client asked last.
@@ -198,9 +279,9 @@ func (s *Session) line(engine string, own bool, last string, now time.Time) stri
 			case "id":
 				value = strconv.FormatInt(s.id, 10)
 			case "addr":
-				value = address(s.cfg.Remote)
+				value = s.cfg.address(s.cfg.Remote)
 			case "laddr":
-				value = address(s.cfg.Local)
+				value = s.cfg.address(s.cfg.Local)
 			case "fd":
 				value = strconv.Itoa(int(s.client.fd))
 			case "name":
@@ -214,9 +295,12 @@ func (s *Session) line(engine string, own bool, last string, now time.Time) stri
 			case "idle":
 				value = strconv.Itoa(int(max(0, idle).Seconds()))
 			case "flags":
-				// The engine marks clients of Unix sockets, which these are not.
+				// The engine marks clients of Unix sockets, and these may be of another kind than it takes them for.
 				if value = strings.ReplaceAll(value, "U", ""); value == "" || !own {
 					value = "N"
+				}
+				if s.cfg.Path != "" {
+					value = strings.TrimSuffix(value, "N") + "U"
 				}
 			}
 			if !own {
@@ -249,6 +333,14 @@ func (id *identity) field(name, value, last string) string {
 		return "0"
 	}
 	return value
+}
+
+// address is how a client's address is shown. Those of Unix sockets have their path (the engines' way).
+func (c *Config) address(a netip.AddrPort) string {
+	if c.Path != "" {
+		return c.Path + ":0"
+	}
+	return address(a)
 }
 
 func address(a netip.AddrPort) string {

@@ -33,17 +33,21 @@ type dialogue struct {
 	queued   [][]string
 	channels []string
 	tracking bool
-	silent   bool // CLIENT REPLY OFF
-	skip     bool // CLIENT REPLY SKIP
-	exec     bool // is within EXEC
-	over     bool // it closes the connection
+	silent   bool                // CLIENT REPLY OFF
+	skip     bool                // CLIENT REPLY SKIP
+	exec     bool                // is within EXEC
+	over     bool                // it closes the connection
+	home     string              // the user at first, and after RESET
+	did      func(args []string) // is told what is executed
 
 	scan resp.CommandScanner
 	part []byte
 	out  []byte
 }
 
-func newDialogue(id int64) *dialogue { return &dialogue{id: id, user: "default", proto: 2} }
+func newDialogue(id int64) *dialogue {
+	return &dialogue{id: id, user: "default", home: "default", proto: 2}
+}
 
 // hear takes what a client says and appends the answers to out.
 func (d *dialogue) hear(b []byte) {
@@ -147,6 +151,9 @@ func (d *dialogue) execute(name string, args []string) {
 		}
 		return ""
 	}
+	if d.did != nil {
+		d.did(args)
+	}
 	switch name {
 	case "ping":
 		if len(d.channels) > 0 && d.proto == 2 {
@@ -236,7 +243,7 @@ func (d *dialogue) change(name string, args []string, arg func(int) string) {
 	case "subscribe", "unsubscribe":
 		d.subscribe(name, args[1:])
 	case "reset":
-		*d = dialogue{id: d.id, user: "default", proto: 2, scan: d.scan, part: d.part, out: d.out}
+		*d = dialogue{id: d.id, user: d.home, home: d.home, did: d.did, proto: 2, scan: d.scan, part: d.part, out: d.out}
 		d.line("+RESET")
 	case "quit":
 		d.line("+OK")
@@ -388,12 +395,23 @@ type fake struct {
 	tries   atomic.Int64
 	cut     atomic.Int64 // connections that broke off
 	serving sync.WaitGroup
-	mu      sync.Mutex // guards open
+	mu      sync.Mutex // guards open and done
 	open    map[net.Conn]bool
+	done    map[string]int // by the token of a request
+}
+
+// note counts what was executed.
+func (f *fake) note(args []string) {
+	if len(args) < 2 || args[0][0] == 'C' || strings.EqualFold(args[0], "hello") || strings.EqualFold(args[0], "auth") {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.done[args[1]]++
 }
 
 func newFake(t testing.TB, seed uint64) *fake {
-	return &fake{t: t, seed: seed, open: make(map[net.Conn]bool)}
+	return &fake{t: t, seed: seed, open: make(map[net.Conn]bool), done: make(map[string]int)}
 }
 
 // connect is Backend.Connect.
@@ -433,6 +451,7 @@ func (f *fake) serve(c net.Conn, id int64) {
 		budget = rnd.IntN([]int{50, 2000, 100000}[rnd.IntN(3)])
 	}
 	d := newDialogue(id)
+	d.did = f.note
 	in := make([]byte, 64<<10)
 	for !d.over {
 		n, err := c.Read(in[:1+rnd.IntN(len(in))])

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -31,6 +32,10 @@ type Loops struct {
 	all      []*loop
 	next     atomic.Uint32
 	done     sync.WaitGroup
+	idsMu    sync.Mutex         // guards ids
+	ids      map[int64]struct{} // of connections, at a server that is far
+	life     context.Context    // of all attempts to connect
+	endLife  func()
 	backend  atomic.Pointer[Backend]
 	clients  registry
 	monitors monitors
@@ -42,7 +47,8 @@ type Loops struct {
 // NewLoops starts n loops. Close ends them.
 func NewLoops(n int) (*Loops, error) {
 	ls := &Loops{}
-	ls.clients.all = make(map[int64]*Session)
+	ls.life, ls.endLife = context.WithCancel(context.Background())
+	ls.clients.all, ls.ids = make(map[int64]*Session), make(map[int64]struct{})
 	for range n {
 		l, err := newLoop(ls)
 		if err != nil {
@@ -57,6 +63,7 @@ func NewLoops(n int) (*Loops, error) {
 
 // Close ends the loops and waits for them; pipes that are still open are cut.
 func (ls *Loops) Close() {
+	ls.endLife()
 	for _, l := range ls.all {
 		l.post(func() { l.closing = true })
 	}
@@ -107,6 +114,8 @@ type loop struct {
 	unsent    []*upstream // have something to be sent at the end of the round
 	args      [][]byte    // of the request being looked at
 	pools     map[key]*pool
+	upstreams map[*upstream]struct{} // all of them
+	warming   int                    // of them, those that will be spare
 	open      bool                   // the engine lets in who has not logged in
 	passwords map[string]credentials // by user: what let one in last
 	used      bool                   // something moved since the last look for idle connections
@@ -127,7 +136,7 @@ func newLoop(group *Loops) (*loop, error) {
 	}
 	l := &loop{
 		group: group, epfd: epfd, wakefd: wakefd, now: time.Now(), waiting: make(map[*Session]struct{}),
-		pools: make(map[key]*pool), passwords: make(map[string]credentials),
+		pools: make(map[key]*pool), upstreams: make(map[*upstream]struct{}), passwords: make(map[string]credentials),
 	}
 	l.lookAgain = func(uintptr) bool {
 		l.look()
@@ -325,7 +334,7 @@ func (l *loop) sendOut() {
 
 func (l *loop) hasDeadlines() bool {
 	b := l.group.backend.Load()
-	return len(l.waiting) > 0 || l.used || b != nil && b.IdleTimeout > 0
+	return len(l.waiting) > 0 || l.used || b != nil && (b.IdleTimeout > 0 || b.Warm > 0)
 }
 
 func (l *loop) tick() {
@@ -337,6 +346,9 @@ func (l *loop) tick() {
 		s.tick(l.now)
 	}
 	l.closeIdle()
+	if b := l.group.backend.Load(); b != nil {
+		l.keepWarm(b)
+	}
 	if l.now.Sub(l.tidied) < tidyPace {
 		return
 	}

@@ -45,15 +45,17 @@ type script struct {
 	log      []string
 }
 
-func write(c *choices, id int64, length int) *script {
+func write(c *choices, id int64, user string, length int) *script {
 	s := &script{id: id, cut: -1, seed: c.rnd.Uint64()}
 	d := newDialogue(id)
+	d.user, d.home = user, user
 	blind := false
 	for i := range length {
 		b := request(c, d, fmt.Sprintf("c%d.%d", id, i))
 		// Who has said CLIENT REPLY, or SUBSCRIBE in a transaction, is between itself and the engine, which knows neither
 		// the name nor the id that the client had before: a known gap.
-		if low := bytes.ToLower(b); blind && (bytes.Contains(low, []byte("client")) || bytes.Contains(low, []byte("hello"))) {
+		if low := bytes.ToLower(b); blind && (bytes.Contains(low, []byte("client")) || bytes.Contains(low, []byte("hello")) ||
+			user != "default" && bytes.Contains(low, []byte("reset"))) { // and there the login is not known to be gone
 			b = []byte("echo blind\r\n")
 		} else if bytes.Contains(low, []byte("reply")) || d.multi && bytes.Contains(low, []byte("subscribe")) {
 			blind = true
@@ -182,16 +184,13 @@ type scenario struct {
 	failing         int  // as in fake
 	switching       bool // path and engine change meanwhile
 	multiplexed     bool // at first
+	far             bool // there is a server with TLS between, which asks its clients to go
 }
 
 // play runs a scenario and compares what each client was told with what it asked.
 func play(t *testing.T, sc scenario, seed uint64, steer []byte) {
 	t.Helper()
 	c := &choices{steer: steer, rnd: rand.New(rand.NewPCG(seed, 1))}
-	scripts := make([]*script, sc.clients)
-	for i := range scripts {
-		scripts[i] = write(c, int64(i+1), 1+c.n(sc.length))
-	}
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
 
 	f := newFake(t, seed)
@@ -203,7 +202,16 @@ func play(t *testing.T, sc scenario, seed uint64, steer []byte) {
 	backend := func(engine string, multiplexed bool) {
 		ls.SetBackend(&relay.Backend{Engine: engine, Connect: f.connect, Window: patience, Multiplexed: multiplexed})
 	}
+	user, server := "default", (*far)(nil)
+	if sc.far {
+		user, server = "u9", newFar(t, seed, backend, ls)
+		ls, backend = server.clients, server.backend
+	}
 	backend("a", sc.multiplexed)
+	scripts := make([]*script, sc.clients)
+	for i := range scripts {
+		scripts[i] = write(c, ls.FirstIDForTest()+int64(i+1), user, 1+c.n(sc.length))
+	}
 	stop := make(chan struct{})
 	var switcher, clients sync.WaitGroup
 	if sc.switching {
@@ -229,7 +237,15 @@ func play(t *testing.T, sc scenario, seed uint64, steer []byte) {
 	close(stop)
 	switcher.Wait()
 	ls.Close()
+	if server != nil {
+		server.stop()
+	}
 	f.stop()
+	for token, n := range f.done {
+		if n > 1 && strings.Contains(token, ".") {
+			t.Errorf("seed %d, %+v: the request with %q was executed %d times", seed, sc, token, n)
+		}
+	}
 	for i, p := range problems {
 		if p != "" {
 			t.Errorf("seed %d, %+v, client %d: %s\nit asked:\n%s", seed, sc, i+1, p, strings.Join(scripts[i].log, "\n"))
@@ -341,6 +357,9 @@ func TestEveryReplyReachesWhoAsked(t *testing.T) {
 		{"of their own", scenario{clients: 16, length: 40}},
 		{"path and engine change", scenario{clients: 24, length: 60, multiplexed: true, switching: true}},
 		{"the engine breaks off", scenario{clients: 24, length: 40, multiplexed: true, cutting: 6}},
+		{"far, shared", scenario{clients: 24, length: 40, multiplexed: true, far: true, switching: true}},
+		{"far, of their own", scenario{clients: 12, length: 40, far: true, switching: true}},
+		{"far, and it breaks off", scenario{clients: 24, length: 40, multiplexed: true, far: true, switching: true, cutting: 6}},
 		{"all of it", scenario{clients: 32, length: 60, multiplexed: true, cutting: 12, failing: 9, switching: true}},
 	}
 	until := time.Now().Add(1200 * time.Millisecond)
@@ -369,9 +388,10 @@ func TestEveryReplyReachesWhoAsked(t *testing.T) {
 func FuzzManyClients(f *testing.F) {
 	f.Add(uint64(1), byte(0), []byte{5, 40, 2, 45, 3, 0, 1, 50, 0, 0})
 	f.Add(uint64(2), byte(7), bytes.Repeat([]byte{31, 0, 38, 44}, 20))
+	f.Add(uint64(4), byte(10), []byte("far away, RESET and SUBSCRIBE"))
 	f.Add(uint64(3), byte(1), []byte("HELLO SELECT WATCH UNWATCH"))
 	f.Fuzz(func(t *testing.T, seed uint64, kind byte, steer []byte) {
-		sc := scenario{clients: 5, length: 24, multiplexed: kind&1 == 0, switching: kind&2 != 0}
+		sc := scenario{clients: 5, length: 24, multiplexed: kind&1 == 0, switching: kind&2 != 0, far: kind&8 != 0}
 		if kind&4 != 0 {
 			sc.cutting = 4
 		}

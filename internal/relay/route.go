@@ -101,7 +101,7 @@ func (s *Session) runsOn() *upstream {
 	case s.queuing || g.monitors.any.Load():
 		return nil
 	case s.own != nil:
-		if !s.own.ready || s.own.closed || b.Multiplexed && s.canShare() {
+		if !s.own.ready || s.own.closed || s.own.retired || b.Multiplexed && s.canShare() {
 			return nil
 		}
 		return s.own
@@ -109,7 +109,7 @@ func (s *Session) runsOn() *upstream {
 		return nil
 	}
 	u := s.home
-	if u == nil || u.closed || u.key.engine != b.Engine || !u.ready || u.pending() >= highWater || s.inflight > 0 && s.on != u {
+	if u == nil || u.closed || u.retired || u.key.engine != b.Engine || !u.ready || u.pending() >= highWater || s.inflight > 0 && s.on != u {
 		return nil
 	}
 	s.on = u
@@ -139,7 +139,7 @@ func (s *Session) put(u *upstream, b []byte) {
 	if u.shared {
 		_, _ = u.Write(b)
 		u.later()
-	} else if u.socket.send(b) != nil {
+	} else if u.send(b) != nil {
 		s.loop.again(&u.socket)
 	}
 }
@@ -267,6 +267,10 @@ func (s *Session) dispatch(raw []byte) bool {
 	if s.shares(c) {
 		s.releaseClean()
 	}
+	s.leaveRetired()
+	if s.staysFor() {
+		return false
+	}
 	if s.own == nil {
 		if b.Multiplexed && s.inflight == 0 && (c.place == takesReset || c.place == takesQuit) {
 			return s.locally(c, raw)
@@ -312,8 +316,11 @@ func (s *Session) shares(c *command) bool {
 }
 
 // canShare says whether the session has left nothing on its own connection, so that it could do without.
-func (s *Session) canShare() bool {
-	return s.inflight == 0 && !s.multi && !s.watch && !s.sticky && !s.blind && !s.streaming && !s.feed.on() && !s.own.shutdown
+func (s *Session) canShare() bool { return s.inflight == 0 && s.leavesNothing() }
+
+// leavesNothing says that it will be so once the requests in flight are answered.
+func (s *Session) leavesNothing() bool {
+	return !s.multi && !s.queuing && !s.watch && !s.sticky && !s.blind && !s.streaming && !s.feed.on() && !s.own.shutdown
 }
 
 // onShared sends a request over the connection that all clients of the key share.
@@ -367,6 +374,9 @@ func (s *Session) onOwn(c *command, raw []byte) {
 		return
 	case c.place == forGood:
 		s.sticky, s.kept = true, true
+	case c.place == takesReset && s.loop.group.backend.Load().Login != nil:
+		// The engine forgets who logged the connection in: the client goes on with another one.
+		s.own.retired, s.resetting = true, true
 	case c.place == untilReset, c.place == takesQuit:
 		s.sticky = true // after QUIT the engine closes it
 	}
@@ -417,7 +427,7 @@ func (s *Session) toOwn(b []byte) {
 	if s.own == nil || s.own.closed {
 		return
 	}
-	if s.own.socket.send(b) != nil {
+	if s.own.send(b) != nil {
 		s.loop.again(&s.own.socket)
 	}
 }
@@ -457,7 +467,7 @@ func (s *Session) releaseClean() {
 	if u == nil || !u.ready || u.eof || u.closed || s.whole || !s.canShare() {
 		return
 	}
-	if b := s.loop.group.backend.Load(); b.Multiplexed && u.key.engine == b.Engine && u.pending() == 0 {
+	if b := s.loop.group.backend.Load(); b.Multiplexed && u.key.engine == b.Engine && !u.retired && u.pending() == 0 {
 		s.release()
 	}
 }
@@ -484,19 +494,25 @@ func (s *Session) key(b *Backend) key {
 
 // locally answers what needs no engine: RESET and QUIT of a client that has nothing there.
 func (s *Session) locally(c *command, raw []byte) bool {
-	s.last.Store(c)
 	if c.place == takesReset {
-		if s.scan.Args() != 1 {
-			return s.onShared(&command{name: c.name}, raw) // a wrong number of arguments
-		}
-		s.become(identity{proto: 2})
-		s.reply([]byte("+RESET\r\n"))
-		return true
+		return s.resetLocally(raw)
 	}
+	s.last.Store(c)
 	s.why(ClientClosed, nil)
 	s.reply([]byte("+OK\r\n"))
 	s.quitting = true
 	s.touch()
+	return true
+}
+
+// resetLocally answers RESET of a client that has nothing at the engine.
+func (s *Session) resetLocally(raw []byte) bool {
+	if s.scan.Args() != 1 {
+		return s.onShared(&command{name: s.cmd.name}, raw) // a wrong number of arguments
+	}
+	s.last.Store(s.cmd)
+	s.become(identity{proto: 2})
+	s.reply([]byte("+RESET\r\n"))
 	return true
 }
 

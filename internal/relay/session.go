@@ -54,8 +54,12 @@ type End struct {
 
 // Config has what is known of one client, and its limits. The zero value is ready to use.
 type Config struct {
-	// Remote and Local are the addresses of the client's connection, as CLIENT LIST shows them.
+	// Remote and Local are the addresses of the client's connection, as CLIENT LIST shows them. Path is shown for a client
+	// that has none: that of the Unix socket by which it came.
 	Remote, Local netip.AddrPort
+	Path          string
+	// Goaway says that the client understands it: it has negotiated Protocol.
+	Goaway bool
 	// LingerTime is for how long a client's input is still read, and thrown away, after the engine has ended: closing a
 	// socket with unread input sends a reset, which can destroy the last reply on its way. Zero: 3 s.
 	LingerTime time.Duration
@@ -108,7 +112,7 @@ type Session struct {
 	feeding  atomic.Bool  // it has subscriptions, or is a monitor
 
 	// Of the loop.
-	client   end
+	client   peer
 	result   Result
 	over     bool
 	moving   bool // something moved since the last tidy
@@ -121,6 +125,7 @@ type Session struct {
 	discarded  int64     // of what is thrown away
 	progressed time.Time // when the client last took some of a gone engine's words, as far as ticks tell
 	unsent     int       // at the last tick
+	goaway     goaway
 
 	requests
 }
@@ -150,6 +155,7 @@ type requests struct {
 	needOwn   []*Session // wait until this one has a connection of its own
 	sticky    bool       // there is state that only the end of the connection, or RESET, undoes
 	kept      bool       // there is state that not even RESET undoes
+	resetting bool       // RESET is to be answered before anything else is asked
 	feed      feed
 }
 
@@ -161,13 +167,6 @@ type identity struct {
 	proto           int // 2 or 3
 	name            string
 	libName, libVer string
-}
-
-type end struct {
-	socket
-	tls    *tls.Conn
-	eof    bool // it has said all
-	paused bool // it is not read, because the other end takes nothing
 }
 
 // Serve takes a client over. It is closed by the Session, whatever happens.
@@ -190,7 +189,7 @@ func (ls *Loops) Serve(client End, cfg Config) *Session {
 	if client.Attach != nil {
 		client.Attach(&s.client.socket)
 	}
-	ls.clients.add(s)
+	ls.clients.add(s, ls.backend.Load().remote())
 	if !s.loop.post(s.start) {
 		unix.Close(client.FD)
 		s.over = true
@@ -312,29 +311,6 @@ func (s *Session) held() bool {
 	return s.whole || s.client.pending() >= highWater || s.own != nil && s.own.pending() >= highWater
 }
 
-// read returns as much as there is and fits.
-func (e *end) read(b []byte) (int, error) {
-	if e.tls == nil {
-		if len(e.in) > 0 {
-			return e.socket.Read(b)
-		}
-		return e.readInto(b)
-	}
-	total := 0
-	for total < len(b) {
-		n, err := e.tls.Read(b[total:])
-		total += n
-		if err != nil {
-			return total, err
-		}
-		// crypto/tls allocates for each look at a record, also where there is none.
-		if total < len(b) && e.empty() && readAll(e.tls) {
-			return total, errAgain
-		}
-	}
-	return total, nil
-}
-
 // reply gives the client some of what the engine said. It is sent at the end of the step.
 func (s *Session) reply(b []byte) {
 	if s.over || len(b) == 0 {
@@ -366,6 +342,7 @@ func (s *Session) afterStep() {
 	if s.over {
 		return
 	}
+	s.sayGoaway()
 	if s.client.flush() != nil {
 		s.cut(ClientFailed, s.client.outErr)
 		return
@@ -404,9 +381,6 @@ func (s *Session) sayGoodbye() {
 	s.gone = true
 	s.dropOwn()
 	s.whole, s.part, s.rest = false, nil, nil
-	if s.client.tls != nil {
-		s.client.tls.CloseWrite()
-	}
 	s.client.shutdown = true
 	s.expect()
 	s.loop.again(&s.client.socket)
@@ -424,6 +398,7 @@ func (s *Session) settle() {
 		s.getOwn()
 	}
 	s.releaseClean()
+	s.leaveRetired()
 	left := s.client.pending()
 	if busy := !s.gone && (s.inflight > 0 || s.asked || s.whole) || left > 0; busy != s.wasBusy {
 		s.wasBusy = busy

@@ -2,16 +2,10 @@ package relay
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"io"
-	"math/big"
 	"net"
 	"testing"
-	"time"
 	"unsafe"
 )
 
@@ -23,7 +17,7 @@ func TestFreeInputGivesTheBufferOfALargeRecordBack(t *testing.T) {
 	}
 	near, far := net.Pipe()
 	client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
-	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}})
+	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{SelfSignedForTest(t)}})
 	t.Cleanup(func() { near.Close(); far.Close() })
 	go client.Handshake()
 	if err := server.Handshake(); err != nil {
@@ -58,7 +52,7 @@ func TestFreeInputKeepsWhatWasNotRead(t *testing.T) {
 	t.Parallel()
 	near, far := net.Pipe()
 	client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
-	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}})
+	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{SelfSignedForTest(t)}})
 	t.Cleanup(func() { near.Close(); far.Close() })
 	go client.Handshake()
 	if err := server.Handshake(); err != nil {
@@ -78,18 +72,4 @@ func TestFreeInputKeepsWhatWasNotRead(t *testing.T) {
 	if !bytes.Equal(got, sent) {
 		t.Error("bytes were lost or changed")
 	}
-}
-
-func selfSigned(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }

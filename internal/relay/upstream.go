@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"net/netip"
 	"os"
 	"time"
 
@@ -12,33 +11,6 @@ import (
 
 	"github.com/sealane/sealane/internal/resp"
 )
-
-// Backend says how the engine is reached, and how it is shared. It is not changed once it is given to Serve's Loops.
-type Backend struct {
-	// Engine tells engines apart: connections to another one are not used.
-	Engine string
-	// Connect makes one attempt at a connection and must not wait: a non-blocking stream socket, or an error.
-	Connect func() (int, error)
-	// Window is for how long attempts are made; Away is what a client is told after that, and Unreachable is called.
-	Window      time.Duration
-	Away        string
-	Unreachable func(client netip.AddrPort, err error)
-	// Multiplexed lets clients share connections. Without it each has one of its own.
-	Multiplexed bool
-	// IdleTimeout closes clients that have said nothing for so long and wait for nothing. Zero: never.
-	IdleTimeout time.Duration
-	// MaxClients is what INFO shows as maxclients. Zero: what the engine says.
-	MaxClients int
-}
-
-// SetBackend changes the backend for what clients say from now on; none of them is dropped. It must be called before
-// the first Serve.
-func (ls *Loops) SetBackend(b *Backend) {
-	ls.backend.Store(b)
-	for _, l := range ls.all {
-		l.post(func() {}) // a loop that waits without a deadline has to see that there is one now
-	}
-}
 
 // key says which clients an engine connection can serve: those with the same user, database and protocol.
 type key struct {
@@ -74,18 +46,26 @@ const (
 // could break the order (a blocking command, a push, a reply that does not come) never is on a shared connection.
 // Where the bytes say otherwise, the connection is closed, with all that wait on it.
 type upstream struct {
-	socket
+	peer
 	key    key
 	id     int64 // in the engine; 0: not known yet, noneKnown: it doesn't tell
 	owner  *Session
 	shared bool
-	eof    bool
-	paused bool // not read, because the owner takes nothing
 	ready  bool // connected, and what its key needs is set up
 	open   bool // who connects is let in without a password
 	listed bool // is in loop.unsent
 	moving bool
 	since  time.Time // when it became spare
+
+	// Of those that Backend.Dial makes.
+	epoch   uint64
+	cancel  func() // the attempt under way
+	tries   int
+	warming bool   // it will be spare
+	mayGo   bool   // it may be asked to
+	retired bool   // it is to be left
+	perhaps []byte // the beginning of what may be goaway
+	called  string // its name at the server
 
 	refusal  []byte // what the engine has said to our first question, if nothing good came after it
 	failure  error  // why it could not be reached
@@ -162,6 +142,7 @@ func (q *queue) pop() {
 func (l *loop) connect(k key, owner *Session) *upstream {
 	u := &upstream{key: k, firstTry: time.Now(), since: l.now, owner: owner, shared: owner == nil}
 	u.socket = socket{fd: -1, loop: l, owner: u}
+	l.upstreams[u] = struct{}{}
 	return u
 }
 
@@ -170,14 +151,13 @@ func (u *upstream) try() {
 		return
 	}
 	b := u.loop.group.backend.Load()
+	if b.remote() {
+		u.dial(b)
+		return
+	}
 	fd, err := b.Connect()
 	if err != nil {
-		waited := time.Since(u.firstTry)
-		if waited >= b.Window || u.loop.closing {
-			u.unreachable(err)
-			return
-		}
-		time.AfterFunc(min(5*time.Millisecond+waited/4, 200*time.Millisecond), func() { u.loop.post(u.try) })
+		u.tryLater(err)
 		return
 	}
 	u.fd = int32(fd)
@@ -201,8 +181,14 @@ func (u *upstream) prepare() {
 		_, _ = u.Write(resp.AppendCommand(nil, args...))
 		u.queue.push(waiter{n: 1, ask: askSetup})
 	}
-	if u.key.user != "" {
+	b := u.loop.group.backend.Load()
+	switch {
+	case u.key.user != "":
 		must(append([]string{"AUTH"}, u.loop.passwords[u.key.user]...)...)
+	case b.remote() && b.Login != nil:
+		u.setup++
+		_, _ = u.Write(resp.AppendCommand(nil, append([]string{"AUTH"}, b.Login...)...))
+		u.queue.push(waiter{n: 1, ask: askLogin})
 	}
 	if u.key.proto == 3 {
 		must("HELLO", "3")
@@ -210,20 +196,43 @@ func (u *upstream) prepare() {
 	if u.key.db != 0 {
 		must("SELECT", itoa(u.key.db))
 	}
-	if u.shared {
+	switch {
+	case u.shared && b.remote():
+		u.call(b.Name)
+	case b.remote():
+		u.callAs(u.owner)
+	case u.shared:
 		// Where memory for clients is short, one that stands for many is not to be the first to go.
 		_, _ = u.Write(askKeepAll)
 		u.queue.push(waiter{n: 1, ask: askNothing})
 	}
 	u.identify()
-	if u.shared {
-		u.setup++ // whether it is open decides what may be shared
+	if u.shared || b.remote() {
+		u.setup++ // whether it is open decides what may be shared, and whether clients must log in
 	}
 	if u.setup == 0 {
 		u.becomeReady()
 	} else if u.flush() != nil {
 		u.loop.again(&u.socket)
 	}
+}
+
+// callAs names a connection as its client is.
+func (u *upstream) callAs(s *Session) {
+	if s != nil {
+		u.call(s.state.name)
+	} else {
+		u.call("")
+	}
+}
+
+func (u *upstream) call(name string) {
+	if u.called == name {
+		return
+	}
+	u.called = name
+	_, _ = u.Write(resp.AppendCommand(nil, "CLIENT", "SETNAME", name))
+	u.queue.push(waiter{n: 1, ask: askNothing})
 }
 
 // identify asks for the connection's id in the engine. It goes out with the first request.
@@ -241,6 +250,17 @@ func (u *upstream) becomeReady() {
 		u.wake = append(u.wake, u.owner)
 	}
 	u.wakeAll()
+	if u.warming {
+		u.isWarmed()
+		u.loop.keep(u)
+	}
+}
+
+func (u *upstream) isWarmed() {
+	if u.warming {
+		u.warming = false
+		u.loop.warming--
+	}
 }
 
 func (u *upstream) wakeAll() {
@@ -269,7 +289,22 @@ var (
 		u.refused(reply)
 		return nil
 	}}
-	askIdentity = &ask{whole: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
+	askIdentity = &ask{whole: true}
+	askLogin    = &ask{whole: true}
+)
+
+// They lead back to where they are asked from, which the compiler takes for a cycle.
+func init() {
+	askLogin.answer = func(u *upstream, _ *Session, reply []byte) []byte {
+		u.refused(reply)
+		if reply[0] == '-' {
+			u.notLetIn(reply)
+		} else {
+			u.setUp()
+		}
+		return nil
+	}
+	askIdentity.answer = func(u *upstream, _ *Session, reply []byte) []byte {
 		u.refused(reply)
 		u.id = noneKnown
 		if u.key.user == "" {
@@ -278,17 +313,21 @@ var (
 		if reply[0] == ':' {
 			u.open = true
 			u.id = integer(reply[1:])
+			u.loop.group.noteConnection(u.id, u.loop.group.backend.Load().remote())
+		} else if bytes.HasPrefix(reply, []byte("-NOAUTH")) && u.key.user == "" && u.loop.group.backend.Load().Refused != nil {
+			u.notLetIn(reply)
+			return nil
 		}
 		if u.owner != nil {
 			u.owner.engineID.Store(u.id)
 			u.owner.ownIsKnown()
 		}
-		if u.shared && !u.ready {
+		if !u.ready && u.setup > 0 {
 			u.setUp()
 		}
 		return nil
-	}}
-)
+	}
+}
 
 // refused notes an error: an engine that has no room says so to whatever it is asked first, and closes.
 func (u *upstream) refused(reply []byte) {
@@ -312,6 +351,7 @@ func (e *SetupError) Error() string { return "the engine refuses to go on for th
 var (
 	errUnasked = errors.New("the engine said what nobody asked for")
 	errGarbled = errors.New("the engine said what is no RESP")
+	errClosed  = errors.New("the server closed a connection before anything was asked on it")
 )
 
 // unreachable gives up.
@@ -348,6 +388,18 @@ func (s *Session) tellAway(err error) {
 	s.sayGoodbye()
 }
 
+// letGo frees the clients to whom a connection's end is none.
+func (u *upstream) letGo(err error) {
+	if s := u.owner; s != nil && !u.isLost(s, err) {
+		s.own, u.owner = nil, nil
+		s.engineID.Store(0)
+		s.loop.again(&s.client.socket)
+	}
+	if u.shared && u.loop.group.backend.Load().remote() && u.ready && len(u.refusal) == 0 {
+		u.wakeAll() // what they ask was not sent yet
+	}
+}
+
 // fail ends a connection that can't be relied on any more, and the clients that wait on it: as if each had been its
 // own and ended now.
 func (u *upstream) fail(err error) {
@@ -358,6 +410,7 @@ func (u *upstream) fail(err error) {
 	if err == nil {
 		reason = EngineClosed
 	}
+	u.letGo(err)
 	var lost []*Session
 	for _, s := range u.wake {
 		if s.waitsFor == u {
@@ -408,12 +461,18 @@ func (u *upstream) end() {
 	if u.fd >= 0 {
 		u.close()
 	}
+	if u.cancel != nil {
+		u.cancel()
+	}
+	u.isWarmed()
+	u.loop.group.noteConnection(u.id, false)
+	delete(u.loop.upstreams, u)
 	u.closed, u.gathered = true, nil
 }
 
 // progress implements owner.
 func (u *upstream) progress(*socket) {
-	if u.closed {
+	if u.closed || u.fd < 0 {
 		return
 	}
 	if u.pending() > 0 && u.flush() != nil {
@@ -421,6 +480,10 @@ func (u *upstream) progress(*socket) {
 	}
 	u.roomMade()
 	u.pump()
+	if u.tls != nil && !u.closed && u.fd >= 0 {
+		u.keep()
+	}
+	u.endRetired()
 	u.loop.endStep()
 }
 
@@ -447,10 +510,13 @@ func (u *upstream) pump() {
 			}
 			return
 		}
-		n, err := u.readInto(u.loop.plain[:])
+		n, err := u.read(u.loop.plain[:])
 		if n > 0 {
 			u.moving, u.loop.used = true, true
 			u.receive(u.loop.plain[:n])
+			if u.fd < 0 {
+				return // it begins again
+			}
 			if s := u.owner; s != nil && s.client.flush() != nil {
 				s.cut(ClientFailed, s.client.outErr)
 				return
@@ -479,6 +545,10 @@ func (u *upstream) ended(err error) {
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
+	if u.loop.group.backend.Load().remote() && !u.ready && len(u.refusal) == 0 {
+		u.restart(errors.Join(errClosed, err))
+		return
+	}
 	// The beginning of what is passed on as it is goes to the client. That of a reply that would have been changed, or
 	// that the client did not ask for, would show it the engine's side.
 	if s := u.owner; s != nil && len(u.gathered) > 0 {
@@ -491,10 +561,16 @@ func (u *upstream) ended(err error) {
 
 // receive routes what the engine said to those who asked.
 func (u *upstream) receive(b []byte) {
-	for len(b) > 0 && !u.closed {
+	for len(b) > 0 && !u.closed && u.fd >= 0 {
+		if u.mayGo && !u.passing && len(u.gathered) == 0 && u.scan.Between() {
+			if b = u.takeGoaway(b); len(b) == 0 {
+				return
+			}
+		}
 		w := u.queue.head()
 		switch s := u.owner; {
 		case s != nil && s.blind && w == nil && u.scan.Between():
+			u.mayGo = false // who sends this is past asking
 			s.reply(b)
 			return
 		case s != nil && s.feed.on() && (u.scan.Between() || u.passing || len(u.gathered) > 0):
@@ -626,7 +702,7 @@ func (u *upstream) pass(w *waiter, b []byte) []byte {
 		if w == nil {
 			break
 		}
-		if ended++; ended == w.n || w.ask != nil {
+		if ended++; ended == w.n || w.ask != nil || u.mayGo && n < len(b) && resp.Kind(b[n]) == resp.Push {
 			break
 		}
 	}
@@ -660,10 +736,12 @@ func (u *upstream) tidy() {
 	if u.moving {
 		u.moving, u.since = false, u.loop.now
 	}
-	if u.queue.len == 0 && len(u.wake) == 0 && u.loop.now.Sub(u.since) >= spareTime {
-		u.end()
+	if b := u.loop.group.backend.Load(); u.queue.len == 0 && len(u.wake) == 0 && u.loop.now.Sub(u.since) >= spareTime && !u.isWarm(b) {
+		u.hangUp()
+		u.loop.keepWarm(b)
 		return
 	}
+	u.loop.freed.Add(uint64(freeInput(u.tls)))
 	u.loop.used = true
 }
 
@@ -697,6 +775,10 @@ func (l *loop) take(k key, s *Session) *upstream {
 		p.spare = p.spare[:len(p.spare)-1]
 		u.owner, s.own = s, u
 		s.engineID.Store(u.id)
+		if b := l.group.backend.Load(); b.remote() {
+			u.callAs(s)
+			l.keepWarm(b)
+		}
 		return u
 	}
 	u := l.connect(k, s)
@@ -708,7 +790,12 @@ func (l *loop) take(k key, s *Session) *upstream {
 // giveBack keeps a clean connection for the next client of its key.
 func (l *loop) giveBack(u *upstream) {
 	u.owner.engineID.Store(0)
-	u.owner, u.paused, u.since = nil, false, l.now
+	u.owner, u.paused = nil, false
+	l.keep(u)
+}
+
+func (l *loop) keep(u *upstream) {
+	u.since = l.now
 	p := l.pool(u.key)
 	if len(p.spare) >= maxSpare {
 		u.end()

@@ -114,14 +114,10 @@ var (
 	})
 	onReset = onLine(func(s *Session, reply []byte) {
 		if !bytes.HasPrefix(reply, []byte("+RESET")) {
+			s.resetting = false
 			return
 		}
-		s.endTransaction()
-		s.sticky = s.kept
-		s.loop.group.monitors.remove(s)
-		s.feed = feed{waiting: s.feed.waiting}
-		s.feeding.Store(false)
-		s.become(identity{proto: 2})
+		s.hasReset()
 	})
 	onUnpause = onLine(func(s *Session, reply []byte) {
 		if isOK(reply) {
@@ -158,6 +154,16 @@ func (s *Session) executed(u *upstream, reply []byte) []byte {
 		out = append(out, one...)
 	}
 	return out
+}
+
+func (s *Session) hasReset() {
+	s.endTransaction()
+	s.kept = s.kept && !s.resetting // the connection is left, with all that is on it
+	s.sticky, s.resetting = s.kept, false
+	s.loop.group.monitors.remove(s)
+	s.feed = feed{waiting: s.feed.waiting}
+	s.feeding.Store(false)
+	s.become(identity{proto: 2})
 }
 
 func (s *Session) endTransaction() {
@@ -298,12 +304,20 @@ func prepareSetName(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 		return raw, nil
 	}
 	name := string(args[2])
-	return raw, onLine(func(s *Session, reply []byte) {
+	// A connection that stands for many has a name of its own at a server which others look at too.
+	if b := s.loop.group.backend.Load(); b.remote() && s.own == nil && isName(args[2]) {
+		raw = resp.AppendCommand(nil, "CLIENT", "SETNAME", b.Name)
+	}
+	return raw, &ask{answer: func(u *upstream, s *Session, reply []byte) []byte {
 		if isOK(reply) {
 			s.state.name = name
 			s.publish()
+			if u.owner == s {
+				u.called = name
+			}
 		}
-	})
+		return reply
+	}}
 }
 
 func prepareSetInfo(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
@@ -374,6 +388,9 @@ func withField(reply []byte, name string, f func(resp.Value) resp.Value) []byte 
 }
 
 func showInfo(u *upstream, s *Session, reply []byte) []byte {
+	if s.loop.group.backend.Load().remote() {
+		return reply // it is of a server with more clients than these
+	}
 	return withText(reply, func(text string) string {
 		text = withLine(text, "connected_clients:", itoa(s.loop.group.clients.count()))
 		if b := s.loop.group.backend.Load(); b.MaxClients > 0 {
@@ -434,12 +451,19 @@ func prepareKill(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 	}
 	f := filter{notMe: s}
 	byAddress := len(args) == 3
+	remote := s.loop.group.backend.Load().remote()
+	if remote && !s.loop.group.clients.meant(args[2:]) {
+		return raw, nil // another client of the server
+	}
 	if byAddress {
 		addr := string(args[2])
 		f.addr, f.notMe = &addr, nil
 		raw = resp.AppendCommand(nil, "CLIENT", "KILL", "ID", noID)
 	} else {
 		f.parse(args[2:])
+		if remote && f.ids == nil {
+			return raw, addKilled(f)
+		}
 		words := make([]string, 0, len(args)+2)
 		byID := false
 		for i, a := range args {
@@ -467,6 +491,16 @@ func prepareKill(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 			return []byte("-ERR No such client\r\n")
 		}
 		return []byte("+OK\r\n")
+	}}
+}
+
+// addKilled is for filters that may mean clients here and others of the server.
+func addKilled(f filter) *ask {
+	return &ask{whole: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
+		if reply[0] != ':' {
+			return reply
+		}
+		return appendInteger(nil, integer(reply[1:])+int64(s.kill(f)))
 	}}
 }
 
