@@ -9,6 +9,8 @@ package() {
 	node) echo nodejs ;;
 	javac) echo default-jdk-headless ;;
 	ss) echo iproute2 ;;
+	gnutls-cli) echo gnutls-bin ;;
+	tstclnt) echo libnss3-tools ;;
 	setpriv) echo util-linux ;;
 	protoc) echo protobuf-compiler ;;
 	*) echo "$1" ;;
