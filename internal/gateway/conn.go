@@ -59,6 +59,9 @@ type conn struct {
 	computing  bool      // it holds one of the places
 	deadline   time.Time // of everything that waits; zero: none
 	hello      hello
+	served     *serving // whose TLS it gets
+	shown      shown
+	resumes    bool        // it came with a session ticket
 	alerts     *alertWatch // during the handshake
 	handedOver bool        // to an event loop, which forgets it
 }
@@ -253,7 +256,7 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 		runtime.Gosched()
 	}
 	_ = c.SetDeadline(c.first.Add(s.timeout))
-	c.alerts = new(alertWatch)
+	c.alerts, c.served = new(alertWatch), s
 	t := tls.Server(c, s.tls)
 	err := t.Handshake()
 	done()
@@ -263,7 +266,9 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 		return
 	}
 	c.alerts = nil
-	g.count.shaken(t.ConnectionState())
+	state := t.ConnectionState()
+	c.shown.at, c.shown.resumed = time.Now(), state.DidResume
+	g.count.shaken(state)
 	_ = c.SetDeadline(time.Time{})
 	g.relay(c, t, s)
 }
@@ -277,6 +282,7 @@ func (g *gateway) handshakeFailed(c *conn, err error) {
 		f = failShed
 	}
 	g.count.failures.Add(f.class)
+	g.ledger.noteRefusal(c.remote.Addr().String(), f.class, c.shown, time.Now())
 	g.lines.warn("handshake "+f.class, "TLS handshake failed", "client", c.remote.String(), "class", f.class,
 		"error", err, "hint", f.hint)
 	if f == failTimeout {
@@ -323,6 +329,9 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 		Goaway: t != nil && t.ConnectionState().NegotiatedProtocol == relay.Protocol,
 		Ended: func(relay.Result) {
 			g.limit.leave()
+			if t != nil {
+				g.ledger.noteClient(c.remote.Addr().String(), c.pipe.Load(), c.shown, time.Now())
+			}
 			g.forget(c)
 		},
 	}

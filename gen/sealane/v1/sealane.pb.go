@@ -81,6 +81,65 @@ func (DataPlane_DataPath) EnumDescriptor() ([]byte, []int) {
 	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{0, 0}
 }
 
+type CertificateClient_Trust int32
+
+const (
+	CertificateClient_TRUST_UNSPECIFIED CertificateClient_Trust = 0
+	// It verified a certificate that only this CA verifies.
+	CertificateClient_PROVEN CertificateClient_Trust = 1
+	// It said so: a sidecar does.
+	CertificateClient_DECLARED CertificateClient_Trust = 2
+	// It refused such a certificate.
+	CertificateClient_FAILED CertificateClient_Trust = 3
+	// It has shown neither.
+	CertificateClient_UNKNOWN CertificateClient_Trust = 4
+)
+
+// Enum value maps for CertificateClient_Trust.
+var (
+	CertificateClient_Trust_name = map[int32]string{
+		0: "TRUST_UNSPECIFIED",
+		1: "PROVEN",
+		2: "DECLARED",
+		3: "FAILED",
+		4: "UNKNOWN",
+	}
+	CertificateClient_Trust_value = map[string]int32{
+		"TRUST_UNSPECIFIED": 0,
+		"PROVEN":            1,
+		"DECLARED":          2,
+		"FAILED":            3,
+		"UNKNOWN":           4,
+	}
+)
+
+func (x CertificateClient_Trust) Enum() *CertificateClient_Trust {
+	p := new(CertificateClient_Trust)
+	*p = x
+	return p
+}
+
+func (x CertificateClient_Trust) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CertificateClient_Trust) Descriptor() protoreflect.EnumDescriptor {
+	return file_sealane_v1_sealane_proto_enumTypes[1].Descriptor()
+}
+
+func (CertificateClient_Trust) Type() protoreflect.EnumType {
+	return &file_sealane_v1_sealane_proto_enumTypes[1]
+}
+
+func (x CertificateClient_Trust) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CertificateClient_Trust.Descriptor instead.
+func (CertificateClient_Trust) EnumDescriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{4, 0}
+}
+
 type CertificateAuthority_State int32
 
 const (
@@ -140,11 +199,11 @@ func (x CertificateAuthority_State) String() string {
 }
 
 func (CertificateAuthority_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_sealane_v1_sealane_proto_enumTypes[1].Descriptor()
+	return file_sealane_v1_sealane_proto_enumTypes[2].Descriptor()
 }
 
 func (CertificateAuthority_State) Type() protoreflect.EnumType {
-	return &file_sealane_v1_sealane_proto_enumTypes[1]
+	return &file_sealane_v1_sealane_proto_enumTypes[2]
 }
 
 func (x CertificateAuthority_State) Number() protoreflect.EnumNumber {
@@ -153,7 +212,7 @@ func (x CertificateAuthority_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CertificateAuthority_State.Descriptor instead.
 func (CertificateAuthority_State) EnumDescriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{4, 0}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // DataPlane is what serves an instance's clients. Every instance has one.
@@ -402,6 +461,288 @@ func (x *UpdateDataPlaneRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
+// CertificateClients are an instance's clients of the last ninety days.
+type CertificateClients struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The CA that their trust is about: the one that comes next, or, where none does, the one that signs.
+	Generation int32                `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Clients    []*CertificateClient `protobuf:"bytes,2,rep,name=clients,proto3" json:"clients,omitempty"`
+	// Whether every client of the last 30 days has shown that it trusts that CA: then activating it, and retiring the other,
+	// takes no force.
+	Ready bool `protobuf:"varint,3,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Why not.
+	Doubt string `protobuf:"bytes,4,opt,name=doubt,proto3" json:"doubt,omitempty"`
+	// Since when clients are remembered, and how many had to make room for others.
+	SinceTime      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since_time,json=sinceTime,proto3" json:"since_time,omitempty"`
+	ForgottenCount int64                  `protobuf:"varint,6,opt,name=forgotten_count,json=forgottenCount,proto3" json:"forgotten_count,omitempty"`
+	Sampling       *Sampling              `protobuf:"bytes,7,opt,name=sampling,proto3" json:"sampling,omitempty"`
+	// How many handshakes were shown the chain of that CA for sampling's sake, and how many of them failed for it.
+	SampledCount       int64 `protobuf:"varint,8,opt,name=sampled_count,json=sampledCount,proto3" json:"sampled_count,omitempty"`
+	FailedSamplesCount int64 `protobuf:"varint,9,opt,name=failed_samples_count,json=failedSamplesCount,proto3" json:"failed_samples_count,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *CertificateClients) Reset() {
+	*x = CertificateClients{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateClients) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateClients) ProtoMessage() {}
+
+func (x *CertificateClients) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateClients.ProtoReflect.Descriptor instead.
+func (*CertificateClients) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CertificateClients) GetGeneration() int32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *CertificateClients) GetClients() []*CertificateClient {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+func (x *CertificateClients) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *CertificateClients) GetDoubt() string {
+	if x != nil {
+		return x.Doubt
+	}
+	return ""
+}
+
+func (x *CertificateClients) GetSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SinceTime
+	}
+	return nil
+}
+
+func (x *CertificateClients) GetForgottenCount() int64 {
+	if x != nil {
+		return x.ForgottenCount
+	}
+	return 0
+}
+
+func (x *CertificateClients) GetSampling() *Sampling {
+	if x != nil {
+		return x.Sampling
+	}
+	return nil
+}
+
+func (x *CertificateClients) GetSampledCount() int64 {
+	if x != nil {
+		return x.SampledCount
+	}
+	return 0
+}
+
+func (x *CertificateClients) GetFailedSamplesCount() int64 {
+	if x != nil {
+		return x.FailedSamplesCount
+	}
+	return 0
+}
+
+// CertificateClient is as much as is known of a client. Several behind one address translator look like one.
+type CertificateClient struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// What it has said of itself: CLIENT SETNAME, CLIENT SETINFO, AUTH.
+	ClientName    string                  `protobuf:"bytes,2,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
+	Library       string                  `protobuf:"bytes,3,opt,name=library,proto3" json:"library,omitempty"`
+	User          string                  `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	FirstSeenTime *timestamppb.Timestamp  `protobuf:"bytes,5,opt,name=first_seen_time,json=firstSeenTime,proto3" json:"first_seen_time,omitempty"`
+	LastSeenTime  *timestamppb.Timestamp  `protobuf:"bytes,6,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	Trust         CertificateClient_Trust `protobuf:"varint,7,opt,name=trust,proto3,enum=sealane.v1.CertificateClient_Trust" json:"trust,omitempty"`
+	TrustTime     *timestamppb.Timestamp  `protobuf:"bytes,8,opt,name=trust_time,json=trustTime,proto3" json:"trust_time,omitempty"`
+	// Of a failure: the class of the handshake, such as unknown_ca.
+	Detail        string `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateClient) Reset() {
+	*x = CertificateClient{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateClient) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateClient) ProtoMessage() {}
+
+func (x *CertificateClient) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateClient.ProtoReflect.Descriptor instead.
+func (*CertificateClient) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CertificateClient) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *CertificateClient) GetClientName() string {
+	if x != nil {
+		return x.ClientName
+	}
+	return ""
+}
+
+func (x *CertificateClient) GetLibrary() string {
+	if x != nil {
+		return x.Library
+	}
+	return ""
+}
+
+func (x *CertificateClient) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *CertificateClient) GetFirstSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstSeenTime
+	}
+	return nil
+}
+
+func (x *CertificateClient) GetLastSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeenTime
+	}
+	return nil
+}
+
+func (x *CertificateClient) GetTrust() CertificateClient_Trust {
+	if x != nil {
+		return x.Trust
+	}
+	return CertificateClient_TRUST_UNSPECIFIED
+}
+
+func (x *CertificateClient) GetTrustTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TrustTime
+	}
+	return nil
+}
+
+func (x *CertificateClient) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+// Sampling is how many of the clients that come with a full handshake are shown the certificate of the CA that comes next. Those
+// that don't trust it fail once.
+type Sampling struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of these handshakes; 0: none.
+	Percent float64 `protobuf:"fixed64,1,opt,name=percent,proto3" json:"percent,omitempty"`
+	// At most.
+	PerHour       int32 `protobuf:"varint,2,opt,name=per_hour,json=perHour,proto3" json:"per_hour,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sampling) Reset() {
+	*x = Sampling{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sampling) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sampling) ProtoMessage() {}
+
+func (x *Sampling) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sampling.ProtoReflect.Descriptor instead.
+func (*Sampling) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Sampling) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *Sampling) GetPerHour() int32 {
+	if x != nil {
+		return x.PerHour
+	}
+	return 0
+}
+
 // InstanceCertificates are an instance's certificates as they are now.
 type InstanceCertificates struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -417,14 +758,16 @@ type InstanceCertificates struct {
 	// What time does not mend.
 	Warnings []string `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// Why the instance is not as it should be; empty when all is well.
-	Problem       string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Problem string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
+	// In the answer to CompromiseCa: the clients that, as far as is known, fail until they have the new bundle.
+	AffectedClients []*CertificateClient `protobuf:"bytes,8,rep,name=affected_clients,json=affectedClients,proto3" json:"affected_clients,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *InstanceCertificates) Reset() {
 	*x = InstanceCertificates{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[3]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -436,7 +779,7 @@ func (x *InstanceCertificates) String() string {
 func (*InstanceCertificates) ProtoMessage() {}
 
 func (x *InstanceCertificates) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[3]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -449,7 +792,7 @@ func (x *InstanceCertificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceCertificates.ProtoReflect.Descriptor instead.
 func (*InstanceCertificates) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{3}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *InstanceCertificates) GetName() string {
@@ -501,6 +844,13 @@ func (x *InstanceCertificates) GetProblem() string {
 	return ""
 }
 
+func (x *InstanceCertificates) GetAffectedClients() []*CertificateClient {
+	if x != nil {
+		return x.AffectedClients
+	}
+	return nil
+}
+
 // CertificateAuthority is one generation of an instance's CA.
 type CertificateAuthority struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -528,7 +878,7 @@ type CertificateAuthority struct {
 
 func (x *CertificateAuthority) Reset() {
 	*x = CertificateAuthority{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[4]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +890,7 @@ func (x *CertificateAuthority) String() string {
 func (*CertificateAuthority) ProtoMessage() {}
 
 func (x *CertificateAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[4]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +903,7 @@ func (x *CertificateAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateAuthority.ProtoReflect.Descriptor instead.
 func (*CertificateAuthority) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{4}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CertificateAuthority) GetGeneration() int32 {
@@ -666,7 +1016,7 @@ type ServerCertificate struct {
 
 func (x *ServerCertificate) Reset() {
 	*x = ServerCertificate{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[5]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -678,7 +1028,7 @@ func (x *ServerCertificate) String() string {
 func (*ServerCertificate) ProtoMessage() {}
 
 func (x *ServerCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[5]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -691,7 +1041,7 @@ func (x *ServerCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerCertificate.ProtoReflect.Descriptor instead.
 func (*ServerCertificate) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{5}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ServerCertificate) GetSerialNumber() string {
@@ -779,7 +1129,7 @@ type UpcomingChange struct {
 
 func (x *UpcomingChange) Reset() {
 	*x = UpcomingChange{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +1141,7 @@ func (x *UpcomingChange) String() string {
 func (*UpcomingChange) ProtoMessage() {}
 
 func (x *UpcomingChange) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +1154,7 @@ func (x *UpcomingChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpcomingChange.ProtoReflect.Descriptor instead.
 func (*UpcomingChange) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{6}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpcomingChange) GetTime() *timestamppb.Timestamp {
@@ -845,7 +1195,7 @@ type GetCertificatesRequest struct {
 
 func (x *GetCertificatesRequest) Reset() {
 	*x = GetCertificatesRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +1207,7 @@ func (x *GetCertificatesRequest) String() string {
 func (*GetCertificatesRequest) ProtoMessage() {}
 
 func (x *GetCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +1220,7 @@ func (x *GetCertificatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*GetCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetCertificatesRequest) GetName() string {
@@ -890,7 +1240,7 @@ type RotateCaRequest struct {
 
 func (x *RotateCaRequest) Reset() {
 	*x = RotateCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1252,7 @@ func (x *RotateCaRequest) String() string {
 func (*RotateCaRequest) ProtoMessage() {}
 
 func (x *RotateCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1265,7 @@ func (x *RotateCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCaRequest.ProtoReflect.Descriptor instead.
 func (*RotateCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{8}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RotateCaRequest) GetName() string {
@@ -929,7 +1279,7 @@ type ActivateCaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Do it before its day: it is not known which clients hold the generation.
+	// Do it before its day although there are clients that have not shown that they trust the generation.
 	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -937,7 +1287,7 @@ type ActivateCaRequest struct {
 
 func (x *ActivateCaRequest) Reset() {
 	*x = ActivateCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1299,7 @@ func (x *ActivateCaRequest) String() string {
 func (*ActivateCaRequest) ProtoMessage() {}
 
 func (x *ActivateCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1312,7 @@ func (x *ActivateCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateCaRequest.ProtoReflect.Descriptor instead.
 func (*ActivateCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{9}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ActivateCaRequest) GetName() string {
@@ -983,7 +1333,7 @@ type RetireCaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Do it before its day: it is not known which clients hold the next generation.
+	// Do it before its day although there are clients that have not shown that they trust the next generation.
 	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -991,7 +1341,7 @@ type RetireCaRequest struct {
 
 func (x *RetireCaRequest) Reset() {
 	*x = RetireCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1003,7 +1353,7 @@ func (x *RetireCaRequest) String() string {
 func (*RetireCaRequest) ProtoMessage() {}
 
 func (x *RetireCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1016,7 +1366,7 @@ func (x *RetireCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireCaRequest.ProtoReflect.Descriptor instead.
 func (*RetireCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{10}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RetireCaRequest) GetName() string {
@@ -1045,7 +1395,7 @@ type CompromiseCaRequest struct {
 
 func (x *CompromiseCaRequest) Reset() {
 	*x = CompromiseCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1407,7 @@ func (x *CompromiseCaRequest) String() string {
 func (*CompromiseCaRequest) ProtoMessage() {}
 
 func (x *CompromiseCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1420,7 @@ func (x *CompromiseCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompromiseCaRequest.ProtoReflect.Descriptor instead.
 func (*CompromiseCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{11}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CompromiseCaRequest) GetName() string {
@@ -1087,6 +1437,113 @@ func (x *CompromiseCaRequest) GetGeneration() int32 {
 	return 0
 }
 
+type ListCertificateClientsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCertificateClientsRequest) Reset() {
+	*x = ListCertificateClientsRequest{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCertificateClientsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCertificateClientsRequest) ProtoMessage() {}
+
+func (x *ListCertificateClientsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCertificateClientsRequest.ProtoReflect.Descriptor instead.
+func (*ListCertificateClientsRequest) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListCertificateClientsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type SetSamplingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// 0 turns it off.
+	Percent       float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	PerHour       int32   `protobuf:"varint,3,opt,name=per_hour,json=perHour,proto3" json:"per_hour,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSamplingRequest) Reset() {
+	*x = SetSamplingRequest{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSamplingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSamplingRequest) ProtoMessage() {}
+
+func (x *SetSamplingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSamplingRequest.ProtoReflect.Descriptor instead.
+func (*SetSamplingRequest) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SetSamplingRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetSamplingRequest) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *SetSamplingRequest) GetPerHour() int32 {
+	if x != nil {
+		return x.PerHour
+	}
+	return 0
+}
+
 type RotateLeafRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
@@ -1097,7 +1554,7 @@ type RotateLeafRequest struct {
 
 func (x *RotateLeafRequest) Reset() {
 	*x = RotateLeafRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1566,7 @@ func (x *RotateLeafRequest) String() string {
 func (*RotateLeafRequest) ProtoMessage() {}
 
 func (x *RotateLeafRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1579,7 @@ func (x *RotateLeafRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateLeafRequest.ProtoReflect.Descriptor instead.
 func (*RotateLeafRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{12}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RotateLeafRequest) GetName() string {
@@ -1163,7 +1620,43 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\n" +
 	"data_plane\x18\x01 \x01(\v2\x15.sealane.v1.DataPlaneB\x03\xe0A\x02R\tdataPlane\x12@\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x02R\n" +
-	"updateMask\"\xc9\x02\n" +
+	"updateMask\"\x86\x03\n" +
+	"\x12CertificateClients\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x05R\n" +
+	"generation\x127\n" +
+	"\aclients\x18\x02 \x03(\v2\x1d.sealane.v1.CertificateClientR\aclients\x12\x14\n" +
+	"\x05ready\x18\x03 \x01(\bR\x05ready\x12\x14\n" +
+	"\x05doubt\x18\x04 \x01(\tR\x05doubt\x129\n" +
+	"\n" +
+	"since_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tsinceTime\x12'\n" +
+	"\x0fforgotten_count\x18\x06 \x01(\x03R\x0eforgottenCount\x120\n" +
+	"\bsampling\x18\a \x01(\v2\x14.sealane.v1.SamplingR\bsampling\x12#\n" +
+	"\rsampled_count\x18\b \x01(\x03R\fsampledCount\x120\n" +
+	"\x14failed_samples_count\x18\t \x01(\x03R\x12failedSamplesCount\"\xe3\x03\n" +
+	"\x11CertificateClient\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1f\n" +
+	"\vclient_name\x18\x02 \x01(\tR\n" +
+	"clientName\x12\x18\n" +
+	"\alibrary\x18\x03 \x01(\tR\alibrary\x12\x12\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\x12B\n" +
+	"\x0ffirst_seen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12@\n" +
+	"\x0elast_seen_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x129\n" +
+	"\x05trust\x18\a \x01(\x0e2#.sealane.v1.CertificateClient.TrustR\x05trust\x129\n" +
+	"\n" +
+	"trust_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\ttrustTime\x12\x16\n" +
+	"\x06detail\x18\t \x01(\tR\x06detail\"Q\n" +
+	"\x05Trust\x12\x15\n" +
+	"\x11TRUST_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06PROVEN\x10\x01\x12\f\n" +
+	"\bDECLARED\x10\x02\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x03\x12\v\n" +
+	"\aUNKNOWN\x10\x04\"?\n" +
+	"\bSampling\x12\x18\n" +
+	"\apercent\x18\x01 \x01(\x01R\apercent\x12\x19\n" +
+	"\bper_hour\x18\x02 \x01(\x05R\aperHour\"\x93\x03\n" +
 	"\x14InstanceCertificates\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\vauthorities\x18\x02 \x03(\v2 .sealane.v1.CertificateAuthorityR\vauthorities\x121\n" +
@@ -1171,7 +1664,8 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\x18cross_certificate_served\x18\x04 \x01(\bR\x16crossCertificateServed\x126\n" +
 	"\bupcoming\x18\x05 \x03(\v2\x1a.sealane.v1.UpcomingChangeR\bupcoming\x12\x1a\n" +
 	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x12\x18\n" +
-	"\aproblem\x18\a \x01(\tR\aproblem\"\xd6\x05\n" +
+	"\aproblem\x18\a \x01(\tR\aproblem\x12H\n" +
+	"\x10affected_clients\x18\b \x03(\v2\x1d.sealane.v1.CertificateClientR\x0faffectedClients\"\xd6\x05\n" +
 	"\x14CertificateAuthority\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x05R\n" +
@@ -1234,21 +1728,30 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x05R\n" +
-	"generation\",\n" +
+	"generation\"8\n" +
+	"\x1dListCertificateClientsRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"b\n" +
+	"\x12SetSamplingRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x01R\apercent\x12\x19\n" +
+	"\bper_hour\x18\x03 \x01(\x05R\aperHour\",\n" +
 	"\x11RotateLeafRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name2\xbd\x02\n" +
 	"\n" +
 	"DataPlanes\x12\x87\x01\n" +
 	"\fGetDataPlane\x12\x1f.sealane.v1.GetDataPlaneRequest\x1a\x15.sealane.v1.DataPlane\"?\x82\xd3\xe4\x93\x029\x127/v1/{name=projects/*/locations/*/instances/*/dataPlane}\x12\xa4\x01\n" +
 	"\x0fUpdateDataPlane\x12\".sealane.v1.UpdateDataPlaneRequest\x1a\x15.sealane.v1.DataPlane\"V\x82\xd3\xe4\x93\x02P:\n" +
-	"data_plane2B/v1/{data_plane.name=projects/*/locations/*/instances/*/dataPlane}2\xd0\a\n" +
+	"data_plane2B/v1/{data_plane.name=projects/*/locations/*/instances/*/dataPlane}2\x9a\n" +
+	"\n" +
 	"\fCertificates\x12\x9b\x01\n" +
 	"\x0fGetCertificates\x12\".sealane.v1.GetCertificatesRequest\x1a .sealane.v1.InstanceCertificates\"B\x82\xd3\xe4\x93\x02<\x12:/v1/{name=projects/*/locations/*/instances/*/certificates}\x12\x99\x01\n" +
 	"\bRotateCa\x12\x1b.sealane.v1.RotateCaRequest\x1a .sealane.v1.InstanceCertificates\"N\x82\xd3\xe4\x93\x02H:\x01*\"C/v1/{name=projects/*/locations/*/instances/*/certificates}:rotateCa\x12\x9f\x01\n" +
 	"\n" +
 	"ActivateCa\x12\x1d.sealane.v1.ActivateCaRequest\x1a .sealane.v1.InstanceCertificates\"P\x82\xd3\xe4\x93\x02J:\x01*\"E/v1/{name=projects/*/locations/*/instances/*/certificates}:activateCa\x12\x99\x01\n" +
 	"\bRetireCa\x12\x1b.sealane.v1.RetireCaRequest\x1a .sealane.v1.InstanceCertificates\"N\x82\xd3\xe4\x93\x02H:\x01*\"C/v1/{name=projects/*/locations/*/instances/*/certificates}:retireCa\x12\xa5\x01\n" +
-	"\fCompromiseCa\x12\x1f.sealane.v1.CompromiseCaRequest\x1a .sealane.v1.InstanceCertificates\"R\x82\xd3\xe4\x93\x02L:\x01*\"G/v1/{name=projects/*/locations/*/instances/*/certificates}:compromiseCa\x12\x9f\x01\n" +
+	"\fCompromiseCa\x12\x1f.sealane.v1.CompromiseCaRequest\x1a .sealane.v1.InstanceCertificates\"R\x82\xd3\xe4\x93\x02L:\x01*\"G/v1/{name=projects/*/locations/*/instances/*/certificates}:compromiseCa\x12\xa4\x01\n" +
+	"\vListClients\x12).sealane.v1.ListCertificateClientsRequest\x1a\x1e.sealane.v1.CertificateClients\"J\x82\xd3\xe4\x93\x02D\x12B/v1/{name=projects/*/locations/*/instances/*/certificates}:clients\x12\xa0\x01\n" +
+	"\vSetSampling\x12\x1e.sealane.v1.SetSamplingRequest\x1a\x1e.sealane.v1.CertificateClients\"Q\x82\xd3\xe4\x93\x02K:\x01*\"F/v1/{name=projects/*/locations/*/instances/*/certificates}:setSampling\x12\x9f\x01\n" +
 	"\n" +
 	"RotateLeaf\x12\x1d.sealane.v1.RotateLeafRequest\x1a .sealane.v1.InstanceCertificates\"P\x82\xd3\xe4\x93\x02J:\x01*\"E/v1/{name=projects/*/locations/*/instances/*/certificates}:rotateLeafB5Z3github.com/sealane/sealane/gen/sealane/v1;sealanev1b\x06proto3"
 
@@ -1264,64 +1767,82 @@ func file_sealane_v1_sealane_proto_rawDescGZIP() []byte {
 	return file_sealane_v1_sealane_proto_rawDescData
 }
 
-var file_sealane_v1_sealane_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sealane_v1_sealane_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_sealane_v1_sealane_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_sealane_v1_sealane_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_sealane_v1_sealane_proto_goTypes = []any{
-	(DataPlane_DataPath)(0),         // 0: sealane.v1.DataPlane.DataPath
-	(CertificateAuthority_State)(0), // 1: sealane.v1.CertificateAuthority.State
-	(*DataPlane)(nil),               // 2: sealane.v1.DataPlane
-	(*GetDataPlaneRequest)(nil),     // 3: sealane.v1.GetDataPlaneRequest
-	(*UpdateDataPlaneRequest)(nil),  // 4: sealane.v1.UpdateDataPlaneRequest
-	(*InstanceCertificates)(nil),    // 5: sealane.v1.InstanceCertificates
-	(*CertificateAuthority)(nil),    // 6: sealane.v1.CertificateAuthority
-	(*ServerCertificate)(nil),       // 7: sealane.v1.ServerCertificate
-	(*UpcomingChange)(nil),          // 8: sealane.v1.UpcomingChange
-	(*GetCertificatesRequest)(nil),  // 9: sealane.v1.GetCertificatesRequest
-	(*RotateCaRequest)(nil),         // 10: sealane.v1.RotateCaRequest
-	(*ActivateCaRequest)(nil),       // 11: sealane.v1.ActivateCaRequest
-	(*RetireCaRequest)(nil),         // 12: sealane.v1.RetireCaRequest
-	(*CompromiseCaRequest)(nil),     // 13: sealane.v1.CompromiseCaRequest
-	(*RotateLeafRequest)(nil),       // 14: sealane.v1.RotateLeafRequest
-	(*fieldmaskpb.FieldMask)(nil),   // 15: google.protobuf.FieldMask
-	(*timestamppb.Timestamp)(nil),   // 16: google.protobuf.Timestamp
+	(DataPlane_DataPath)(0),               // 0: sealane.v1.DataPlane.DataPath
+	(CertificateClient_Trust)(0),          // 1: sealane.v1.CertificateClient.Trust
+	(CertificateAuthority_State)(0),       // 2: sealane.v1.CertificateAuthority.State
+	(*DataPlane)(nil),                     // 3: sealane.v1.DataPlane
+	(*GetDataPlaneRequest)(nil),           // 4: sealane.v1.GetDataPlaneRequest
+	(*UpdateDataPlaneRequest)(nil),        // 5: sealane.v1.UpdateDataPlaneRequest
+	(*CertificateClients)(nil),            // 6: sealane.v1.CertificateClients
+	(*CertificateClient)(nil),             // 7: sealane.v1.CertificateClient
+	(*Sampling)(nil),                      // 8: sealane.v1.Sampling
+	(*InstanceCertificates)(nil),          // 9: sealane.v1.InstanceCertificates
+	(*CertificateAuthority)(nil),          // 10: sealane.v1.CertificateAuthority
+	(*ServerCertificate)(nil),             // 11: sealane.v1.ServerCertificate
+	(*UpcomingChange)(nil),                // 12: sealane.v1.UpcomingChange
+	(*GetCertificatesRequest)(nil),        // 13: sealane.v1.GetCertificatesRequest
+	(*RotateCaRequest)(nil),               // 14: sealane.v1.RotateCaRequest
+	(*ActivateCaRequest)(nil),             // 15: sealane.v1.ActivateCaRequest
+	(*RetireCaRequest)(nil),               // 16: sealane.v1.RetireCaRequest
+	(*CompromiseCaRequest)(nil),           // 17: sealane.v1.CompromiseCaRequest
+	(*ListCertificateClientsRequest)(nil), // 18: sealane.v1.ListCertificateClientsRequest
+	(*SetSamplingRequest)(nil),            // 19: sealane.v1.SetSamplingRequest
+	(*RotateLeafRequest)(nil),             // 20: sealane.v1.RotateLeafRequest
+	(*fieldmaskpb.FieldMask)(nil),         // 21: google.protobuf.FieldMask
+	(*timestamppb.Timestamp)(nil),         // 22: google.protobuf.Timestamp
 }
 var file_sealane_v1_sealane_proto_depIdxs = []int32{
 	0,  // 0: sealane.v1.DataPlane.data_path:type_name -> sealane.v1.DataPlane.DataPath
-	2,  // 1: sealane.v1.UpdateDataPlaneRequest.data_plane:type_name -> sealane.v1.DataPlane
-	15, // 2: sealane.v1.UpdateDataPlaneRequest.update_mask:type_name -> google.protobuf.FieldMask
-	6,  // 3: sealane.v1.InstanceCertificates.authorities:type_name -> sealane.v1.CertificateAuthority
-	7,  // 4: sealane.v1.InstanceCertificates.leaf:type_name -> sealane.v1.ServerCertificate
-	8,  // 5: sealane.v1.InstanceCertificates.upcoming:type_name -> sealane.v1.UpcomingChange
-	1,  // 6: sealane.v1.CertificateAuthority.state:type_name -> sealane.v1.CertificateAuthority.State
-	16, // 7: sealane.v1.CertificateAuthority.not_before:type_name -> google.protobuf.Timestamp
-	16, // 8: sealane.v1.CertificateAuthority.not_after:type_name -> google.protobuf.Timestamp
-	16, // 9: sealane.v1.CertificateAuthority.activate_time:type_name -> google.protobuf.Timestamp
-	16, // 10: sealane.v1.CertificateAuthority.retire_time:type_name -> google.protobuf.Timestamp
-	16, // 11: sealane.v1.ServerCertificate.not_before:type_name -> google.protobuf.Timestamp
-	16, // 12: sealane.v1.ServerCertificate.not_after:type_name -> google.protobuf.Timestamp
-	16, // 13: sealane.v1.ServerCertificate.renewal_time:type_name -> google.protobuf.Timestamp
-	16, // 14: sealane.v1.UpcomingChange.time:type_name -> google.protobuf.Timestamp
-	3,  // 15: sealane.v1.DataPlanes.GetDataPlane:input_type -> sealane.v1.GetDataPlaneRequest
-	4,  // 16: sealane.v1.DataPlanes.UpdateDataPlane:input_type -> sealane.v1.UpdateDataPlaneRequest
-	9,  // 17: sealane.v1.Certificates.GetCertificates:input_type -> sealane.v1.GetCertificatesRequest
-	10, // 18: sealane.v1.Certificates.RotateCa:input_type -> sealane.v1.RotateCaRequest
-	11, // 19: sealane.v1.Certificates.ActivateCa:input_type -> sealane.v1.ActivateCaRequest
-	12, // 20: sealane.v1.Certificates.RetireCa:input_type -> sealane.v1.RetireCaRequest
-	13, // 21: sealane.v1.Certificates.CompromiseCa:input_type -> sealane.v1.CompromiseCaRequest
-	14, // 22: sealane.v1.Certificates.RotateLeaf:input_type -> sealane.v1.RotateLeafRequest
-	2,  // 23: sealane.v1.DataPlanes.GetDataPlane:output_type -> sealane.v1.DataPlane
-	2,  // 24: sealane.v1.DataPlanes.UpdateDataPlane:output_type -> sealane.v1.DataPlane
-	5,  // 25: sealane.v1.Certificates.GetCertificates:output_type -> sealane.v1.InstanceCertificates
-	5,  // 26: sealane.v1.Certificates.RotateCa:output_type -> sealane.v1.InstanceCertificates
-	5,  // 27: sealane.v1.Certificates.ActivateCa:output_type -> sealane.v1.InstanceCertificates
-	5,  // 28: sealane.v1.Certificates.RetireCa:output_type -> sealane.v1.InstanceCertificates
-	5,  // 29: sealane.v1.Certificates.CompromiseCa:output_type -> sealane.v1.InstanceCertificates
-	5,  // 30: sealane.v1.Certificates.RotateLeaf:output_type -> sealane.v1.InstanceCertificates
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	3,  // 1: sealane.v1.UpdateDataPlaneRequest.data_plane:type_name -> sealane.v1.DataPlane
+	21, // 2: sealane.v1.UpdateDataPlaneRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,  // 3: sealane.v1.CertificateClients.clients:type_name -> sealane.v1.CertificateClient
+	22, // 4: sealane.v1.CertificateClients.since_time:type_name -> google.protobuf.Timestamp
+	8,  // 5: sealane.v1.CertificateClients.sampling:type_name -> sealane.v1.Sampling
+	22, // 6: sealane.v1.CertificateClient.first_seen_time:type_name -> google.protobuf.Timestamp
+	22, // 7: sealane.v1.CertificateClient.last_seen_time:type_name -> google.protobuf.Timestamp
+	1,  // 8: sealane.v1.CertificateClient.trust:type_name -> sealane.v1.CertificateClient.Trust
+	22, // 9: sealane.v1.CertificateClient.trust_time:type_name -> google.protobuf.Timestamp
+	10, // 10: sealane.v1.InstanceCertificates.authorities:type_name -> sealane.v1.CertificateAuthority
+	11, // 11: sealane.v1.InstanceCertificates.leaf:type_name -> sealane.v1.ServerCertificate
+	12, // 12: sealane.v1.InstanceCertificates.upcoming:type_name -> sealane.v1.UpcomingChange
+	7,  // 13: sealane.v1.InstanceCertificates.affected_clients:type_name -> sealane.v1.CertificateClient
+	2,  // 14: sealane.v1.CertificateAuthority.state:type_name -> sealane.v1.CertificateAuthority.State
+	22, // 15: sealane.v1.CertificateAuthority.not_before:type_name -> google.protobuf.Timestamp
+	22, // 16: sealane.v1.CertificateAuthority.not_after:type_name -> google.protobuf.Timestamp
+	22, // 17: sealane.v1.CertificateAuthority.activate_time:type_name -> google.protobuf.Timestamp
+	22, // 18: sealane.v1.CertificateAuthority.retire_time:type_name -> google.protobuf.Timestamp
+	22, // 19: sealane.v1.ServerCertificate.not_before:type_name -> google.protobuf.Timestamp
+	22, // 20: sealane.v1.ServerCertificate.not_after:type_name -> google.protobuf.Timestamp
+	22, // 21: sealane.v1.ServerCertificate.renewal_time:type_name -> google.protobuf.Timestamp
+	22, // 22: sealane.v1.UpcomingChange.time:type_name -> google.protobuf.Timestamp
+	4,  // 23: sealane.v1.DataPlanes.GetDataPlane:input_type -> sealane.v1.GetDataPlaneRequest
+	5,  // 24: sealane.v1.DataPlanes.UpdateDataPlane:input_type -> sealane.v1.UpdateDataPlaneRequest
+	13, // 25: sealane.v1.Certificates.GetCertificates:input_type -> sealane.v1.GetCertificatesRequest
+	14, // 26: sealane.v1.Certificates.RotateCa:input_type -> sealane.v1.RotateCaRequest
+	15, // 27: sealane.v1.Certificates.ActivateCa:input_type -> sealane.v1.ActivateCaRequest
+	16, // 28: sealane.v1.Certificates.RetireCa:input_type -> sealane.v1.RetireCaRequest
+	17, // 29: sealane.v1.Certificates.CompromiseCa:input_type -> sealane.v1.CompromiseCaRequest
+	18, // 30: sealane.v1.Certificates.ListClients:input_type -> sealane.v1.ListCertificateClientsRequest
+	19, // 31: sealane.v1.Certificates.SetSampling:input_type -> sealane.v1.SetSamplingRequest
+	20, // 32: sealane.v1.Certificates.RotateLeaf:input_type -> sealane.v1.RotateLeafRequest
+	3,  // 33: sealane.v1.DataPlanes.GetDataPlane:output_type -> sealane.v1.DataPlane
+	3,  // 34: sealane.v1.DataPlanes.UpdateDataPlane:output_type -> sealane.v1.DataPlane
+	9,  // 35: sealane.v1.Certificates.GetCertificates:output_type -> sealane.v1.InstanceCertificates
+	9,  // 36: sealane.v1.Certificates.RotateCa:output_type -> sealane.v1.InstanceCertificates
+	9,  // 37: sealane.v1.Certificates.ActivateCa:output_type -> sealane.v1.InstanceCertificates
+	9,  // 38: sealane.v1.Certificates.RetireCa:output_type -> sealane.v1.InstanceCertificates
+	9,  // 39: sealane.v1.Certificates.CompromiseCa:output_type -> sealane.v1.InstanceCertificates
+	6,  // 40: sealane.v1.Certificates.ListClients:output_type -> sealane.v1.CertificateClients
+	6,  // 41: sealane.v1.Certificates.SetSampling:output_type -> sealane.v1.CertificateClients
+	9,  // 42: sealane.v1.Certificates.RotateLeaf:output_type -> sealane.v1.InstanceCertificates
+	33, // [33:43] is the sub-list for method output_type
+	23, // [23:33] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_sealane_v1_sealane_proto_init() }
@@ -1334,8 +1855,8 @@ func file_sealane_v1_sealane_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sealane_v1_sealane_proto_rawDesc), len(file_sealane_v1_sealane_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   13,
+			NumEnums:      3,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
