@@ -44,6 +44,9 @@ const (
 	// drainPace is how long a connection must be quiet, its last request answered, to be closed while draining.
 	drainPace = 100 * time.Millisecond
 
+	// goawayGrace is how long a client that was asked to go is waited for while draining; then it is closed like others.
+	goawayGrace = time.Second
+
 	// Clients that vanish without a FIN are found out after about two minutes; the engine's own keep-alive would end here.
 	keepAliveIdle     = time.Minute
 	keepAliveInterval = 15 * time.Second
@@ -452,10 +455,11 @@ func (g *gateway) drain() {
 	defer deadline.Stop()
 	defer tick.Stop()
 	var farewells sync.WaitGroup
+	began := time.Now()
 	for done := false; !done; {
 		g.each(func(c *conn) {
-			// One that can be asked to go has its own idea of when nothing is lost by it.
-			if p := c.pipe.Load(); p != nil && p.Goaway() {
+			// One that can be asked to go has its own idea of when nothing is lost by it, but the port is shut meanwhile.
+			if p := c.pipe.Load(); p != nil && p.Goaway() && time.Since(began) < goawayGrace {
 				return
 			}
 			if c.idle() {

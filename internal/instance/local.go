@@ -45,7 +45,7 @@ const (
 	gatewayTimeout = 10 * time.Second
 	proveTimeout   = 10 * time.Second
 	stopTimeout    = 5 * time.Minute // an engine saves its data within it
-	drainTimeout   = 5 * time.Second
+	drainTimeout   = 8 * time.Second
 )
 
 // NewLocal returns a Runtime with its nodes' folders in dir. command starts a gateway; --dir and a folder are added.

@@ -159,14 +159,18 @@ func (f *filter) matches(s *Session, now time.Time) bool {
 	}
 	return !f.nobody && (f.ids == nil || f.ids[s.id]) && (f.kind == "" || f.kind == kind) &&
 		(f.addr == nil || *f.addr == s.cfg.address(s.cfg.Remote)) && (f.laddr == nil || *f.laddr == s.cfg.address(s.cfg.Local)) &&
-		(f.user == nil || *f.user == shown.userName()) && f.notMe != s && now.Sub(s.began) >= f.minAge
+		(f.user == nil || *f.user == s.userName(shown)) && f.notMe != s && now.Sub(s.began) >= f.minAge
 }
 
-func (id *identity) userName() string {
-	if id.user == "" {
-		return "default"
+// userName is who the server takes the client for.
+func (s *Session) userName(shown *identity) string {
+	if shown.user != "" {
+		return shown.user
 	}
-	return id.user
+	if login := s.loop.group.backend.Load().Login; len(login) == 2 {
+		return login[0]
+	}
+	return "default"
 }
 
 // matching returns the clients that are meant, oldest first.
@@ -304,7 +308,7 @@ func (s *Session) line(engine string, own bool, last string, now time.Time) stri
 				}
 			}
 			if !own {
-				value = shown.field(name, value, last)
+				value = s.field(shown, name, value, last)
 			}
 			field = name + "=" + value
 		}
@@ -317,12 +321,12 @@ func (s *Session) line(engine string, own bool, last string, now time.Time) stri
 }
 
 // field is the value for a client that shares a connection: it has nothing of its own there.
-func (id *identity) field(name, value, last string) string {
+func (s *Session) field(id *identity, name, value, last string) string {
 	switch name {
 	case "db":
 		return itoa(id.db)
 	case "user":
-		return id.userName()
+		return s.userName(id)
 	case "resp":
 		return itoa(id.proto)
 	case "cmd":

@@ -21,8 +21,9 @@ const (
 	firstPause = 10 * time.Millisecond
 	// maxPause is the most that is waited between two attempts to reach a server.
 	maxPause = 2 * time.Second
-	// warmAge is for how long a connection waits for a client that needs its own: most servers close idle ones some time.
-	warmAge = 4 * time.Minute
+	// warmAge is for how long a connection waits, at most, for a client that needs its own: a server may close it just when it is
+	// taken, if it closes idle ones.
+	warmAge = 50 * time.Second
 )
 
 // Dialled does the client's side of a TLS handshake over conn and makes it a relay's End. It closes conn in any case.
@@ -212,7 +213,12 @@ func (u *upstream) isWarm(b *Backend) bool {
 	}
 	p := u.loop.pools[u.key]
 	n := (b.Warm + len(u.loop.group.all) - 1) / len(u.loop.group.all)
-	return p != nil && len(p.spare) <= n && u.loop.now.Sub(u.firstTry) < warmAge
+	return p != nil && len(p.spare) <= n && u.loop.now.Sub(u.firstTry) < warmAge-time.Duration(u.id%20)*time.Second
+}
+
+// aged says that a connection that waits for a client could be closed by the server any moment.
+func (u *upstream) aged(b *Backend) bool {
+	return b.remote() && !u.shared && u.loop.now.Sub(u.since) >= warmAge
 }
 
 // isLost says which of the reasons for a connection's end are no reason for a client's.

@@ -736,7 +736,7 @@ func (u *upstream) tidy() {
 	if u.moving {
 		u.moving, u.since = false, u.loop.now
 	}
-	if b := u.loop.group.backend.Load(); u.queue.len == 0 && len(u.wake) == 0 && u.loop.now.Sub(u.since) >= spareTime && !u.isWarm(b) {
+	if b := u.loop.group.backend.Load(); u.queue.len == 0 && len(u.wake) == 0 && (u.loop.now.Sub(u.since) >= spareTime || u.aged(b)) && !u.isWarm(b) {
 		u.hangUp()
 		u.loop.keepWarm(b)
 		return
