@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -35,6 +36,7 @@ func main() {
 		annotations.File_google_api_annotations_proto,
 		annotations.File_google_api_field_behavior_proto,
 		fieldmaskpb.File_google_protobuf_field_mask_proto,
+		durationpb.File_google_protobuf_duration_proto,
 		timestamppb.File_google_protobuf_timestamp_proto,
 	} {
 		add(f)

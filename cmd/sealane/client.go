@@ -23,9 +23,10 @@ import (
 
 // client calls the REST API, as any other client would.
 type client struct {
-	base  string
-	token string
-	http  http.Client
+	headers map[string]string // of every request, besides
+	base    string
+	token   string
+	http    http.Client
 
 	// The server's clock as its last answer had it, and this machine's when that came; zero before.
 	date, dateHere time.Time
@@ -100,6 +101,9 @@ func (c *client) call(ctx context.Context, method, path string, query url.Values
 	}
 	req.Header.Set("Authorization", "Bearer "+c.token)
 	req.Header.Set("Content-Type", "application/json")
+	for name, value := range c.headers {
+		req.Header.Set(name, value)
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {

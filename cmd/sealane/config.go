@@ -54,6 +54,9 @@ type config struct {
 	// CALifetime is how long a CA lives, 20s to 87600h; everything else about certificates is in proportion. It counts for
 	// instances that are created from then on, and is for tests: clients have to follow. Default 87600h, ten years.
 	CALifetime string `yaml:"ca_lifetime"`
+	// CAKeyAlgorithm is that of the CAs and certificates of instances for which none is asked: ecdsa-p256 or rsa-2048, for
+	// clients that know no ECDSA. Default ecdsa-p256.
+	CAKeyAlgorithm string `yaml:"ca_key_algorithm"`
 
 	addresses instance.Addresses
 	lifetimes pki.Lifetimes // zero: the default
@@ -105,6 +108,9 @@ func (c *config) check() []string {
 	problems = append(problems, c.checkAddresses()...)
 	if problem := c.checkLifetime(); problem != "" {
 		problems = append(problems, problem)
+	}
+	if a := pki.Algorithm(c.CAKeyAlgorithm); a != "" && a != pki.ECDSAP256 && a != pki.RSA2048 {
+		add("ca_key_algorithm: %q: want %s or %s", a, pki.ECDSAP256, pki.RSA2048)
 	}
 	for _, p := range c.Projects {
 		if err := instance.CheckParent("projects", p, "local"); err != nil {

@@ -25,7 +25,7 @@ import (
 
 func newInstances(e *env) *cobra.Command {
 	return group("instances", "Create, list and change instances", "  sealane instances create first\n  sealane instances list",
-		newCreate(e), newList(e), newDescribe(e), newUpdate(e), newDelete(e), newAuthString(e))
+		newCreate(e), newList(e), newDescribe(e), newUpdate(e), newDelete(e), newAuthString(e), newRotateAuthString(e))
 }
 
 func (p *parentFlags) add(c *cobra.Command) {
@@ -35,6 +35,7 @@ func (p *parentFlags) add(c *cobra.Command) {
 
 type createFlags struct {
 	parentFlags
+	keyAlgorithm       string
 	size               int32
 	tier, mode         string
 	version, zone      string
@@ -63,6 +64,9 @@ func newCreate(e *env) *cobra.Command {
 				return err
 			}
 			op := &longrunningpb.Operation{}
+			if f.keyAlgorithm != "" {
+				api.headers = map[string]string{"Sealane-Ca-Key-Algorithm": f.keyAlgorithm}
+			}
 			raw, err := api.call(c.Context(), http.MethodPost, "/v1/"+f.parent()+"/instances", url.Values{"instanceId": args[:1]}, in, op)
 			if err != nil {
 				return err
@@ -95,6 +99,7 @@ func (f *createFlags) add(c *cobra.Command) {
 	fl.StringToStringVar(&f.configs, "redis-config", nil, "KEY=VALUE,… such as maxmemory-policy=allkeys-lru")
 	fl.StringVar(&f.persistence, "persistence-mode", "disabled", "disabled or rdb")
 	fl.StringVar(&f.every, "rdb-snapshot-period", "24h", "1h, 6h, 12h or 24h")
+	fl.StringVar(&f.keyAlgorithm, "ca-key-algorithm", "", "keys of the CA and the certificates: ecdsa-p256, or rsa-2048 for clients that know no ECDSA (default: the server's)")
 	fl.BoolVar(&f.async, "async", false, "don't wait: print the operation's name")
 }
 
@@ -304,6 +309,7 @@ func onOff(b bool) string {
 
 type updateFlags struct {
 	parentFlags
+	auth, noAuth                  bool
 	displayName, dataPath, minTLS string
 	groups, ciphers               []string
 	labels                        map[string]string
@@ -318,7 +324,13 @@ func newUpdate(e *env) *cobra.Command {
   sealane instances update first --data-path multiplexed
   sealane instances update first --min-tls-version 1.3 --tls-groups X25519MLKEM768,X25519`,
 		RunE: func(c *cobra.Command, args []string) error {
-			mask := f.changed(c, map[string]string{"display-name": "displayName", "labels": "labels"})
+			mask := f.changed(c, map[string]string{
+				"display-name": "displayName", "labels": "labels", "enable-auth": "authEnabled", "no-enable-auth": "authEnabled",
+			})
+			if c.Flags().Changed("enable-auth") && c.Flags().Changed("no-enable-auth") {
+				return usage(c, "--enable-auth and --no-enable-auth exclude each other")
+			}
+			f.auth = c.Flags().Changed("enable-auth") && f.auth || c.Flags().Changed("no-enable-auth") && !f.noAuth
 			planeMask := f.changed(c, map[string]string{
 				"data-path": "dataPath", "min-tls-version": "minTlsVersion", "tls-groups": "groups", "tls12-ciphers": "tls12Ciphers",
 			})
@@ -331,7 +343,7 @@ func newUpdate(e *env) *cobra.Command {
 				plane.DataPath = sealanepb.DataPlane_DataPath(path)
 			}
 			if len(mask)+len(planeMask) == 0 {
-				return usage(c, "nothing to change: give --display-name, --labels, --data-path, --min-tls-version, --tls-groups or --tls12-ciphers")
+				return usage(c, "nothing to change: give --display-name, --labels, --enable-auth, --no-enable-auth, --data-path, --min-tls-version, --tls-groups or --tls12-ciphers")
 			}
 			return f.update(c.Context(), e, args[0], mask, planeMask, plane)
 		},
@@ -340,6 +352,8 @@ func newUpdate(e *env) *cobra.Command {
 	f.format.add(c)
 	c.Flags().StringVar(&f.displayName, "display-name", "", "a name for people")
 	c.Flags().StringToStringVar(&f.labels, "labels", nil, "KEY=VALUE,… in place of all labels there are")
+	c.Flags().BoolVar(&f.auth, "enable-auth", false, "ask new clients for a password, a new one, which `get-auth-string` shows")
+	c.Flags().BoolVar(&f.noAuth, "no-enable-auth", false, "ask for none")
 	c.Flags().StringVar(&f.dataPath, "data-path", "", "transparent (each client has an engine connection of its own) or multiplexed (clients share a few)")
 	c.Flags().StringVar(&f.minTLS, "min-tls-version", "", "1.2 or 1.3; like the two below it counts from the next handshake, and empty is the default")
 	c.Flags().StringSliceVar(&f.groups, "tls-groups", nil, "key exchanges to allow: X25519MLKEM768,X25519,P-256,P-384")
@@ -366,7 +380,7 @@ func (f *updateFlags) update(ctx context.Context, e *env, id string, mask, plane
 	}
 	name := f.parentFlags.instance(id)
 	if len(mask) > 0 {
-		in, op := &redispb.Instance{Name: name, DisplayName: f.displayName, Labels: f.labels}, &longrunningpb.Operation{}
+		in, op := &redispb.Instance{Name: name, DisplayName: f.displayName, Labels: f.labels, AuthEnabled: f.auth}, &longrunningpb.Operation{}
 		if _, err := api.call(ctx, http.MethodPatch, "/v1/"+name, url.Values{"updateMask": {strings.Join(mask, ",")}}, in, op); err != nil {
 			return err
 		}

@@ -10,9 +10,11 @@ import (
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"cloud.google.com/go/redis/apiv1/redispb"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/pki"
 )
 
 // redisServer is google.cloud.redis.v1.CloudRedis. Its methods only translate; what it doesn't have answers
@@ -108,11 +110,34 @@ func (s *redisServer) create(ctx context.Context, r *redispb.CreateInstanceReque
 	if err != nil {
 		return nil, err
 	}
+	if spec.KeyAlgorithm, err = keyAlgorithm(ctx); err != nil {
+		return nil, err
+	}
 	op, err := s.manager.Create(name, spec, apiVersion(ctx))
 	if err != nil {
 		return nil, err
 	}
 	return operationProto(op, instance.Instance{Name: name})
+}
+
+// KeyAlgorithmHeader is where a create says which keys the instance's CAs have: the Memorystore API has no field for it. It is
+// metadata in gRPC.
+const KeyAlgorithmHeader = "sealane-ca-key-algorithm"
+
+func keyAlgorithm(ctx context.Context) (pki.Algorithm, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	for _, v := range md.Get(KeyAlgorithmHeader) {
+		switch a := pki.Algorithm(v); a {
+		case "":
+		case pki.ECDSAP256, pki.RSA2048:
+			return a, nil
+		default:
+			var p problems
+			p.invalid(KeyAlgorithmHeader, fmt.Sprintf("%q: want %s or %s", v, pki.ECDSAP256, pki.RSA2048))
+			return "", p.err()
+		}
+	}
+	return "", nil
 }
 
 // checkBodyName accepts what clients put into the body's name: nothing, the id, or the full name (Terraform).
@@ -152,7 +177,7 @@ var mutable = map[string]struct {
 	"memory_size_gb":       {later: true},
 	"redis_configs":        {later: true},
 	"redis_version":        {later: true},
-	"auth_enabled":         {later: true},
+	"auth_enabled":         {set: func(s *instance.Spec, in *redispb.Instance) { s.AuthEnabled = in.GetAuthEnabled() }},
 	"maintenance_policy":   {later: true},
 	"maintenance_version":  {later: true},
 	"persistence_config":   {later: true},
@@ -177,9 +202,9 @@ func changeOf(mask *fieldmaskpb.FieldMask, in *redispb.Instance) (instance.Chang
 		m, ok := mutable[field]
 		switch {
 		case !ok:
-			p.invalid("update_mask", fmt.Sprintf("%q cannot be updated; display_name and labels can", path))
+			p.invalid("update_mask", fmt.Sprintf("%q cannot be updated; display_name, labels and auth_enabled can", path))
 		case m.later:
-			p.missing("update_mask", fmt.Sprintf("updating %s is not there yet; display_name and labels can be updated", field))
+			p.missing("update_mask", fmt.Sprintf("updating %s is not there yet; display_name, labels and auth_enabled can be updated", field))
 		default:
 			sets = append(sets, m.set)
 		}

@@ -147,7 +147,8 @@ func pattern(r *annotations.HttpRule) (verb, path string) {
 func (b *binding) serve(w http.ResponseWriter, r *http.Request, path map[string]string) {
 	query := parseQuery(r.URL)
 	numeric := enumNumbers(query)
-	ctx := metadata.NewIncomingContext(r.Context(), metadata.Pairs("authorization", r.Header.Get("Authorization")))
+	ctx := metadata.NewIncomingContext(r.Context(), metadata.Pairs("authorization", r.Header.Get("Authorization"),
+		KeyAlgorithmHeader, r.Header.Get(KeyAlgorithmHeader)))
 	decode := func(into any) error {
 		return b.decode(into.(proto.Message), r, http.MaxBytesReader(w, r.Body, maxRequest), path, query)
 	}

@@ -24,8 +24,8 @@ type Config struct {
 	// checked them; those that this package sets itself are refused, and no value can end its line. The words of a
 	// value, separated by spaces, are the directive's arguments.
 	Directives map[string]string
-	// PasswordHash is the SHA-256 of the default user's password, in lower-case hexadecimal; "" lets it in without one.
-	PasswordHash string
+	// PasswordHashes are the SHA-256 of the default user's passwords, in lower-case hexadecimal; none lets it in without one.
+	PasswordHashes []string
 	// AdminPassword is that of the control plane's user; only its SHA-256 is written down. Not empty.
 	AdminPassword string
 	// KeepDump keeps dump.rdb where it is once it is loaded. Without it (no persistence) it is renamed, so that a crash
@@ -76,9 +76,9 @@ func render(v Version, cfg Config) ([]byte, error) {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Directives)) {
 		writeDirective(&b, name, cfg.Directives[name])
 	}
-	fmt.Fprintf(&b, "user default %s\n", strings.Join(defaultUserRules(v, cfg.PasswordHash), " "))
+	fmt.Fprintf(&b, "user default %s\n", strings.Join(defaultUserRules(v, cfg.PasswordHashes), " "))
 	sum := sha256.Sum256([]byte(cfg.AdminPassword))
-	fmt.Fprintf(&b, "user %s %s\n", adminUser, strings.Join(allRules(v, hex.EncodeToString(sum[:])), " "))
+	fmt.Fprintf(&b, "user %s %s\n", adminUser, strings.Join(allRules(v, []string{hex.EncodeToString(sum[:])}), " "))
 	return b.Bytes(), nil
 }
 
@@ -91,8 +91,10 @@ func check(v Version, cfg Config) error {
 		errs = append(errs, fmt.Errorf("socket path %s is %d bytes long, the limit of Unix sockets is %d",
 			Socket(cfg.Dir), n, process.MaxSocketPath))
 	}
-	if cfg.PasswordHash != "" && !sha256Hex.MatchString(cfg.PasswordHash) {
-		errs = append(errs, errors.New("password hash is not a lower-case hexadecimal SHA-256"))
+	for _, hash := range cfg.PasswordHashes {
+		if !sha256Hex.MatchString(hash) {
+			errs = append(errs, errors.New("password hash is not a lower-case hexadecimal SHA-256"))
+		}
 	}
 	if cfg.AdminPassword == "" {
 		errs = append(errs, errors.New("no admin password"))
@@ -148,13 +150,22 @@ func quote(s string) string {
 }
 
 // allRules are those of a user who may do anything.
-func allRules(v Version, hash string) []string {
-	rules := []string{"reset", "on", "nopass", "~*", "+@all"}
-	if hash != "" {
-		rules[2] = "#" + hash
-	}
+func allRules(v Version, hashes []string) []string {
+	rules := append([]string{"reset", "on", "~*", "+@all"}, passwordRules(hashes)...)
 	if v.Compare(Version{6, 2, 0}) >= 0 { // 6.0 has no rules for channels and refuses them
 		rules = append(rules, "&*")
+	}
+	return rules
+}
+
+// passwordRules are those for exactly these passwords, or for none.
+func passwordRules(hashes []string) []string {
+	if len(hashes) == 0 {
+		return []string{"nopass"}
+	}
+	rules := []string{"resetpass"}
+	for _, hash := range hashes {
+		rules = append(rules, "#"+hash)
 	}
 	return rules
 }
@@ -165,8 +176,8 @@ func allRules(v Version, hash string) []string {
 //
 // Only what 6.0 understands: it cannot subtract a subcommand, so the whole command goes and harmless subcommands come
 // back. A name that the engine does not know keeps it from starting, so each belongs to a version.
-func defaultUserRules(v Version, hash string) []string {
-	rules := append(allRules(v, hash),
+func defaultUserRules(v Version, hashes []string) []string {
+	rules := append(allRules(v, hashes),
 		"-config", "+config|get", "+config|resetstat", "+config|help",
 		"-acl", "+acl|whoami", "+acl|cat", "+acl|genpass", "+acl|help",
 		"-shutdown", "-debug", "-module", "-migrate", "-cluster",

@@ -60,8 +60,8 @@ func TestNoSaveByDefault(t *testing.T) {
 func TestConfigErrors(t *testing.T) {
 	t.Parallel()
 	cfg := engine.Config{
-		Dir:          "/x/" + strings.Repeat("x", 100),
-		PasswordHash: strings.Repeat("F", 64),
+		Dir:            "/x/" + strings.Repeat("x", 100),
+		PasswordHashes: []string{strings.Repeat("F", 64)},
 		Directives: map[string]string{"port": "6379", "tls-port": "1", "Save": "1 1", "x\nport": "1", "maxmemory": "1mb",
 			"include": "/etc/passwd", "": ""},
 	}

@@ -290,7 +290,7 @@ func TestAuth(t *testing.T) {
 	t.Parallel()
 	sum := sha256.Sum256([]byte("user's secret"))
 	on, off := config(t), config(t)
-	on.PasswordHash = hex.EncodeToString(sum[:])
+	on.PasswordHashes = []string{hex.EncodeToString(sum[:])}
 	start(t, on)
 	start(t, off)
 
@@ -298,11 +298,53 @@ func TestAuth(t *testing.T) {
 	c.want("NOAUTH Authentication required.", "PING")
 	c.want("WRONGPASS invalid username-password pair or user is disabled.", "AUTH", "wrong")
 	// The hash is not the password.
-	c.want("WRONGPASS invalid username-password pair or user is disabled.", "AUTH", on.PasswordHash)
+	c.want("WRONGPASS invalid username-password pair or user is disabled.", "AUTH", on.PasswordHashes[0])
 	c.want("OK", "AUTH", "user's secret")
 	c.want("PONG", "PING")
 	connect(t, off.Dir).want("PONG", "PING")
 	connect(t, off.Dir).want("WRONGPASS invalid username-password pair or user is disabled.", "AUTH", "sealane", "wrong")
+}
+
+func TestPasswordsChangeLive(t *testing.T) {
+	t.Parallel()
+	hash := func(s string) string {
+		sum := sha256.Sum256([]byte(s))
+		return hex.EncodeToString(sum[:])
+	}
+	cfg := config(t)
+	e := start(t, cfg)
+	stays := connect(t, cfg.Dir)
+	stays.want("PONG", "PING")
+	for _, step := range []struct {
+		what   string
+		hashes []string
+		yes    []string // passwords that are accepted; none: no password is asked for
+		no     []string
+	}{
+		{"on", []string{hash("a")}, []string{"a"}, []string{"b"}},
+		{"two", []string{hash("b"), hash("a")}, []string{"a", "b"}, []string{"c"}},
+		{"the new one only", []string{hash("b")}, []string{"b"}, []string{"a"}},
+		{"again the same", []string{hash("b")}, []string{"b"}, []string{"a"}},
+		{"off", nil, nil, nil},
+	} {
+		if err := e.SetPasswords(deadline(t), step.hashes); err != nil {
+			t.Fatalf("%s: %v", step.what, err)
+		}
+		for _, password := range step.yes {
+			c := connect(t, cfg.Dir)
+			c.want("NOAUTH Authentication required.", "PING")
+			c.want("OK", "AUTH", password)
+		}
+		for _, password := range step.no {
+			connect(t, cfg.Dir).want("WRONGPASS invalid username-password pair or user is disabled.", "AUTH", password)
+		}
+		if step.yes == nil {
+			connect(t, cfg.Dir).want("PONG", "PING")
+		}
+		stays.want("PONG", "PING") // who was let in stays
+	}
+	c := connect(t, cfg.Dir)
+	c.want("NOPERM this user has no permissions to run the 'config|set' command", "CONFIG", "SET", "maxmemory", "1")
 }
 
 // Neither the arguments nor a file of the engine holds a secret.

@@ -372,6 +372,6 @@ func (g *gateway) backend(s Snapshot) *relay.Backend {
 			g.count.unreachable.Add(1)
 			g.lines.warn("engine", "engine cannot be reached, client told to retry", "client", c.String(), "error", err)
 		},
-		Multiplexed: s.DataPath == Multiplexed, IdleTimeout: s.IdleTimeout, MaxClients: int(limit),
+		Auth: s.Auth, Multiplexed: s.DataPath == Multiplexed, IdleTimeout: s.IdleTimeout, MaxClients: int(limit),
 	}
 }

@@ -63,6 +63,8 @@ type Snapshot struct {
 	DataPath DataPath `json:"data_path,omitempty"`
 	// IdleTimeout closes clients that have sent nothing for so long, as the engine's timeout would. Zero: never.
 	IdleTimeout time.Duration `json:"idle_timeout,omitempty"`
+	// Auth changes with the engine's passwords: who has not logged in since does not share connections that were opened before.
+	Auth uint64 `json:"auth,omitempty"`
 	// Anchors name the CAs any one of which verifies Certificate. What they are called is the controller's: clients are noted
 	// by them.
 	Anchors []string `json:"anchors,omitempty"`

@@ -67,7 +67,11 @@ type Instance struct {
 
 	Certificates *pki.State // nil without encryption
 	SealedAuth   []byte     // the AUTH string; nil without AUTH
-	SealedAdmin  []byte     // the password of the control plane's own user in the engine
+	// SealedOldAuth is the AUTH string before, which is accepted until OldAuthUntil.
+	SealedOldAuth []byte    `json:",omitempty"`
+	OldAuthUntil  time.Time `json:",omitzero"`
+	AuthVersion   uint64    `json:",omitempty"` // grows with each change of AUTH
+	SealedAdmin   []byte    // the password of the control plane's own user in the engine
 
 	// Deleted makes the record a tombstone: it remains for a while for the sake of its operations, and the
 	// name is free.

@@ -67,8 +67,8 @@ func TestCreateBecomesReady(t *testing.T) {
 		}
 		auth, err := m.server.AuthString(first)
 		n := m.node(first)
-		if sum := sha256.Sum256([]byte(auth)); err != nil || len(auth) != 36 || n.PasswordHash != hex.EncodeToString(sum[:]) {
-			t.Errorf("auth string %q, %v; the node has the hash %s", auth, err, n.PasswordHash)
+		if sum := sha256.Sum256([]byte(auth)); err != nil || len(auth) != 36 || !slices.Equal(n.PasswordHashes, []string{hex.EncodeToString(sum[:])}) {
+			t.Errorf("auth string %q, %v; the node has the hash %s", auth, err, n.PasswordHashes)
 		}
 		if !strings.Contains(n.Gateway.Connect, "sealane ca bundle first --project p1") {
 			t.Errorf("connect hint %q", n.Gateway.Connect)
@@ -107,7 +107,7 @@ func TestCreateWithoutEncryptionOrAuth(t *testing.T) {
 		i := m.waitReady(first)
 		n := m.node(first)
 		auth, err := m.server.AuthString(first)
-		if i.Port != 6379 || i.Certificates != nil || auth != "" || err != nil || n.PasswordHash != "" || n.Bundle != nil || n.Gateway.Certificate != nil {
+		if i.Port != 6379 || i.Certificates != nil || auth != "" || err != nil || n.PasswordHashes != nil || n.Bundle != nil || n.Gateway.Certificate != nil {
 			t.Errorf("port %d, auth %q, %v, node %+v", i.Port, auth, err, n.Node)
 		}
 	})

@@ -103,6 +103,9 @@ func (l *Local) Ensure(ctx context.Context, node Node, progress func(string)) er
 	if err := l.ensureEngine(ctx, n, node, progress); err != nil {
 		return hopeless(err)
 	}
+	if err := n.engine.SetPasswords(ctx, node.PasswordHashes); err != nil {
+		return err
+	}
 	if err := l.ensureGateway(ctx, n, node, progress); err != nil {
 		return hopeless(err)
 	}
@@ -137,7 +140,7 @@ func (l *Local) ensureEngine(ctx context.Context, n *localNode, node Node, progr
 			return err
 		}
 		e, err = engine.Start(ctx, binary, engine.Config{
-			Dir: l.nodeDir(node.ID), Directives: node.Directives, PasswordHash: node.PasswordHash,
+			Dir: l.nodeDir(node.ID), Directives: node.Directives, PasswordHashes: node.PasswordHashes,
 			AdminPassword: node.AdminPassword, KeepDump: node.KeepDump,
 		})
 	}

@@ -381,7 +381,7 @@ func (h host) Ensure(ctx context.Context, want instance.Node, progress func(stri
 func (h host) ensure(n *node, want instance.Node) error {
 	h.m.mu.Lock()
 	defer h.m.mu.Unlock()
-	if n.running && n.Gateway.Digest() == want.Gateway.Digest() { // nothing to do: no step
+	if n.running && n.Gateway.Digest() == want.Gateway.Digest() && slices.Equal(n.PasswordHashes, want.PasswordHashes) { // nothing to do: no step
 		n.Bundle = want.Bundle // only what the next proof trusts
 		return nil
 	}

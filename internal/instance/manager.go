@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -36,16 +37,17 @@ type AuditLog interface {
 
 // Config is what a Manager needs. All of it is required but Audit, Projects, Locations, Lifetimes and Changed.
 type Config struct {
-	Store     Store
-	Audit     AuditLog // nil: what is signed is not entered anywhere
-	Runtime   Runtime
-	Key       pki.MasterKey
-	Addresses Addresses
-	Projects  []string      // that may be used; none: any
-	Locations []string      // likewise
-	Lifetimes pki.Lifetimes // of new instances' certificates; zero: the default
-	Now       func() time.Time
-	Log       *slog.Logger
+	Store        Store
+	Audit        AuditLog // nil: what is signed is not entered anywhere
+	Runtime      Runtime
+	Key          pki.MasterKey
+	Addresses    Addresses
+	Projects     []string      // that may be used; none: any
+	Locations    []string      // likewise
+	Lifetimes    pki.Lifetimes // of new instances' certificates; zero: the default
+	KeyAlgorithm pki.Algorithm // of the CAs of instances for which none is asked; "": P-256
+	Now          func() time.Time
+	Log          *slog.Logger
 
 	// Changed, if any, is told what was done to certificates, after it was recorded and before it is served. It must not
 	// block.
@@ -118,6 +120,7 @@ func (m *Manager) Create(name Name, spec Spec, apiVersion string) (Operation, er
 	if err := checkID("instance_id", name.ID); err != nil {
 		return Operation{}, err
 	}
+	spec.KeyAlgorithm = cmp.Or(spec.KeyAlgorithm, m.KeyAlgorithm)
 	spec, err := spec.complete(name, m.Runtime.Versions())
 	if err != nil {
 		return Operation{}, err
@@ -267,7 +270,11 @@ func (m *Manager) Update(name Name, change Change, apiVersion string) (Operation
 		if err := i.idle(); err != nil {
 			return err
 		}
+		before := i.Spec.AuthEnabled
 		change(&i.Spec)
+		if i.Spec.AuthEnabled != before {
+			m.switchAuth(i)
+		}
 		if vs := i.Spec.checkMutable(); len(vs) > 0 {
 			return NewViolations(InvalidArgument, vs)
 		}

@@ -2,8 +2,6 @@ package instance
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -327,11 +325,16 @@ func codeOfFailure(err error) Code {
 // converge makes the certificates and the nodes what the record says. While a certificate can't be signed or kept the node
 // is kept well with the last good ones, and the error comes afterwards.
 func (m *Manager) converge(ctx context.Context, w *worker, i *Instance) error {
+	if err := m.dropOldAuth(i); err != nil {
+		return err
+	}
 	failed := m.certify(i)
-	w.due = time.Time{}
+	w.due = i.OldAuthUntil
 	if failed == nil && i.Certificates != nil {
 		if coming := pki.Upcoming(*i.Certificates, m.Now()); len(coming) > 0 {
-			w.due = coming[0].Due
+			if w.due.IsZero() || coming[0].Due.Before(w.due) {
+				w.due = coming[0].Due
+			}
 		}
 	}
 	m.mu.Lock()
@@ -382,6 +385,7 @@ func (m *Manager) node(i Instance) (Node, error) {
 		Gateway: gateway.Snapshot{
 			Listeners:   []gateway.Listener{{Address: i.Address(), TLS: i.Certificates != nil}},
 			Connect:     i.connectHint(),
+			Auth:        i.AuthVersion,
 			MaxClients:  i.Spec.maxClients(),
 			DataPath:    i.Spec.snapshotPath(),
 			TLSPolicy:   i.Spec.TLS,
@@ -389,13 +393,8 @@ func (m *Manager) node(i Instance) (Node, error) {
 		},
 		Host: i.Host,
 	}
-	if i.SealedAuth != nil {
-		auth, err := m.Key.Open(i.SealedAuth, i.authPurpose())
-		if err != nil {
-			return Node{}, fmt.Errorf("auth string of %s: %w", i.Name, err)
-		}
-		sum := sha256.Sum256(auth)
-		n.PasswordHash = hex.EncodeToString(sum[:])
+	if n.PasswordHashes, err = m.passwordHashes(i); err != nil {
+		return Node{}, err
 	}
 	if i.Certificates != nil && i.Certificates.Leaf != nil {
 		if n.Gateway.Certificate, n.Gateway.PrivateKey, err = i.Certificates.Chain(m.Key, m.Now()); err != nil {
@@ -449,7 +448,7 @@ func (m *Manager) tearDown(ctx context.Context, i Instance, failure *Failure) er
 	}
 	i.finish(failure, m.Now().UTC())
 	i.Deleted, i.State = true, Deleting
-	i.Certificates, i.SealedAuth, i.SealedAdmin = nil, nil, nil
+	i.Certificates, i.SealedAuth, i.SealedOldAuth, i.SealedAdmin = nil, nil, nil, nil
 	if err := m.save(&i); err != nil {
 		return err
 	}

@@ -34,10 +34,10 @@ type Node struct {
 	Instance Name // for messages
 	Version  string
 
-	Directives    map[string]string // of the engine's configuration
-	PasswordHash  string            // SHA-256 of the default user's password, hexadecimal; "" for none
-	AdminPassword string
-	KeepDump      bool // persistence is on
+	Directives     map[string]string // of the engine's configuration
+	PasswordHashes []string          // SHA-256 of the default user's passwords, hexadecimal; none for no password
+	AdminPassword  string
+	KeepDump       bool // persistence is on
 
 	Gateway gateway.Snapshot // Engine and Generation are the Runtime's to fill in
 	Host    string

@@ -31,6 +31,9 @@ type Backend struct {
 	Window      time.Duration
 	Away        string
 	Unreachable func(client netip.AddrPort, err error)
+	// Auth changes when the engine begins, or ceases, to ask for a password: who comes then and has not logged in shares nothing
+	// with who was let in before.
+	Auth uint64
 	// Multiplexed lets clients share connections. Without it each has one of its own.
 	Multiplexed bool
 	// IdleTimeout closes clients that have said nothing for so long and wait for nothing. Zero: never.

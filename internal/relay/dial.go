@@ -193,7 +193,7 @@ func (l *loop) keepWarm(b *Backend) {
 	if !b.remote() || b.Warm == 0 || l.closing {
 		return
 	}
-	k := key{engine: b.Engine, proto: 2}
+	k := key{engine: b.Engine, proto: 2, auth: b.Auth}
 	have := l.warming
 	if p := l.pools[k]; p != nil {
 		have += len(p.spare)
@@ -208,7 +208,7 @@ func (l *loop) keepWarm(b *Backend) {
 
 // isWarm says that a spare connection is one of those that are kept ready, and not too old for it.
 func (u *upstream) isWarm(b *Backend) bool {
-	if !b.remote() || u.shared || u.key != (key{engine: b.Engine, proto: 2}) {
+	if !b.remote() || u.shared || u.key != (key{engine: b.Engine, proto: 2, auth: b.Auth}) {
 		return false
 	}
 	p := u.loop.pools[u.key]

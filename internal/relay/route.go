@@ -489,7 +489,15 @@ func (s *Session) dropOwn() {
 
 // key is that of the connections which can serve the session.
 func (s *Session) key(b *Backend) key {
-	return key{engine: b.Engine, user: s.state.user, db: s.state.db, proto: s.state.proto}
+	return s.keyFor(b, s.state)
+}
+
+func (s *Session) keyFor(b *Backend, id identity) key {
+	k := key{engine: b.Engine, user: id.user, db: id.db, proto: id.proto}
+	if id.user == "" {
+		k.auth = s.auth
+	}
+	return k
 }
 
 // locally answers what needs no engine: RESET and QUIT of a client that has nothing there.
@@ -511,6 +519,7 @@ func (s *Session) resetLocally(raw []byte) bool {
 		return s.onShared(&command{name: s.cmd.name}, raw) // a wrong number of arguments
 	}
 	s.last.Store(s.cmd)
+	s.auth = s.loop.group.backend.Load().Auth
 	s.become(identity{proto: 2})
 	s.reply([]byte("+RESET\r\n"))
 	return true
@@ -524,7 +533,7 @@ func (s *Session) moveShared(c *command, raw []byte) (sent, ok bool) {
 	if !known || s.partial || s.loop.group.paused(s.loop.now) {
 		return false, false
 	}
-	k := key{engine: b.Engine, user: next.user, db: next.db, proto: next.proto}
+	k := s.keyFor(b, next)
 	p := s.loop.pools[k]
 	if p == nil || p.shared == nil || !p.shared.ready || !p.shared.open || p.shared.pending() >= highWater {
 		return false, false

@@ -142,6 +142,7 @@ type requests struct {
 	blind     bool     // nothing is looked at any more: it is between the client and the engine of its own
 
 	state     identity
+	auth      uint64    // Backend.Auth when it came, or was reset
 	own       *upstream // its own engine connection
 	home      *upstream // the shared one of its key, where it is known
 	on        *upstream // the shared one that its requests in flight are on
@@ -182,7 +183,7 @@ func (ls *Loops) Serve(client End, cfg Config) *Session {
 		cfg.StallTime = defaultStallTime
 	}
 	s := &Session{loop: ls.pick(), cfg: cfg, done: make(chan struct{}), began: time.Now()}
-	s.state.proto = 2
+	s.state.proto, s.auth = 2, ls.backend.Load().Auth
 	s.used.Store(s.began.UnixNano())
 	s.publish()
 	s.client.socket = socket{fd: int32(client.FD), loop: s.loop, owner: s, in: client.Head}

@@ -16,6 +16,7 @@ import (
 type key struct {
 	engine, user string
 	db, proto    int
+	auth         uint64 // of those that have not logged in: Backend.Auth when they came
 }
 
 // credentials are the arguments of AUTH that let a user in. They are in memory only.

@@ -163,6 +163,7 @@ func (s *Session) hasReset() {
 	s.loop.group.monitors.remove(s)
 	s.feed = feed{waiting: s.feed.waiting}
 	s.feeding.Store(false)
+	s.auth = s.loop.group.backend.Load().Auth // the engine has logged it out, if there is anything to log in to
 	s.become(identity{proto: 2})
 }
 
@@ -174,7 +175,7 @@ func (s *Session) endTransaction() {
 func (s *Session) become(id identity) {
 	s.state, s.home = id, nil
 	if s.own != nil {
-		s.own.key.user, s.own.key.db, s.own.key.proto = id.user, id.db, id.proto
+		s.own.key = s.keyFor(&Backend{Engine: s.own.key.engine}, id)
 	}
 	s.publish()
 }

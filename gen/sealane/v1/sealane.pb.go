@@ -15,6 +15,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
@@ -212,7 +213,7 @@ func (x CertificateAuthority_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CertificateAuthority_State.Descriptor instead.
 func (CertificateAuthority_State) EnumDescriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7, 0}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // DataPlane is what serves an instance's clients. Every instance has one.
@@ -743,6 +744,105 @@ func (x *Sampling) GetPerHour() int32 {
 	return 0
 }
 
+type RotateAuthStringRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// projects/PROJECT/locations/LOCATION/instances/INSTANCE
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// For how long the one before is accepted, at most 30 days. Zero: not at all. Absent: one hour.
+	Grace         *durationpb.Duration `protobuf:"bytes,2,opt,name=grace,proto3" json:"grace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateAuthStringRequest) Reset() {
+	*x = RotateAuthStringRequest{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAuthStringRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAuthStringRequest) ProtoMessage() {}
+
+func (x *RotateAuthStringRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAuthStringRequest.ProtoReflect.Descriptor instead.
+func (*RotateAuthStringRequest) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RotateAuthStringRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RotateAuthStringRequest) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+type RotateAuthStringResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Until when the AUTH string of before is accepted; absent: it is not.
+	OldExpireTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=old_expire_time,json=oldExpireTime,proto3" json:"old_expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateAuthStringResponse) Reset() {
+	*x = RotateAuthStringResponse{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAuthStringResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAuthStringResponse) ProtoMessage() {}
+
+func (x *RotateAuthStringResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAuthStringResponse.ProtoReflect.Descriptor instead.
+func (*RotateAuthStringResponse) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RotateAuthStringResponse) GetOldExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldExpireTime
+	}
+	return nil
+}
+
 // InstanceCertificates are an instance's certificates as they are now.
 type InstanceCertificates struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -767,7 +867,7 @@ type InstanceCertificates struct {
 
 func (x *InstanceCertificates) Reset() {
 	*x = InstanceCertificates{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +879,7 @@ func (x *InstanceCertificates) String() string {
 func (*InstanceCertificates) ProtoMessage() {}
 
 func (x *InstanceCertificates) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +892,7 @@ func (x *InstanceCertificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceCertificates.ProtoReflect.Descriptor instead.
 func (*InstanceCertificates) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{6}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *InstanceCertificates) GetName() string {
@@ -878,7 +978,7 @@ type CertificateAuthority struct {
 
 func (x *CertificateAuthority) Reset() {
 	*x = CertificateAuthority{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +990,7 @@ func (x *CertificateAuthority) String() string {
 func (*CertificateAuthority) ProtoMessage() {}
 
 func (x *CertificateAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +1003,7 @@ func (x *CertificateAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateAuthority.ProtoReflect.Descriptor instead.
 func (*CertificateAuthority) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CertificateAuthority) GetGeneration() int32 {
@@ -1016,7 +1116,7 @@ type ServerCertificate struct {
 
 func (x *ServerCertificate) Reset() {
 	*x = ServerCertificate{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1128,7 @@ func (x *ServerCertificate) String() string {
 func (*ServerCertificate) ProtoMessage() {}
 
 func (x *ServerCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1141,7 @@ func (x *ServerCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerCertificate.ProtoReflect.Descriptor instead.
 func (*ServerCertificate) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{8}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ServerCertificate) GetSerialNumber() string {
@@ -1129,7 +1229,7 @@ type UpcomingChange struct {
 
 func (x *UpcomingChange) Reset() {
 	*x = UpcomingChange{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1241,7 @@ func (x *UpcomingChange) String() string {
 func (*UpcomingChange) ProtoMessage() {}
 
 func (x *UpcomingChange) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1254,7 @@ func (x *UpcomingChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpcomingChange.ProtoReflect.Descriptor instead.
 func (*UpcomingChange) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{9}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpcomingChange) GetTime() *timestamppb.Timestamp {
@@ -1195,7 +1295,7 @@ type GetCertificatesRequest struct {
 
 func (x *GetCertificatesRequest) Reset() {
 	*x = GetCertificatesRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1307,7 @@ func (x *GetCertificatesRequest) String() string {
 func (*GetCertificatesRequest) ProtoMessage() {}
 
 func (x *GetCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1320,7 @@ func (x *GetCertificatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*GetCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{10}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetCertificatesRequest) GetName() string {
@@ -1240,7 +1340,7 @@ type RotateCaRequest struct {
 
 func (x *RotateCaRequest) Reset() {
 	*x = RotateCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1352,7 @@ func (x *RotateCaRequest) String() string {
 func (*RotateCaRequest) ProtoMessage() {}
 
 func (x *RotateCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1365,7 @@ func (x *RotateCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCaRequest.ProtoReflect.Descriptor instead.
 func (*RotateCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{11}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RotateCaRequest) GetName() string {
@@ -1287,7 +1387,7 @@ type ActivateCaRequest struct {
 
 func (x *ActivateCaRequest) Reset() {
 	*x = ActivateCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1399,7 @@ func (x *ActivateCaRequest) String() string {
 func (*ActivateCaRequest) ProtoMessage() {}
 
 func (x *ActivateCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1412,7 @@ func (x *ActivateCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateCaRequest.ProtoReflect.Descriptor instead.
 func (*ActivateCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{12}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ActivateCaRequest) GetName() string {
@@ -1341,7 +1441,7 @@ type RetireCaRequest struct {
 
 func (x *RetireCaRequest) Reset() {
 	*x = RetireCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[13]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1453,7 @@ func (x *RetireCaRequest) String() string {
 func (*RetireCaRequest) ProtoMessage() {}
 
 func (x *RetireCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[13]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1466,7 @@ func (x *RetireCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireCaRequest.ProtoReflect.Descriptor instead.
 func (*RetireCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{13}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RetireCaRequest) GetName() string {
@@ -1395,7 +1495,7 @@ type CompromiseCaRequest struct {
 
 func (x *CompromiseCaRequest) Reset() {
 	*x = CompromiseCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[14]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1507,7 @@ func (x *CompromiseCaRequest) String() string {
 func (*CompromiseCaRequest) ProtoMessage() {}
 
 func (x *CompromiseCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[14]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1520,7 @@ func (x *CompromiseCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompromiseCaRequest.ProtoReflect.Descriptor instead.
 func (*CompromiseCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{14}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CompromiseCaRequest) GetName() string {
@@ -1447,7 +1547,7 @@ type ListCertificateClientsRequest struct {
 
 func (x *ListCertificateClientsRequest) Reset() {
 	*x = ListCertificateClientsRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[15]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +1559,7 @@ func (x *ListCertificateClientsRequest) String() string {
 func (*ListCertificateClientsRequest) ProtoMessage() {}
 
 func (x *ListCertificateClientsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[15]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +1572,7 @@ func (x *ListCertificateClientsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificateClientsRequest.ProtoReflect.Descriptor instead.
 func (*ListCertificateClientsRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{15}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListCertificateClientsRequest) GetName() string {
@@ -1495,7 +1595,7 @@ type SetSamplingRequest struct {
 
 func (x *SetSamplingRequest) Reset() {
 	*x = SetSamplingRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[16]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1607,7 @@ func (x *SetSamplingRequest) String() string {
 func (*SetSamplingRequest) ProtoMessage() {}
 
 func (x *SetSamplingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[16]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1620,7 @@ func (x *SetSamplingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSamplingRequest.ProtoReflect.Descriptor instead.
 func (*SetSamplingRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{16}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetSamplingRequest) GetName() string {
@@ -1554,7 +1654,7 @@ type RotateLeafRequest struct {
 
 func (x *RotateLeafRequest) Reset() {
 	*x = RotateLeafRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[17]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1666,7 @@ func (x *RotateLeafRequest) String() string {
 func (*RotateLeafRequest) ProtoMessage() {}
 
 func (x *RotateLeafRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[17]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1679,7 @@ func (x *RotateLeafRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateLeafRequest.ProtoReflect.Descriptor instead.
 func (*RotateLeafRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{17}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RotateLeafRequest) GetName() string {
@@ -1594,7 +1694,7 @@ var File_sealane_v1_sealane_proto protoreflect.FileDescriptor
 const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\n" +
 	"\x18sealane/v1/sealane.proto\x12\n" +
-	"sealane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x03\n" +
+	"sealane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x03\n" +
 	"\tDataPlane\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\tdata_path\x18\x02 \x01(\x0e2\x1e.sealane.v1.DataPlane.DataPathR\bdataPath\x12\x1d\n" +
@@ -1656,7 +1756,12 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\aUNKNOWN\x10\x04\"?\n" +
 	"\bSampling\x12\x18\n" +
 	"\apercent\x18\x01 \x01(\x01R\apercent\x12\x19\n" +
-	"\bper_hour\x18\x02 \x01(\x05R\aperHour\"\x93\x03\n" +
+	"\bper_hour\x18\x02 \x01(\x05R\aperHour\"c\n" +
+	"\x17RotateAuthStringRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12/\n" +
+	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"^\n" +
+	"\x18RotateAuthStringResponse\x12B\n" +
+	"\x0fold_expire_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\roldExpireTime\"\x93\x03\n" +
 	"\x14InstanceCertificates\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\vauthorities\x18\x02 \x03(\v2 .sealane.v1.CertificateAuthorityR\vauthorities\x121\n" +
@@ -1753,7 +1858,9 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\vListClients\x12).sealane.v1.ListCertificateClientsRequest\x1a\x1e.sealane.v1.CertificateClients\"J\x82\xd3\xe4\x93\x02D\x12B/v1/{name=projects/*/locations/*/instances/*/certificates}:clients\x12\xa0\x01\n" +
 	"\vSetSampling\x12\x1e.sealane.v1.SetSamplingRequest\x1a\x1e.sealane.v1.CertificateClients\"Q\x82\xd3\xe4\x93\x02K:\x01*\"F/v1/{name=projects/*/locations/*/instances/*/certificates}:setSampling\x12\x9f\x01\n" +
 	"\n" +
-	"RotateLeaf\x12\x1d.sealane.v1.RotateLeafRequest\x1a .sealane.v1.InstanceCertificates\"P\x82\xd3\xe4\x93\x02J:\x01*\"E/v1/{name=projects/*/locations/*/instances/*/certificates}:rotateLeafB5Z3github.com/sealane/sealane/gen/sealane/v1;sealanev1b\x06proto3"
+	"RotateLeaf\x12\x1d.sealane.v1.RotateLeafRequest\x1a .sealane.v1.InstanceCertificates\"P\x82\xd3\xe4\x93\x02J:\x01*\"E/v1/{name=projects/*/locations/*/instances/*/certificates}:rotateLeaf2\xb8\x01\n" +
+	"\vAuthStrings\x12\xa8\x01\n" +
+	"\x10RotateAuthString\x12#.sealane.v1.RotateAuthStringRequest\x1a$.sealane.v1.RotateAuthStringResponse\"I\x82\xd3\xe4\x93\x02C:\x01*\">/v1/{name=projects/*/locations/*/instances/*}:rotateAuthStringB5Z3github.com/sealane/sealane/gen/sealane/v1;sealanev1b\x06proto3"
 
 var (
 	file_sealane_v1_sealane_proto_rawDescOnce sync.Once
@@ -1768,7 +1875,7 @@ func file_sealane_v1_sealane_proto_rawDescGZIP() []byte {
 }
 
 var file_sealane_v1_sealane_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_sealane_v1_sealane_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_sealane_v1_sealane_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_sealane_v1_sealane_proto_goTypes = []any{
 	(DataPlane_DataPath)(0),               // 0: sealane.v1.DataPlane.DataPath
 	(CertificateClient_Trust)(0),          // 1: sealane.v1.CertificateClient.Trust
@@ -1779,70 +1886,77 @@ var file_sealane_v1_sealane_proto_goTypes = []any{
 	(*CertificateClients)(nil),            // 6: sealane.v1.CertificateClients
 	(*CertificateClient)(nil),             // 7: sealane.v1.CertificateClient
 	(*Sampling)(nil),                      // 8: sealane.v1.Sampling
-	(*InstanceCertificates)(nil),          // 9: sealane.v1.InstanceCertificates
-	(*CertificateAuthority)(nil),          // 10: sealane.v1.CertificateAuthority
-	(*ServerCertificate)(nil),             // 11: sealane.v1.ServerCertificate
-	(*UpcomingChange)(nil),                // 12: sealane.v1.UpcomingChange
-	(*GetCertificatesRequest)(nil),        // 13: sealane.v1.GetCertificatesRequest
-	(*RotateCaRequest)(nil),               // 14: sealane.v1.RotateCaRequest
-	(*ActivateCaRequest)(nil),             // 15: sealane.v1.ActivateCaRequest
-	(*RetireCaRequest)(nil),               // 16: sealane.v1.RetireCaRequest
-	(*CompromiseCaRequest)(nil),           // 17: sealane.v1.CompromiseCaRequest
-	(*ListCertificateClientsRequest)(nil), // 18: sealane.v1.ListCertificateClientsRequest
-	(*SetSamplingRequest)(nil),            // 19: sealane.v1.SetSamplingRequest
-	(*RotateLeafRequest)(nil),             // 20: sealane.v1.RotateLeafRequest
-	(*fieldmaskpb.FieldMask)(nil),         // 21: google.protobuf.FieldMask
-	(*timestamppb.Timestamp)(nil),         // 22: google.protobuf.Timestamp
+	(*RotateAuthStringRequest)(nil),       // 9: sealane.v1.RotateAuthStringRequest
+	(*RotateAuthStringResponse)(nil),      // 10: sealane.v1.RotateAuthStringResponse
+	(*InstanceCertificates)(nil),          // 11: sealane.v1.InstanceCertificates
+	(*CertificateAuthority)(nil),          // 12: sealane.v1.CertificateAuthority
+	(*ServerCertificate)(nil),             // 13: sealane.v1.ServerCertificate
+	(*UpcomingChange)(nil),                // 14: sealane.v1.UpcomingChange
+	(*GetCertificatesRequest)(nil),        // 15: sealane.v1.GetCertificatesRequest
+	(*RotateCaRequest)(nil),               // 16: sealane.v1.RotateCaRequest
+	(*ActivateCaRequest)(nil),             // 17: sealane.v1.ActivateCaRequest
+	(*RetireCaRequest)(nil),               // 18: sealane.v1.RetireCaRequest
+	(*CompromiseCaRequest)(nil),           // 19: sealane.v1.CompromiseCaRequest
+	(*ListCertificateClientsRequest)(nil), // 20: sealane.v1.ListCertificateClientsRequest
+	(*SetSamplingRequest)(nil),            // 21: sealane.v1.SetSamplingRequest
+	(*RotateLeafRequest)(nil),             // 22: sealane.v1.RotateLeafRequest
+	(*fieldmaskpb.FieldMask)(nil),         // 23: google.protobuf.FieldMask
+	(*timestamppb.Timestamp)(nil),         // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 25: google.protobuf.Duration
 }
 var file_sealane_v1_sealane_proto_depIdxs = []int32{
 	0,  // 0: sealane.v1.DataPlane.data_path:type_name -> sealane.v1.DataPlane.DataPath
 	3,  // 1: sealane.v1.UpdateDataPlaneRequest.data_plane:type_name -> sealane.v1.DataPlane
-	21, // 2: sealane.v1.UpdateDataPlaneRequest.update_mask:type_name -> google.protobuf.FieldMask
+	23, // 2: sealane.v1.UpdateDataPlaneRequest.update_mask:type_name -> google.protobuf.FieldMask
 	7,  // 3: sealane.v1.CertificateClients.clients:type_name -> sealane.v1.CertificateClient
-	22, // 4: sealane.v1.CertificateClients.since_time:type_name -> google.protobuf.Timestamp
+	24, // 4: sealane.v1.CertificateClients.since_time:type_name -> google.protobuf.Timestamp
 	8,  // 5: sealane.v1.CertificateClients.sampling:type_name -> sealane.v1.Sampling
-	22, // 6: sealane.v1.CertificateClient.first_seen_time:type_name -> google.protobuf.Timestamp
-	22, // 7: sealane.v1.CertificateClient.last_seen_time:type_name -> google.protobuf.Timestamp
+	24, // 6: sealane.v1.CertificateClient.first_seen_time:type_name -> google.protobuf.Timestamp
+	24, // 7: sealane.v1.CertificateClient.last_seen_time:type_name -> google.protobuf.Timestamp
 	1,  // 8: sealane.v1.CertificateClient.trust:type_name -> sealane.v1.CertificateClient.Trust
-	22, // 9: sealane.v1.CertificateClient.trust_time:type_name -> google.protobuf.Timestamp
-	10, // 10: sealane.v1.InstanceCertificates.authorities:type_name -> sealane.v1.CertificateAuthority
-	11, // 11: sealane.v1.InstanceCertificates.leaf:type_name -> sealane.v1.ServerCertificate
-	12, // 12: sealane.v1.InstanceCertificates.upcoming:type_name -> sealane.v1.UpcomingChange
-	7,  // 13: sealane.v1.InstanceCertificates.affected_clients:type_name -> sealane.v1.CertificateClient
-	2,  // 14: sealane.v1.CertificateAuthority.state:type_name -> sealane.v1.CertificateAuthority.State
-	22, // 15: sealane.v1.CertificateAuthority.not_before:type_name -> google.protobuf.Timestamp
-	22, // 16: sealane.v1.CertificateAuthority.not_after:type_name -> google.protobuf.Timestamp
-	22, // 17: sealane.v1.CertificateAuthority.activate_time:type_name -> google.protobuf.Timestamp
-	22, // 18: sealane.v1.CertificateAuthority.retire_time:type_name -> google.protobuf.Timestamp
-	22, // 19: sealane.v1.ServerCertificate.not_before:type_name -> google.protobuf.Timestamp
-	22, // 20: sealane.v1.ServerCertificate.not_after:type_name -> google.protobuf.Timestamp
-	22, // 21: sealane.v1.ServerCertificate.renewal_time:type_name -> google.protobuf.Timestamp
-	22, // 22: sealane.v1.UpcomingChange.time:type_name -> google.protobuf.Timestamp
-	4,  // 23: sealane.v1.DataPlanes.GetDataPlane:input_type -> sealane.v1.GetDataPlaneRequest
-	5,  // 24: sealane.v1.DataPlanes.UpdateDataPlane:input_type -> sealane.v1.UpdateDataPlaneRequest
-	13, // 25: sealane.v1.Certificates.GetCertificates:input_type -> sealane.v1.GetCertificatesRequest
-	14, // 26: sealane.v1.Certificates.RotateCa:input_type -> sealane.v1.RotateCaRequest
-	15, // 27: sealane.v1.Certificates.ActivateCa:input_type -> sealane.v1.ActivateCaRequest
-	16, // 28: sealane.v1.Certificates.RetireCa:input_type -> sealane.v1.RetireCaRequest
-	17, // 29: sealane.v1.Certificates.CompromiseCa:input_type -> sealane.v1.CompromiseCaRequest
-	18, // 30: sealane.v1.Certificates.ListClients:input_type -> sealane.v1.ListCertificateClientsRequest
-	19, // 31: sealane.v1.Certificates.SetSampling:input_type -> sealane.v1.SetSamplingRequest
-	20, // 32: sealane.v1.Certificates.RotateLeaf:input_type -> sealane.v1.RotateLeafRequest
-	3,  // 33: sealane.v1.DataPlanes.GetDataPlane:output_type -> sealane.v1.DataPlane
-	3,  // 34: sealane.v1.DataPlanes.UpdateDataPlane:output_type -> sealane.v1.DataPlane
-	9,  // 35: sealane.v1.Certificates.GetCertificates:output_type -> sealane.v1.InstanceCertificates
-	9,  // 36: sealane.v1.Certificates.RotateCa:output_type -> sealane.v1.InstanceCertificates
-	9,  // 37: sealane.v1.Certificates.ActivateCa:output_type -> sealane.v1.InstanceCertificates
-	9,  // 38: sealane.v1.Certificates.RetireCa:output_type -> sealane.v1.InstanceCertificates
-	9,  // 39: sealane.v1.Certificates.CompromiseCa:output_type -> sealane.v1.InstanceCertificates
-	6,  // 40: sealane.v1.Certificates.ListClients:output_type -> sealane.v1.CertificateClients
-	6,  // 41: sealane.v1.Certificates.SetSampling:output_type -> sealane.v1.CertificateClients
-	9,  // 42: sealane.v1.Certificates.RotateLeaf:output_type -> sealane.v1.InstanceCertificates
-	33, // [33:43] is the sub-list for method output_type
-	23, // [23:33] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	24, // 9: sealane.v1.CertificateClient.trust_time:type_name -> google.protobuf.Timestamp
+	25, // 10: sealane.v1.RotateAuthStringRequest.grace:type_name -> google.protobuf.Duration
+	24, // 11: sealane.v1.RotateAuthStringResponse.old_expire_time:type_name -> google.protobuf.Timestamp
+	12, // 12: sealane.v1.InstanceCertificates.authorities:type_name -> sealane.v1.CertificateAuthority
+	13, // 13: sealane.v1.InstanceCertificates.leaf:type_name -> sealane.v1.ServerCertificate
+	14, // 14: sealane.v1.InstanceCertificates.upcoming:type_name -> sealane.v1.UpcomingChange
+	7,  // 15: sealane.v1.InstanceCertificates.affected_clients:type_name -> sealane.v1.CertificateClient
+	2,  // 16: sealane.v1.CertificateAuthority.state:type_name -> sealane.v1.CertificateAuthority.State
+	24, // 17: sealane.v1.CertificateAuthority.not_before:type_name -> google.protobuf.Timestamp
+	24, // 18: sealane.v1.CertificateAuthority.not_after:type_name -> google.protobuf.Timestamp
+	24, // 19: sealane.v1.CertificateAuthority.activate_time:type_name -> google.protobuf.Timestamp
+	24, // 20: sealane.v1.CertificateAuthority.retire_time:type_name -> google.protobuf.Timestamp
+	24, // 21: sealane.v1.ServerCertificate.not_before:type_name -> google.protobuf.Timestamp
+	24, // 22: sealane.v1.ServerCertificate.not_after:type_name -> google.protobuf.Timestamp
+	24, // 23: sealane.v1.ServerCertificate.renewal_time:type_name -> google.protobuf.Timestamp
+	24, // 24: sealane.v1.UpcomingChange.time:type_name -> google.protobuf.Timestamp
+	4,  // 25: sealane.v1.DataPlanes.GetDataPlane:input_type -> sealane.v1.GetDataPlaneRequest
+	5,  // 26: sealane.v1.DataPlanes.UpdateDataPlane:input_type -> sealane.v1.UpdateDataPlaneRequest
+	15, // 27: sealane.v1.Certificates.GetCertificates:input_type -> sealane.v1.GetCertificatesRequest
+	16, // 28: sealane.v1.Certificates.RotateCa:input_type -> sealane.v1.RotateCaRequest
+	17, // 29: sealane.v1.Certificates.ActivateCa:input_type -> sealane.v1.ActivateCaRequest
+	18, // 30: sealane.v1.Certificates.RetireCa:input_type -> sealane.v1.RetireCaRequest
+	19, // 31: sealane.v1.Certificates.CompromiseCa:input_type -> sealane.v1.CompromiseCaRequest
+	20, // 32: sealane.v1.Certificates.ListClients:input_type -> sealane.v1.ListCertificateClientsRequest
+	21, // 33: sealane.v1.Certificates.SetSampling:input_type -> sealane.v1.SetSamplingRequest
+	22, // 34: sealane.v1.Certificates.RotateLeaf:input_type -> sealane.v1.RotateLeafRequest
+	9,  // 35: sealane.v1.AuthStrings.RotateAuthString:input_type -> sealane.v1.RotateAuthStringRequest
+	3,  // 36: sealane.v1.DataPlanes.GetDataPlane:output_type -> sealane.v1.DataPlane
+	3,  // 37: sealane.v1.DataPlanes.UpdateDataPlane:output_type -> sealane.v1.DataPlane
+	11, // 38: sealane.v1.Certificates.GetCertificates:output_type -> sealane.v1.InstanceCertificates
+	11, // 39: sealane.v1.Certificates.RotateCa:output_type -> sealane.v1.InstanceCertificates
+	11, // 40: sealane.v1.Certificates.ActivateCa:output_type -> sealane.v1.InstanceCertificates
+	11, // 41: sealane.v1.Certificates.RetireCa:output_type -> sealane.v1.InstanceCertificates
+	11, // 42: sealane.v1.Certificates.CompromiseCa:output_type -> sealane.v1.InstanceCertificates
+	6,  // 43: sealane.v1.Certificates.ListClients:output_type -> sealane.v1.CertificateClients
+	6,  // 44: sealane.v1.Certificates.SetSampling:output_type -> sealane.v1.CertificateClients
+	11, // 45: sealane.v1.Certificates.RotateLeaf:output_type -> sealane.v1.InstanceCertificates
+	10, // 46: sealane.v1.AuthStrings.RotateAuthString:output_type -> sealane.v1.RotateAuthStringResponse
+	36, // [36:47] is the sub-list for method output_type
+	25, // [25:36] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_sealane_v1_sealane_proto_init() }
@@ -1856,9 +1970,9 @@ func file_sealane_v1_sealane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sealane_v1_sealane_proto_rawDesc), len(file_sealane_v1_sealane_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   3,
 		},
 		GoTypes:           file_sealane_v1_sealane_proto_goTypes,
 		DependencyIndexes: file_sealane_v1_sealane_proto_depIdxs,

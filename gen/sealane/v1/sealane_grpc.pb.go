@@ -580,3 +580,113 @@ var Certificates_ServiceDesc = grpc.ServiceDesc{
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "sealane/v1/sealane.proto",
 }
+
+const (
+	AuthStrings_RotateAuthString_FullMethodName = "/sealane.v1.AuthStrings/RotateAuthString"
+)
+
+// AuthStringsClient is the client API for AuthStrings service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// AuthStrings replaces the passwords of instances.
+type AuthStringsClient interface {
+	// RotateAuthString gives an instance a new AUTH string; the one before is accepted for a while, so that clients can change to
+	// the new one in turn. Clients that are logged in stay so. GetInstanceAuthString of the Memorystore API shows the new one.
+	RotateAuthString(ctx context.Context, in *RotateAuthStringRequest, opts ...grpc.CallOption) (*RotateAuthStringResponse, error)
+}
+
+type authStringsClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewAuthStringsClient(cc grpc.ClientConnInterface) AuthStringsClient {
+	return &authStringsClient{cc}
+}
+
+func (c *authStringsClient) RotateAuthString(ctx context.Context, in *RotateAuthStringRequest, opts ...grpc.CallOption) (*RotateAuthStringResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateAuthStringResponse)
+	err := c.cc.Invoke(ctx, AuthStrings_RotateAuthString_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// AuthStringsServer is the server API for AuthStrings service.
+// All implementations must embed UnimplementedAuthStringsServer
+// for forward compatibility.
+//
+// AuthStrings replaces the passwords of instances.
+type AuthStringsServer interface {
+	// RotateAuthString gives an instance a new AUTH string; the one before is accepted for a while, so that clients can change to
+	// the new one in turn. Clients that are logged in stay so. GetInstanceAuthString of the Memorystore API shows the new one.
+	RotateAuthString(context.Context, *RotateAuthStringRequest) (*RotateAuthStringResponse, error)
+	mustEmbedUnimplementedAuthStringsServer()
+}
+
+// UnimplementedAuthStringsServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedAuthStringsServer struct{}
+
+func (UnimplementedAuthStringsServer) RotateAuthString(context.Context, *RotateAuthStringRequest) (*RotateAuthStringResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateAuthString not implemented")
+}
+func (UnimplementedAuthStringsServer) mustEmbedUnimplementedAuthStringsServer() {}
+func (UnimplementedAuthStringsServer) testEmbeddedByValue()                     {}
+
+// UnsafeAuthStringsServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to AuthStringsServer will
+// result in compilation errors.
+type UnsafeAuthStringsServer interface {
+	mustEmbedUnimplementedAuthStringsServer()
+}
+
+func RegisterAuthStringsServer(s grpc.ServiceRegistrar, srv AuthStringsServer) {
+	// If the following call panics, it indicates UnimplementedAuthStringsServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&AuthStrings_ServiceDesc, srv)
+}
+
+func _AuthStrings_RotateAuthString_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateAuthStringRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuthStringsServer).RotateAuthString(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuthStrings_RotateAuthString_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuthStringsServer).RotateAuthString(ctx, req.(*RotateAuthStringRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// AuthStrings_ServiceDesc is the grpc.ServiceDesc for AuthStrings service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var AuthStrings_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "sealane.v1.AuthStrings",
+	HandlerType: (*AuthStringsServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "RotateAuthString",
+			Handler:    _AuthStrings_RotateAuthString_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "sealane/v1/sealane.proto",
+}

@@ -1,0 +1,43 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// SetPasswords makes these the passwords of the default user, by their SHA-256 in hexadecimal; none lets it in without one. It
+// changes what is not so already, and returns nil once the engine has shown that it is so. Clients that are logged in stay so.
+func (e *Engine) SetPasswords(ctx context.Context, hashes []string) error {
+	same, err := e.hasPasswords(ctx, hashes)
+	if err != nil || same {
+		return err
+	}
+	if _, err := e.call(ctx, append([]string{"ACL", "SETUSER", "default"}, passwordRules(hashes)...)); err != nil {
+		return fmt.Errorf("set the password of engine %s: %w", e.dir, err)
+	}
+	if same, err = e.hasPasswords(ctx, hashes); err == nil && !same {
+		err = fmt.Errorf("set the password of engine %s: it shows other passwords than it was given", e.dir)
+	}
+	return err
+}
+
+func (e *Engine) hasPasswords(ctx context.Context, hashes []string) (bool, error) {
+	replies, err := e.call(ctx, []string{"ACL", "GETUSER", "default"})
+	if err != nil {
+		return false, fmt.Errorf("look at the password of engine %s: %w", e.dir, err)
+	}
+	field := func(name string) (words []string) {
+		for i := 0; i+1 < len(replies[0].Elems); i += 2 {
+			if replies[0].Elems[i].Str == name {
+				for _, v := range replies[0].Elems[i+1].Elems {
+					words = append(words, v.Str)
+				}
+			}
+		}
+		slices.Sort(words)
+		return words
+	}
+	return slices.Equal(field("passwords"), slices.Sorted(slices.Values(hashes))) &&
+		slices.Contains(field("flags"), "nopass") == (len(hashes) == 0), nil
+}

@@ -1,0 +1,86 @@
+package instance_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sealane/sealane/internal/instance"
+)
+
+// A password that was replaced is accepted until its time is over, whatever the server does meanwhile.
+func TestOldPasswordIsAcceptedForItsGrace(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		m.made(first)
+		was, err := m.server.AuthString(first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, on := range []bool{false, true} {
+			if _, err := m.server.Update(first, func(s *instance.Spec) { s.AuthEnabled = on }, "v1"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			if !on {
+				wantError(t, "AUTH is off", second(m.server.RotateAuth(t.Context(), first, time.Hour)), instance.FailedPrecondition, "enable it first")
+			}
+		}
+		one, err := m.server.AuthString(first)
+		if n := m.node(first); err != nil || len(one) != 36 || one == was || len(n.PasswordHashes) != 1 || n.Gateway.Auth != 2 {
+			t.Fatalf("%d hashes, auth %d, %v", len(n.PasswordHashes), n.Gateway.Auth, err)
+		}
+		old := m.node(first).PasswordHashes[0]
+		wantError(t, "too long", second(m.server.RotateAuth(t.Context(), first, 721*time.Hour)), instance.InvalidArgument, "grace", "721h")
+		until, err := m.server.RotateAuth(t.Context(), first, time.Hour)
+		if err != nil || until.Sub(m.server.Now()).Round(time.Minute) != time.Hour {
+			t.Fatalf("until %v, %v", until, err)
+		}
+		two, _ := m.server.AuthString(first)
+		n := m.node(first)
+		if two == one || len(n.PasswordHashes) != 2 || n.PasswordHashes[1] != old || n.Gateway.Auth != 3 {
+			t.Errorf("hashes %v, auth %d", n.PasswordHashes, n.Gateway.Auth)
+		}
+		time.Sleep(59 * time.Minute)
+		if n := m.node(first); len(n.PasswordHashes) != 2 {
+			t.Errorf("%d hashes within the grace", len(n.PasswordHashes))
+		}
+		time.Sleep(time.Minute + 2*time.Second)
+		if n := m.node(first); len(n.PasswordHashes) != 1 || n.PasswordHashes[0] == old {
+			t.Errorf("hashes %v after the grace", n.PasswordHashes)
+		}
+	})
+}
+
+func second[V any](_ V, err error) error { return err }
+
+// A change that can't be made is recorded, and made as soon as it can be.
+func TestPasswordThatCannotBeSetYetIsSetLater(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		m.made(first)
+		var broken atomic.Bool
+		broken.Store(true)
+		m.mu.Lock()
+		m.onEnsure = func(context.Context, instance.Node) error {
+			if broken.Load() {
+				return errors.New("the engine does not answer")
+			}
+			return nil
+		}
+		m.mu.Unlock()
+		op, err := m.server.Update(first, func(s *instance.Spec) { s.AuthEnabled = false }, "v1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if got, _ := m.server.Operation(first.Project, first.Location, op.ID); got.Done {
+			t.Error("the operation is done although the engine was not told")
+		}
+		broken.Store(false)
+		time.Sleep(time.Minute)
+		if got, err := m.server.Operation(first.Project, first.Location, op.ID); err != nil || !got.Done || len(m.node(first).PasswordHashes) != 0 {
+			t.Errorf("%+v, %v, %d hashes", got, err, len(m.node(first).PasswordHashes))
+		}
+	})
+}
