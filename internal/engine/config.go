@@ -151,19 +151,20 @@ func quote(s string) string {
 
 // allRules are those of a user who may do anything.
 func allRules(v Version, hashes []string) []string {
-	rules := append([]string{"reset", "on", "~*", "+@all"}, passwordRules(hashes)...)
+	rules := append([]string{"reset", "on"}, passwordRules(hashes)...)
+	rules = append(rules, "~*", "+@all")
 	if v.Compare(Version{6, 2, 0}) >= 0 { // 6.0 has no rules for channels and refuses them
 		rules = append(rules, "&*")
 	}
 	return rules
 }
 
-// passwordRules are those for exactly these passwords, or for none.
+// passwordRules are those that add these passwords, or let in without one.
 func passwordRules(hashes []string) []string {
 	if len(hashes) == 0 {
 		return []string{"nopass"}
 	}
-	rules := []string{"resetpass"}
+	var rules []string
 	for _, hash := range hashes {
 		rules = append(rules, "#"+hash)
 	}

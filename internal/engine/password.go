@@ -13,7 +13,7 @@ func (e *Engine) SetPasswords(ctx context.Context, hashes []string) error {
 	if err != nil || same {
 		return err
 	}
-	if _, err := e.call(ctx, append([]string{"ACL", "SETUSER", "default"}, passwordRules(hashes)...)); err != nil {
+	if _, err := e.call(ctx, append([]string{"ACL", "SETUSER", "default", "resetpass"}, passwordRules(hashes)...)); err != nil {
 		return fmt.Errorf("set the password of engine %s: %w", e.dir, err)
 	}
 	if same, err = e.hasPasswords(ctx, hashes); err == nil && !same {
