@@ -385,7 +385,7 @@ func TestClientsComeBackToTheSharedConnection(t *testing.T) {
 	e := newRealEngine(t, true)
 	for _, steps := range []string{
 		"MULTI|SET k v|EXEC", "MULTI|DISCARD", "WATCH k|UNWATCH", "WATCH k|MULTI|EXEC", "BLPOP none 0.01", "SUBSCRIBE c|UNSUBSCRIBE c",
-		"EVAL return(1) 0", "HELLO 3|SUBSCRIBE c|UNSUBSCRIBE", "SUBSCRIBE c|RESET",
+		"EVAL return(1) 0", "HELLO 3|SUBSCRIBE c|UNSUBSCRIBE", "SUBSCRIBE c|RESET", "CLIENT NEWER-THAN-THE-ENGINE on", "NEWER.COMMAND 1",
 	} {
 		c := e.client()
 		for step := range strings.SplitSeq(steps, "|") {
