@@ -179,6 +179,18 @@ type identity struct {
 
 // Serve takes a client over. It is closed by the Session, whatever happens.
 func (ls *Loops) Serve(client End, cfg Config) *Session {
+	s := ls.session(ls.pick(), client, cfg)
+	if !s.loop.post(s.start) {
+		unix.Close(client.FD)
+		s.over = true
+		s.result.Ended = Cut
+		s.finish()
+	}
+	return s
+}
+
+// session is a client that has not begun.
+func (ls *Loops) session(l *loop, client End, cfg Config) *Session {
 	if cfg.LingerTime == 0 {
 		cfg.LingerTime = defaultLingerTime
 	}
@@ -188,7 +200,7 @@ func (ls *Loops) Serve(client End, cfg Config) *Session {
 	if cfg.StallTime == 0 {
 		cfg.StallTime = defaultStallTime
 	}
-	s := &Session{loop: ls.pick(), cfg: cfg, done: make(chan struct{}), began: time.Now()}
+	s := &Session{loop: l, cfg: cfg, done: make(chan struct{}), began: time.Now()}
 	s.state.proto, s.auth = 2, ls.backend.Load().Auth
 	s.used.Store(s.began.UnixNano())
 	s.publish()
@@ -198,12 +210,6 @@ func (ls *Loops) Serve(client End, cfg Config) *Session {
 		client.Attach(&s.client.socket)
 	}
 	ls.clients.add(s, ls.backend.Load().remote())
-	if !s.loop.post(s.start) {
-		unix.Close(client.FD)
-		s.over = true
-		s.result.Ended = Cut
-		s.finish()
-	}
 	return s
 }
 
@@ -396,6 +402,7 @@ func (s *Session) sayGoodbye() {
 	s.dropOwn()
 	s.whole, s.part, s.rest = false, nil, nil
 	s.client.shutdown = true
+	s.client.finished = s.client.eof && s.client.tls == nil // its close follows at once, and says the same
 	s.expect()
 	s.loop.again(&s.client.socket)
 	if s.client.flush() != nil {

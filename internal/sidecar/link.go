@@ -6,8 +6,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/sealane/sealane/internal/relay"
@@ -72,9 +72,6 @@ type link struct {
 	troubles  [topics]*trouble
 	cached    bool // trust is from the cache
 	wasWell   bool
-
-	clientsMu sync.Mutex // guards clients
-	clients   map[*client]struct{}
 }
 
 // trouble is a problem that lasts.
@@ -510,33 +507,29 @@ func backoff(failures int, first, last time.Duration) time.Duration {
 // spread is d give or take a tenth, so that many sidecars that were started at the same time don't ask at the same time for ever.
 func spread(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
 
-// client is one that is connected.
-type client struct{ session atomic.Pointer[relay.Session] }
-
-func (l *link) serve(end relay.End, cfg relay.Config) {
-	c := &client{}
-	l.clientsMu.Lock()
-	l.clients[c] = struct{}{}
-	l.clientsMu.Unlock()
-	l.counted.accepted.Add(1)
-	cfg.Opening = l.opening
-	cfg.Ended = func(r relay.Result) {
-		l.counted.ended(r.Ended)
-		l.clientsMu.Lock()
-		delete(l.clients, c)
-		l.clientsMu.Unlock()
-	}
-	c.session.Store(l.paths.Serve(end, cfg))
+// accept lets clients in until stop is called.
+func (l *link) accept() (stop func()) {
+	return l.paths.Accept(l.ln.fd, relay.Acceptor{
+		Config: func(remote netip.AddrPort) relay.Config {
+			l.counted.accepted.Add(1)
+			return relay.Config{
+				Remote: remote, Local: l.ln.local, Path: l.ln.path, Opening: l.opening,
+				Ended: func(r relay.Result) { l.counted.ended(r.Ended) },
+			}
+		},
+		Failed: func(err error) {
+			l.misfortunes.warn(l.log, "accept", "clients can't be let in: raise the limit of open files, or close connections that nobody uses", "error", err)
+		},
+	})
 }
 
 // closeQuiet closes clients that have waited for nothing since the last call, and returns how many are left.
-func (l *link) closeQuiet(first bool) int {
-	l.clientsMu.Lock()
-	defer l.clientsMu.Unlock()
-	for c := range l.clients {
-		if s := c.session.Load(); s != nil && s.Quiet() && !first {
+func (l *link) closeQuiet(first bool) (left int) {
+	l.paths.Each(func(s *relay.Session) {
+		left++
+		if s.Quiet() && !first {
 			s.Close()
 		}
-	}
-	return len(l.clients)
+	})
+	return left
 }

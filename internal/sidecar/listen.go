@@ -64,8 +64,8 @@ func (l Listen) String() string {
 // listener is an open Listen.
 type listener struct {
 	net.Listener
-	file  *os.File // the same socket: net lets nobody else accept
-	raw   syscall.RawConn
+	fd    int    // the same socket, which the runtime's poller doesn't watch
+	stop  func() // nil: nobody is let in yet
 	local netip.AddrPort
 	path  string
 	once  sync.Once
@@ -79,7 +79,12 @@ func (l *listener) String() string {
 }
 
 func (l *listener) Close() (err error) {
-	l.once.Do(func() { err = errors.Join(l.Listener.Close(), l.file.Close()) })
+	l.once.Do(func() {
+		if l.stop != nil {
+			l.stop()
+		}
+		err = errors.Join(l.Listener.Close(), unix.Close(l.fd))
+	})
 	return err
 }
 
@@ -99,10 +104,7 @@ func (l Listen) open() (*listener, error) {
 		return nil, fmt.Errorf("listen %s: %w", l, cause(err))
 	}
 	out := &listener{Listener: ln, path: l.Path}
-	if out.file, err = ln.(interface{ File() (*os.File, error) }).File(); err == nil {
-		out.raw, err = out.file.SyscallConn()
-	}
-	if err != nil {
+	if out.fd, err = relay.Descriptor(ln.(syscall.Conn)); err != nil {
 		ln.Close()
 		return nil, fmt.Errorf("listen %s: %w", l, err)
 	}
@@ -171,38 +173,6 @@ func removeStale(path string) error {
 		return err
 	}
 	return os.Remove(path)
-}
-
-// accept lets clients in until the listener is closed.
-func (l *link) accept() {
-	for {
-		var fd int
-		var from unix.Sockaddr
-		var failed error
-		err := l.ln.raw.Read(func(s uintptr) bool {
-			fd, from, failed = unix.Accept4(int(s), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-			return failed != unix.EAGAIN
-		})
-		switch {
-		case err != nil:
-			return // closed
-		case failed == nil:
-			l.serve(relay.End{FD: fd}, relay.Config{Remote: addrPort(from), Local: l.ln.local, Path: l.ln.path})
-		case failed == unix.EMFILE, failed == unix.ENFILE, failed == unix.ENOBUFS, failed == unix.ENOMEM:
-			l.misfortunes.warn(l.log, "accept", "clients can't be let in: raise the limit of open files, or close connections that nobody uses", "error", failed)
-			time.Sleep(100 * time.Millisecond) // the next attempt would fail likewise
-		}
-	}
-}
-
-func addrPort(a unix.Sockaddr) netip.AddrPort {
-	switch a := a.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
-	}
-	return netip.AddrPort{}
 }
 
 // opening tells clients that speak TLS or HTTP to the plaintext port so, in their own protocol.

@@ -100,9 +100,7 @@ func (l *link) collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	l.mu.Unlock()
-	l.clientsMu.Lock()
-	gauge(descConnections, float64(len(l.clients)))
-	l.clientsMu.Unlock()
+	gauge(descConnections, float64(l.paths.Clients()))
 	counter(descAccepted, l.counted.accepted.Load())
 	counter(descMoved, l.counted.moved.Load())
 	counter(descRefreshes, l.counted.refreshed.Load(), "ok")

@@ -93,7 +93,7 @@ func New(cfg Config) (*Sidecar, error) {
 	}
 	for _, l := range s.links {
 		s.work.Go(func() { l.keep(s.life) })
-		s.work.Go(l.accept)
+		l.ln.stop = l.accept()
 	}
 	go s.waitProven()
 	return s, nil
@@ -203,7 +203,7 @@ func newLink(c Link, cfg Config) (*link, error) {
 	}
 	l := &link{
 		Link: c, log: cfg.Log.With("link", c.Name), now: cfg.Now, resolver: cfg.Resolver,
-		kick: make(chan struct{}, 1), slots: make(chan struct{}, mostDials), passage: make(chan struct{}), proven: make(chan struct{}), clients: make(map[*client]struct{}),
+		kick: make(chan struct{}, 1), slots: make(chan struct{}, mostDials), passage: make(chan struct{}), proven: make(chan struct{}),
 	}
 	var err error
 	if l.ln, err = c.Listen.open(); err != nil {
