@@ -28,13 +28,17 @@ type stream struct {
 func startStream(t *testing.T, i instance, ca, key string) *stream {
 	t.Helper()
 	o := goRedis(t, i, ca, "")
+	d := tls.Dialer{Config: o.TLSConfig}
+	return startStreamBy(t, o, d.DialContext, key)
+}
+
+func startStreamBy(t *testing.T, o *goredis.Options, dial func(ctx context.Context, network, address string) (net.Conn, error), key string) *stream {
+	t.Helper()
 	st := &stream{ended: make(chan error, 1)}
-	config := o.TLSConfig
 	o.PoolSize, o.MaxRetries, o.DialerRetries, o.ReadTimeout = 1, -1, 1, 30*time.Second
 	o.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
 		st.dials.Add(1)
-		d := tls.Dialer{Config: config}
-		return d.DialContext(ctx, network, address)
+		return dial(ctx, network, address)
 	}
 	db := goredis.NewClient(o)
 	ctx, cancel := context.WithCancel(context.Background())

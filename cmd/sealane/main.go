@@ -73,7 +73,7 @@ Environment:
 	})
 	root.PersistentFlags().StringVar(&e.stateDir, "state", "", "the server's state folder (default "+defaultStateDir()+")")
 	root.AddCommand(
-		newServe(e), newStop(e), newInstances(e), newCA(e), newCertificates(e), newAudit(e), newConnect(e), newDoctor(e),
+		newServe(e), newStop(e), newInstances(e), newCA(e), newCertificates(e), newAudit(e), newConnect(e), newDoctor(e), newSidecar(e),
 		newRehearse(e), newOperations(e), newVersion(e), newGateway(e),
 	)
 	return root

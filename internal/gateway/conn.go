@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealane/sealane/internal/firstline"
 	"github.com/sealane/sealane/internal/relay"
 )
 
@@ -218,7 +219,7 @@ func (c *conn) cut() {
 
 // wantsTLS says whether c, whose first byte is there, is to be served with TLS.
 func (g *gateway) wantsTLS(c *conn) bool {
-	return c.head[0] == recordHandshake && g.active.Load().at(c.listener, c.accepted).modes[c.listener]
+	return c.head[0] == firstline.Handshake && g.active.Load().at(c.listener, c.accepted).modes[c.listener]
 }
 
 // serve is the life of one connection from its first bytes on. The first of them decides.
@@ -229,7 +230,7 @@ func (g *gateway) serve(c *conn) {
 		}
 	}()
 	s := g.active.Load().at(c.listener, c.accepted)
-	isTLS, wantsTLS := c.head[0] == recordHandshake, s.modes[c.listener]
+	isTLS, wantsTLS := c.head[0] == firstline.Handshake, s.modes[c.listener]
 	if isTLS && wantsTLS {
 		g.serveTLS(c, s)
 		return
@@ -239,7 +240,7 @@ func (g *gateway) serve(c *conn) {
 	case wantsTLS:
 		g.diagnose(c, s)
 	case isTLS:
-		g.turnAway(c, tlsOnPlaintext, nil, s.snapshot.Connect)
+		g.turnAway(c, firstline.TLS, nil, s.snapshot.Connect)
 	default:
 		g.relay(c, nil, s)
 	}
@@ -294,21 +295,21 @@ func (g *gateway) handshakeFailed(c *conn, err error) {
 // diagnose tells a client without TLS what is wrong.
 func (g *gateway) diagnose(c *conn, s *serving) {
 	_ = c.SetReadDeadline(time.Now().Add(s.timeout))
-	k, line := undecided, make([]byte, 0, maxFirstLine)
-	for k == undecided {
+	k, line := firstline.Undecided, make([]byte, 0, firstline.Max)
+	for k == firstline.Undecided {
 		n, err := c.Read(line[len(line):cap(line)])
 		line = line[:len(line)+n]
-		if k = firstLine(line); k == undecided && err != nil {
-			k = inline // half a line and then silence: whoever it is reads text
+		if k = firstline.Of(line); k == firstline.Undecided && err != nil {
+			k = firstline.Inline // half a line and then silence: whoever it is reads text
 			if line[0] >= 0x80 {
-				k = garbage
+				k = firstline.Garbage
 			}
 		}
 	}
 	g.turnAway(c, k, line, s.snapshot.Connect)
 }
 
-func (g *gateway) turnAway(c *conn, k kind, line []byte, connect string) {
+func (g *gateway) turnAway(c *conn, k firstline.Kind, line []byte, connect string) {
 	g.count.diagnosed.Add(string(k))
 	g.lines.warn(string(k), "client turned away, it speaks the wrong protocol", "client", c.remote.String(),
 		"listener", c.listener, "kind", string(k), "hint", advice(k, connect))

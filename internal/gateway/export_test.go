@@ -8,9 +8,6 @@ import (
 	"time"
 )
 
-// FirstLine shows the classifier.
-func FirstLine(b []byte) string { return string(firstLine(b)) }
-
 // OpenLogForTest is OpenLog with a limit that a test can reach.
 func OpenLogForTest(path string, limit int64) (io.WriteCloser, error) { return openLog(path, limit) }
 

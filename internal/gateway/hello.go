@@ -3,6 +3,8 @@ package gateway
 import (
 	"crypto/tls"
 	"encoding/binary"
+
+	"github.com/sealane/sealane/internal/firstline"
 )
 
 // maxHello is what is read ahead of a ClientHello: one with a post-quantum share and a session ticket has about 2 KiB.
@@ -19,10 +21,10 @@ type glimpse struct {
 // whole, or is none, or will not fit.
 func peek(b []byte) (g glimpse, complete bool) {
 	if len(b) < 5 {
-		return g, len(b) > 0 && b[0] != recordHandshake
+		return g, len(b) > 0 && b[0] != firstline.Handshake
 	}
 	size := int(binary.BigEndian.Uint16(b[3:])) // RFC 8446, section 5.1
-	if b[0] != recordHandshake || 5+size > maxHello {
+	if b[0] != firstline.Handshake || 5+size > maxHello {
 		return g, true
 	}
 	if len(b) < 5+size {

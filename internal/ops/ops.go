@@ -16,6 +16,10 @@ import (
 type Config struct {
 	Metrics []prometheus.Collector
 	Ready   func() error // nil: ready from the start; the error is shown to whoever asks
+	// Notes, where given, are shown by /readyz to whoever should know something although all is ready.
+	Notes func() []string
+	// Quit, where given, is what POST /quit does. It wants the header X-Sealane-Quit, which no web page can send here unasked.
+	Quit func()
 }
 
 // Handler returns the HTTP handler of a process. It fails when two metrics have the same name.
@@ -37,7 +41,22 @@ func Handler(cfg Config) (http.Handler, error) {
 			}
 		}
 		fmt.Fprintln(w, "ok")
+		if cfg.Notes != nil {
+			for _, n := range cfg.Notes() {
+				fmt.Fprintln(w, "note:", n)
+			}
+		}
 	})
+	if cfg.Quit != nil {
+		mux.HandleFunc("POST /quit", func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("X-Sealane-Quit") == "" {
+				http.Error(w, "want the header X-Sealane-Quit", http.StatusForbidden)
+				return
+			}
+			fmt.Fprintln(w, "ok")
+			cfg.Quit()
+		})
+	}
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

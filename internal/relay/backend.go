@@ -23,6 +23,9 @@ type Backend struct {
 	// Refused is told when Login, or its absence, does not let clients in. If it returns true then attempts go on, within
 	// Window; for that time it may set another Backend. It must not wait. Only with Dial.
 	Refused func(reply string) (retry bool)
+	// Failed is told when a connection that Dial made ended before it could serve; another attempt follows. It must not wait.
+	// Only with Dial.
+	Failed func(error)
 	// Warm is how many connections are kept ready for clients that need one of their own. Only with Dial.
 	Warm int
 	// Name is what shared connections are called at the server. Only with Dial.

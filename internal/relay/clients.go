@@ -47,6 +47,16 @@ func (r *registry) remove(s *Session) {
 	delete(r.all, s.id)
 }
 
+// Each calls f with every client that there is.
+func (ls *Loops) Each(f func(*Session)) {
+	for _, s := range ls.clients.matching(filter{}, time.Now()) {
+		f(s)
+	}
+}
+
+// Clients is how many there are.
+func (ls *Loops) Clients() int { return ls.clients.count() }
+
 func (r *registry) count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

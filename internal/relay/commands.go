@@ -107,7 +107,7 @@ var commands = func() map[string]*command {
 
 // Those that have no entry of their own.
 var (
-	unknown  = &command{name: "NULL", place: forGood, pin: PinUnknown}
+	unknown  = &command{name: "NULL", place: forGood, pin: PinUnknown, ask: onUnknown}
 	quoted   = &command{name: "NULL", place: forGood, pin: PinUnknown}
 	empty    = &command{name: "NULL", place: onShared}
 	large    = &command{name: "NULL", place: onOwn, pin: PinLarge}

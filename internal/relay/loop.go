@@ -172,11 +172,15 @@ func (l *loop) control(op, fd int, events uint32) error {
 
 // adopt begins to watch a socket.
 func (l *loop) adopt(s *socket) error {
+	l.place(s)
+	return l.control(unix.EPOLL_CTL_ADD, int(s.fd), inputEvents)
+}
+
+func (l *loop) place(s *socket) {
 	if need := int(s.fd) + 1; need > len(l.sockets) {
 		l.sockets = append(l.sockets, make([]*socket, need-len(l.sockets))...)
 	}
 	l.sockets[s.fd] = s
-	return l.control(unix.EPOLL_CTL_ADD, int(s.fd), inputEvents)
 }
 
 func (l *loop) forget(s *socket) {

@@ -467,3 +467,44 @@ func TestQuietTellsAnsweredFromWaiting(t *testing.T) {
 		t.Error("an answered connection never becomes quiet")
 	}
 }
+
+// What a client says first is shown to whoever wants to see it, until that has decided; only then it is served, or answered.
+func TestOpeningDecidesAboutWhatComesFirst(t *testing.T) {
+	t.Parallel()
+	h := newByHand(t, relay.Backend{Engine: "a", Window: patience})
+	serve := func() (net.Conn, *relay.Session) {
+		near, far := tcpPair(t)
+		_ = near.SetDeadline(time.Now().Add(patience))
+		return near, h.loops.Serve(relay.End{FD: descriptor(t, far)}, relay.Config{Opening: func(head []byte) ([]byte, bool) {
+			switch {
+			case head[0] == '*':
+				return nil, true
+			case !bytes.Contains(head, []byte("\n")):
+				return nil, false
+			}
+			return []byte("not here\n"), true
+		}})
+	}
+	wrong, s := serve()
+	for _, part := range []string{"GET / ", "HTTP/1.1\r\n"} {
+		if _, err := wrong.Write([]byte(part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := io.ReadAll(wrong); string(got) != "not here\n" {
+		t.Errorf("it is told %q, %v", got, err)
+	}
+	wrong.Close()
+	if r := s.Result(); r.Ended != relay.Misdirected {
+		t.Errorf("ended by %s", r.Ended)
+	}
+	right, _ := serve()
+	if _, err := right.Write([]byte("*1\r\n$4\r\nPING\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	engine := h.next()
+	got := make([]byte, len("*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n*1\r\n$4\r\nPING\r\n"))
+	if _, err := io.ReadFull(engine, got); err != nil || !bytes.HasSuffix(got, []byte("PING\r\n")) {
+		t.Errorf("the engine is asked %q, %v", got, err)
+	}
+}

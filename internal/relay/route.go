@@ -20,6 +20,9 @@ const (
 
 // take cuts what the client said into requests.
 func (s *Session) take(b []byte) {
+	if s.cfg.Opening != nil {
+		b = s.opened(b)
+	}
 	var r run
 	for len(b) > 0 && !s.over {
 		switch {
@@ -58,6 +61,26 @@ func (s *Session) take(b []byte) {
 		b = b[n:]
 	}
 	s.sendRun(&r)
+}
+
+// opened returns what the client has said so far, once it is known to be one to serve.
+func (s *Session) opened(b []byte) []byte {
+	if len(s.opening) > 0 {
+		b = append(s.opening, b...)
+	}
+	answer, decided := s.cfg.Opening(b)
+	if !decided {
+		s.opening = append(s.opening[:0:0], b...)
+		return nil
+	}
+	s.opening, s.cfg.Opening = nil, nil
+	if answer == nil {
+		return b
+	}
+	s.why(Misdirected, nil)
+	s.reply(answer)
+	s.sayGoodbye()
+	return nil
 }
 
 // run are whole requests, one behind the other, that go the same way without any ado: they are sent in one piece.
@@ -320,7 +343,7 @@ func (s *Session) canShare() bool { return s.inflight == 0 && s.leavesNothing() 
 
 // leavesNothing says that it will be so once the requests in flight are answered.
 func (s *Session) leavesNothing() bool {
-	return !s.multi && !s.queuing && !s.watch && !s.sticky && !s.blind && !s.streaming && !s.feed.on() && !s.own.shutdown
+	return !s.multi && !s.queuing && !s.watch && !s.sticky && s.unsure == 0 && !s.blind && !s.streaming && !s.feed.on() && !s.own.shutdown
 }
 
 // onShared sends a request over the connection that all clients of the key share.
@@ -372,6 +395,8 @@ func (s *Session) onOwn(c *command, raw []byte) {
 		s.toOwn(raw)
 		s.goBlind()
 		return
+	case c == unknown:
+		s.unsure++ // the reply tells whether there is anything
 	case c.place == forGood:
 		s.sticky, s.kept = true, true
 	case c.place == takesReset && s.loop.group.backend.Load().Login != nil:

@@ -60,6 +60,9 @@ type Config struct {
 	Path          string
 	// Goaway says that the client understands it: it has negotiated Protocol.
 	Goaway bool
+	// Opening, where given, is shown what the client says first, until it has decided: then either there is an answer, and the
+	// client is closed with it, or the client is one to serve. It runs on the loop and must not wait.
+	Opening func(head []byte) (answer []byte, decided bool)
 	// LingerTime is for how long a client's input is still read, and thrown away, after the engine has ended: closing a
 	// socket with unread input sends a reset, which can destroy the last reply on its way. Zero: 3 s.
 	LingerTime time.Duration
@@ -83,6 +86,7 @@ const (
 	EngineAway   Reason = "engine_away"   // there was none
 	IdleTooLong  Reason = "idle_too_long" // the instance's timeout
 	Killed       Reason = "killed"        // by CLIENT KILL
+	Misdirected  Reason = "misdirected"   // Config.Opening had an answer
 	Cut          Reason = "cut"           // Close was called, or the client never read what a gone engine had said
 )
 
@@ -122,6 +126,7 @@ type Session struct {
 	gone     bool // the engine has said its last; what the client sends is thrown away
 	quitting bool // so it is after the replies under way
 
+	opening    []byte    // what Config.Opening has not decided about
 	discarded  int64     // of what is thrown away
 	progressed time.Time // when the client last took some of a gone engine's words, as far as ticks tell
 	unsent     int       // at the last tick
@@ -156,6 +161,7 @@ type requests struct {
 	needOwn   []*Session // wait until this one has a connection of its own
 	sticky    bool       // there is state that only the end of the connection, or RESET, undoes
 	kept      bool       // there is state that not even RESET undoes
+	unsure    int        // requests in flight of which is not known what they leave behind
 	resetting bool       // RESET is to be answered before anything else is asked
 	feed      feed
 }
@@ -173,6 +179,18 @@ type identity struct {
 
 // Serve takes a client over. It is closed by the Session, whatever happens.
 func (ls *Loops) Serve(client End, cfg Config) *Session {
+	s := ls.session(ls.pick(), client, cfg)
+	if !s.loop.post(s.start) {
+		unix.Close(client.FD)
+		s.over = true
+		s.result.Ended = Cut
+		s.finish()
+	}
+	return s
+}
+
+// session is a client that has not begun.
+func (ls *Loops) session(l *loop, client End, cfg Config) *Session {
 	if cfg.LingerTime == 0 {
 		cfg.LingerTime = defaultLingerTime
 	}
@@ -182,7 +200,7 @@ func (ls *Loops) Serve(client End, cfg Config) *Session {
 	if cfg.StallTime == 0 {
 		cfg.StallTime = defaultStallTime
 	}
-	s := &Session{loop: ls.pick(), cfg: cfg, done: make(chan struct{}), began: time.Now()}
+	s := &Session{loop: l, cfg: cfg, done: make(chan struct{}), began: time.Now()}
 	s.state.proto, s.auth = 2, ls.backend.Load().Auth
 	s.used.Store(s.began.UnixNano())
 	s.publish()
@@ -192,12 +210,6 @@ func (ls *Loops) Serve(client End, cfg Config) *Session {
 		client.Attach(&s.client.socket)
 	}
 	ls.clients.add(s, ls.backend.Load().remote())
-	if !s.loop.post(s.start) {
-		unix.Close(client.FD)
-		s.over = true
-		s.result.Ended = Cut
-		s.finish()
-	}
 	return s
 }
 
@@ -390,6 +402,7 @@ func (s *Session) sayGoodbye() {
 	s.dropOwn()
 	s.whole, s.part, s.rest = false, nil, nil
 	s.client.shutdown = true
+	s.client.finished = s.client.eof && s.client.tls == nil // its close follows at once, and says the same
 	s.expect()
 	s.loop.again(&s.client.socket)
 	if s.client.flush() != nil {
@@ -408,7 +421,7 @@ func (s *Session) settle() {
 	s.releaseClean()
 	s.leaveRetired()
 	left := s.client.pending()
-	if busy := !s.gone && (s.inflight > 0 || s.asked || s.whole) || left > 0; busy != s.wasBusy {
+	if busy := !s.gone && (s.inflight > 0 || s.asked || s.whole || s.unfinished() || len(s.opening) > 0) || left > 0; busy != s.wasBusy {
 		s.wasBusy = busy
 		s.busy.Store(busy)
 	}

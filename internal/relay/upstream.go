@@ -546,7 +546,10 @@ func (u *upstream) ended(err error) {
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
-	if u.loop.group.backend.Load().remote() && !u.ready && len(u.refusal) == 0 {
+	if b := u.loop.group.backend.Load(); b.remote() && !u.ready && len(u.refusal) == 0 {
+		if b.Failed != nil && u.epoch == b.Epoch {
+			b.Failed(err)
+		}
 		u.restart(errors.Join(errClosed, err))
 		return
 	}

@@ -73,6 +73,13 @@ var (
 			s.multi, s.queued, s.queuedAny = true, nil, false
 		}
 	})
+	// A command that the engine does not know either leaves nothing behind: client libraries try what newer engines have.
+	onUnknown = onLine(func(s *Session, reply []byte) {
+		s.unsure--
+		if !bytes.HasPrefix(reply, []byte("-ERR unknown ")) {
+			s.sticky, s.kept = true, true
+		}
+	})
 	onWatch   = onLine(func(s *Session, reply []byte) { s.watch = s.watch || isOK(reply) })
 	onDiscard = onLine(func(s *Session, reply []byte) {
 		if isOK(reply) {

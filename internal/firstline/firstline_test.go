@@ -1,11 +1,11 @@
-package gateway_test
+package firstline_test
 
 import (
 	"bytes"
 	"strings"
 	"testing"
 
-	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/firstline"
 )
 
 // lines are first bytes and what they are.
@@ -47,7 +47,7 @@ var lines = []struct{ name, in, want string }{
 func TestFirstLineDecides(t *testing.T) {
 	t.Parallel()
 	for _, tc := range lines {
-		if got := gateway.FirstLine([]byte(tc.in)); got != tc.want {
+		if got := string(firstline.Of([]byte(tc.in))); got != tc.want {
 			t.Errorf("%s: %.40q is %q; want %q", tc.name, tc.in, got, tc.want)
 		}
 	}
@@ -59,9 +59,9 @@ func FuzzFirstLine(f *testing.F) {
 		f.Add([]byte(tc.in))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		whole, decided := gateway.FirstLine(b), ""
+		whole, decided := string(firstline.Of(b)), ""
 		for i := 0; i <= min(len(b), 4097) && decided == ""; i++ {
-			decided = gateway.FirstLine(b[:i])
+			decided = string(firstline.Of(b[:i]))
 		}
 		if decided != whole {
 			t.Errorf("byte by byte %q, at once %q", decided, whole)

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+)
+
+const packaging = "../../packaging"
+
+// knows tells whether a command line is one that the program would take: its flags exist, and what they say is right.
+func knows(t *testing.T, args []string) {
+	t.Helper()
+	root := newRoot(stdio{strings.NewReader(""), io.Discard, io.Discard})
+	c, rest, err := root.Find(args[1:])
+	if err != nil || c == root {
+		t.Errorf("%q: no such command: %v", args, err)
+		return
+	}
+	if err := c.ParseFlags(rest); err != nil {
+		t.Errorf("%q: %v", args, err)
+		return
+	}
+	if c.Name() != "sidecar" || c.Flags().Changed("config") {
+		return
+	}
+	var f sidecarFlags
+	again := &cobra.Command{}
+	f.add(again)
+	if err := again.ParseFlags(rest); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.config(again); err != nil {
+		t.Errorf("%q: %v", args, err)
+	}
+}
+
+func TestTheUnitForSystemdIsRight(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile(filepath.Join(packaging, "systemd", "sealane-sidecar.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := false
+	for line := range strings.Lines(string(raw)) {
+		if command, ok := strings.CutPrefix(line, "ExecStart="); ok {
+			started = true
+			knows(t, strings.Fields(command))
+		}
+	}
+	if !started {
+		t.Error("no ExecStart")
+	}
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze is not installed")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := filepath.Join(t.TempDir(), "sealane-sidecar.service")
+	if err := os.WriteFile(unit, bytes.ReplaceAll(raw, []byte("/usr/local/bin/sealane"), []byte(self)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(analyze, "verify", "--man=no", unit).CombinedOutput()
+	if err != nil || strings.Contains(string(out), "sealane-sidecar.service:") {
+		t.Errorf("systemd-analyze verify: %v: %s", err, out)
+	}
+}
+
+func TestTheExampleForKubernetesIsRight(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile(filepath.Join(packaging, "kubernetes", "sidecar.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	type probe struct{ Exec struct{ Command []string } }
+	var d struct {
+		Kind string
+		Spec struct {
+			Template struct {
+				Spec struct {
+					TerminationGracePeriodSeconds int `yaml:"terminationGracePeriodSeconds"`
+					InitContainers                []struct {
+						RestartPolicy  string `yaml:"restartPolicy"`
+						Command        []string
+						StartupProbe   probe                   `yaml:"startupProbe"`
+						ReadinessProbe probe                   `yaml:"readinessProbe"`
+						VolumeMounts   []struct{ Name string } `yaml:"volumeMounts"`
+					} `yaml:"initContainers"`
+					Volumes []struct{ Name string }
+				}
+			}
+		}
+	}
+	if err := yaml.Unmarshal(raw, &d); err != nil {
+		t.Fatal(err)
+	}
+	pod := d.Spec.Template.Spec
+	if d.Kind != "Deployment" || len(pod.InitContainers) != 1 || pod.InitContainers[0].RestartPolicy != "Always" {
+		t.Fatalf("no native sidecar: %+v", d)
+	}
+	c := pod.InitContainers[0]
+	for _, command := range [][]string{c.Command, c.StartupProbe.Exec.Command, c.ReadinessProbe.Exec.Command} {
+		if len(command) < 2 || command[0] != "sealane" {
+			t.Errorf("command %q", command)
+			continue
+		}
+		knows(t, command)
+	}
+	if pod.TerminationGracePeriodSeconds <= 30 {
+		t.Errorf("the pod is killed after %d s, and the sidecar may take 30 to drain", pod.TerminationGracePeriodSeconds)
+	}
+	for _, m := range c.VolumeMounts {
+		found := false
+		for _, v := range pod.Volumes {
+			found = found || v.Name == m.Name
+		}
+		if !found {
+			t.Errorf("no volume %s", m.Name)
+		}
+	}
+}

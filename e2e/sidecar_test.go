@@ -1,0 +1,394 @@
+package e2e_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// sidecar is `sealane sidecar` while it runs.
+type sidecar struct {
+	s              *server
+	cmd            *exec.Cmd
+	stdout, stderr *output
+	ended          chan struct{}
+	address, ops   string
+}
+
+var readyLine = regexp.MustCompile(`(?m)^ready: (\S+) -> \S+ \(\S+\); ops (\S+)$`)
+
+// launchSidecar starts one on free ports and does not wait for anything.
+func (s *server) launchSidecar(env []string, args ...string) *sidecar {
+	s.t.Helper()
+	c := &sidecar{s: s, stdout: newOutput(), stderr: newOutput(), ended: make(chan struct{})}
+	c.cmd = s.command(append([]string{"sidecar", "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0"}, args...)...)
+	c.cmd.Env = append(c.cmd.Env, env...)
+	c.cmd.Stdout, c.cmd.Stderr = c.stdout, c.stderr
+	if err := c.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	go func() {
+		defer close(c.ended)
+		c.cmd.Wait()
+	}()
+	s.t.Cleanup(func() {
+		c.cmd.Process.Kill()
+		<-c.ended
+		if isBroken(c.stderr.String()) {
+			s.t.Errorf("the sidecar has a bug:\n%s", c.stderr)
+		}
+		if s.t.Failed() {
+			s.t.Logf("the sidecar's log:\n%s", c.stderr)
+		}
+	})
+	return c
+}
+
+// startSidecar waits until requests are served.
+func (s *server) startSidecar(args ...string) *sidecar {
+	s.t.Helper()
+	c := s.launchSidecar(nil, args...)
+	c.waitReady()
+	return c
+}
+
+func (c *sidecar) waitReady() {
+	c.s.t.Helper()
+	eventually(c.s.t, 20*time.Second, "the sidecar is ready", func() bool { return strings.Contains(c.stdout.String(), "ready: ") || isClosed(c.ended) })
+	m := readyLine.FindStringSubmatch(c.stdout.String())
+	if m == nil {
+		c.s.t.Fatalf("the sidecar wrote %s%s", c.stdout, c.stderr)
+	}
+	c.address, c.ops = m[1], m[2]
+}
+
+// stream is a client without TLS that must notice nothing.
+func (c *sidecar) stream(key string, change func(*goredis.Options)) *stream {
+	c.s.t.Helper()
+	o := &goredis.Options{Addr: c.address}
+	if change != nil {
+		change(o)
+	}
+	var d net.Dialer
+	return startStreamBy(c.s.t, o, d.DialContext, key)
+}
+
+func (c *sidecar) wantHealthy() {
+	c.s.t.Helper()
+	if out := run(c.s.command("sidecar", "wait", "--ops", c.ops, "--max", "10s")); out.code != 0 {
+		c.s.t.Errorf("the sidecar is not well: %s; its log:\n%s", out.stderr, c.stderr)
+	}
+}
+
+// wantTrusted waits until exactly the CAs of a bundle are trusted.
+func (c *sidecar) wantTrusted(bundle string) {
+	c.s.t.Helper()
+	raw, err := os.ReadFile(bundle)
+	if err != nil {
+		c.s.t.Fatal(err)
+	}
+	var want []string
+	for block, rest := pem.Decode(raw); block != nil; block, rest = pem.Decode(rest) {
+		ca, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			c.s.t.Fatal(err)
+		}
+		want = append(want, fmt.Sprintf("ca=%q", hex.EncodeToString(ca.SubjectKeyId)))
+	}
+	eventually(c.s.t, 20*time.Second, "the present CAs are trusted", func() bool {
+		r, err := http.Get("http://" + c.ops + "/metrics")
+		if err != nil {
+			return false
+		}
+		defer r.Body.Close()
+		text, _ := io.ReadAll(r.Body)
+		for _, ca := range want {
+			if !strings.Contains(string(text), ca) {
+				return false
+			}
+		}
+		return strings.Count(string(text), "\nsealane_sidecar_ca_expiry_timestamp_seconds{") == len(want)
+	})
+}
+
+// Through changes of certificates, of CAs and of the password's presence, gateways that are replaced, and a control plane that is
+// not there, clients of every state stay connected and see no error.
+func TestSidecarHidesEverythingThatChanges(t *testing.T) {
+	t.Parallel()
+	onEveryDataPath(t, func(t *testing.T, path string) {
+		s := startServer(t, serverOptions{})
+		s.createOn(path, "first", "--enable-auth")
+		side := s.startSidecar("--instance", "first")
+		clients := []*stream{
+			side.stream("resp3", nil),
+			side.stream("resp2", func(o *goredis.Options) { o.Protocol = 2 }),
+			side.stream("named", func(o *goredis.Options) { o.ClientName = "app"; o.DB = 3 }),
+			side.stream("logged-in", func(o *goredis.Options) {
+				o.Username, o.Password = "default", strings.TrimSpace(s.cli("instances", "get-auth-string", "first"))
+			}),
+		}
+		all := func() {
+			t.Helper()
+			for i, c := range clients {
+				c.wantProgress(t)
+				if len(c.ended) > 0 {
+					err := <-c.ended
+					t.Fatalf("client %d: %v", i, err)
+				}
+			}
+		}
+		for range 3 {
+			s.cli("certificates", "rotate", "first")
+			all()
+			s.replaceGateway(syscall.SIGTERM)
+			all()
+		}
+		for range 2 {
+			s.cli("ca", "rotate", "first")
+			all()
+			s.cli("ca", "activate", "first", "--force")
+			all()
+			s.cli("ca", "retire", "first", "--force")
+			all()
+		}
+		// Who may be believed now it has learnt from the API, by the time that is gone.
+		side.wantTrusted(s.bundle("first"))
+		s.signal(syscall.SIGTERM)
+		all()
+		s.start()
+		all()
+		for _, c := range clients {
+			c.wantUnnoticed(t)
+		}
+		side.wantHealthy()
+	})
+}
+
+// replaceGateway ends the gateway and waits for the next.
+func (s *server) replaceGateway(sig syscall.Signal) {
+	s.t.Helper()
+	old := s.node("gateway")
+	if err := syscall.Kill(old, sig); err != nil {
+		s.t.Fatal(err)
+	}
+	eventually(s.t, 20*time.Second, "another gateway", func() bool { n := s.nodes("gateway"); return len(n) == 1 && n[0] != old })
+}
+
+// Who has nothing under way does not even notice that a gateway is killed.
+func TestSidecarClientsSurviveAGatewayThatIsKilled(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, serverOptions{})
+	s.create("first")
+	side := s.startSidecar("--instance", "first")
+	db := goredis.NewClient(&goredis.Options{Addr: side.address, PoolSize: 1, MaxRetries: -1, ReadTimeout: 30 * time.Second})
+	defer db.Close()
+	ctx := context.Background()
+	id := db.ClientID(ctx).Val()
+	for n := range 3 {
+		s.replaceGateway(syscall.SIGKILL)
+		if err := db.Set(ctx, "key", n, 0).Err(); err != nil {
+			t.Errorf("after kill %d: %v; the sidecar's log:\n%s", n, err, side.stderr)
+		}
+	}
+	if again := db.ClientID(ctx).Val(); again != id || id == 0 {
+		t.Errorf("the client's id was %d and is %d", id, again)
+	}
+}
+
+// nativeRedis is a redis-server with TLS of its own, whose certificate a CA of its own has signed.
+type nativeRedis struct {
+	s            *server
+	ca           *x509.Certificate
+	key          *ecdsa.PrivateKey
+	host, port   string
+	caFile, pass string
+	cmd          *exec.Cmd
+}
+
+func newNativeRedis(s *server) *nativeRedis {
+	s.t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	n := &nativeRedis{s: s, host: "127.0.0.1", port: strconv.Itoa(ln.Addr().(*net.TCPAddr).Port), caFile: filepath.Join(s.base, "native-ca.pem")}
+	ln.Close()
+	n.newCA()
+	s.t.Cleanup(n.stop)
+	return n
+}
+
+// newCA replaces the CA, and with the next start the certificate.
+func (n *nativeRedis) newCA() {
+	n.s.t.Helper()
+	n.key, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "native CA"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, n.key.Public(), n.key)
+	if err != nil {
+		n.s.t.Fatal(err)
+	}
+	n.ca, _ = x509.ParseCertificate(der)
+	n.s.write(n.caFile, pemOf("CERTIFICATE", der))
+}
+
+func pemOf(kind string, der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+}
+
+func (n *nativeRedis) start() {
+	n.s.t.Helper()
+	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.ParseIP(n.host)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, n.ca, key.Public(), n.key)
+	if err != nil {
+		n.s.t.Fatal(err)
+	}
+	pkcs8, _ := x509.MarshalPKCS8PrivateKey(key)
+	n.s.write(filepath.Join(n.s.base, "native.pem"), pemOf("CERTIFICATE", der))
+	n.s.write(filepath.Join(n.s.base, "native.key"), pemOf("PRIVATE KEY", pkcs8))
+	args := []string{"--port", "0", "--tls-port", n.port, "--bind", n.host, "--tls-cert-file", "native.pem", "--tls-key-file", "native.key",
+		"--tls-ca-cert-file", n.caFile, "--tls-auth-clients", "no", "--save", ""}
+	if n.pass != "" {
+		args = append(args, "--requirepass", n.pass)
+	}
+	n.cmd = n.s.program("redis-server", args...)
+	if err := n.cmd.Start(); err != nil {
+		n.s.t.Fatal(err)
+	}
+	eventually(n.s.t, 10*time.Second, "redis-server listens", func() bool {
+		c, err := net.Dial("tcp", net.JoinHostPort(n.host, n.port))
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
+func (n *nativeRedis) stop() {
+	if n.cmd != nil {
+		n.cmd.Process.Kill()
+		n.cmd.Wait()
+		n.cmd = nil
+	}
+}
+
+// Any Redis with TLS is served, and a restart of it with another CA and another password reaches connected clients by way of the files.
+func TestSidecarBeforeARedisWithItsOwnTLS(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, serverOptions{})
+	n := newNativeRedis(s)
+	passFile := filepath.Join(s.base, "password")
+	n.pass = "old-horse"
+	s.write(passFile, n.pass+"\n")
+	n.start()
+	side := s.startSidecar("--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile, "--auth", "file:"+passFile)
+	db := goredis.NewClient(&goredis.Options{Addr: side.address, PoolSize: 1, MaxRetries: -1, ReadTimeout: 30 * time.Second})
+	defer db.Close()
+	ctx := context.Background()
+	id := db.ClientID(ctx).Val()
+	for i := range 2 {
+		n.stop()
+		n.newCA()
+		n.pass = fmt.Sprintf("new-horse-%d", i)
+		s.write(passFile, n.pass+"\n")
+		n.start()
+		if err := db.Set(ctx, "key", i, 0).Err(); err != nil {
+			t.Fatalf("after restart %d: %v; the sidecar's log:\n%s", i, err, side.stderr)
+		}
+	}
+	if again := db.ClientID(ctx).Val(); again != id || id == 0 {
+		t.Errorf("the client's id was %d and is %d", id, again)
+	}
+	if strings.Contains(side.stderr.String(), "horse") {
+		t.Errorf("a password is in the log:\n%s", side.stderr)
+	}
+	side.wantHealthy()
+}
+
+// What service managers do: they are told, and SIGTERM lets clients finish; a second one does not.
+func TestSidecarUnderAServiceManager(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, serverOptions{})
+	s.create("first")
+	socket := filepath.Join(s.base, "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	told := func() string {
+		b := make([]byte, 4096)
+		_ = manager.SetReadDeadline(time.Now().Add(20 * time.Second))
+		n, err := manager.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b[:n])
+	}
+	side := s.launchSidecar([]string{"NOTIFY_SOCKET=" + socket}, "--instance", "first")
+	if got := told(); !strings.HasPrefix(got, "READY=1\n") {
+		t.Errorf("told %q", got)
+	}
+	side.waitReady()
+	busy, err := net.Dial("tcp", side.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	if _, err := busy.Write([]byte("*3\r\n$5\r\nBLPOP\r\n$4\r\nlist\r\n$1\r\n0\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	db := goredis.NewClient(&goredis.Options{Addr: side.address})
+	defer db.Close()
+	eventually(t, 10*time.Second, "a blocked client", func() bool { return strings.Contains(db.ClientList(context.Background()).Val(), "cmd=blpop") })
+	if err := side.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if got := told(); got != "STOPPING=1" {
+		t.Errorf("told %q", got)
+	}
+	eventually(t, 10*time.Second, "no new clients", func() bool {
+		c, err := net.Dial("tcp", side.address)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	if isClosed(side.ended) {
+		t.Error("it ended although a client has something under way")
+	}
+	if err := side.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "the end", func() bool { return isClosed(side.ended) })
+	if code := side.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}

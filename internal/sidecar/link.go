@@ -1,0 +1,535 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/sealane/sealane/internal/relay"
+)
+
+const (
+	// patience is for how long a client that asks something waits for a server that can't be reached. One whose own is shorter
+	// gives up by itself.
+	patience = 10 * time.Second
+
+	// shortestPause and longestPause are between two attempts to see whether the server is well again. One that is not to be
+	// believed is bothered less.
+	shortestPause = 50 * time.Millisecond
+	longestPause  = 2 * time.Second
+	pauseByTrust  = 10 * time.Second
+
+	// sourceTime is how long a Source may take; between two failures of it there are firstSourcePause to lastSourcePause.
+	sourceTime       = 15 * time.Second
+	firstSourcePause = time.Second
+	lastSourcePause  = time.Minute
+
+	// mostDials are made at a time: all clients of a server that was restarted want to be back at once.
+	mostDials = 16
+
+	// learnPause is between two times that the Source is asked because the server shows another certificate: several servers
+	// may take turns at one address.
+	learnPause = 10 * time.Second
+
+	// clockPace is how often the clocks are compared, and jump how far apart they must be for a machine that was suspended, or whose
+	// time was set.
+	clockPace = time.Second
+	jump      = 30 * time.Second
+)
+
+// link is one Link at work.
+//
+// What is known of the server is changed by keep's goroutine alone. A connection that fails is only a suspicion: keep then tries
+// by itself, once more with newer information where that may help, and what comes of it is what counts and is said. Meanwhile
+// nobody else tries: they wait until the passage is open again, and so a server that comes back is not met by all at once before
+// it is known to be back.
+type link struct {
+	Link
+	log         *slog.Logger
+	now         func() time.Time
+	resolver    *net.Resolver
+	paths       *relay.Loops
+	ln          *listener
+	kick        chan struct{}
+	slots       chan struct{} // one per connection that is being made
+	proven      chan struct{} // closed when the link was well for the first time
+	counted     counters
+	misfortunes throttle
+
+	mu        sync.Mutex // guards what follows
+	trust     *trust     // nil: nothing is known yet
+	epoch     uint64
+	passage   chan struct{} // closed while connections may be made
+	isOpen    bool
+	suspected bool
+	refused   bool // the password was, or its absence
+	changed   bool // the server shows another certificate
+	troubles  [topics]*trouble
+	cached    bool // trust is from the cache
+	wasWell   bool
+}
+
+// trouble is a problem that lasts.
+type trouble struct {
+	fault *Fault
+	since time.Time
+	said  map[string]bool // by code
+}
+
+// keeper is what keep's goroutine remembers.
+type keeper struct {
+	*link
+	refreshAt, probeAt time.Time
+	moved              bool // clients have been told to leave what was made before the present trust
+	sourceFailures     int
+	probeFailures      int
+	forcedAt           time.Time     // Source was last asked because of a failure
+	forcedPause        time.Duration // until it may be so again
+	wall, steady       time.Time     // the clocks, when they were last compared
+}
+
+// keep does all that a link does besides carrying bytes.
+func (l *link) keep(ctx context.Context) {
+	k := &keeper{link: l, wall: l.now(), steady: time.Now()}
+	k.refreshAt = k.steady
+	for {
+		k.step(ctx)
+		pause := time.NewTimer(k.pause())
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		case <-l.kick:
+			pause.Stop()
+		case <-pause.C:
+		}
+	}
+}
+
+func (k *keeper) pause() time.Duration {
+	now := time.Now()
+	pause := min(clockPace, k.refreshAt.Sub(now))
+	if !k.probeAt.IsZero() {
+		pause = min(pause, k.probeAt.Sub(now))
+	}
+	return max(pause, time.Millisecond)
+}
+
+func (k *keeper) step(ctx context.Context) {
+	now := time.Now()
+	if k.jumped(now) {
+		k.refreshAt, k.probeAt, k.moved = now, now, false
+	}
+	k.mu.Lock()
+	suspected, refused, changed := k.suspected, k.refused, k.changed
+	k.suspected, k.refused = false, false
+	k.mu.Unlock()
+	if !now.Before(k.refreshAt) {
+		k.refresh(ctx)
+	}
+	if refused || changed && time.Since(k.forcedAt) >= learnPause {
+		k.refreshForced(ctx)
+		k.mu.Lock()
+		k.changed = false
+		k.mu.Unlock()
+	}
+	if suspected && k.probeFailures == 0 || refused || !k.probeAt.IsZero() && !now.Before(k.probeAt) {
+		k.probe(ctx)
+	}
+}
+
+// jumped compares the wall clock with the one that nobody sets, and that stands still while the machine is suspended.
+func (k *keeper) jumped(now time.Time) bool {
+	wall := k.now().Round(0)
+	off := wall.Sub(k.wall.Round(0)) - now.Sub(k.steady)
+	k.wall, k.steady = wall, now
+	if off.Abs() < jump {
+		return false
+	}
+	k.log.Info("the clock jumped: what is trusted is fetched anew, and connections are made anew", "by", off.Round(time.Second))
+	return true
+}
+
+// refresh asks the Source.
+func (k *keeper) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sourceTime)
+	defer cancel()
+	server, err := k.Source(ctx)
+	if err != nil {
+		k.sourceFailed(err)
+		return
+	}
+	k.heal(ofSource)
+	k.counted.refreshed.Add(1)
+	t, f := newTrust(server, k.link)
+	if f != nil {
+		k.counted.refreshFailed.Add(1)
+		k.trouble(f)
+		k.sourceFailures = 0
+		k.refreshAt = time.Now().Add(spread(min(k.Every, 10*time.Second)))
+		return
+	}
+	k.heal(ofBundle)
+	k.sourceFailures = 0
+	k.refreshAt = time.Now().Add(spread(k.Every))
+	k.mu.Lock()
+	fresh := k.cached
+	k.cached = false
+	k.mu.Unlock()
+	if k.adopt(t) || fresh {
+		k.store(t)
+	}
+}
+
+func (k *keeper) sourceFailed(err error) {
+	k.counted.refreshFailed.Add(1)
+	f, ok := errors.AsType[*Fault](err)
+	if !ok {
+		f = &Fault{codeSource, err.Error(), "it is asked again by itself"}
+	}
+	k.trouble(f)
+	k.refreshAt = time.Now().Add(spread(backoff(k.sourceFailures, firstSourcePause, min(lastSourcePause, max(k.Every, firstSourcePause)))))
+	k.sourceFailures++
+	if k.known() == nil && k.Cache != "" {
+		k.load()
+	}
+}
+
+// adopt goes on with t if it is something new. Clients are moved once the server is known to be right by it.
+func (k *keeper) adopt(t *trust) bool {
+	k.mu.Lock()
+	last := k.trust
+	if last != nil && last.Server == t.Server {
+		k.mu.Unlock()
+		return false
+	}
+	k.trust = t
+	k.mu.Unlock()
+	k.moved, k.probeAt, k.probeFailures = false, time.Now(), 0
+	if last != nil {
+		k.log.Info("the server's address, CA bundle or password changed: clients move to fresh connections", "address", t.Address, "cas", len(t.cas))
+	}
+	return true
+}
+
+// refreshForced asks the Source because of a failure, but not all the time. It reports whether there is something new.
+func (k *keeper) refreshForced(ctx context.Context) bool {
+	if time.Since(k.forcedAt) < k.forcedPause {
+		return false
+	}
+	before := k.known()
+	k.forcedAt = time.Now()
+	k.forcedPause = min(max(2*k.forcedPause, firstSourcePause), lastSourcePause)
+	k.refresh(ctx)
+	return k.known() != before
+}
+
+// probe finds out whether the server serves.
+func (k *keeper) probe(ctx context.Context) {
+	t := k.known()
+	if t == nil {
+		return
+	}
+	f := k.try(ctx, t)
+	if f != nil && f.mayBeTrust() && k.refreshForced(ctx) {
+		t = k.known()
+		f = k.try(ctx, t)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return
+	case f == nil:
+		k.isWell(t)
+		return
+	}
+	if f.topic() == ofConnection {
+		k.heal(ofServer)
+		k.bar()
+	} else {
+		k.heal(ofConnection)
+		k.open()
+	}
+	k.trouble(f)
+	longest := longestPause
+	if f.mayBeTrust() {
+		longest = pauseByTrust
+	}
+	k.probeAt = time.Now().Add(spread(backoff(k.probeFailures, shortestPause, longest)))
+	k.probeFailures++
+}
+
+func (k *keeper) try(ctx context.Context, t *trust) *Fault {
+	f := t.prove(ctx)
+	if ctx.Err() == nil {
+		k.counted.dialled(f)
+	}
+	return f
+}
+
+func (k *keeper) isWell(t *trust) {
+	k.heal(ofConnection)
+	k.heal(ofServer)
+	k.probeAt, k.probeFailures, k.forcedPause = time.Time{}, 0, 0
+	k.mu.Lock()
+	first := !k.wasWell
+	k.wasWell = true
+	k.mu.Unlock()
+	if !k.moved {
+		k.moved = true
+		k.epoch++
+		k.serveBy(t)
+		k.counted.moved.Add(1)
+	}
+	k.open()
+	if first {
+		close(k.proven)
+	}
+}
+
+// serveBy tells the loops how the server is reached now; nil: they have to wait for it.
+func (l *link) serveBy(t *trust) {
+	b := &relay.Backend{
+		Engine: l.Name, Epoch: l.epoch, Dial: l.dial, Name: "sealane-sidecar", Window: patience, Multiplexed: true,
+		Away: l.away(), Failed: func(error) { l.suspect(l.known()) },
+	}
+	if t != nil {
+		b.Warm, b.Login = l.Warm, t.login()
+		if !t.ClientsLogIn {
+			b.Refused = func(string) bool { l.wasRefused(); return true }
+		}
+	}
+	l.paths.SetBackend(b)
+}
+
+// away is what a client is told that has waited for the server in vain.
+func (l *link) away() string {
+	why := "it is not known yet where it is"
+	if f := l.problem(); f != nil {
+		why = oneLine(f.Sentence)
+	}
+	return "-ERR the sidecar can't reach the server: " + why + ": retry with backoff\r\n"
+}
+
+// dial is relay's way to the server.
+func (l *link) dial(ctx context.Context) (relay.End, error) {
+	for {
+		t, err := l.wait(ctx)
+		if err != nil {
+			return relay.End{}, err
+		}
+		select {
+		case l.slots <- struct{}{}:
+		case <-ctx.Done():
+			return relay.End{}, ctx.Err()
+		}
+		end, f := t.dial(ctx)
+		<-l.slots
+		switch {
+		case f == nil:
+			l.counted.dialled(nil)
+			return end, nil
+		case ctx.Err() != nil:
+			return relay.End{}, f
+		}
+		l.counted.dialled(f)
+		l.suspect(t)
+	}
+}
+
+// wait returns what to dial by, once that may be done.
+func (l *link) wait(ctx context.Context) (*trust, error) {
+	for {
+		l.mu.Lock()
+		t, passage := l.trust, l.passage
+		l.mu.Unlock()
+		select {
+		case <-passage:
+			return t, nil
+		case <-ctx.Done():
+			if f := l.problem(); f != nil {
+				return nil, f
+			}
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// suspect is called when a connection could not be made by t.
+func (l *link) suspect(t *trust) {
+	l.mu.Lock()
+	same := l.trust == t
+	l.suspected = l.suspected || same
+	l.mu.Unlock()
+	if same {
+		l.bar()
+		l.rouse()
+	}
+}
+
+// learn is called when the server shows another certificate than before: then there may be a new CA too.
+func (l *link) learn() {
+	l.mu.Lock()
+	l.changed = true
+	l.mu.Unlock()
+	l.rouse()
+}
+
+func (l *link) wasRefused() {
+	l.mu.Lock()
+	l.refused = true
+	l.mu.Unlock()
+	l.rouse()
+}
+
+func (l *link) rouse() {
+	select {
+	case l.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (l *link) bar() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.isOpen {
+		l.isOpen, l.passage = false, make(chan struct{})
+	}
+}
+
+func (l *link) open() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.isOpen {
+		l.isOpen = true
+		close(l.passage)
+	}
+}
+
+func (l *link) known() *trust {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.trust
+}
+
+// trouble notes a problem, and says it if that was not done since all was well.
+func (l *link) trouble(f *Fault) {
+	l.mu.Lock()
+	t := l.troubles[f.topic()]
+	if t == nil {
+		t = &trouble{since: time.Now(), said: make(map[string]bool)}
+		l.troubles[f.topic()] = t
+	}
+	news := !t.said[f.Code]
+	t.fault, t.said[f.Code] = f, true
+	l.mu.Unlock()
+	if news {
+		l.log.Warn("problem", "code", f.Code, "what", f.Sentence, "hint", f.Fix)
+	}
+	if f.topic() == ofConnection || f.topic() == ofServer {
+		l.serveAgain()
+	}
+}
+
+// serveAgain has clients that give up read the present reason.
+func (l *link) serveAgain() {
+	l.mu.Lock()
+	t := l.trust
+	if !l.wasWell {
+		t = nil
+	}
+	l.mu.Unlock()
+	l.serveBy(t)
+}
+
+func (l *link) heal(about topic) {
+	l.mu.Lock()
+	t := l.troubles[about]
+	l.troubles[about] = nil
+	l.mu.Unlock()
+	if t != nil {
+		l.log.Info("well again", "was", t.fault.Code, "after", time.Since(t.since).Round(time.Millisecond))
+	}
+}
+
+// problem is what keeps clients from being served.
+func (l *link) problem() *Fault {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, about := range []topic{ofConnection, ofServer} {
+		if t := l.troubles[about]; t != nil {
+			return t.fault
+		}
+	}
+	if l.wasWell {
+		return nil
+	}
+	for _, t := range l.troubles {
+		if t != nil {
+			return t.fault
+		}
+	}
+	return &Fault{"", "the server has not been reached yet", "wait"}
+}
+
+// notes are what should be known although clients are served.
+func (l *link) notes() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := append([]string(nil), l.Warnings...)
+	if l.cached {
+		all = append(all, "what is trusted is from "+l.Cache+", and may be old")
+	}
+	for _, about := range []topic{ofSource, ofBundle} {
+		if t := l.troubles[about]; t != nil {
+			all = append(all, "goes on with what it has: "+t.fault.Sentence+"; "+t.fault.Fix)
+		}
+	}
+	return all
+}
+
+func (l *link) leadsTo() string {
+	if t := l.known(); t != nil {
+		return t.Address
+	}
+	return "not known yet"
+}
+
+// backoff doubles from first to last.
+func backoff(failures int, first, last time.Duration) time.Duration {
+	return min(first<<min(failures, 20), last)
+}
+
+// spread is d give or take a tenth, so that many sidecars that were started at the same time don't ask at the same time for ever.
+func spread(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
+
+// accept lets clients in until stop is called.
+func (l *link) accept() (stop func()) {
+	return l.paths.Accept(l.ln.fd, relay.Acceptor{
+		Config: func(remote netip.AddrPort) relay.Config {
+			l.counted.accepted.Add(1)
+			return relay.Config{
+				Remote: remote, Local: l.ln.local, Path: l.ln.path, Opening: l.opening,
+				Ended: func(r relay.Result) { l.counted.ended(r.Ended) },
+			}
+		},
+		Failed: func(err error) {
+			l.misfortunes.warn(l.log, "accept", "clients can't be let in: raise the limit of open files, or close connections that nobody uses", "error", err)
+		},
+	})
+}
+
+// closeQuiet closes clients that have waited for nothing since the last call, and returns how many are left.
+func (l *link) closeQuiet(first bool) (left int) {
+	l.paths.Each(func(s *relay.Session) {
+		left++
+		if s.Quiet() && !first {
+			s.Close()
+		}
+	})
+	return left
+}

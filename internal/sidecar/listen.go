@@ -1,0 +1,218 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/firstline"
+	"github.com/sealane/sealane/internal/relay"
+)
+
+// Listen is where a link's clients come in.
+type Listen struct {
+	// Address is HOST:PORT, or Path that of a Unix socket, with Mode; one of the two is given.
+	Address, Path string
+	Mode          fs.FileMode
+	// Anywhere permits addresses that are not loopback: there the clients' bytes cross a network in the clear.
+	Anywhere bool
+}
+
+// ParseListen reads HOST:PORT or unix:PATH.
+func ParseListen(s string) (Listen, error) {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		if path == "" || len(path) > 107 {
+			return Listen{}, fmt.Errorf("%q: want unix:PATH, with a path of at most 107 bytes", s)
+		}
+		return Listen{Path: path, Mode: 0o600}, nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || n > 65535 || host == "" {
+		return Listen{}, fmt.Errorf("%q: want HOST:PORT, such as 127.0.0.1:6379, or unix:PATH", s)
+	}
+	return Listen{Address: s}, nil
+}
+
+// IsLoopback says that what comes in never leaves this machine.
+func (l Listen) IsLoopback() bool {
+	if l.Path != "" {
+		return true
+	}
+	host, _, _ := net.SplitHostPort(l.Address)
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+func (l Listen) String() string {
+	if l.Path != "" {
+		return "unix:" + l.Path
+	}
+	return l.Address
+}
+
+// listener is an open Listen.
+type listener struct {
+	net.Listener
+	fd    int    // the same socket, which the runtime's poller doesn't watch
+	stop  func() // nil: nobody is let in yet
+	local netip.AddrPort
+	path  string
+	once  sync.Once
+}
+
+func (l *listener) String() string {
+	if l.path != "" {
+		return "unix:" + l.path
+	}
+	return l.Addr().String()
+}
+
+func (l *listener) Close() (err error) {
+	l.once.Do(func() {
+		if l.stop != nil {
+			l.stop()
+		}
+		err = errors.Join(l.Listener.Close(), unix.Close(l.fd))
+	})
+	return err
+}
+
+func (l Listen) open() (*listener, error) {
+	if !l.IsLoopback() && !l.Anywhere {
+		return nil, fmt.Errorf("listen %s: not a loopback address, and clients' bytes would cross a network in the clear", l)
+	}
+	var ln net.Listener
+	var err error
+	if l.Path != "" {
+		ln, err = l.openUnix()
+	} else {
+		lc := net.ListenConfig{Control: onSocket(setInherited), KeepAlive: -1}
+		ln, err = lc.Listen(context.Background(), "tcp", l.Address)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen %s: %w", l, cause(err))
+	}
+	out := &listener{Listener: ln, path: l.Path}
+	if out.fd, err = relay.Descriptor(ln.(syscall.Conn)); err != nil {
+		ln.Close()
+		return nil, fmt.Errorf("listen %s: %w", l, err)
+	}
+	if a, ok := ln.Addr().(*net.TCPAddr); ok {
+		out.local = a.AddrPort()
+	}
+	return out, nil
+}
+
+// cause is an error's last part, which says what the system said.
+func cause(err error) error {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
+	}
+	return err
+}
+
+func onSocket(do func(fd int) error) func(string, string, syscall.RawConn) error {
+	return func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		return errors.Join(c.Control(func(fd uintptr) { failed = do(int(fd)) }), failed)
+	}
+}
+
+// setInherited sets what Linux hands down to the sockets that a listener accepts.
+func setInherited(fd int) error {
+	return errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1))
+}
+
+func (l Listen) openUnix() (net.Listener, error) {
+	if err := removeStale(l.Path); err != nil {
+		return nil, err
+	}
+	// Linux gives the file the mode of the unbound socket, less the umask: nobody else ever finds it open by mistake.
+	lc := net.ListenConfig{Control: onSocket(func(fd int) error { return unix.Fchmod(fd, 0o600) })}
+	ln, err := lc.Listen(context.Background(), "unix", l.Path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(l.Path, l.Mode); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
+}
+
+// removeStale removes a socket that nobody listens on: a sidecar that was killed leaves it.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return errors.New("there is a file of that name which is no socket: remove it, or choose another path")
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		c.Close()
+		return unix.EADDRINUSE
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// opening tells clients that speak TLS or HTTP to the plaintext port so, in their own protocol.
+func (l *link) opening(b []byte) (answer []byte, decided bool) {
+	k := firstline.TLS
+	if b[0] != firstline.Handshake {
+		k = firstline.Of(b)
+	}
+	switch k {
+	case firstline.Undecided:
+		return nil, false
+	case firstline.TLS, firstline.HTTP, firstline.SSLv2:
+		l.counted.misdirect(k)
+		l.misfortunes.warn(l.log, string(k), "a client speaks the wrong protocol", "kind", string(k), "hint", hints[k])
+		return firstline.Answer(k, b, "this is the plaintext port of a Redis sidecar, which does the TLS itself: connect with a Redis client and without TLS"), true
+	}
+	return nil, true // what is no Redis the server says itself
+}
+
+var hints = map[firstline.Kind]string{
+	firstline.TLS:   "the sidecar does the TLS: connect to it without (redis://, no --tls)",
+	firstline.SSLv2: "the sidecar does the TLS: connect to it without (redis://, no --tls)",
+	firstline.HTTP:  "this is a Redis port: probes belong to the ops listener (/livez, /readyz)",
+}
+
+// throttle says the same thing once a minute at most.
+type throttle struct {
+	mu   sync.Mutex // guards last
+	last map[string]time.Time
+}
+
+func (t *throttle) warn(log interface{ Warn(string, ...any) }, topic, message string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if last, ok := t.last[topic]; ok && time.Since(last) < time.Minute {
+		return
+	}
+	if t.last == nil {
+		t.last = make(map[string]time.Time)
+	}
+	t.last[topic] = time.Now()
+	log.Warn(message, args...)
+}
