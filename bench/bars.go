@@ -80,7 +80,20 @@ func rules() []rule {
 		all = append(all, rule{multiplexed, "aim: " + titles[name] + ": CPU, of plaintext", measured{name, multiplexed, cpuPerOp},
 			measured{name, plaintext, cpuPerOp}, 1, true, true})
 	}
-	return all
+	return append(all, besideRules()...)
+}
+
+// besideRules compare the sidecar with what stands beside clients today.
+func besideRules() []rule {
+	of := func(what, load string, f figure, limit float64, atMost bool) rule {
+		return rule{sidecar, what + ", of stunnel's", measured{load, sidecar, f}, measured{load, stunnelSide, f}, limit, atMost, false}
+	}
+	return []rule{
+		of("connect, PING and leave: per second", "visits", opRate, 10, false),
+		of("GET 64 B, 50 clients: CPU of the process beside the client", "get-50", cpuPerOp, 0.35, true),
+		of("GET 64 B, 500 clients: CPU of the process beside the client", "get-500", cpuPerOp, 0.35, true),
+		of("KiB per idle connection", "memory", idleKiB, 0.15, true),
+	}
 }
 
 // sameRules are those that both paths have.

@@ -47,8 +47,8 @@ func (g *generator) do(ctx context.Context, r request) (response, error) {
 	switch r.Do {
 	case "connect":
 		return response{}, g.connect(ctx, r, config)
-	case "handshakes":
-		return handshakes(ctx, r, config)
+	case "visits":
+		return visitAgain(ctx, r, config)
 	case "storm":
 		return storm(ctx, r, config)
 	}
@@ -300,10 +300,13 @@ func (h *histogram) add(other *histogram) {
 	h.max = max(h.max, other.max)
 }
 
-// handshakes connects again and again with some clients: a closed loop, which shows what the target is able to do.
-func handshakes(ctx context.Context, r request, config *tls.Config) (response, error) {
+// visitAgain connects again and again with some clients: a closed loop, which shows what the target is able to do.
+func visitAgain(ctx context.Context, r request, config *tls.Config) (response, error) {
 	configs := make([]*tls.Config, r.Clients)
 	for i := range configs {
+		if config == nil {
+			continue
+		}
 		configs[i] = config.Clone()
 		if r.Resume {
 			configs[i].ClientSessionCache = tls.NewLRUClientSessionCache(0)
@@ -344,5 +347,8 @@ func visit(ctx context.Context, r request, config *tls.Config, deadline time.Tim
 		return false, err
 	}
 	defer conn.Close()
-	return conn.(*tls.Conn).ConnectionState().DidResume, ping(conn, deadline)
+	if secure, ok := conn.(*tls.Conn); ok {
+		resumed = secure.ConnectionState().DidResume
+	}
+	return resumed, ping(conn, deadline)
 }

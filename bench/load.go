@@ -110,6 +110,7 @@ func loads() []load {
 		shake("handshake", "full handshake + PING, X25519", shakes{group: x25519}),
 		shake("handshake-mlkem", "full handshake + PING, X25519MLKEM768", shakes{group: x25519MLKEM768}),
 		shake("handshake-resumed", "resumed handshake + PING, X25519", shakes{group: x25519, resume: true}),
+		{"visits", "connect, PING and leave, without TLS", 0, func(o options) time.Duration { return o.runFor + time.Second }, visits},
 		{"live-idle", "live traffic while many connections idle", 0, guessIdle, liveIdle},
 		{"storm", "live traffic while 10 × the handshake capacity arrives", 0, guessStorm, liveStorm},
 		// One or two rounds: it takes long, and resident memory hardly differs from run to run.
@@ -151,31 +152,37 @@ func (h shakes) run(ctx context.Context, b *bench, t *target) (sample, error) {
 		return nil, err
 	}
 	defer w.close()
-	r := request{Do: "handshakes", Addr: t.addr, CAFile: t.caFile, Clients: shakeClients, Group: h.group, Resume: h.resume}
+	r := request{Do: "visits", Addr: t.addr, CAFile: t.caFile, Clients: shakeClients, Group: h.group, Resume: h.resume}
+	s, resumed, err := measureVisits(w, r, b.runFor, t)
+	if err == nil && h.resume && resumed < 0.9 {
+		return nil, &skipped{"doesn't resume"}
+	}
+	return s, err
+}
+
+// measureVisits lets a worker connect again and again, and says which part of the sessions was resumed.
+func measureVisits(w *worker, r request, d time.Duration, t *target) (s sample, resumed float64, err error) {
 	// The first ones may be refused, and are not to be counted.
 	r.For = 100 * time.Millisecond
 	if _, err := w.call(r); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	before, err := readUsage(t)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	r.For = b.runFor
+	r.For = d
 	done, err := w.call(r)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	after, err := readUsage(t)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	if h.resume && done.Resumed < done.Done*9/10 {
-		return nil, &skipped{"doesn't resume"}
-	}
-	s := after.since(before, done.Done)
+	s = after.since(before, done.Done)
 	s[opRate] = float64(done.Done) / done.Elapsed.Seconds()
-	return s, nil
+	return s, float64(done.Resumed) / float64(max(1, done.Done)), nil
 }
 
 // usage is the CPU that the processes of a target had used at a time.
@@ -387,7 +394,7 @@ func guessMemory(o options) time.Duration {
 // memory measures what idle connections keep resident. It starts the target anew: memory that an earlier load has left
 // behind would hide theirs.
 func memory(ctx context.Context, b *bench, t *target) (sample, error) {
-	if t.caFile == "" {
+	if t.caFile == "" && !t.beside {
 		return nil, &skipped{"no TLS"}
 	}
 	t, err := b.lab.start(ctx, t.name)

@@ -174,7 +174,7 @@ type table struct {
 // barTables has one table for each path that is measured.
 func (r *report) barTables() []table {
 	var tables []table
-	for _, path := range []string{multiplexed, transparent} {
+	for _, path := range []string{multiplexed, transparent, sidecar} {
 		t := table{"Bars of " + path, []string{"bar", "limit", "got", "rounds", "verdict"}, nil}
 		for _, b := range r.Bars {
 			if b.Path != path {

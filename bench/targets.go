@@ -33,6 +33,7 @@ type target struct {
 	name   string
 	addr   string
 	caFile string // empty: no TLS
+	beside bool   // it stands beside the client: plaintext comes in, and what it encrypts goes to a gateway
 	proxy  []int  // pids of what encrypts
 	engine []int  // pids of what is behind it; empty if the engine encrypts by itself
 	facts  facts
@@ -69,6 +70,8 @@ const (
 	haproxy     = "haproxy"
 	transparent = "sealane-transparent"
 	multiplexed = "sealane-multiplexed"
+	sidecar     = "sealane-sidecar"
+	stunnelSide = "stunnel-client"
 )
 
 func starters() []starter {
@@ -81,6 +84,8 @@ func starters() []starter {
 		{"stunnel", "stunnel", "-version", startStunnel},
 		{transparent, "", "version", func(s *site) error { return s.startSealane("transparent") }},
 		{multiplexed, "", "version", func(s *site) error { return s.startSealane("multiplexed") }},
+		{stunnelSide, "stunnel", "-version", startStunnelSide},
+		{sidecar, "", "version", startSidecar},
 	}
 }
 
@@ -97,7 +102,7 @@ type lab struct {
 
 func newLab(o options, files int) (*lab, error) {
 	l := &lab{sealane: o.sealane, files: files, nice: o.nice, running: map[*target]bool{}}
-	if _, err := os.Stat(o.sealane); err != nil && slices.ContainsFunc(o.targets, isOurs) {
+	if _, err := os.Stat(o.sealane); err != nil && slices.ContainsFunc(o.targets, needsOurs) {
 		return nil, fmt.Errorf("find the binary to measure: %w (run make build, or say -sealane FILE)", err)
 	}
 	var err error
@@ -119,7 +124,11 @@ func newLab(o options, files int) (*lab, error) {
 	return l, nil
 }
 
-func isOurs(name string) bool { return name == transparent || name == multiplexed }
+func isOurs(name string) bool {
+	return slices.Contains([]string{transparent, multiplexed, sidecar}, name)
+}
+
+func needsOurs(name string) bool { return isOurs(name) || name == stunnelSide }
 
 // firstOf finds the first of the programs that is installed.
 func firstOf(programs ...string) (path string, err error) {

@@ -27,7 +27,7 @@ const workerCommand = "worker"
 
 // request is what a worker is asked to do. The connections that "connect" opens stay open for the others.
 type request struct {
-	Do      string        `json:"do"`             // connect, burst, live, handshakes, storm
+	Do      string        `json:"do"`             // connect, burst, live, visits, storm
 	Addr    string        `json:"addr,omitempty"` // empty for those that only use open connections
 	CAFile  string        `json:"ca_file,omitempty"`
 	Clients int           `json:"clients,omitempty"`

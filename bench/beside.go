@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// besideGateway starts a gateway, and returns its address. The target is what stands before it, beside the client: the
+// gateway's and the engine's CPU and memory are not the target's.
+func (s *site) besideGateway() (server string, err error) {
+	if err := s.startSealane("transparent"); err != nil {
+		return "", err
+	}
+	port, err := freePort()
+	if err != nil {
+		return "", err
+	}
+	server = s.target.addr
+	s.target.addr, s.target.caFile, s.target.beside = "127.0.0.1:"+port, "", true
+	s.target.proxy, s.target.engine = nil, nil
+	return server, nil
+}
+
+// startBeside starts the program that stands beside the client.
+func (s *site) startBeside(program string, args ...string) error {
+	pid, err := s.spawn(syscall.SIGTERM, program, args...)
+	if err != nil {
+		return err
+	}
+	s.target.proxy = []int{pid}
+	return s.answers("tcp", s.target.addr)
+}
+
+func startStunnelSide(s *site) error {
+	server, err := s.besideGateway()
+	if err != nil {
+		return err
+	}
+	// It verifies, as the sidecar does, and resumes sessions as it does by itself.
+	conf := fmt.Sprintf(`foreground = yes
+pid =
+syslog = no
+debug = err
+[redis]
+client = yes
+accept = %s
+connect = %s
+CAfile = %s
+verifyChain = yes
+checkIP = 127.0.0.1
+sslVersionMin = TLSv1.3
+`, s.target.addr, server, s.lab.ca)
+	file := filepath.Join(s.dir, "stunnel.conf")
+	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+		return err
+	}
+	return s.startBeside("stunnel", file)
+}
+
+func startSidecar(s *site) error {
+	server, err := s.besideGateway()
+	if err != nil {
+		return err
+	}
+	return s.startBeside(s.lab.sealane, "sidecar", "--address", server, "--ca", s.lab.ca, "--listen", s.target.addr, "--ops", "none")
+}
+
+// visitors keep the target busy: one that has to wait for others is not to be measured by how long.
+const visitors = 32
+
+// visits is a load by connections that each ask one PING, a few at a time, without TLS: what a script or a PHP page does.
+func visits(ctx context.Context, b *bench, t *target) (sample, error) {
+	if t.caFile != "" {
+		return nil, &skipped{"see handshakes"}
+	}
+	w, err := b.worker(ctx, b.nice)
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
+	r := request{Do: "visits", Addr: t.addr, Clients: visitors}
+	s, _, err := measureVisits(w, r, b.runFor, t)
+	return s, err
+}
