@@ -1,6 +1,10 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"strings"
@@ -79,6 +83,7 @@ func certificatesTable(certs *sealanepb.InstanceCertificates) func(io.Writer) {
 		}
 		row(w, "serial:", leaf.GetSerialNumber())
 		row(w, "issuer:", fmt.Sprintf("CA-%d", leaf.GetIssuerGeneration()))
+		row(w, "key:", keyText(leaf.GetCert()))
 		row(w, "names:", strings.Join(leaf.GetNames(), ", "))
 		if waiting := leaf.GetWaitingNames(); len(waiting) > 0 {
 			row(w, "names to come:", strings.Join(waiting, ", "))
@@ -98,4 +103,23 @@ func certificatesTable(certs *sealanepb.InstanceCertificates) func(io.Writer) {
 			row(w, "problem:", oneLine(p))
 		}
 	}
+}
+
+// keyText names the kind of a certificate's key.
+func keyText(text string) string {
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		return ""
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return ""
+	}
+	switch key := cert.PublicKey.(type) {
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA-%d", key.N.BitLen())
+	case *ecdsa.PublicKey:
+		return "ECDSA " + key.Curve.Params().Name
+	}
+	return cert.PublicKeyAlgorithm.String()
 }

@@ -238,7 +238,11 @@ func describe(ctx context.Context, e *env, api *client, name string, format form
 		row(w, "host:", i.GetHost())
 		row(w, "port:", portText(i))
 		row(w, "encryption:", i.GetTransitEncryptionMode().String())
-		row(w, "auth:", onOff(i.GetAuthEnabled()))
+		auth := onOff(i.GetAuthEnabled())
+		if until := plane.GetOldAuthExpireTime(); until != nil {
+			auth += ", a password of before too until " + until.AsTime().Format(time.RFC3339)
+		}
+		row(w, "auth:", auth)
 		row(w, "version:", i.GetRedisVersion())
 		row(w, "tier:", i.GetTier().String())
 		row(w, "size:", fmt.Sprintf("%d GB", i.GetMemorySizeGb()))

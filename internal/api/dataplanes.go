@@ -114,6 +114,8 @@ func dataPlaneProto(name instance.Name, p instance.DataPlane) *sealanepb.DataPla
 		Rejected:     int64(p.Rejected),
 		Problem:      p.Problem,
 
+		OldAuthExpireTime: timeUnlessZero(p.OldAuth),
+
 		MinTlsVersion: p.TLS.MinTLSVersion,
 		Groups:        p.TLS.Groups,
 		Tls12Ciphers:  p.TLS.TLS12Ciphers,

@@ -5,17 +5,21 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 )
 
-// maxGrace is for how long two AUTH strings may be accepted.
-const maxGrace = 30 * 24 * time.Hour
+const (
+	// maxGrace is for how long an AUTH string may be accepted that was replaced, and maxOldAuth how many at a time.
+	maxGrace   = 30 * 24 * time.Hour
+	maxOldAuth = 8
+)
 
 // switchAuth follows Spec.AuthEnabled. A new AUTH string is never one of before.
 func (m *Manager) switchAuth(i *Instance) {
-	i.SealedAuth, i.SealedOldAuth, i.OldAuthUntil = nil, nil, time.Time{}
+	i.SealedAuth, i.OldAuth = nil, nil
 	i.AuthVersion++
 	if i.Spec.AuthEnabled {
 		i.SealedAuth = m.Key.Seal([]byte(uuid.NewString()), i.authPurpose())
@@ -37,13 +41,19 @@ func (m *Manager) RotateAuth(ctx context.Context, name Name, grace time.Duration
 		if i.SealedAuth == nil {
 			return precondition("AUTH of the instance '%s' is off: enable it first", i.Name)
 		}
-		old := i.SealedAuth
-		m.switchAuth(i)
-		until = time.Time{}
-		if grace > 0 {
+		old := i.OldAuth
+		if until = (time.Time{}); grace > 0 {
+			if len(old) == maxOldAuth {
+				return precondition("%d AUTH strings of '%s' are accepted already: wait until %s, or end them all with a grace of 0s", 1+len(old), i.Name,
+					old[len(old)-1].Until.Format(time.RFC3339))
+			}
 			until = m.Now().UTC().Add(grace).Truncate(time.Second)
-			i.SealedOldAuth, i.OldAuthUntil = old, until
+			old = append([]OldAuth{{i.SealedAuth, until}}, old...)
+		} else {
+			old = nil
 		}
+		m.switchAuth(i)
+		i.OldAuth = old
 		changed = i
 		return nil
 	})
@@ -54,27 +64,42 @@ func (m *Manager) RotateAuth(ctx context.Context, name Name, grace time.Duration
 	return until, m.served(ctx, changed)
 }
 
-// dropOldAuth ends the time of an AUTH string that was replaced.
+// dropOldAuth ends the time of AUTH strings that were replaced.
 func (m *Manager) dropOldAuth(i *Instance) error {
-	if i.OldAuthUntil.IsZero() || m.Now().Before(i.OldAuthUntil) {
+	now, before := m.Now(), i.OldAuth
+	left := slices.DeleteFunc(slices.Clone(before), func(o OldAuth) bool { return !now.Before(o.Until) })
+	if len(left) == len(before) {
 		return nil
 	}
-	sealed, until := i.SealedOldAuth, i.OldAuthUntil
-	i.SealedOldAuth, i.OldAuthUntil = nil, time.Time{}
+	i.OldAuth = left
 	if err := m.save(i); err != nil {
-		i.SealedOldAuth, i.OldAuthUntil = sealed, until
+		i.OldAuth = before
 		return err
 	}
-	m.Log.Info("AUTH string of before is no longer accepted", "instance", i.Name)
+	m.Log.Info("an AUTH string of before is no longer accepted", "instance", i.Name)
 	return nil
+}
+
+// oldAuthDue is when the next of them ends; zero: there is none.
+func (i *Instance) oldAuthDue() (due time.Time) {
+	for _, o := range i.OldAuth {
+		if due.IsZero() || o.Until.Before(due) {
+			due = o.Until
+		}
+	}
+	return due
 }
 
 // passwordHashes are those of the AUTH strings that are accepted now.
 func (m *Manager) passwordHashes(i Instance) (hashes []string, err error) {
-	for _, sealed := range [][]byte{i.SealedAuth, i.SealedOldAuth} {
-		if sealed == nil {
-			continue
-		}
+	if i.SealedAuth == nil {
+		return nil, nil
+	}
+	all := [][]byte{i.SealedAuth}
+	for _, o := range i.OldAuth {
+		all = append(all, o.Sealed)
+	}
+	for _, sealed := range all {
 		auth, err := m.Key.Open(sealed, i.authPurpose())
 		if err != nil {
 			return nil, fmt.Errorf("auth string of %s: %w", i.Name, err)

@@ -3,6 +3,7 @@ package instance_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -42,13 +43,23 @@ func TestOldPasswordIsAcceptedForItsGrace(t *testing.T) {
 		if two == one || len(n.PasswordHashes) != 2 || n.PasswordHashes[1] != old || n.Gateway.Auth != 3 {
 			t.Errorf("hashes %v, auth %d", n.PasswordHashes, n.Gateway.Auth)
 		}
+		// Another one within the grace ends no promise.
+		if _, err := m.server.RotateAuth(t.Context(), first, 2*time.Hour); err != nil || len(m.node(first).PasswordHashes) != 3 {
+			t.Fatalf("%d hashes, %v", len(m.node(first).PasswordHashes), err)
+		}
+		m.kill()
+		m.boot()
 		time.Sleep(59 * time.Minute)
-		if n := m.node(first); len(n.PasswordHashes) != 2 {
+		if n := m.node(first); len(n.PasswordHashes) != 3 {
 			t.Errorf("%d hashes within the grace", len(n.PasswordHashes))
 		}
 		time.Sleep(time.Minute + 2*time.Second)
-		if n := m.node(first); len(n.PasswordHashes) != 1 || n.PasswordHashes[0] == old {
-			t.Errorf("hashes %v after the grace", n.PasswordHashes)
+		if n := m.node(first); len(n.PasswordHashes) != 2 || slices.Contains(n.PasswordHashes, old) {
+			t.Errorf("hashes %v after the first grace", n.PasswordHashes)
+		}
+		time.Sleep(time.Hour)
+		if n := m.node(first); len(n.PasswordHashes) != 1 {
+			t.Errorf("hashes %v after both", n.PasswordHashes)
 		}
 	})
 }

@@ -41,13 +41,14 @@ func (s Spec) snapshotPath() gateway.DataPath {
 type DataPlane struct {
 	Path        gateway.DataPath // as the record has it; Problem says so while another one serves
 	TLS         gateway.TLSPolicy
-	Clients     int64  // served now
-	Limit       int64  // how many can be; 0: not known
-	LimitedBy   string // why that is less than the instance's size allows
-	Connections int64  // open now, those on their way in too
-	Accepted    uint64 // since the gateway started
-	Rejected    uint64 // of them, for want of room
-	Problem     string // why clients are not served as they should be, in words for the user
+	Clients     int64     // served now
+	Limit       int64     // how many can be; 0: not known
+	LimitedBy   string    // why that is less than the instance's size allows
+	Connections int64     // open now, those on their way in too
+	Accepted    uint64    // since the gateway started
+	Rejected    uint64    // of them, for want of room
+	Problem     string    // why clients are not served as they should be, in words for the user
+	OldAuth     time.Time // until when an AUTH string of before is accepted; zero: none is
 }
 
 // DataPlane shows how an instance's clients are served.
@@ -57,6 +58,11 @@ func (m *Manager) DataPlane(ctx context.Context, name Name) (DataPlane, error) {
 		return DataPlane{}, err
 	}
 	p := DataPlane{Path: i.Spec.dataPath(), TLS: i.Spec.TLS, Problem: i.StatusMessage}
+	for _, o := range i.OldAuth {
+		if o.Until.After(p.OldAuth) {
+			p.OldAuth = o.Until
+		}
+	}
 	statuser, ok := m.Runtime.(GatewayStatuser)
 	if !ok || i.State == Creating {
 		return p, nil

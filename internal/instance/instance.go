@@ -67,11 +67,9 @@ type Instance struct {
 
 	Certificates *pki.State // nil without encryption
 	SealedAuth   []byte     // the AUTH string; nil without AUTH
-	// SealedOldAuth is the AUTH string before, which is accepted until OldAuthUntil.
-	SealedOldAuth []byte    `json:",omitempty"`
-	OldAuthUntil  time.Time `json:",omitzero"`
-	AuthVersion   uint64    `json:",omitempty"` // grows with each change of AUTH
-	SealedAdmin   []byte    // the password of the control plane's own user in the engine
+	OldAuth      []OldAuth  `json:",omitempty"` // AUTH strings of before that are still accepted, newest first
+	AuthVersion  uint64     `json:",omitempty"` // grows with each change of AUTH
+	SealedAdmin  []byte     // the password of the control plane's own user in the engine
 
 	// Deleted makes the record a tombstone: it remains for a while for the sake of its operations, and the
 	// name is free.
@@ -121,4 +119,10 @@ func decode(key string, value []byte, version uint64) (Instance, error) {
 	}
 	i.version = version
 	return i, nil
+}
+
+// OldAuth is an AUTH string that was replaced.
+type OldAuth struct {
+	Sealed []byte
+	Until  time.Time // it is accepted until then
 }

@@ -329,7 +329,7 @@ func (m *Manager) converge(ctx context.Context, w *worker, i *Instance) error {
 		return err
 	}
 	failed := m.certify(i)
-	w.due = i.OldAuthUntil
+	w.due = i.oldAuthDue()
 	if failed == nil && i.Certificates != nil {
 		if coming := pki.Upcoming(*i.Certificates, m.Now()); len(coming) > 0 {
 			if w.due.IsZero() || coming[0].Due.Before(w.due) {
@@ -448,7 +448,7 @@ func (m *Manager) tearDown(ctx context.Context, i Instance, failure *Failure) er
 	}
 	i.finish(failure, m.Now().UTC())
 	i.Deleted, i.State = true, Deleting
-	i.Certificates, i.SealedAuth, i.SealedOldAuth, i.SealedAdmin = nil, nil, nil, nil
+	i.Certificates, i.SealedAuth, i.OldAuth, i.SealedAdmin = nil, nil, nil, nil
 	if err := m.save(&i); err != nil {
 		return err
 	}

@@ -117,7 +117,6 @@ type loop struct {
 	upstreams map[*upstream]struct{} // all of them
 	warming   int                    // of them, those that will be spare
 	open      bool                   // the engine lets in who has not logged in
-	passwords map[string]credentials // by user: what let one in last
 	used      bool                   // something moved since the last look for idle connections
 	tidied    time.Time
 	raw       [readSize]byte // what the last read brought
@@ -136,7 +135,7 @@ func newLoop(group *Loops) (*loop, error) {
 	}
 	l := &loop{
 		group: group, epfd: epfd, wakefd: wakefd, now: time.Now(), waiting: make(map[*Session]struct{}),
-		pools: make(map[key]*pool), upstreams: make(map[*upstream]struct{}), passwords: make(map[string]credentials),
+		pools: make(map[key]*pool), upstreams: make(map[*upstream]struct{}),
 	}
 	l.lookAgain = func(uintptr) bool {
 		l.look()

@@ -379,6 +379,29 @@ func users(t *testing.T, e *realEngine) {
 	w.want("GET k", "v")
 }
 
+// When a password is replaced, each client goes on by the one that let it in, as long as that is accepted; nobody loses by what
+// others have logged in with.
+func TestClientsGoOnByTheirOwnPassword(t *testing.T) {
+	t.Parallel()
+	e := newRealEngine(t, true)
+	admin := e.client()
+	admin.want("ACL SETUSER app on >old >new ~* +@all", "OK")
+	first, second := e.client(), e.client()
+	first.want("AUTH app new", "OK")
+	second.want("AUTH app old", "OK")
+	first.want("SET k v", "OK")
+	admin.want("ACL SETUSER app <old", "OK")
+	// Each of these needs a connection that is not there yet.
+	first.want("SELECT 3", "OK")
+	first.want("SET k v", "OK")
+	first.want("MULTI", "OK")
+	first.want("EXEC", "[]")
+	third := e.client()
+	third.want("AUTH app new", "OK")
+	third.want("SELECT 5", "OK")
+	third.want("GET none", "nil")
+}
+
 // A client is back on the shared connection as soon as it has left its state behind.
 func TestClientsComeBackToTheSharedConnection(t *testing.T) {
 	t.Parallel()

@@ -351,7 +351,7 @@ func (s *Session) onShared(c *command, raw []byte) bool {
 	if c == empty {
 		return true // the engine says nothing to it
 	}
-	u := s.loop.sharedFor(s.key(s.loop.group.backend.Load()))
+	u := s.loop.sharedFor(s)
 	switch {
 	case u.closed:
 		s.tellAway(u.failure)
@@ -544,7 +544,7 @@ func (s *Session) resetLocally(raw []byte) bool {
 		return s.onShared(&command{name: s.cmd.name}, raw) // a wrong number of arguments
 	}
 	s.last.Store(s.cmd)
-	s.auth = s.loop.group.backend.Load().Auth
+	s.auth, s.secret = s.loop.group.backend.Load().Auth, nil
 	s.become(identity{proto: 2})
 	s.reply([]byte("+RESET\r\n"))
 	return true

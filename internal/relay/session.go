@@ -147,16 +147,17 @@ type requests struct {
 	blind     bool     // nothing is looked at any more: it is between the client and the engine of its own
 
 	state     identity
-	auth      uint64    // Backend.Auth when it came, or was reset
-	own       *upstream // its own engine connection
-	home      *upstream // the shared one of its key, where it is known
-	on        *upstream // the shared one that its requests in flight are on
-	waitsFor  *upstream // whose wake has it: the shared one that is not ready for its next request
-	inflight  int       // requests without a reply
-	multi     bool      // between MULTI and EXEC, as far as the engine has said
-	queuing   bool      // the same, as far as the client has
-	queued    []*ask    // what EXEC's reply will have
-	queuedAny bool      // one of them is not nil
+	auth      uint64      // Backend.Auth when it came, or was reset
+	secret    credentials // that let it in; nil: it has not logged in
+	own       *upstream   // its own engine connection
+	home      *upstream   // the shared one of its key, where it is known
+	on        *upstream   // the shared one that its requests in flight are on
+	waitsFor  *upstream   // whose wake has it: the shared one that is not ready for its next request
+	inflight  int         // requests without a reply
+	multi     bool        // between MULTI and EXEC, as far as the engine has said
+	queuing   bool        // the same, as far as the client has
+	queued    []*ask      // what EXEC's reply will have
+	queuedAny bool        // one of them is not nil
 	watch     bool
 	needOwn   []*Session // wait until this one has a connection of its own
 	sticky    bool       // there is state that only the end of the connection, or RESET, undoes

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -67,6 +68,8 @@ type upstream struct {
 	retired bool   // it is to be left
 	perhaps []byte // the beginning of what may be goaway
 	called  string // its name at the server
+
+	login credentials // of its user, by which it comes in
 
 	refusal  []byte // what the engine has said to our first question, if nothing good came after it
 	failure  error  // why it could not be reached
@@ -185,7 +188,7 @@ func (u *upstream) prepare() {
 	b := u.loop.group.backend.Load()
 	switch {
 	case u.key.user != "":
-		must(append([]string{"AUTH"}, u.loop.passwords[u.key.user]...)...)
+		must(append([]string{"AUTH"}, u.login...)...)
 	case b.remote() && b.Login != nil:
 		u.setup++
 		_, _ = u.Write(resp.AppendCommand(nil, append([]string{"AUTH"}, b.Login...)...))
@@ -391,6 +394,15 @@ func (s *Session) tellAway(err error) {
 
 // letGo frees the clients to whom a connection's end is none.
 func (u *upstream) letGo(err error) {
+	// Another client may know a password that is still good.
+	if refused := (*SetupError)(nil); u.shared && errors.As(err, &refused) {
+		for _, s := range u.wake {
+			if s.waitsFor == u && !slices.Equal(s.secret, u.login) {
+				s.waitsFor = nil
+				s.loop.again(&s.client.socket)
+			}
+		}
+	}
 	if s := u.owner; s != nil && !u.isLost(s, err) {
 		s.own, u.owner = nil, nil
 		s.engineID.Store(0)
@@ -760,10 +772,12 @@ func (l *loop) pool(k key) *pool {
 }
 
 // sharedFor returns the connection that clients of a key share.
-func (l *loop) sharedFor(k key) *upstream {
+func (l *loop) sharedFor(s *Session) *upstream {
+	k := s.key(l.group.backend.Load())
 	p := l.pool(k)
 	if p.shared == nil {
 		u := l.connect(k, nil)
+		u.login = s.secret
 		p.shared = u
 		u.try()
 		return u
@@ -786,6 +800,7 @@ func (l *loop) take(k key, s *Session) *upstream {
 		return u
 	}
 	u := l.connect(k, s)
+	u.login = s.secret
 	s.own = u
 	u.try()
 	return u

@@ -170,7 +170,7 @@ func (s *Session) hasReset() {
 	s.loop.group.monitors.remove(s)
 	s.feed = feed{waiting: s.feed.waiting}
 	s.feeding.Store(false)
-	s.auth = s.loop.group.backend.Load().Auth // the engine has logged it out, if there is anything to log in to
+	s.auth, s.secret = s.loop.group.backend.Load().Auth, nil // the engine has logged it out, if there is anything to log in to
 	s.become(identity{proto: 2})
 }
 
@@ -296,7 +296,7 @@ func (s *Session) nowIs(u *upstream, next identity, known bool, secret credentia
 	case failed || !known:
 	default:
 		if secret != nil {
-			s.loop.passwords[next.user] = secret
+			s.secret = secret
 			u.open = true
 		}
 		s.become(next)

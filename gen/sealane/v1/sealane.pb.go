@@ -243,9 +243,11 @@ type DataPlane struct {
 	// Key exchanges: X25519MLKEM768, X25519, P-256, P-384.
 	Groups []string `protobuf:"bytes,11,rep,name=groups,proto3" json:"groups,omitempty"`
 	// Cipher suites of TLS 1.2 by their IANA names, such as TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256.
-	Tls12Ciphers  []string `protobuf:"bytes,12,rep,name=tls12_ciphers,json=tls12Ciphers,proto3" json:"tls12_ciphers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Tls12Ciphers []string `protobuf:"bytes,12,rep,name=tls12_ciphers,json=tls12Ciphers,proto3" json:"tls12_ciphers,omitempty"`
+	// Until when an AUTH string that was replaced is accepted; absent: none is. Output only.
+	OldAuthExpireTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=old_auth_expire_time,json=oldAuthExpireTime,proto3" json:"old_auth_expire_time,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *DataPlane) Reset() {
@@ -358,6 +360,13 @@ func (x *DataPlane) GetGroups() []string {
 func (x *DataPlane) GetTls12Ciphers() []string {
 	if x != nil {
 		return x.Tls12Ciphers
+	}
+	return nil
+}
+
+func (x *DataPlane) GetOldAuthExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldAuthExpireTime
 	}
 	return nil
 }
@@ -1694,7 +1703,7 @@ var File_sealane_v1_sealane_proto protoreflect.FileDescriptor
 const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\n" +
 	"\x18sealane/v1/sealane.proto\x12\n" +
-	"sealane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x03\n" +
+	"sealane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x04\n" +
 	"\tDataPlane\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\tdata_path\x18\x02 \x01(\x0e2\x1e.sealane.v1.DataPlane.DataPathR\bdataPath\x12\x1d\n" +
@@ -1709,7 +1718,8 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\x0fmin_tls_version\x18\n" +
 	" \x01(\tR\rminTlsVersion\x12\x16\n" +
 	"\x06groups\x18\v \x03(\tR\x06groups\x12#\n" +
-	"\rtls12_ciphers\x18\f \x03(\tR\ftls12Ciphers\"G\n" +
+	"\rtls12_ciphers\x18\f \x03(\tR\ftls12Ciphers\x12K\n" +
+	"\x14old_auth_expire_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x11oldAuthExpireTime\"G\n" +
 	"\bDataPath\x12\x19\n" +
 	"\x15DATA_PATH_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vTRANSPARENT\x10\x01\x12\x0f\n" +
@@ -1900,63 +1910,64 @@ var file_sealane_v1_sealane_proto_goTypes = []any{
 	(*ListCertificateClientsRequest)(nil), // 20: sealane.v1.ListCertificateClientsRequest
 	(*SetSamplingRequest)(nil),            // 21: sealane.v1.SetSamplingRequest
 	(*RotateLeafRequest)(nil),             // 22: sealane.v1.RotateLeafRequest
-	(*fieldmaskpb.FieldMask)(nil),         // 23: google.protobuf.FieldMask
-	(*timestamppb.Timestamp)(nil),         // 24: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil),         // 23: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),         // 24: google.protobuf.FieldMask
 	(*durationpb.Duration)(nil),           // 25: google.protobuf.Duration
 }
 var file_sealane_v1_sealane_proto_depIdxs = []int32{
 	0,  // 0: sealane.v1.DataPlane.data_path:type_name -> sealane.v1.DataPlane.DataPath
-	3,  // 1: sealane.v1.UpdateDataPlaneRequest.data_plane:type_name -> sealane.v1.DataPlane
-	23, // 2: sealane.v1.UpdateDataPlaneRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,  // 3: sealane.v1.CertificateClients.clients:type_name -> sealane.v1.CertificateClient
-	24, // 4: sealane.v1.CertificateClients.since_time:type_name -> google.protobuf.Timestamp
-	8,  // 5: sealane.v1.CertificateClients.sampling:type_name -> sealane.v1.Sampling
-	24, // 6: sealane.v1.CertificateClient.first_seen_time:type_name -> google.protobuf.Timestamp
-	24, // 7: sealane.v1.CertificateClient.last_seen_time:type_name -> google.protobuf.Timestamp
-	1,  // 8: sealane.v1.CertificateClient.trust:type_name -> sealane.v1.CertificateClient.Trust
-	24, // 9: sealane.v1.CertificateClient.trust_time:type_name -> google.protobuf.Timestamp
-	25, // 10: sealane.v1.RotateAuthStringRequest.grace:type_name -> google.protobuf.Duration
-	24, // 11: sealane.v1.RotateAuthStringResponse.old_expire_time:type_name -> google.protobuf.Timestamp
-	12, // 12: sealane.v1.InstanceCertificates.authorities:type_name -> sealane.v1.CertificateAuthority
-	13, // 13: sealane.v1.InstanceCertificates.leaf:type_name -> sealane.v1.ServerCertificate
-	14, // 14: sealane.v1.InstanceCertificates.upcoming:type_name -> sealane.v1.UpcomingChange
-	7,  // 15: sealane.v1.InstanceCertificates.affected_clients:type_name -> sealane.v1.CertificateClient
-	2,  // 16: sealane.v1.CertificateAuthority.state:type_name -> sealane.v1.CertificateAuthority.State
-	24, // 17: sealane.v1.CertificateAuthority.not_before:type_name -> google.protobuf.Timestamp
-	24, // 18: sealane.v1.CertificateAuthority.not_after:type_name -> google.protobuf.Timestamp
-	24, // 19: sealane.v1.CertificateAuthority.activate_time:type_name -> google.protobuf.Timestamp
-	24, // 20: sealane.v1.CertificateAuthority.retire_time:type_name -> google.protobuf.Timestamp
-	24, // 21: sealane.v1.ServerCertificate.not_before:type_name -> google.protobuf.Timestamp
-	24, // 22: sealane.v1.ServerCertificate.not_after:type_name -> google.protobuf.Timestamp
-	24, // 23: sealane.v1.ServerCertificate.renewal_time:type_name -> google.protobuf.Timestamp
-	24, // 24: sealane.v1.UpcomingChange.time:type_name -> google.protobuf.Timestamp
-	4,  // 25: sealane.v1.DataPlanes.GetDataPlane:input_type -> sealane.v1.GetDataPlaneRequest
-	5,  // 26: sealane.v1.DataPlanes.UpdateDataPlane:input_type -> sealane.v1.UpdateDataPlaneRequest
-	15, // 27: sealane.v1.Certificates.GetCertificates:input_type -> sealane.v1.GetCertificatesRequest
-	16, // 28: sealane.v1.Certificates.RotateCa:input_type -> sealane.v1.RotateCaRequest
-	17, // 29: sealane.v1.Certificates.ActivateCa:input_type -> sealane.v1.ActivateCaRequest
-	18, // 30: sealane.v1.Certificates.RetireCa:input_type -> sealane.v1.RetireCaRequest
-	19, // 31: sealane.v1.Certificates.CompromiseCa:input_type -> sealane.v1.CompromiseCaRequest
-	20, // 32: sealane.v1.Certificates.ListClients:input_type -> sealane.v1.ListCertificateClientsRequest
-	21, // 33: sealane.v1.Certificates.SetSampling:input_type -> sealane.v1.SetSamplingRequest
-	22, // 34: sealane.v1.Certificates.RotateLeaf:input_type -> sealane.v1.RotateLeafRequest
-	9,  // 35: sealane.v1.AuthStrings.RotateAuthString:input_type -> sealane.v1.RotateAuthStringRequest
-	3,  // 36: sealane.v1.DataPlanes.GetDataPlane:output_type -> sealane.v1.DataPlane
-	3,  // 37: sealane.v1.DataPlanes.UpdateDataPlane:output_type -> sealane.v1.DataPlane
-	11, // 38: sealane.v1.Certificates.GetCertificates:output_type -> sealane.v1.InstanceCertificates
-	11, // 39: sealane.v1.Certificates.RotateCa:output_type -> sealane.v1.InstanceCertificates
-	11, // 40: sealane.v1.Certificates.ActivateCa:output_type -> sealane.v1.InstanceCertificates
-	11, // 41: sealane.v1.Certificates.RetireCa:output_type -> sealane.v1.InstanceCertificates
-	11, // 42: sealane.v1.Certificates.CompromiseCa:output_type -> sealane.v1.InstanceCertificates
-	6,  // 43: sealane.v1.Certificates.ListClients:output_type -> sealane.v1.CertificateClients
-	6,  // 44: sealane.v1.Certificates.SetSampling:output_type -> sealane.v1.CertificateClients
-	11, // 45: sealane.v1.Certificates.RotateLeaf:output_type -> sealane.v1.InstanceCertificates
-	10, // 46: sealane.v1.AuthStrings.RotateAuthString:output_type -> sealane.v1.RotateAuthStringResponse
-	36, // [36:47] is the sub-list for method output_type
-	25, // [25:36] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	23, // 1: sealane.v1.DataPlane.old_auth_expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 2: sealane.v1.UpdateDataPlaneRequest.data_plane:type_name -> sealane.v1.DataPlane
+	24, // 3: sealane.v1.UpdateDataPlaneRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,  // 4: sealane.v1.CertificateClients.clients:type_name -> sealane.v1.CertificateClient
+	23, // 5: sealane.v1.CertificateClients.since_time:type_name -> google.protobuf.Timestamp
+	8,  // 6: sealane.v1.CertificateClients.sampling:type_name -> sealane.v1.Sampling
+	23, // 7: sealane.v1.CertificateClient.first_seen_time:type_name -> google.protobuf.Timestamp
+	23, // 8: sealane.v1.CertificateClient.last_seen_time:type_name -> google.protobuf.Timestamp
+	1,  // 9: sealane.v1.CertificateClient.trust:type_name -> sealane.v1.CertificateClient.Trust
+	23, // 10: sealane.v1.CertificateClient.trust_time:type_name -> google.protobuf.Timestamp
+	25, // 11: sealane.v1.RotateAuthStringRequest.grace:type_name -> google.protobuf.Duration
+	23, // 12: sealane.v1.RotateAuthStringResponse.old_expire_time:type_name -> google.protobuf.Timestamp
+	12, // 13: sealane.v1.InstanceCertificates.authorities:type_name -> sealane.v1.CertificateAuthority
+	13, // 14: sealane.v1.InstanceCertificates.leaf:type_name -> sealane.v1.ServerCertificate
+	14, // 15: sealane.v1.InstanceCertificates.upcoming:type_name -> sealane.v1.UpcomingChange
+	7,  // 16: sealane.v1.InstanceCertificates.affected_clients:type_name -> sealane.v1.CertificateClient
+	2,  // 17: sealane.v1.CertificateAuthority.state:type_name -> sealane.v1.CertificateAuthority.State
+	23, // 18: sealane.v1.CertificateAuthority.not_before:type_name -> google.protobuf.Timestamp
+	23, // 19: sealane.v1.CertificateAuthority.not_after:type_name -> google.protobuf.Timestamp
+	23, // 20: sealane.v1.CertificateAuthority.activate_time:type_name -> google.protobuf.Timestamp
+	23, // 21: sealane.v1.CertificateAuthority.retire_time:type_name -> google.protobuf.Timestamp
+	23, // 22: sealane.v1.ServerCertificate.not_before:type_name -> google.protobuf.Timestamp
+	23, // 23: sealane.v1.ServerCertificate.not_after:type_name -> google.protobuf.Timestamp
+	23, // 24: sealane.v1.ServerCertificate.renewal_time:type_name -> google.protobuf.Timestamp
+	23, // 25: sealane.v1.UpcomingChange.time:type_name -> google.protobuf.Timestamp
+	4,  // 26: sealane.v1.DataPlanes.GetDataPlane:input_type -> sealane.v1.GetDataPlaneRequest
+	5,  // 27: sealane.v1.DataPlanes.UpdateDataPlane:input_type -> sealane.v1.UpdateDataPlaneRequest
+	15, // 28: sealane.v1.Certificates.GetCertificates:input_type -> sealane.v1.GetCertificatesRequest
+	16, // 29: sealane.v1.Certificates.RotateCa:input_type -> sealane.v1.RotateCaRequest
+	17, // 30: sealane.v1.Certificates.ActivateCa:input_type -> sealane.v1.ActivateCaRequest
+	18, // 31: sealane.v1.Certificates.RetireCa:input_type -> sealane.v1.RetireCaRequest
+	19, // 32: sealane.v1.Certificates.CompromiseCa:input_type -> sealane.v1.CompromiseCaRequest
+	20, // 33: sealane.v1.Certificates.ListClients:input_type -> sealane.v1.ListCertificateClientsRequest
+	21, // 34: sealane.v1.Certificates.SetSampling:input_type -> sealane.v1.SetSamplingRequest
+	22, // 35: sealane.v1.Certificates.RotateLeaf:input_type -> sealane.v1.RotateLeafRequest
+	9,  // 36: sealane.v1.AuthStrings.RotateAuthString:input_type -> sealane.v1.RotateAuthStringRequest
+	3,  // 37: sealane.v1.DataPlanes.GetDataPlane:output_type -> sealane.v1.DataPlane
+	3,  // 38: sealane.v1.DataPlanes.UpdateDataPlane:output_type -> sealane.v1.DataPlane
+	11, // 39: sealane.v1.Certificates.GetCertificates:output_type -> sealane.v1.InstanceCertificates
+	11, // 40: sealane.v1.Certificates.RotateCa:output_type -> sealane.v1.InstanceCertificates
+	11, // 41: sealane.v1.Certificates.ActivateCa:output_type -> sealane.v1.InstanceCertificates
+	11, // 42: sealane.v1.Certificates.RetireCa:output_type -> sealane.v1.InstanceCertificates
+	11, // 43: sealane.v1.Certificates.CompromiseCa:output_type -> sealane.v1.InstanceCertificates
+	6,  // 44: sealane.v1.Certificates.ListClients:output_type -> sealane.v1.CertificateClients
+	6,  // 45: sealane.v1.Certificates.SetSampling:output_type -> sealane.v1.CertificateClients
+	11, // 46: sealane.v1.Certificates.RotateLeaf:output_type -> sealane.v1.InstanceCertificates
+	10, // 47: sealane.v1.AuthStrings.RotateAuthString:output_type -> sealane.v1.RotateAuthStringResponse
+	37, // [37:48] is the sub-list for method output_type
+	26, // [26:37] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_sealane_v1_sealane_proto_init() }
