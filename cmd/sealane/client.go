@@ -190,12 +190,6 @@ func (c *client) changeCertificates(ctx context.Context, name, verb string, in p
 	return out, raw, err
 }
 
-func (c *client) certificateClients(ctx context.Context, name string) (*sealanepb.CertificateClients, []byte, error) {
-	out := &sealanepb.CertificateClients{}
-	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name+"/certificates:clients", nil, nil, out)
-	return out, raw, err
-}
-
 // wait polls an operation until it is done and tells progress what it is doing.
 func (c *client) wait(ctx context.Context, op *longrunningpb.Operation, progress func(string)) error {
 	delay := 25 * time.Millisecond

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
-	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/pki"
 )
@@ -39,62 +38,7 @@ func (s *certificatesServer) RetireCa(ctx context.Context, r *sealanepb.RetireCa
 }
 
 func (s *certificatesServer) CompromiseCa(ctx context.Context, r *sealanepb.CompromiseCaRequest) (*sealanepb.InstanceCertificates, error) {
-	var affected []instance.Client
-	out, err := s.change(ctx, r.GetName(), func(n instance.Name) (err error) {
-		affected, err = s.manager.CompromiseCA(ctx, n, int(r.GetGeneration()))
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	out.AffectedClients = clientsProto(affected)
-	return out, nil
-}
-
-func (s *certificatesServer) ListClients(ctx context.Context, r *sealanepb.ListCertificateClientsRequest) (*sealanepb.CertificateClients, error) {
-	return s.clients(ctx, r.GetName(), func(instance.Name) error { return nil })
-}
-
-func (s *certificatesServer) SetSampling(ctx context.Context, r *sealanepb.SetSamplingRequest) (*sealanepb.CertificateClients, error) {
-	return s.clients(ctx, r.GetName(), func(n instance.Name) error {
-		if r.GetPercent() == 0 && r.GetPerHour() == 0 {
-			return s.manager.SetSampling(ctx, n, nil)
-		}
-		return s.manager.SetSampling(ctx, n, &gateway.Sampling{Percent: r.GetPercent(), PerHour: int(r.GetPerHour())})
-	})
-}
-
-func (s *certificatesServer) clients(ctx context.Context, resource string, do func(instance.Name) error) (*sealanepb.CertificateClients, error) {
-	name, err := parseCertificates("name", resource)
-	if err == nil {
-		err = do(name)
-	}
-	var c instance.Clients
-	if err == nil {
-		c, err = s.manager.Clients(ctx, name)
-	}
-	if err != nil {
-		return nil, toStatus(ctx, s.log, err)
-	}
-	return &sealanepb.CertificateClients{
-		Generation: int32(c.Generation), Clients: clientsProto(c.Clients), Ready: c.Doubt == "", Doubt: c.Doubt,
-		SinceTime: timestamppb.New(c.Since), ForgottenCount: int64(c.Evicted),
-		Sampling:     &sealanepb.Sampling{Percent: c.Percent, PerHour: int32(c.PerHour)},
-		SampledCount: int64(c.Sampled), FailedSamplesCount: int64(c.SamplesFailed),
-	}, nil
-}
-
-func clientsProto(all []instance.Client) []*sealanepb.CertificateClient {
-	var out []*sealanepb.CertificateClient
-	for _, c := range all {
-		out = append(out, &sealanepb.CertificateClient{
-			Address: c.Address, ClientName: c.Name, Library: c.Library, User: c.User,
-			FirstSeenTime: timestamppb.New(c.FirstSeen), LastSeenTime: timestamppb.New(c.LastSeen),
-			Trust:     sealanepb.CertificateClient_Trust(sealanepb.CertificateClient_Trust_value[string(c.Trust)]),
-			TrustTime: timeUnlessZero(c.TrustTime), Detail: c.Detail,
-		})
-	}
-	return out
+	return s.change(ctx, r.GetName(), func(n instance.Name) error { return s.manager.CompromiseCA(ctx, n, int(r.GetGeneration())) })
 }
 
 func (s *certificatesServer) RotateLeaf(ctx context.Context, r *sealanepb.RotateLeafRequest) (*sealanepb.InstanceCertificates, error) {

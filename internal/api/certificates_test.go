@@ -78,7 +78,7 @@ func TestCertificatesOverREST(t *testing.T) {
 	s.refused(400, "FAILED_PRECONDITION", v, code, "retire CA-1 first")
 	for _, body := range []string{"", "{}", `{"force":false}`} {
 		code, v = s.do("POST", certificates+":activateCa", body)
-		s.refused(400, "FAILED_PRECONDITION", v, code, "CA-2 is to sign from", "In doubt: ", "force it")
+		s.refused(400, "FAILED_PRECONDITION", v, code, "CA-2 is to sign from", "not known which clients hold it", "force it")
 	}
 	got = s.ok("POST", certificates+":activateCa", `{"force":true}`)
 	if caStates(got) != "RETIRING CROSS_SIGNED" || got["crossCertificateServed"] != true || got["authorities"].([]any)[1].(object)["crossSignedBy"] != 1.0 {

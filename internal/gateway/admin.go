@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxReply bounds what a Client reads: a Status, a Ledger, or an error that lists every problem of a snapshot.
-const maxReply = 16 << 20
+// maxReply bounds what a Client reads: a Status, or an error that lists every problem of a snapshot.
+const maxReply = 1 << 20
 
 // Socket is the path of the admin socket of the gateway in dir.
 func Socket(dir string) string { return filepath.Join(dir, "gateway.sock") }
@@ -60,7 +60,6 @@ func (g *gateway) adminServer() *http.Server {
 		reply(w, g.status(), nil)
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, g.status(), nil) })
-	mux.HandleFunc("GET /ledger", func(w http.ResponseWriter, _ *http.Request) { reply(w, g.showLedger(), nil) })
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
 		// Draining may take longer than a request may: whoever waits for it is not to be cut off by ReadTimeout.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})

@@ -60,9 +60,6 @@ type conn struct {
 	computing  bool      // it holds one of the places
 	deadline   time.Time // of everything that waits; zero: none
 	hello      hello
-	served     *serving // whose TLS it gets
-	shown      shown
-	resumes    bool        // it came with a session ticket
 	alerts     *alertWatch // during the handshake
 	handedOver bool        // to an event loop, which forgets it
 }
@@ -257,7 +254,7 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 		runtime.Gosched()
 	}
 	_ = c.SetDeadline(c.first.Add(s.timeout))
-	c.alerts, c.served = new(alertWatch), s
+	c.alerts = new(alertWatch)
 	t := tls.Server(c, s.tls)
 	err := t.Handshake()
 	done()
@@ -267,9 +264,7 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 		return
 	}
 	c.alerts = nil
-	state := t.ConnectionState()
-	c.shown.at, c.shown.resumed = time.Now(), state.DidResume
-	g.count.shaken(state)
+	g.count.shaken(t.ConnectionState())
 	_ = c.SetDeadline(time.Time{})
 	g.relay(c, t, s)
 }
@@ -283,7 +278,6 @@ func (g *gateway) handshakeFailed(c *conn, err error) {
 		f = failShed
 	}
 	g.count.failures.Add(f.class)
-	g.ledger.noteRefusal(c.remote.Addr().String(), f.class, c.shown, time.Now())
 	g.lines.warn("handshake "+f.class, "TLS handshake failed", "client", c.remote.String(), "class", f.class,
 		"error", err, "hint", f.hint)
 	if f == failTimeout {
@@ -330,9 +324,6 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 		Goaway: t != nil && t.ConnectionState().NegotiatedProtocol == relay.Protocol,
 		Ended: func(relay.Result) {
 			g.limit.leave()
-			if t != nil {
-				g.ledger.noteClient(c.remote.Addr().String(), c.pipe.Load(), c.shown, time.Now())
-			}
 			g.forget(c)
 		},
 	}

@@ -95,9 +95,6 @@ func Run(ctx context.Context, cfg Config) error {
 	go g.door.run()
 	defer g.crew.close()
 	defer g.door.close()
-	if g.ledger, err = openLedger(cfg.Dir); err != nil {
-		cfg.Log.Warn("what clients have shown of their trust is lost, it is gathered anew", "file", ledgerFile(cfg.Dir), "error", err)
-	}
 	// Before the admin socket answers: what is on disk decides whether a snapshot is stale.
 	g.load()
 	server := g.adminServer()
@@ -105,7 +102,6 @@ func Run(ctx context.Context, cfg Config) error {
 	go func() { served <- server.Serve(admin) }()
 	g.background.Go(g.restore)
 	g.background.Go(g.giveBack)
-	g.background.Go(g.keepLedger)
 
 	var lost error
 	select {
@@ -114,11 +110,7 @@ func Run(ctx context.Context, cfg Config) error {
 	case err := <-served:
 		lost = fmt.Errorf("serve admin socket: %w", err)
 	}
-	g.showLedger()
 	g.drain()
-	if err := g.ledger.save(); err != nil {
-		cfg.Log.Warn("what clients have shown of their trust could not be kept on disk", "error", err)
-	}
 	close(g.drained)
 	// Whoever asked for the stop gets its answer before the socket goes.
 	bounded, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -159,7 +151,6 @@ type gateway struct {
 	limit   *limiter
 	door    *door
 	crew    *crew
-	ledger  *ledger
 
 	accepting     context.Context // ends when draining starts
 	stopAccepting context.CancelFunc

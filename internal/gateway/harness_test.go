@@ -393,6 +393,3 @@ func eventually(t testing.TB, what string, f func() bool) {
 	}
 	t.Fatalf("never: %s", what)
 }
-
-// verifyOptions trusts roots for servers.
-func verifyOptions(roots *x509.CertPool) x509.VerifyOptions { return x509.VerifyOptions{Roots: roots} }

@@ -3,7 +3,6 @@ package gateway
 import (
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -21,13 +20,8 @@ type serving struct {
 	digest   string
 	modes    map[string]bool // by listener address: whether it has TLS
 	tls      *tls.Config     // nil when no listener has TLS
-	next     *nextConfigs    // nil when there is no Snapshot.Next
 	timeout  time.Duration
 }
-
-// nextConfigs are what Snapshot.Next is served with: to all, and to those that can be asked to go. They give out no tickets, and
-// take none: a resumed session would show nothing.
-type nextConfigs struct{ all, sidecars *tls.Config }
 
 // newServing is the one place where a snapshot is validated. A predecessor with the same certificate and policy lends its
 // TLS configuration, because that one holds the session-ticket keys, which crypto/tls changes daily: a client resumes its
@@ -45,7 +39,7 @@ func newServing(s Snapshot, previous *serving) (*serving, error) {
 	if s.hasTLS() {
 		cert, more := s.keyPair()
 		allowed, yetMore := s.policy(cert.Leaf)
-		if p = slices.Concat(p, more, yetMore, v.makeNext()); len(p) == 0 {
+		if p = slices.Concat(p, more, yetMore); len(p) == 0 {
 			v.tls = previous.tlsFor(s)
 		}
 		if v.tls == nil && len(p) == 0 {
@@ -53,23 +47,6 @@ func newServing(s Snapshot, previous *serving) (*serving, error) {
 		}
 	}
 	return v, errors.Join(p...)
-}
-
-func (v *serving) makeNext() problems {
-	n := v.snapshot.Next
-	if n == nil {
-		return nil
-	}
-	cert, p := keyPair(n.Certificate, n.PrivateKey)
-	allowed, more := v.snapshot.policy(cert.Leaf)
-	for i, problem := range p {
-		p[i] = fmt.Errorf("next.%w", problem)
-	}
-	if p = append(p, more...); len(p) == 0 {
-		v.next = &nextConfigs{plainConfig(cert, allowed), plainConfig(cert, allowed, relay.Protocol)}
-		v.next.all.SessionTicketsDisabled, v.next.sidecars.SessionTicketsDisabled = true, true
-	}
-	return p
 }
 
 func (v *serving) tlsFor(s Snapshot) *tls.Config {
@@ -88,39 +65,31 @@ func (v *serving) at(address string, accepted *serving) *serving {
 	return accepted
 }
 
-// tlsConfig returns what clients are served with. One that offers relay.Protocol gets another, which selects it: with the first it
-// would be refused for whatever else it offers. The ticket keys of both are the first one's.
+// tlsConfig returns what every client is served with. One that offers relay.Protocol gets another, which selects it: with the
+// first it would be refused for whatever else it offers. Each of them has ticket keys of its own.
 func tlsConfig(cert tls.Certificate, v policy) *tls.Config {
-	all, sidecars := plainConfig(cert, v), plainConfig(cert, v, relay.Protocol)
+	config := func(protocols ...string) *tls.Config {
+		return &tls.Config{
+			Certificates:     []tls.Certificate{cert},
+			MinVersion:       v.min,
+			CipherSuites:     v.suites12,
+			CurvePreferences: v.groups,
+			NextProtos:       protocols,
+			// Small first records are for browsers that render half a page; a client here waits for the whole reply.
+			DynamicRecordSizingDisabled: true,
+		}
+	}
+	all, sidecars := config(), config(relay.Protocol)
 	all.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		sidecar := slices.Contains(h.SupportedProtos, relay.Protocol)
-		c, ok := h.Conn.(*conn)
-		if ok {
+		if c, ok := h.Conn.(*conn); ok {
 			c.hello = readHello(h, v) // it can be seen here before the handshake fails because of it
 		}
-		switch next := ok && c.shownNext(h); {
-		case next && sidecar:
-			return c.served.next.sidecars, nil
-		case next:
-			return c.served.next.all, nil
-		case sidecar:
+		if slices.Contains(h.SupportedProtos, relay.Protocol) {
 			return sidecars, nil
 		}
 		return nil, nil
 	}
 	return all
-}
-
-func plainConfig(cert tls.Certificate, v policy, protocols ...string) *tls.Config {
-	return &tls.Config{
-		Certificates:     []tls.Certificate{cert},
-		MinVersion:       v.min,
-		CipherSuites:     v.suites12,
-		CurvePreferences: v.groups,
-		NextProtos:       protocols,
-		// Small first records are for browsers that render half a page; a client here waits for the whole reply.
-		DynamicRecordSizingDisabled: true,
-	}
 }
 
 // hello is what a ClientHello says about whether a handshake can succeed.

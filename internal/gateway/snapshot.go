@@ -65,28 +65,7 @@ type Snapshot struct {
 	IdleTimeout time.Duration `json:"idle_timeout,omitempty"`
 	// Auth changes with the engine's passwords: who has not logged in since does not share connections that were opened before.
 	Auth uint64 `json:"auth,omitempty"`
-	// Anchors name the CAs any one of which verifies Certificate. What they are called is the controller's: clients are noted
-	// by them.
-	Anchors []string `json:"anchors,omitempty"`
-	// Next is shown to clients that ask for its name. Nil: they get Certificate.
-	Next *NextChain `json:"next,omitempty"`
-	// Sampling shows Next to others too. Nil: it doesn't.
-	Sampling *Sampling `json:"sampling,omitempty"`
 	TLSPolicy
-}
-
-// NextChain is a chain by which clients can show whether they trust what Certificate will be one day.
-type NextChain struct {
-	Name        string   `json:"name"` // that clients ask for (SNI)
-	Certificate []byte   `json:"certificate"`
-	PrivateKey  []byte   `json:"private_key"`
-	Anchors     []string `json:"anchors"`
-}
-
-// Sampling is how many of the clients that come with a full handshake are shown Next, and may fail for it.
-type Sampling struct {
-	Percent float64 `json:"percent"`  // of them, more than 0 and at most 100
-	PerHour int     `json:"per_hour"` // at most, at least 1
 }
 
 // DataPath is how clients share the engine. It may change at any time; no client notices.
@@ -162,12 +141,6 @@ func (s Snapshot) check() problems {
 	if s.IdleTimeout < 0 {
 		p.add("idle_timeout %v: must be 0 or more", s.IdleTimeout)
 	}
-	if n := s.Next; n != nil && (n.Name == "" || len(n.Anchors) != 1) {
-		p.add("next: name %.80q, anchors %.200q: there must be a name and one anchor", n.Name, n.Anchors)
-	}
-	if x := s.Sampling; x != nil && (!(x.Percent > 0 && x.Percent <= 100) || x.PerHour < 1) {
-		p.add("sampling: percent %v, per_hour %d: must be more than 0 and at most 100, and at least 1", x.Percent, x.PerHour)
-	}
 	if s.HandshakeTimeout < 0 || s.HandshakeTimeout > maxHandshakeTimeout {
 		p.add("handshake_timeout %v: must be 0 to %v", s.HandshakeTimeout, maxHandshakeTimeout)
 	}
@@ -209,12 +182,10 @@ func printable(s string) bool {
 }
 
 // keyPair checks chain and key. Its errors are its own: what a parser says about a key may quote it.
-func (s Snapshot) keyPair() (tls.Certificate, problems) { return keyPair(s.Certificate, s.PrivateKey) }
-
-func keyPair(chain, private []byte) (tls.Certificate, problems) {
+func (s Snapshot) keyPair() (tls.Certificate, problems) {
 	var p problems
 	var cert tls.Certificate
-	rest := chain
+	rest := s.Certificate
 	for i := 0; ; i++ {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
@@ -233,14 +204,14 @@ func keyPair(chain, private []byte) (tls.Certificate, problems) {
 	if len(bytes.TrimSpace(rest)) > 0 || (len(cert.Certificate) == 0 && len(p) == 0) {
 		p.add("certificate %.40q: must be a PEM chain, leaf first", rest)
 	}
-	block, rest := pem.Decode(private)
+	block, rest := pem.Decode(s.PrivateKey)
 	if block == nil || block.Type != "PRIVATE KEY" || len(bytes.TrimSpace(rest)) > 0 {
-		p.add("private_key (%d bytes, not shown): must be one PEM block of type PRIVATE KEY", len(private))
+		p.add("private_key (%d bytes, not shown): must be one PEM block of type PRIVATE KEY", len(s.PrivateKey))
 		return cert, p
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		p.add("private_key (%d bytes, not shown): is not PKCS#8", len(private))
+		p.add("private_key (%d bytes, not shown): is not PKCS#8", len(s.PrivateKey))
 		return cert, p
 	}
 	signer, ok := key.(crypto.Signer)

@@ -47,7 +47,6 @@ type Spec struct {
 	SnapshotPeriod        time.Duration    // RDB persistence; 0: none
 	DataPath              gateway.DataPath // "": whatever DefaultDataPath is
 	TLS                   gateway.TLSPolicy
-	Sampling              *gateway.Sampling `json:",omitempty"` // nil: none
 
 	// They describe a virtual network that doesn't exist here; they are kept and shown, and change nothing.
 	AuthorizedNetwork string

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -250,10 +249,6 @@ func (l *Local) ensureSnapshot(ctx context.Context, n *localNode, node Node, pro
 		progress("giving the gateway its certificate and address")
 		snapshot.Generation = status.Generation + 1
 		if _, err := client.Apply(ctx, snapshot); err != nil {
-			if errors.Is(err, gateway.ErrInvalid) && strings.Contains(err.Error(), "unknown field") {
-				// It is of an older version. Clients reconnect, those of a sidecar without noticing.
-				err = errors.Join(err, l.stopGateway(context.WithoutCancel(ctx), dir))
-			}
 			return fmt.Errorf("gateway: %w", err)
 		}
 	} else if n.proved == digest {

@@ -3,7 +3,6 @@ package instance
 import (
 	"context"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,8 +46,6 @@ var (
 	descIssued   = prometheus.NewDesc("sealane_certificate_rotation_timestamp_seconds", "When the server certificate was last replaced, in seconds since 1970.", instanceLabels, nil)
 	descRotated  = prometheus.NewDesc("sealane_certificate_rotation_ok", "1 when all that was due for the certificates is done, 0 when the last try failed.", instanceLabels, nil)
 
-	descTrust       = prometheus.NewDesc("sealane_certificate_clients", "Clients of the last 90 days by what they have shown of their trust in the newest CA.", append(instanceLabels, "trust"), nil)
-	descSamples     = prometheus.NewDesc("sealane_certificate_samples_total", "Handshakes that were shown the next CA for sampling's sake: all, and those that failed.", append(instanceLabels, "result"), nil)
 	descConnections = prometheus.NewDesc("sealane_gateway_connections", "Client connections now.", instanceLabels, nil)
 	descAccepted    = prometheus.NewDesc("sealane_gateway_accepted_total", "Client connections accepted since the gateway started.", instanceLabels, nil)
 	descHandshakes  = prometheus.NewDesc("sealane_gateway_handshakes_total", "TLS handshakes by version, or by how they failed.", append(instanceLabels, "result"), nil)
@@ -74,7 +71,7 @@ var (
 // Describe implements prometheus.Collector.
 func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descInstance, descExpiry, descIntended, descIssued, descRotated, descTrust, descSamples, descConnections, descAccepted, descHandshakes, descDiagnosed, descBytes, descLimit, descClients,
+		descInstance, descExpiry, descIntended, descIssued, descRotated, descConnections, descAccepted, descHandshakes, descDiagnosed, descBytes, descLimit, descClients,
 		descRejected, descUnreachable, descCompleted, descFailures, descAdmitted, descBegun, descWaiting, descGaveUp, descResident, descCommands, descPins, descTimedOut, descPerConn,
 	} {
 		ch <- d
@@ -95,7 +92,6 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descInstance, prometheus.GaugeValue, 1, i.Name.labels(string(i.State))...)
 		x.collectCertificates(ch, i)
 		x.collectGateway(ctx, ch, i)
-		x.collectClients(ctx, ch, i)
 	}
 }
 
@@ -121,26 +117,6 @@ func (x *metrics) collectCertificates(ch chan<- prometheus.Metric, i Instance) {
 	}
 	gauge(descIntended, oneIf(w.proved))
 	gauge(descRotated, oneIf(w.certified))
-}
-
-func (x *metrics) collectClients(ctx context.Context, ch chan<- prometheus.Metric, i Instance) {
-	if i.Certificates == nil || i.State != Ready {
-		return
-	}
-	c, err := x.manager.clients(ctx, i)
-	if err != nil {
-		return // it is down: sealane_instance_state says so
-	}
-	by := map[Trust]int{Proven: 0, Declared: 0, Failed: 0, Unknown: 0}
-	for _, one := range c.Clients {
-		by[one.Trust]++
-	}
-	for trust, n := range by {
-		ch <- prometheus.MustNewConstMetric(descTrust, prometheus.GaugeValue, float64(n), i.Name.labels(strings.ToLower(string(trust)))...)
-	}
-	for result, n := range map[string]uint64{"all": c.Sampled, "failed": c.SamplesFailed} {
-		ch <- prometheus.MustNewConstMetric(descSamples, prometheus.CounterValue, float64(n), i.Name.labels(result)...)
-	}
 }
 
 func oneIf(b bool) float64 {

@@ -55,8 +55,7 @@ func proveTLS(ctx context.Context, conn net.Conn, chain []byte, node Node) (net.
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(node.Bundle)
 	// No session cache: a resumed session would prove nothing about the certificate (golang/go#77217).
-	c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: node.Host, MinVersion: tls.VersionTLS12,
-		NextProtos: []string{gateway.NoClient}})
+	c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: node.Host, MinVersion: tls.VersionTLS12})
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}

@@ -50,7 +50,6 @@ type worker struct {
 	failures   int       // loop: failed steps in a row
 	logged     string    // loop: the last error that was logged
 	due        time.Time // loop: when the certificates change next; zero: they don't
-	asked      time.Time // loop: when the clients were last asked about
 }
 
 // Start begins to reconcile. It returns once a worker runs for every instance.
@@ -303,7 +302,6 @@ func (m *Manager) step(ctx context.Context, w *worker) error {
 		return err
 	}
 	if i.pending() == nil && i.State == Ready {
-		m.activateWhenTrusted(ctx, w, i)
 		return nil
 	}
 	i.State = Ready
@@ -401,28 +399,8 @@ func (m *Manager) node(i Instance) (Node, error) {
 			return Node{}, err
 		}
 		n.Bundle = i.Certificates.Bundle(m.Now())
-		if err := m.addNext(&n.Gateway, i); err != nil {
-			return Node{}, err
-		}
 	}
 	return n, nil
-}
-
-// addNext lets clients show whether they trust the CA that is to come.
-func (m *Manager) addNext(s *gateway.Snapshot, i Instance) error {
-	now := m.Now()
-	anchors, next := i.Certificates.Anchors(now)
-	s.Anchors = anchors
-	if next == "" {
-		return nil
-	}
-	chain, key, err := i.Certificates.NextChain(m.Key, now)
-	if err != nil {
-		return err
-	}
-	s.Next = &gateway.NextChain{Name: pki.NextName, Certificate: chain, PrivateKey: key, Anchors: []string{next}}
-	s.Sampling = i.Spec.Sampling
-	return nil
 }
 
 // connectHint is what a client that comes the wrong way is told.

@@ -51,8 +51,6 @@
 package pki
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -271,37 +269,6 @@ func (s State) NextChain(key MasterKey, now time.Time) (chain, privateKey []byte
 		return nil, nil, err
 	}
 	return EncodePEM(s.Next.Certificate), privateKey, nil
-}
-
-// Anchors are the fingerprints of the CAs any one of which verifies what Chain presents, and of the one that verifies what
-// NextChain does; "" where there is no such chain. A fingerprint is the SHA-256 of the certificate, in hex.
-func (s State) Anchors(now time.Time) (chain []string, next string) {
-	v := look(s, now)
-	if s.Leaf != nil {
-		chain = append(chain, s.fingerprint(s.Leaf.Issuer))
-		if v.crossServed() && s.Leaf.Issuer == v.line[v.signer].Generation {
-			chain = append(chain, s.fingerprint(v.line[v.signer].CrossedBy))
-		}
-	}
-	if v.nextServed() {
-		next = s.fingerprint(s.Next.Issuer)
-	}
-	return chain, next
-}
-
-func (s State) fingerprint(generation int) string {
-	for _, ca := range s.CAs {
-		if ca.Generation == generation {
-			return ca.Fingerprint()
-		}
-	}
-	return ""
-}
-
-// Fingerprint is the SHA-256 of the CA's certificate, in hex.
-func (c CA) Fingerprint() string {
-	sum := sha256.Sum256(c.Certificate)
-	return hex.EncodeToString(sum[:])
 }
 
 func openLeafKey(key MasterKey, l *Leaf, purpose string) ([]byte, error) {

@@ -174,7 +174,6 @@ type identity struct {
 	proto           int // 2 or 3
 	name            string
 	libName, libVer string
-	library         string // libName, also where the engine does not know of such
 }
 
 // Serve takes a client over. It is closed by the Session, whatever happens.
@@ -234,12 +233,6 @@ func (s *Session) Result() Result {
 
 // Close cuts the connection, whatever it is doing. It may be called more than once.
 func (s *Session) Close() { s.loop.post(func() { s.leave(Cut) }) }
-
-// Client is what the client has said of itself: its name, its library, and the user that it has logged in as ("": it has not).
-func (s *Session) Client() (name, library, user string) {
-	c := s.shown.Load()
-	return c.name, c.library, c.user
-}
 
 // Quiet reports whether nothing has moved since the call before, and what moved last was a reply, so that
 // closing now most likely interrupts nothing. (Only most likely: a subscriber may be sent something just now.)

@@ -334,11 +334,7 @@ func prepareSetInfo(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 	}
 	value, version := string(args[3]), is(args[2], "lib-ver")
 	return raw, onLine(func(s *Session, reply []byte) {
-		if !version && isName([]byte(value)) {
-			s.state.library = value
-		}
 		if !isOK(reply) {
-			s.publish()
 			return
 		}
 		if version {

@@ -82,65 +82,6 @@ func (DataPlane_DataPath) EnumDescriptor() ([]byte, []int) {
 	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{0, 0}
 }
 
-type CertificateClient_Trust int32
-
-const (
-	CertificateClient_TRUST_UNSPECIFIED CertificateClient_Trust = 0
-	// It verified a certificate that only this CA verifies.
-	CertificateClient_PROVEN CertificateClient_Trust = 1
-	// It said so: a sidecar does.
-	CertificateClient_DECLARED CertificateClient_Trust = 2
-	// It refused such a certificate.
-	CertificateClient_FAILED CertificateClient_Trust = 3
-	// It has shown neither.
-	CertificateClient_UNKNOWN CertificateClient_Trust = 4
-)
-
-// Enum value maps for CertificateClient_Trust.
-var (
-	CertificateClient_Trust_name = map[int32]string{
-		0: "TRUST_UNSPECIFIED",
-		1: "PROVEN",
-		2: "DECLARED",
-		3: "FAILED",
-		4: "UNKNOWN",
-	}
-	CertificateClient_Trust_value = map[string]int32{
-		"TRUST_UNSPECIFIED": 0,
-		"PROVEN":            1,
-		"DECLARED":          2,
-		"FAILED":            3,
-		"UNKNOWN":           4,
-	}
-)
-
-func (x CertificateClient_Trust) Enum() *CertificateClient_Trust {
-	p := new(CertificateClient_Trust)
-	*p = x
-	return p
-}
-
-func (x CertificateClient_Trust) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (CertificateClient_Trust) Descriptor() protoreflect.EnumDescriptor {
-	return file_sealane_v1_sealane_proto_enumTypes[1].Descriptor()
-}
-
-func (CertificateClient_Trust) Type() protoreflect.EnumType {
-	return &file_sealane_v1_sealane_proto_enumTypes[1]
-}
-
-func (x CertificateClient_Trust) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use CertificateClient_Trust.Descriptor instead.
-func (CertificateClient_Trust) EnumDescriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{4, 0}
-}
-
 type CertificateAuthority_State int32
 
 const (
@@ -200,11 +141,11 @@ func (x CertificateAuthority_State) String() string {
 }
 
 func (CertificateAuthority_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_sealane_v1_sealane_proto_enumTypes[2].Descriptor()
+	return file_sealane_v1_sealane_proto_enumTypes[1].Descriptor()
 }
 
 func (CertificateAuthority_State) Type() protoreflect.EnumType {
-	return &file_sealane_v1_sealane_proto_enumTypes[2]
+	return &file_sealane_v1_sealane_proto_enumTypes[1]
 }
 
 func (x CertificateAuthority_State) Number() protoreflect.EnumNumber {
@@ -213,7 +154,7 @@ func (x CertificateAuthority_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CertificateAuthority_State.Descriptor instead.
 func (CertificateAuthority_State) EnumDescriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{9, 0}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{6, 0}
 }
 
 // DataPlane is what serves an instance's clients. Every instance has one.
@@ -462,288 +403,6 @@ func (x *UpdateDataPlaneRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
-// CertificateClients are an instance's clients of the last ninety days.
-type CertificateClients struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The CA that their trust is about: the one that comes next, or, where none does, the one that signs.
-	Generation int32                `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	Clients    []*CertificateClient `protobuf:"bytes,2,rep,name=clients,proto3" json:"clients,omitempty"`
-	// Whether every client of the last 30 days has shown that it trusts that CA: then activating it, and retiring the other,
-	// takes no force.
-	Ready bool `protobuf:"varint,3,opt,name=ready,proto3" json:"ready,omitempty"`
-	// Why not.
-	Doubt string `protobuf:"bytes,4,opt,name=doubt,proto3" json:"doubt,omitempty"`
-	// Since when clients are remembered, and how many had to make room for others.
-	SinceTime      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since_time,json=sinceTime,proto3" json:"since_time,omitempty"`
-	ForgottenCount int64                  `protobuf:"varint,6,opt,name=forgotten_count,json=forgottenCount,proto3" json:"forgotten_count,omitempty"`
-	Sampling       *Sampling              `protobuf:"bytes,7,opt,name=sampling,proto3" json:"sampling,omitempty"`
-	// How many handshakes were shown the chain of that CA for sampling's sake, and how many of them failed for it.
-	SampledCount       int64 `protobuf:"varint,8,opt,name=sampled_count,json=sampledCount,proto3" json:"sampled_count,omitempty"`
-	FailedSamplesCount int64 `protobuf:"varint,9,opt,name=failed_samples_count,json=failedSamplesCount,proto3" json:"failed_samples_count,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
-}
-
-func (x *CertificateClients) Reset() {
-	*x = CertificateClients{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CertificateClients) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CertificateClients) ProtoMessage() {}
-
-func (x *CertificateClients) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CertificateClients.ProtoReflect.Descriptor instead.
-func (*CertificateClients) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *CertificateClients) GetGeneration() int32 {
-	if x != nil {
-		return x.Generation
-	}
-	return 0
-}
-
-func (x *CertificateClients) GetClients() []*CertificateClient {
-	if x != nil {
-		return x.Clients
-	}
-	return nil
-}
-
-func (x *CertificateClients) GetReady() bool {
-	if x != nil {
-		return x.Ready
-	}
-	return false
-}
-
-func (x *CertificateClients) GetDoubt() string {
-	if x != nil {
-		return x.Doubt
-	}
-	return ""
-}
-
-func (x *CertificateClients) GetSinceTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.SinceTime
-	}
-	return nil
-}
-
-func (x *CertificateClients) GetForgottenCount() int64 {
-	if x != nil {
-		return x.ForgottenCount
-	}
-	return 0
-}
-
-func (x *CertificateClients) GetSampling() *Sampling {
-	if x != nil {
-		return x.Sampling
-	}
-	return nil
-}
-
-func (x *CertificateClients) GetSampledCount() int64 {
-	if x != nil {
-		return x.SampledCount
-	}
-	return 0
-}
-
-func (x *CertificateClients) GetFailedSamplesCount() int64 {
-	if x != nil {
-		return x.FailedSamplesCount
-	}
-	return 0
-}
-
-// CertificateClient is as much as is known of a client. Several behind one address translator look like one.
-type CertificateClient struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	// What it has said of itself: CLIENT SETNAME, CLIENT SETINFO, AUTH.
-	ClientName    string                  `protobuf:"bytes,2,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
-	Library       string                  `protobuf:"bytes,3,opt,name=library,proto3" json:"library,omitempty"`
-	User          string                  `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
-	FirstSeenTime *timestamppb.Timestamp  `protobuf:"bytes,5,opt,name=first_seen_time,json=firstSeenTime,proto3" json:"first_seen_time,omitempty"`
-	LastSeenTime  *timestamppb.Timestamp  `protobuf:"bytes,6,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
-	Trust         CertificateClient_Trust `protobuf:"varint,7,opt,name=trust,proto3,enum=sealane.v1.CertificateClient_Trust" json:"trust,omitempty"`
-	TrustTime     *timestamppb.Timestamp  `protobuf:"bytes,8,opt,name=trust_time,json=trustTime,proto3" json:"trust_time,omitempty"`
-	// Of a failure: the class of the handshake, such as unknown_ca.
-	Detail        string `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *CertificateClient) Reset() {
-	*x = CertificateClient{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CertificateClient) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CertificateClient) ProtoMessage() {}
-
-func (x *CertificateClient) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CertificateClient.ProtoReflect.Descriptor instead.
-func (*CertificateClient) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *CertificateClient) GetAddress() string {
-	if x != nil {
-		return x.Address
-	}
-	return ""
-}
-
-func (x *CertificateClient) GetClientName() string {
-	if x != nil {
-		return x.ClientName
-	}
-	return ""
-}
-
-func (x *CertificateClient) GetLibrary() string {
-	if x != nil {
-		return x.Library
-	}
-	return ""
-}
-
-func (x *CertificateClient) GetUser() string {
-	if x != nil {
-		return x.User
-	}
-	return ""
-}
-
-func (x *CertificateClient) GetFirstSeenTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.FirstSeenTime
-	}
-	return nil
-}
-
-func (x *CertificateClient) GetLastSeenTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.LastSeenTime
-	}
-	return nil
-}
-
-func (x *CertificateClient) GetTrust() CertificateClient_Trust {
-	if x != nil {
-		return x.Trust
-	}
-	return CertificateClient_TRUST_UNSPECIFIED
-}
-
-func (x *CertificateClient) GetTrustTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.TrustTime
-	}
-	return nil
-}
-
-func (x *CertificateClient) GetDetail() string {
-	if x != nil {
-		return x.Detail
-	}
-	return ""
-}
-
-// Sampling is how many of the clients that come with a full handshake are shown the certificate of the CA that comes next. Those
-// that don't trust it fail once.
-type Sampling struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of these handshakes; 0: none.
-	Percent float64 `protobuf:"fixed64,1,opt,name=percent,proto3" json:"percent,omitempty"`
-	// At most.
-	PerHour       int32 `protobuf:"varint,2,opt,name=per_hour,json=perHour,proto3" json:"per_hour,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Sampling) Reset() {
-	*x = Sampling{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Sampling) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Sampling) ProtoMessage() {}
-
-func (x *Sampling) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Sampling.ProtoReflect.Descriptor instead.
-func (*Sampling) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *Sampling) GetPercent() float64 {
-	if x != nil {
-		return x.Percent
-	}
-	return 0
-}
-
-func (x *Sampling) GetPerHour() int32 {
-	if x != nil {
-		return x.PerHour
-	}
-	return 0
-}
-
 type RotateAuthStringRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE
@@ -756,7 +415,7 @@ type RotateAuthStringRequest struct {
 
 func (x *RotateAuthStringRequest) Reset() {
 	*x = RotateAuthStringRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +427,7 @@ func (x *RotateAuthStringRequest) String() string {
 func (*RotateAuthStringRequest) ProtoMessage() {}
 
 func (x *RotateAuthStringRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +440,7 @@ func (x *RotateAuthStringRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthStringRequest.ProtoReflect.Descriptor instead.
 func (*RotateAuthStringRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{6}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RotateAuthStringRequest) GetName() string {
@@ -808,7 +467,7 @@ type RotateAuthStringResponse struct {
 
 func (x *RotateAuthStringResponse) Reset() {
 	*x = RotateAuthStringResponse{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +479,7 @@ func (x *RotateAuthStringResponse) String() string {
 func (*RotateAuthStringResponse) ProtoMessage() {}
 
 func (x *RotateAuthStringResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +492,7 @@ func (x *RotateAuthStringResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthStringResponse.ProtoReflect.Descriptor instead.
 func (*RotateAuthStringResponse) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RotateAuthStringResponse) GetOldExpireTime() *timestamppb.Timestamp {
@@ -858,16 +517,14 @@ type InstanceCertificates struct {
 	// What time does not mend.
 	Warnings []string `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// Why the instance is not as it should be; empty when all is well.
-	Problem string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
-	// In the answer to CompromiseCa: the clients that, as far as is known, fail until they have the new bundle.
-	AffectedClients []*CertificateClient `protobuf:"bytes,8,rep,name=affected_clients,json=affectedClients,proto3" json:"affected_clients,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	Problem       string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InstanceCertificates) Reset() {
 	*x = InstanceCertificates{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +536,7 @@ func (x *InstanceCertificates) String() string {
 func (*InstanceCertificates) ProtoMessage() {}
 
 func (x *InstanceCertificates) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +549,7 @@ func (x *InstanceCertificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceCertificates.ProtoReflect.Descriptor instead.
 func (*InstanceCertificates) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{8}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *InstanceCertificates) GetName() string {
@@ -944,13 +601,6 @@ func (x *InstanceCertificates) GetProblem() string {
 	return ""
 }
 
-func (x *InstanceCertificates) GetAffectedClients() []*CertificateClient {
-	if x != nil {
-		return x.AffectedClients
-	}
-	return nil
-}
-
 // CertificateAuthority is one generation of an instance's CA.
 type CertificateAuthority struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -978,7 +628,7 @@ type CertificateAuthority struct {
 
 func (x *CertificateAuthority) Reset() {
 	*x = CertificateAuthority{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +640,7 @@ func (x *CertificateAuthority) String() string {
 func (*CertificateAuthority) ProtoMessage() {}
 
 func (x *CertificateAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +653,7 @@ func (x *CertificateAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateAuthority.ProtoReflect.Descriptor instead.
 func (*CertificateAuthority) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{9}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CertificateAuthority) GetGeneration() int32 {
@@ -1116,7 +766,7 @@ type ServerCertificate struct {
 
 func (x *ServerCertificate) Reset() {
 	*x = ServerCertificate{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +778,7 @@ func (x *ServerCertificate) String() string {
 func (*ServerCertificate) ProtoMessage() {}
 
 func (x *ServerCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +791,7 @@ func (x *ServerCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerCertificate.ProtoReflect.Descriptor instead.
 func (*ServerCertificate) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{10}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ServerCertificate) GetSerialNumber() string {
@@ -1229,7 +879,7 @@ type UpcomingChange struct {
 
 func (x *UpcomingChange) Reset() {
 	*x = UpcomingChange{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +891,7 @@ func (x *UpcomingChange) String() string {
 func (*UpcomingChange) ProtoMessage() {}
 
 func (x *UpcomingChange) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +904,7 @@ func (x *UpcomingChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpcomingChange.ProtoReflect.Descriptor instead.
 func (*UpcomingChange) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{11}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpcomingChange) GetTime() *timestamppb.Timestamp {
@@ -1295,7 +945,7 @@ type GetCertificatesRequest struct {
 
 func (x *GetCertificatesRequest) Reset() {
 	*x = GetCertificatesRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1307,7 +957,7 @@ func (x *GetCertificatesRequest) String() string {
 func (*GetCertificatesRequest) ProtoMessage() {}
 
 func (x *GetCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1320,7 +970,7 @@ func (x *GetCertificatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*GetCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{12}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetCertificatesRequest) GetName() string {
@@ -1340,7 +990,7 @@ type RotateCaRequest struct {
 
 func (x *RotateCaRequest) Reset() {
 	*x = RotateCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[13]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1002,7 @@ func (x *RotateCaRequest) String() string {
 func (*RotateCaRequest) ProtoMessage() {}
 
 func (x *RotateCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[13]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1015,7 @@ func (x *RotateCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCaRequest.ProtoReflect.Descriptor instead.
 func (*RotateCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{13}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RotateCaRequest) GetName() string {
@@ -1379,7 +1029,7 @@ type ActivateCaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Do it before its day although there are clients that have not shown that they trust the generation.
+	// Do it before its day: it is not known which clients hold the generation.
 	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1387,7 +1037,7 @@ type ActivateCaRequest struct {
 
 func (x *ActivateCaRequest) Reset() {
 	*x = ActivateCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[14]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1049,7 @@ func (x *ActivateCaRequest) String() string {
 func (*ActivateCaRequest) ProtoMessage() {}
 
 func (x *ActivateCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[14]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1062,7 @@ func (x *ActivateCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateCaRequest.ProtoReflect.Descriptor instead.
 func (*ActivateCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{14}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ActivateCaRequest) GetName() string {
@@ -1433,7 +1083,7 @@ type RetireCaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Do it before its day although there are clients that have not shown that they trust the next generation.
+	// Do it before its day: it is not known which clients hold the next generation.
 	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1441,7 +1091,7 @@ type RetireCaRequest struct {
 
 func (x *RetireCaRequest) Reset() {
 	*x = RetireCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[15]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1103,7 @@ func (x *RetireCaRequest) String() string {
 func (*RetireCaRequest) ProtoMessage() {}
 
 func (x *RetireCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[15]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1116,7 @@ func (x *RetireCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireCaRequest.ProtoReflect.Descriptor instead.
 func (*RetireCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{15}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RetireCaRequest) GetName() string {
@@ -1495,7 +1145,7 @@ type CompromiseCaRequest struct {
 
 func (x *CompromiseCaRequest) Reset() {
 	*x = CompromiseCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[16]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1157,7 @@ func (x *CompromiseCaRequest) String() string {
 func (*CompromiseCaRequest) ProtoMessage() {}
 
 func (x *CompromiseCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[16]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1170,7 @@ func (x *CompromiseCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompromiseCaRequest.ProtoReflect.Descriptor instead.
 func (*CompromiseCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{16}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CompromiseCaRequest) GetName() string {
@@ -1537,113 +1187,6 @@ func (x *CompromiseCaRequest) GetGeneration() int32 {
 	return 0
 }
 
-type ListCertificateClientsRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ListCertificateClientsRequest) Reset() {
-	*x = ListCertificateClientsRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[17]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ListCertificateClientsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ListCertificateClientsRequest) ProtoMessage() {}
-
-func (x *ListCertificateClientsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[17]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ListCertificateClientsRequest.ProtoReflect.Descriptor instead.
-func (*ListCertificateClientsRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{17}
-}
-
-func (x *ListCertificateClientsRequest) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-type SetSamplingRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
-	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// 0 turns it off.
-	Percent       float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
-	PerHour       int32   `protobuf:"varint,3,opt,name=per_hour,json=perHour,proto3" json:"per_hour,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SetSamplingRequest) Reset() {
-	*x = SetSamplingRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[18]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SetSamplingRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SetSamplingRequest) ProtoMessage() {}
-
-func (x *SetSamplingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[18]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SetSamplingRequest.ProtoReflect.Descriptor instead.
-func (*SetSamplingRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{18}
-}
-
-func (x *SetSamplingRequest) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *SetSamplingRequest) GetPercent() float64 {
-	if x != nil {
-		return x.Percent
-	}
-	return 0
-}
-
-func (x *SetSamplingRequest) GetPerHour() int32 {
-	if x != nil {
-		return x.PerHour
-	}
-	return 0
-}
-
 type RotateLeafRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
@@ -1654,7 +1197,7 @@ type RotateLeafRequest struct {
 
 func (x *RotateLeafRequest) Reset() {
 	*x = RotateLeafRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[19]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1209,7 @@ func (x *RotateLeafRequest) String() string {
 func (*RotateLeafRequest) ProtoMessage() {}
 
 func (x *RotateLeafRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[19]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1222,7 @@ func (x *RotateLeafRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateLeafRequest.ProtoReflect.Descriptor instead.
 func (*RotateLeafRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{19}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RotateLeafRequest) GetName() string {
@@ -1720,48 +1263,12 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\n" +
 	"data_plane\x18\x01 \x01(\v2\x15.sealane.v1.DataPlaneB\x03\xe0A\x02R\tdataPlane\x12@\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x02R\n" +
-	"updateMask\"\x86\x03\n" +
-	"\x12CertificateClients\x12\x1e\n" +
-	"\n" +
-	"generation\x18\x01 \x01(\x05R\n" +
-	"generation\x127\n" +
-	"\aclients\x18\x02 \x03(\v2\x1d.sealane.v1.CertificateClientR\aclients\x12\x14\n" +
-	"\x05ready\x18\x03 \x01(\bR\x05ready\x12\x14\n" +
-	"\x05doubt\x18\x04 \x01(\tR\x05doubt\x129\n" +
-	"\n" +
-	"since_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tsinceTime\x12'\n" +
-	"\x0fforgotten_count\x18\x06 \x01(\x03R\x0eforgottenCount\x120\n" +
-	"\bsampling\x18\a \x01(\v2\x14.sealane.v1.SamplingR\bsampling\x12#\n" +
-	"\rsampled_count\x18\b \x01(\x03R\fsampledCount\x120\n" +
-	"\x14failed_samples_count\x18\t \x01(\x03R\x12failedSamplesCount\"\xe3\x03\n" +
-	"\x11CertificateClient\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1f\n" +
-	"\vclient_name\x18\x02 \x01(\tR\n" +
-	"clientName\x12\x18\n" +
-	"\alibrary\x18\x03 \x01(\tR\alibrary\x12\x12\n" +
-	"\x04user\x18\x04 \x01(\tR\x04user\x12B\n" +
-	"\x0ffirst_seen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12@\n" +
-	"\x0elast_seen_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x129\n" +
-	"\x05trust\x18\a \x01(\x0e2#.sealane.v1.CertificateClient.TrustR\x05trust\x129\n" +
-	"\n" +
-	"trust_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\ttrustTime\x12\x16\n" +
-	"\x06detail\x18\t \x01(\tR\x06detail\"Q\n" +
-	"\x05Trust\x12\x15\n" +
-	"\x11TRUST_UNSPECIFIED\x10\x00\x12\n" +
-	"\n" +
-	"\x06PROVEN\x10\x01\x12\f\n" +
-	"\bDECLARED\x10\x02\x12\n" +
-	"\n" +
-	"\x06FAILED\x10\x03\x12\v\n" +
-	"\aUNKNOWN\x10\x04\"?\n" +
-	"\bSampling\x12\x18\n" +
-	"\apercent\x18\x01 \x01(\x01R\apercent\x12\x19\n" +
-	"\bper_hour\x18\x02 \x01(\x05R\aperHour\"c\n" +
+	"updateMask\"c\n" +
 	"\x17RotateAuthStringRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12/\n" +
 	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"^\n" +
 	"\x18RotateAuthStringResponse\x12B\n" +
-	"\x0fold_expire_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\roldExpireTime\"\x93\x03\n" +
+	"\x0fold_expire_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\roldExpireTime\"\xc9\x02\n" +
 	"\x14InstanceCertificates\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\vauthorities\x18\x02 \x03(\v2 .sealane.v1.CertificateAuthorityR\vauthorities\x121\n" +
@@ -1769,8 +1276,7 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\x18cross_certificate_served\x18\x04 \x01(\bR\x16crossCertificateServed\x126\n" +
 	"\bupcoming\x18\x05 \x03(\v2\x1a.sealane.v1.UpcomingChangeR\bupcoming\x12\x1a\n" +
 	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x12\x18\n" +
-	"\aproblem\x18\a \x01(\tR\aproblem\x12H\n" +
-	"\x10affected_clients\x18\b \x03(\v2\x1d.sealane.v1.CertificateClientR\x0faffectedClients\"\xd6\x05\n" +
+	"\aproblem\x18\a \x01(\tR\aproblem\"\xd6\x05\n" +
 	"\x14CertificateAuthority\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x05R\n" +
@@ -1833,30 +1339,21 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x05R\n" +
-	"generation\"8\n" +
-	"\x1dListCertificateClientsRequest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"b\n" +
-	"\x12SetSamplingRequest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x18\n" +
-	"\apercent\x18\x02 \x01(\x01R\apercent\x12\x19\n" +
-	"\bper_hour\x18\x03 \x01(\x05R\aperHour\",\n" +
+	"generation\",\n" +
 	"\x11RotateLeafRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name2\xbd\x02\n" +
 	"\n" +
 	"DataPlanes\x12\x87\x01\n" +
 	"\fGetDataPlane\x12\x1f.sealane.v1.GetDataPlaneRequest\x1a\x15.sealane.v1.DataPlane\"?\x82\xd3\xe4\x93\x029\x127/v1/{name=projects/*/locations/*/instances/*/dataPlane}\x12\xa4\x01\n" +
 	"\x0fUpdateDataPlane\x12\".sealane.v1.UpdateDataPlaneRequest\x1a\x15.sealane.v1.DataPlane\"V\x82\xd3\xe4\x93\x02P:\n" +
-	"data_plane2B/v1/{data_plane.name=projects/*/locations/*/instances/*/dataPlane}2\x9a\n" +
-	"\n" +
+	"data_plane2B/v1/{data_plane.name=projects/*/locations/*/instances/*/dataPlane}2\xd0\a\n" +
 	"\fCertificates\x12\x9b\x01\n" +
 	"\x0fGetCertificates\x12\".sealane.v1.GetCertificatesRequest\x1a .sealane.v1.InstanceCertificates\"B\x82\xd3\xe4\x93\x02<\x12:/v1/{name=projects/*/locations/*/instances/*/certificates}\x12\x99\x01\n" +
 	"\bRotateCa\x12\x1b.sealane.v1.RotateCaRequest\x1a .sealane.v1.InstanceCertificates\"N\x82\xd3\xe4\x93\x02H:\x01*\"C/v1/{name=projects/*/locations/*/instances/*/certificates}:rotateCa\x12\x9f\x01\n" +
 	"\n" +
 	"ActivateCa\x12\x1d.sealane.v1.ActivateCaRequest\x1a .sealane.v1.InstanceCertificates\"P\x82\xd3\xe4\x93\x02J:\x01*\"E/v1/{name=projects/*/locations/*/instances/*/certificates}:activateCa\x12\x99\x01\n" +
 	"\bRetireCa\x12\x1b.sealane.v1.RetireCaRequest\x1a .sealane.v1.InstanceCertificates\"N\x82\xd3\xe4\x93\x02H:\x01*\"C/v1/{name=projects/*/locations/*/instances/*/certificates}:retireCa\x12\xa5\x01\n" +
-	"\fCompromiseCa\x12\x1f.sealane.v1.CompromiseCaRequest\x1a .sealane.v1.InstanceCertificates\"R\x82\xd3\xe4\x93\x02L:\x01*\"G/v1/{name=projects/*/locations/*/instances/*/certificates}:compromiseCa\x12\xa4\x01\n" +
-	"\vListClients\x12).sealane.v1.ListCertificateClientsRequest\x1a\x1e.sealane.v1.CertificateClients\"J\x82\xd3\xe4\x93\x02D\x12B/v1/{name=projects/*/locations/*/instances/*/certificates}:clients\x12\xa0\x01\n" +
-	"\vSetSampling\x12\x1e.sealane.v1.SetSamplingRequest\x1a\x1e.sealane.v1.CertificateClients\"Q\x82\xd3\xe4\x93\x02K:\x01*\"F/v1/{name=projects/*/locations/*/instances/*/certificates}:setSampling\x12\x9f\x01\n" +
+	"\fCompromiseCa\x12\x1f.sealane.v1.CompromiseCaRequest\x1a .sealane.v1.InstanceCertificates\"R\x82\xd3\xe4\x93\x02L:\x01*\"G/v1/{name=projects/*/locations/*/instances/*/certificates}:compromiseCa\x12\x9f\x01\n" +
 	"\n" +
 	"RotateLeaf\x12\x1d.sealane.v1.RotateLeafRequest\x1a .sealane.v1.InstanceCertificates\"P\x82\xd3\xe4\x93\x02J:\x01*\"E/v1/{name=projects/*/locations/*/instances/*/certificates}:rotateLeaf2\xb8\x01\n" +
 	"\vAuthStrings\x12\xa8\x01\n" +
@@ -1874,89 +1371,71 @@ func file_sealane_v1_sealane_proto_rawDescGZIP() []byte {
 	return file_sealane_v1_sealane_proto_rawDescData
 }
 
-var file_sealane_v1_sealane_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_sealane_v1_sealane_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_sealane_v1_sealane_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_sealane_v1_sealane_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_sealane_v1_sealane_proto_goTypes = []any{
-	(DataPlane_DataPath)(0),               // 0: sealane.v1.DataPlane.DataPath
-	(CertificateClient_Trust)(0),          // 1: sealane.v1.CertificateClient.Trust
-	(CertificateAuthority_State)(0),       // 2: sealane.v1.CertificateAuthority.State
-	(*DataPlane)(nil),                     // 3: sealane.v1.DataPlane
-	(*GetDataPlaneRequest)(nil),           // 4: sealane.v1.GetDataPlaneRequest
-	(*UpdateDataPlaneRequest)(nil),        // 5: sealane.v1.UpdateDataPlaneRequest
-	(*CertificateClients)(nil),            // 6: sealane.v1.CertificateClients
-	(*CertificateClient)(nil),             // 7: sealane.v1.CertificateClient
-	(*Sampling)(nil),                      // 8: sealane.v1.Sampling
-	(*RotateAuthStringRequest)(nil),       // 9: sealane.v1.RotateAuthStringRequest
-	(*RotateAuthStringResponse)(nil),      // 10: sealane.v1.RotateAuthStringResponse
-	(*InstanceCertificates)(nil),          // 11: sealane.v1.InstanceCertificates
-	(*CertificateAuthority)(nil),          // 12: sealane.v1.CertificateAuthority
-	(*ServerCertificate)(nil),             // 13: sealane.v1.ServerCertificate
-	(*UpcomingChange)(nil),                // 14: sealane.v1.UpcomingChange
-	(*GetCertificatesRequest)(nil),        // 15: sealane.v1.GetCertificatesRequest
-	(*RotateCaRequest)(nil),               // 16: sealane.v1.RotateCaRequest
-	(*ActivateCaRequest)(nil),             // 17: sealane.v1.ActivateCaRequest
-	(*RetireCaRequest)(nil),               // 18: sealane.v1.RetireCaRequest
-	(*CompromiseCaRequest)(nil),           // 19: sealane.v1.CompromiseCaRequest
-	(*ListCertificateClientsRequest)(nil), // 20: sealane.v1.ListCertificateClientsRequest
-	(*SetSamplingRequest)(nil),            // 21: sealane.v1.SetSamplingRequest
-	(*RotateLeafRequest)(nil),             // 22: sealane.v1.RotateLeafRequest
-	(*fieldmaskpb.FieldMask)(nil),         // 23: google.protobuf.FieldMask
-	(*timestamppb.Timestamp)(nil),         // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 25: google.protobuf.Duration
+	(DataPlane_DataPath)(0),          // 0: sealane.v1.DataPlane.DataPath
+	(CertificateAuthority_State)(0),  // 1: sealane.v1.CertificateAuthority.State
+	(*DataPlane)(nil),                // 2: sealane.v1.DataPlane
+	(*GetDataPlaneRequest)(nil),      // 3: sealane.v1.GetDataPlaneRequest
+	(*UpdateDataPlaneRequest)(nil),   // 4: sealane.v1.UpdateDataPlaneRequest
+	(*RotateAuthStringRequest)(nil),  // 5: sealane.v1.RotateAuthStringRequest
+	(*RotateAuthStringResponse)(nil), // 6: sealane.v1.RotateAuthStringResponse
+	(*InstanceCertificates)(nil),     // 7: sealane.v1.InstanceCertificates
+	(*CertificateAuthority)(nil),     // 8: sealane.v1.CertificateAuthority
+	(*ServerCertificate)(nil),        // 9: sealane.v1.ServerCertificate
+	(*UpcomingChange)(nil),           // 10: sealane.v1.UpcomingChange
+	(*GetCertificatesRequest)(nil),   // 11: sealane.v1.GetCertificatesRequest
+	(*RotateCaRequest)(nil),          // 12: sealane.v1.RotateCaRequest
+	(*ActivateCaRequest)(nil),        // 13: sealane.v1.ActivateCaRequest
+	(*RetireCaRequest)(nil),          // 14: sealane.v1.RetireCaRequest
+	(*CompromiseCaRequest)(nil),      // 15: sealane.v1.CompromiseCaRequest
+	(*RotateLeafRequest)(nil),        // 16: sealane.v1.RotateLeafRequest
+	(*fieldmaskpb.FieldMask)(nil),    // 17: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),      // 18: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 19: google.protobuf.Timestamp
 }
 var file_sealane_v1_sealane_proto_depIdxs = []int32{
 	0,  // 0: sealane.v1.DataPlane.data_path:type_name -> sealane.v1.DataPlane.DataPath
-	3,  // 1: sealane.v1.UpdateDataPlaneRequest.data_plane:type_name -> sealane.v1.DataPlane
-	23, // 2: sealane.v1.UpdateDataPlaneRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,  // 3: sealane.v1.CertificateClients.clients:type_name -> sealane.v1.CertificateClient
-	24, // 4: sealane.v1.CertificateClients.since_time:type_name -> google.protobuf.Timestamp
-	8,  // 5: sealane.v1.CertificateClients.sampling:type_name -> sealane.v1.Sampling
-	24, // 6: sealane.v1.CertificateClient.first_seen_time:type_name -> google.protobuf.Timestamp
-	24, // 7: sealane.v1.CertificateClient.last_seen_time:type_name -> google.protobuf.Timestamp
-	1,  // 8: sealane.v1.CertificateClient.trust:type_name -> sealane.v1.CertificateClient.Trust
-	24, // 9: sealane.v1.CertificateClient.trust_time:type_name -> google.protobuf.Timestamp
-	25, // 10: sealane.v1.RotateAuthStringRequest.grace:type_name -> google.protobuf.Duration
-	24, // 11: sealane.v1.RotateAuthStringResponse.old_expire_time:type_name -> google.protobuf.Timestamp
-	12, // 12: sealane.v1.InstanceCertificates.authorities:type_name -> sealane.v1.CertificateAuthority
-	13, // 13: sealane.v1.InstanceCertificates.leaf:type_name -> sealane.v1.ServerCertificate
-	14, // 14: sealane.v1.InstanceCertificates.upcoming:type_name -> sealane.v1.UpcomingChange
-	7,  // 15: sealane.v1.InstanceCertificates.affected_clients:type_name -> sealane.v1.CertificateClient
-	2,  // 16: sealane.v1.CertificateAuthority.state:type_name -> sealane.v1.CertificateAuthority.State
-	24, // 17: sealane.v1.CertificateAuthority.not_before:type_name -> google.protobuf.Timestamp
-	24, // 18: sealane.v1.CertificateAuthority.not_after:type_name -> google.protobuf.Timestamp
-	24, // 19: sealane.v1.CertificateAuthority.activate_time:type_name -> google.protobuf.Timestamp
-	24, // 20: sealane.v1.CertificateAuthority.retire_time:type_name -> google.protobuf.Timestamp
-	24, // 21: sealane.v1.ServerCertificate.not_before:type_name -> google.protobuf.Timestamp
-	24, // 22: sealane.v1.ServerCertificate.not_after:type_name -> google.protobuf.Timestamp
-	24, // 23: sealane.v1.ServerCertificate.renewal_time:type_name -> google.protobuf.Timestamp
-	24, // 24: sealane.v1.UpcomingChange.time:type_name -> google.protobuf.Timestamp
-	4,  // 25: sealane.v1.DataPlanes.GetDataPlane:input_type -> sealane.v1.GetDataPlaneRequest
-	5,  // 26: sealane.v1.DataPlanes.UpdateDataPlane:input_type -> sealane.v1.UpdateDataPlaneRequest
-	15, // 27: sealane.v1.Certificates.GetCertificates:input_type -> sealane.v1.GetCertificatesRequest
-	16, // 28: sealane.v1.Certificates.RotateCa:input_type -> sealane.v1.RotateCaRequest
-	17, // 29: sealane.v1.Certificates.ActivateCa:input_type -> sealane.v1.ActivateCaRequest
-	18, // 30: sealane.v1.Certificates.RetireCa:input_type -> sealane.v1.RetireCaRequest
-	19, // 31: sealane.v1.Certificates.CompromiseCa:input_type -> sealane.v1.CompromiseCaRequest
-	20, // 32: sealane.v1.Certificates.ListClients:input_type -> sealane.v1.ListCertificateClientsRequest
-	21, // 33: sealane.v1.Certificates.SetSampling:input_type -> sealane.v1.SetSamplingRequest
-	22, // 34: sealane.v1.Certificates.RotateLeaf:input_type -> sealane.v1.RotateLeafRequest
-	9,  // 35: sealane.v1.AuthStrings.RotateAuthString:input_type -> sealane.v1.RotateAuthStringRequest
-	3,  // 36: sealane.v1.DataPlanes.GetDataPlane:output_type -> sealane.v1.DataPlane
-	3,  // 37: sealane.v1.DataPlanes.UpdateDataPlane:output_type -> sealane.v1.DataPlane
-	11, // 38: sealane.v1.Certificates.GetCertificates:output_type -> sealane.v1.InstanceCertificates
-	11, // 39: sealane.v1.Certificates.RotateCa:output_type -> sealane.v1.InstanceCertificates
-	11, // 40: sealane.v1.Certificates.ActivateCa:output_type -> sealane.v1.InstanceCertificates
-	11, // 41: sealane.v1.Certificates.RetireCa:output_type -> sealane.v1.InstanceCertificates
-	11, // 42: sealane.v1.Certificates.CompromiseCa:output_type -> sealane.v1.InstanceCertificates
-	6,  // 43: sealane.v1.Certificates.ListClients:output_type -> sealane.v1.CertificateClients
-	6,  // 44: sealane.v1.Certificates.SetSampling:output_type -> sealane.v1.CertificateClients
-	11, // 45: sealane.v1.Certificates.RotateLeaf:output_type -> sealane.v1.InstanceCertificates
-	10, // 46: sealane.v1.AuthStrings.RotateAuthString:output_type -> sealane.v1.RotateAuthStringResponse
-	36, // [36:47] is the sub-list for method output_type
-	25, // [25:36] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	2,  // 1: sealane.v1.UpdateDataPlaneRequest.data_plane:type_name -> sealane.v1.DataPlane
+	17, // 2: sealane.v1.UpdateDataPlaneRequest.update_mask:type_name -> google.protobuf.FieldMask
+	18, // 3: sealane.v1.RotateAuthStringRequest.grace:type_name -> google.protobuf.Duration
+	19, // 4: sealane.v1.RotateAuthStringResponse.old_expire_time:type_name -> google.protobuf.Timestamp
+	8,  // 5: sealane.v1.InstanceCertificates.authorities:type_name -> sealane.v1.CertificateAuthority
+	9,  // 6: sealane.v1.InstanceCertificates.leaf:type_name -> sealane.v1.ServerCertificate
+	10, // 7: sealane.v1.InstanceCertificates.upcoming:type_name -> sealane.v1.UpcomingChange
+	1,  // 8: sealane.v1.CertificateAuthority.state:type_name -> sealane.v1.CertificateAuthority.State
+	19, // 9: sealane.v1.CertificateAuthority.not_before:type_name -> google.protobuf.Timestamp
+	19, // 10: sealane.v1.CertificateAuthority.not_after:type_name -> google.protobuf.Timestamp
+	19, // 11: sealane.v1.CertificateAuthority.activate_time:type_name -> google.protobuf.Timestamp
+	19, // 12: sealane.v1.CertificateAuthority.retire_time:type_name -> google.protobuf.Timestamp
+	19, // 13: sealane.v1.ServerCertificate.not_before:type_name -> google.protobuf.Timestamp
+	19, // 14: sealane.v1.ServerCertificate.not_after:type_name -> google.protobuf.Timestamp
+	19, // 15: sealane.v1.ServerCertificate.renewal_time:type_name -> google.protobuf.Timestamp
+	19, // 16: sealane.v1.UpcomingChange.time:type_name -> google.protobuf.Timestamp
+	3,  // 17: sealane.v1.DataPlanes.GetDataPlane:input_type -> sealane.v1.GetDataPlaneRequest
+	4,  // 18: sealane.v1.DataPlanes.UpdateDataPlane:input_type -> sealane.v1.UpdateDataPlaneRequest
+	11, // 19: sealane.v1.Certificates.GetCertificates:input_type -> sealane.v1.GetCertificatesRequest
+	12, // 20: sealane.v1.Certificates.RotateCa:input_type -> sealane.v1.RotateCaRequest
+	13, // 21: sealane.v1.Certificates.ActivateCa:input_type -> sealane.v1.ActivateCaRequest
+	14, // 22: sealane.v1.Certificates.RetireCa:input_type -> sealane.v1.RetireCaRequest
+	15, // 23: sealane.v1.Certificates.CompromiseCa:input_type -> sealane.v1.CompromiseCaRequest
+	16, // 24: sealane.v1.Certificates.RotateLeaf:input_type -> sealane.v1.RotateLeafRequest
+	5,  // 25: sealane.v1.AuthStrings.RotateAuthString:input_type -> sealane.v1.RotateAuthStringRequest
+	2,  // 26: sealane.v1.DataPlanes.GetDataPlane:output_type -> sealane.v1.DataPlane
+	2,  // 27: sealane.v1.DataPlanes.UpdateDataPlane:output_type -> sealane.v1.DataPlane
+	7,  // 28: sealane.v1.Certificates.GetCertificates:output_type -> sealane.v1.InstanceCertificates
+	7,  // 29: sealane.v1.Certificates.RotateCa:output_type -> sealane.v1.InstanceCertificates
+	7,  // 30: sealane.v1.Certificates.ActivateCa:output_type -> sealane.v1.InstanceCertificates
+	7,  // 31: sealane.v1.Certificates.RetireCa:output_type -> sealane.v1.InstanceCertificates
+	7,  // 32: sealane.v1.Certificates.CompromiseCa:output_type -> sealane.v1.InstanceCertificates
+	7,  // 33: sealane.v1.Certificates.RotateLeaf:output_type -> sealane.v1.InstanceCertificates
+	6,  // 34: sealane.v1.AuthStrings.RotateAuthString:output_type -> sealane.v1.RotateAuthStringResponse
+	26, // [26:35] is the sub-list for method output_type
+	17, // [17:26] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_sealane_v1_sealane_proto_init() }
@@ -1969,8 +1448,8 @@ func file_sealane_v1_sealane_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sealane_v1_sealane_proto_rawDesc), len(file_sealane_v1_sealane_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   20,
+			NumEnums:      2,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
