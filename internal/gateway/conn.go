@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/internal/firstline"
+	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/relay"
 )
 
@@ -51,6 +52,7 @@ type conn struct {
 	stopped atomic.Bool // it is to end
 	shed    atomic.Bool // because others need its room
 	pipe    atomic.Pointer[relay.Session]
+	shake   *ledger.Handshake // not changed once pipe is set; nil: nothing to learn
 
 	// Of the owner.
 	under      io.ReadWriter // what TLS reads and writes instead, once an event loop has it
@@ -60,6 +62,9 @@ type conn struct {
 	computing  bool      // it holds one of the places
 	deadline   time.Time // of everything that waits; zero: none
 	hello      hello
+	serving    *serving    // during the handshake
+	choice     choice      // likewise
+	resumes    bool        // it has a session ticket to show
 	alerts     *alertWatch // during the handshake
 	handedOver bool        // to an event loop, which forgets it
 }
@@ -255,7 +260,8 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 	}
 	_ = c.SetDeadline(c.first.Add(s.timeout))
 	c.alerts = new(alertWatch)
-	t := tls.Server(c, s.tls)
+	c.serving = s
+	t := tls.Server(c, s.chains.entry)
 	err := t.Handshake()
 	done()
 	g.door.places.leave(c)
@@ -264,7 +270,7 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 		return
 	}
 	c.alerts = nil
-	g.count.shaken(t.ConnectionState())
+	g.shaken(c, t.ConnectionState())
 	_ = c.SetDeadline(time.Time{})
 	g.relay(c, t, s)
 }
@@ -278,6 +284,7 @@ func (g *gateway) handshakeFailed(c *conn, err error) {
 		f = failShed
 	}
 	g.count.failures.Add(f.class)
+	g.refused(c, f)
 	g.lines.warn("handshake "+f.class, "TLS handshake failed", "client", c.remote.String(), "class", f.class,
 		"error", err, "hint", f.hint)
 	if f == failTimeout {
@@ -322,7 +329,8 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 	cfg := relay.Config{
 		Remote: c.remote, Local: c.localAddr(),
 		Goaway: t != nil && t.ConnectionState().NegotiatedProtocol == relay.Protocol,
-		Ended: func(relay.Result) {
+		Ended: func(r relay.Result) {
+			g.left(c, r.Client)
 			g.limit.leave()
 			g.forget(c)
 		},

@@ -400,6 +400,7 @@ func (d *door) hear(c *conn, now time.Time) {
 		}
 		if g, complete := peek(c.head); complete {
 			delete(d.partial, c)
+			c.resumes = g.resumes
 			c.waiting = d.line.push(c, g.resumes, now)
 			d.queued.Store(int64(d.line.len()))
 			return

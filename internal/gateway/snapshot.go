@@ -51,6 +51,11 @@ type Snapshot struct {
 	// Certificate is the PEM chain to serve, leaf first; PrivateKey the leaf's, PEM PKCS#8. Needed when a listener has TLS.
 	Certificate []byte `json:"certificate,omitempty"`
 	PrivateKey  []byte `json:"private_key,omitempty"`
+	// Anchors are opaque labels of the trust anchors each of which, by itself, verifies Certificate: what a handshake shows
+	// of a client is kept under them. None: nothing is kept.
+	Anchors []string `json:"anchors,omitempty"`
+	// Next is a second certificate. Nil: there is none, and its name is served with Certificate.
+	Next *NextChain `json:"next,omitempty"`
 	// Connect is what a client that speaks the wrong protocol is told to do: one line of printable ASCII. Needed when a
 	// listener has TLS.
 	Connect string `json:"connect,omitempty"`
@@ -144,6 +149,7 @@ func (s Snapshot) check() problems {
 	if s.HandshakeTimeout < 0 || s.HandshakeTimeout > maxHandshakeTimeout {
 		p.add("handshake_timeout %v: must be 0 to %v", s.HandshakeTimeout, maxHandshakeTimeout)
 	}
+	s.checkAnchors(&p)
 	return p
 }
 
@@ -181,11 +187,11 @@ func printable(s string) bool {
 	return true
 }
 
-// keyPair checks chain and key. Its errors are its own: what a parser says about a key may quote it.
-func (s Snapshot) keyPair() (tls.Certificate, problems) {
+// keyPair checks a chain and its key, whose fields' names begin with prefix. Its errors are its own: what a parser says about a key may quote it.
+func keyPair(prefix string, chain, private []byte) (tls.Certificate, problems) {
 	var p problems
 	var cert tls.Certificate
-	rest := s.Certificate
+	rest := chain
 	for i := 0; ; i++ {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
@@ -193,7 +199,7 @@ func (s Snapshot) keyPair() (tls.Certificate, problems) {
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if block.Type != "CERTIFICATE" || err != nil {
-			p.add("certificate: PEM block %d of type %.40q is no certificate", i, block.Type)
+			p.add("%scertificate: PEM block %d of type %.40q is no certificate", prefix, i, block.Type)
 			continue
 		}
 		if cert.Leaf == nil {
@@ -202,26 +208,26 @@ func (s Snapshot) keyPair() (tls.Certificate, problems) {
 		cert.Certificate = append(cert.Certificate, c.Raw)
 	}
 	if len(bytes.TrimSpace(rest)) > 0 || (len(cert.Certificate) == 0 && len(p) == 0) {
-		p.add("certificate %.40q: must be a PEM chain, leaf first", rest)
+		p.add("%scertificate %.40q: must be a PEM chain, leaf first", prefix, rest)
 	}
-	block, rest := pem.Decode(s.PrivateKey)
+	block, rest := pem.Decode(private)
 	if block == nil || block.Type != "PRIVATE KEY" || len(bytes.TrimSpace(rest)) > 0 {
-		p.add("private_key (%d bytes, not shown): must be one PEM block of type PRIVATE KEY", len(s.PrivateKey))
+		p.add("%sprivate_key (%d bytes, not shown): must be one PEM block of type PRIVATE KEY", prefix, len(private))
 		return cert, p
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		p.add("private_key (%d bytes, not shown): is not PKCS#8", len(s.PrivateKey))
+		p.add("%sprivate_key (%d bytes, not shown): is not PKCS#8", prefix, len(private))
 		return cert, p
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
-		p.add("private_key (%T, not shown): cannot sign", key)
+		p.add("%sprivate_key (%T, not shown): cannot sign", prefix, key)
 		return cert, p
 	}
 	public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
 	if cert.Leaf != nil && (!ok || !public.Equal(cert.Leaf.PublicKey)) {
-		p.add("private_key (%T, not shown): is not the key of the first certificate, %.80q", key, cert.Leaf.Subject)
+		p.add("%sprivate_key (%T, not shown): is not the key of the first certificate, %.80q", prefix, key, cert.Leaf.Subject)
 	}
 	cert.PrivateKey = key
 	return cert, p

@@ -6,13 +6,15 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/audit"
+	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/pki"
 )
 
 // Certificates are an instance's, as they are now.
 type Certificates struct {
 	pki.Overview
-	Problem string // why the instance is not as it should be, in words for the user
+	Problem  string    // why the instance is not as it should be, in words for the user
+	Sampling *Sampling // nil: none
 }
 
 // Certificates shows an instance's certificates and what comes next.
@@ -25,7 +27,7 @@ func (m *Manager) Certificates(name Name) (Certificates, error) {
 		return Certificates{}, err
 	}
 	o, err := i.Certificates.Overview(m.Now())
-	return Certificates{o, i.StatusMessage}, err
+	return Certificates{o, i.StatusMessage, i.activeSampling(m.Now())}, err
 }
 
 // encrypted returns an error for an instance without certificates.
@@ -44,8 +46,9 @@ type request struct {
 	action audit.Action
 	plan   func(pki.State, time.Time) ([]pki.Action, error)
 	force  bool
-	// early says what an action that is not due yet would do to clients. nil: nothing that they would notice.
-	early func(s pki.State, a pki.Action, now time.Time) string
+	// early says what an action that is not due yet would do to clients, as far as it is known what they trust; "": they
+	// are ready. nil: nothing that they would notice.
+	early func(s pki.State, a pki.Action, known ledger.Ledger, now time.Time) string
 }
 
 // RotateCA makes the next generation of the CA now. It, and what follows, returns once the node serves and has proved what
@@ -55,22 +58,29 @@ func (m *Manager) RotateCA(ctx context.Context, name Name) error {
 	return m.operate(ctx, name, request{action: audit.Rotate, plan: pki.State.Rotate})
 }
 
-// ActivateCA lets the generation that is published sign in place of the one before. Before it is due that takes force.
+// ActivateCA lets the generation that is published sign in place of the one before. Before it is due that takes force,
+// unless all clients have shown that they trust it.
 func (m *Manager) ActivateCA(ctx context.Context, name Name, force bool) error {
 	return m.operate(ctx, name, request{action: audit.Activate, plan: pki.State.Activate, force: force, early: earlyActivation})
 }
 
-// RetireCA takes the oldest published generation out of the bundle. Before it is due that takes force.
+// RetireCA takes the oldest published generation out of the bundle. Before it is due that takes force, unless all clients
+// have shown that they trust the next.
 func (m *Manager) RetireCA(ctx context.Context, name Name, force bool) error {
 	return m.operate(ctx, name, request{action: audit.Retire, plan: pki.State.Retire, force: force, early: earlyRetirement})
 }
 
-// CompromiseCA gives a generation up for good, with 0 all of them: nothing that it signed is served any more.
-func (m *Manager) CompromiseCA(ctx context.Context, name Name, generation int) error {
+// CompromiseCA gives a generation up for good, with 0 all of them: nothing that it signed is served any more. It returns
+// the clients that have not shown that they trust any other.
+func (m *Manager) CompromiseCA(ctx context.Context, name Name, generation int) ([]ledger.Client, error) {
 	if generation < 0 {
-		return invalid("generation", "%d: want that of a CA, or 0 for all", generation)
+		return nil, invalid("generation", "%d: want that of a CA, or 0 for all", generation)
 	}
-	return m.operate(ctx, name, request{action: audit.Compromise, plan: func(s pki.State, now time.Time) ([]pki.Action, error) {
+	affected, err := m.dependents(ctx, name, generation)
+	if err != nil {
+		return nil, err
+	}
+	return affected, m.operate(ctx, name, request{action: audit.Compromise, plan: func(s pki.State, now time.Time) ([]pki.Action, error) {
 		return s.Compromise(now, generation)
 	}})
 }
@@ -80,24 +90,36 @@ func (m *Manager) RenewLeaf(ctx context.Context, name Name) error {
 	return m.operate(ctx, name, request{action: audit.Rotate, plan: pki.State.Renew})
 }
 
-// Sealane keeps no account yet of which CA each client has shown to hold, so what is early can only be warned of.
-
-func earlyActivation(s pki.State, a pki.Action, now time.Time) string {
-	const text = "CA-%[2]d is to sign from %[3]s on, and it is not known which clients hold it already: those that hold only CA-%[1]d go on by " +
-		"the cross-certificate, but those that take no certificate between the server's and CA-%[1]d fail at their next handshake"
-	return fmt.Sprintf(text, s.Published(now)[0].Generation, a.Generation, a.Due.Format(time.DateOnly))
+func earlyActivation(s pki.State, a pki.Action, known ledger.Ledger, now time.Time) string {
+	const text = "CA-%[2]d is to sign from %[3]s on, and %[4]s: clients that hold only CA-%[1]d go on by the cross-certificate, but those " +
+		"that take no certificate between the server's and CA-%[1]d fail at their next handshake"
+	why := doubts(s, a.Generation, known, now)
+	if why == "" {
+		return ""
+	}
+	return fmt.Sprintf(text, s.Published(now)[0].Generation, a.Generation, a.Due.Format(time.DateOnly), why)
 }
 
-func earlyRetirement(s pki.State, a pki.Action, now time.Time) string {
-	const text = "CA-%[1]d is to leave the bundle on %[3]s, and it is not known which clients hold CA-%[2]d already: those that hold only CA-%[1]d " +
-		"fail at their next handshake"
-	return fmt.Sprintf(text, a.Generation, s.Published(now)[1].Generation, a.Due.Format(time.DateOnly))
+func earlyRetirement(s pki.State, a pki.Action, known ledger.Ledger, now time.Time) string {
+	const text = "CA-%[1]d is to leave the bundle on %[2]s, and %[3]s: clients that hold only CA-%[1]d fail at their next handshake"
+	why := doubts(s, s.Published(now)[1].Generation, known, now)
+	if why == "" {
+		return ""
+	}
+	return fmt.Sprintf(text, a.Generation, a.Due.Format(time.DateOnly), why)
 }
 
 // operate carries out what an operator asks for: all of it, or nothing.
 func (m *Manager) operate(ctx context.Context, name Name, r request) error {
 	var changed *Instance
 	var actions []pki.Action
+	var known ledger.Ledger
+	if r.early != nil {
+		var err error
+		if known, err = m.gather(ctx, name); err != nil {
+			return err
+		}
+	}
 	entered := false // in the audit log, which must not say it twice when somebody else was faster
 	err := m.mutate(name, func(i *Instance) error {
 		if err := i.idle(); err != nil {
@@ -111,7 +133,7 @@ func (m *Manager) operate(ctx context.Context, name Name, r request) error {
 		if actions, err = r.plan(*i.Certificates, now); err != nil {
 			return precondition("%v", err)
 		}
-		refusal, err := r.check(*i.Certificates, actions, now)
+		refusal, err := r.check(*i.Certificates, actions, known, now)
 		if err != nil {
 			return err
 		}
@@ -138,14 +160,18 @@ func (m *Manager) operate(ctx context.Context, name Name, r request) error {
 	return m.served(ctx, changed)
 }
 
-// check refuses what is not due yet, unless it is forced: then it returns what was overridden.
-func (r request) check(s pki.State, actions []pki.Action, now time.Time) (overridden string, err error) {
+// check refuses what is not due yet and clients are not ready for, unless it is forced: then it returns what was overridden.
+func (r request) check(s pki.State, actions []pki.Action, known ledger.Ledger, now time.Time) (overridden string, err error) {
 	if r.early == nil || !actions[0].Due.After(now) {
 		return "", nil
 	}
-	refusal := r.early(s, actions[0], now)
+	refusal := r.early(s, actions[0], known, now)
+	if refusal == "" {
+		return "", nil
+	}
 	if !r.force {
-		return "", precondition("%s. Have all clients install the bundle first, or force it", refusal)
+		return "", precondition("%s. Have each client install the bundle and connect once with the server name (SNI) %s, as in `redis-cli … --sni %s`, or force it",
+			refusal, pki.NextName, pki.NextName)
 	}
 	return refusal, nil
 }

@@ -133,7 +133,7 @@ func scenarios() []scenario {
 				if !m.stored()[0].Certificates.CAs[0].Compromised.IsZero() {
 					return nil
 				}
-				return m.server.CompromiseCA(m.t.Context(), first, 1)
+				return m.compromise(1)
 			},
 			func(m *machine) bool {
 				i, err := m.server.Get(first)

@@ -65,6 +65,7 @@ type Instance struct {
 	Port    int
 
 	Certificates *pki.State // nil without encryption
+	Sampling     *Sampling  `json:",omitempty"` // nil: none
 	SealedAuth   []byte     // the AUTH string; nil without AUTH
 	// SealedOldAuth is the AUTH string before, which is accepted until OldAuthUntil.
 	SealedOldAuth []byte    `json:",omitempty"`

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sealane/sealane/internal/ledger"
 )
 
 // metrics are what the ops listener shows of the instances.
@@ -65,6 +67,9 @@ var (
 	descTimedOut    = prometheus.NewDesc("sealane_gateway_timed_out_total", "Clients closed because they were idle for too long.", instanceLabels, nil)
 	descResident    = prometheus.NewDesc("sealane_gateway_resident_bytes", "Resident memory of the gateway.", instanceLabels, nil)
 	descPerConn     = prometheus.NewDesc("sealane_gateway_resident_bytes_per_connection", "Resident memory of the gateway for each of its connections; 0 without any.", instanceLabels, nil)
+	descReadiness   = prometheus.NewDesc("sealane_ca_clients", "Clients of the last 30 days by what they have shown of the CA that is to sign next, or of the newest.", append(instanceLabels, "readiness"), nil)
+	descEvicted     = prometheus.NewDesc("sealane_ca_clients_evicted_total", "Clients of whom no account is kept since the gateway started, because there were too many.", instanceLabels, nil)
+	descSamples     = prometheus.NewDesc("sealane_ca_samples_total", "Clients that were presented the next CA without asking for it, by outcome.", append(instanceLabels, "outcome"), nil)
 	descUnreachable = prometheus.NewDesc("sealane_gateway_engine_unreachable_total", "Connections that were told that the engine is not answering.", instanceLabels, nil)
 )
 
@@ -73,6 +78,7 @@ func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descInstance, descExpiry, descIntended, descIssued, descRotated, descConnections, descAccepted, descHandshakes, descDiagnosed, descBytes, descLimit, descClients,
 		descRejected, descUnreachable, descCompleted, descFailures, descAdmitted, descBegun, descWaiting, descGaveUp, descResident, descCommands, descPins, descTimedOut, descPerConn,
+		descReadiness, descEvicted, descSamples,
 	} {
 		ch <- d
 	}
@@ -108,6 +114,7 @@ func (x *metrics) collectCertificates(ch chan<- prometheus.Metric, i Instance) {
 	if i.Certificates.Leaf == nil {
 		return
 	}
+	x.collectReadiness(i, gauge)
 	gauge(descIssued, float64(i.Certificates.Leaf.Created.Unix()))
 	x.manager.mu.Lock()
 	defer x.manager.mu.Unlock()
@@ -117,6 +124,26 @@ func (x *metrics) collectCertificates(ch chan<- prometheus.Metric, i Instance) {
 	}
 	gauge(descIntended, oneIf(w.proved))
 	gauge(descRotated, oneIf(w.certified))
+}
+
+// collectReadiness is about what is stored: gateways are not asked for more than their status.
+func (x *metrics) collectReadiness(i Instance, gauge func(*prometheus.Desc, float64, ...string)) {
+	known, _, err := x.manager.storedLedger(i)
+	if err != nil || len(i.ServerCAs) == 0 {
+		return
+	}
+	now := x.manager.Now()
+	asked := i.ServerCAs[len(i.ServerCAs)-1]
+	if ca, ok := i.Certificates.Awaited(now); ok {
+		asked = ca
+	}
+	counts := make(map[ledger.Readiness]int)
+	for _, s := range known.Statuses(asked.Fingerprint(), now.Add(-clientsCount)) {
+		counts[s.Readiness]++
+	}
+	for _, r := range ledger.Readinesses {
+		gauge(descReadiness, float64(counts[r]), string(r))
+	}
 }
 
 func oneIf(b bool) float64 {
@@ -164,6 +191,12 @@ func (x *metrics) collectGateway(ctx context.Context, ch chan<- prometheus.Metri
 	}
 	for reason, n := range s.Pins {
 		count(descPins, n, string(reason))
+	}
+	if s.Ledger != nil {
+		count(descEvicted, s.Ledger.Evicted)
+		for outcome, n := range s.Ledger.Samples {
+			count(descSamples, n, outcome)
+		}
 	}
 	count(descTimedOut, s.TimedOut)
 	count(descAccepted, s.Accepted)

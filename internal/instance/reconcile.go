@@ -66,6 +66,7 @@ func (m *Manager) Start() error {
 	}
 	m.running.Go(m.watchExits)
 	m.running.Go(m.sweep)
+	m.running.Go(m.collect)
 	return nil
 }
 
@@ -399,6 +400,10 @@ func (m *Manager) node(i Instance) (Node, error) {
 			return Node{}, err
 		}
 		n.Bundle = i.Certificates.Bundle(m.Now())
+		n.Gateway.Anchors = i.Certificates.Anchors(m.Now())
+		if n.Gateway.Next, err = m.nextChain(i); err != nil {
+			return Node{}, err
+		}
 	}
 	return n, nil
 }
@@ -430,6 +435,7 @@ func (m *Manager) tearDown(ctx context.Context, i Instance, failure *Failure) er
 	if err := m.save(&i); err != nil {
 		return err
 	}
+	m.forgetLedger(i.UID)
 	m.Log.Info("instance is removed", "instance", i.Name)
 	return errGone
 }
@@ -522,6 +528,7 @@ func (m *Manager) sweepOnce() {
 		m.Log.Error("sweep old operations", "err", err)
 		return
 	}
+	m.sweepLedgers(all)
 	for _, i := range all {
 		if n := len(i.Operations); !i.Deleted || n > 0 && m.Now().Sub(i.Operations[n-1].Ended) < keepTombstones {
 			continue

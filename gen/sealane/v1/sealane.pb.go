@@ -82,6 +82,65 @@ func (DataPlane_DataPath) EnumDescriptor() ([]byte, []int) {
 	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{0, 0}
 }
 
+type CertificateClient_Readiness int32
+
+const (
+	CertificateClient_READINESS_UNSPECIFIED CertificateClient_Readiness = 0
+	// It completed a full handshake with a certificate that only this generation verifies.
+	CertificateClient_PROVEN CertificateClient_Readiness = 1
+	// It declared that it verifies against this generation.
+	CertificateClient_DECLARED CertificateClient_Readiness = 2
+	// It, or somebody at its address, refused such a certificate, and it has shown nothing since.
+	CertificateClient_FAILED CertificateClient_Readiness = 3
+	// Nothing tells.
+	CertificateClient_UNKNOWN CertificateClient_Readiness = 4
+)
+
+// Enum value maps for CertificateClient_Readiness.
+var (
+	CertificateClient_Readiness_name = map[int32]string{
+		0: "READINESS_UNSPECIFIED",
+		1: "PROVEN",
+		2: "DECLARED",
+		3: "FAILED",
+		4: "UNKNOWN",
+	}
+	CertificateClient_Readiness_value = map[string]int32{
+		"READINESS_UNSPECIFIED": 0,
+		"PROVEN":                1,
+		"DECLARED":              2,
+		"FAILED":                3,
+		"UNKNOWN":               4,
+	}
+)
+
+func (x CertificateClient_Readiness) Enum() *CertificateClient_Readiness {
+	p := new(CertificateClient_Readiness)
+	*p = x
+	return p
+}
+
+func (x CertificateClient_Readiness) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CertificateClient_Readiness) Descriptor() protoreflect.EnumDescriptor {
+	return file_sealane_v1_sealane_proto_enumTypes[1].Descriptor()
+}
+
+func (CertificateClient_Readiness) Type() protoreflect.EnumType {
+	return &file_sealane_v1_sealane_proto_enumTypes[1]
+}
+
+func (x CertificateClient_Readiness) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CertificateClient_Readiness.Descriptor instead.
+func (CertificateClient_Readiness) EnumDescriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7, 0}
+}
+
 type CertificateAuthority_State int32
 
 const (
@@ -141,11 +200,11 @@ func (x CertificateAuthority_State) String() string {
 }
 
 func (CertificateAuthority_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_sealane_v1_sealane_proto_enumTypes[1].Descriptor()
+	return file_sealane_v1_sealane_proto_enumTypes[2].Descriptor()
 }
 
 func (CertificateAuthority_State) Type() protoreflect.EnumType {
-	return &file_sealane_v1_sealane_proto_enumTypes[1]
+	return &file_sealane_v1_sealane_proto_enumTypes[2]
 }
 
 func (x CertificateAuthority_State) Number() protoreflect.EnumNumber {
@@ -154,7 +213,7 @@ func (x CertificateAuthority_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CertificateAuthority_State.Descriptor instead.
 func (CertificateAuthority_State) EnumDescriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{6, 0}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // DataPlane is what serves an instance's clients. Every instance has one.
@@ -517,9 +576,13 @@ type InstanceCertificates struct {
 	// What time does not mend.
 	Warnings []string `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// Why the instance is not as it should be; empty when all is well.
-	Problem       string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Problem string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
+	// Not set: clients are presented the next generation only when they ask for it.
+	Sampling *Sampling `protobuf:"bytes,8,opt,name=sampling,proto3" json:"sampling,omitempty"`
+	// In the answer of CompromiseCa: clients of the last 30 days that have not shown that they trust a generation that remains.
+	AffectedClients []*CertificateClient `protobuf:"bytes,9,rep,name=affected_clients,json=affectedClients,proto3" json:"affected_clients,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *InstanceCertificates) Reset() {
@@ -601,6 +664,284 @@ func (x *InstanceCertificates) GetProblem() string {
 	return ""
 }
 
+func (x *InstanceCertificates) GetSampling() *Sampling {
+	if x != nil {
+		return x.Sampling
+	}
+	return nil
+}
+
+func (x *InstanceCertificates) GetAffectedClients() []*CertificateClient {
+	if x != nil {
+		return x.AffectedClients
+	}
+	return nil
+}
+
+// Sampling presents the generation that is to sign next to clients that did not ask for it.
+type Sampling struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Generation int32                  `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Of the full handshakes.
+	Percent float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	// At most so many.
+	PerHour       int32 `protobuf:"varint,3,opt,name=per_hour,json=perHour,proto3" json:"per_hour,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sampling) Reset() {
+	*x = Sampling{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sampling) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sampling) ProtoMessage() {}
+
+func (x *Sampling) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sampling.ProtoReflect.Descriptor instead.
+func (*Sampling) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Sampling) GetGeneration() int32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Sampling) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *Sampling) GetPerHour() int32 {
+	if x != nil {
+		return x.PerHour
+	}
+	return 0
+}
+
+// CertificateClient is a client, and what it has shown of the CAs that it trusts.
+type CertificateClient struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// As CLIENT SETNAME or HELLO set it.
+	ClientName string `protobuf:"bytes,2,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
+	// As CLIENT SETINFO LIB-NAME has it.
+	Library string `protobuf:"bytes,3,opt,name=library,proto3" json:"library,omitempty"`
+	// Empty: no handshake of it was completed.
+	User          string                 `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	FirstSeenTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=first_seen_time,json=firstSeenTime,proto3" json:"first_seen_time,omitempty"`
+	LastSeenTime  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	// With the generation that is asked about.
+	Readiness CertificateClient_Readiness `protobuf:"varint,7,opt,name=readiness,proto3,enum=sealane.v1.CertificateClient_Readiness" json:"readiness,omitempty"`
+	// When it showed that.
+	ReadinessTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=readiness_time,json=readinessTime,proto3" json:"readiness_time,omitempty"`
+	// Of FAILED: unknown_ca, bad_certificate, certificate_unknown, or closed, which is without an alert.
+	Failure string `protobuf:"bytes,9,opt,name=failure,proto3" json:"failure,omitempty"`
+	// For each generation of which something was shown.
+	Evidence      []*CertificateEvidence `protobuf:"bytes,10,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateClient) Reset() {
+	*x = CertificateClient{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateClient) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateClient) ProtoMessage() {}
+
+func (x *CertificateClient) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateClient.ProtoReflect.Descriptor instead.
+func (*CertificateClient) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CertificateClient) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *CertificateClient) GetClientName() string {
+	if x != nil {
+		return x.ClientName
+	}
+	return ""
+}
+
+func (x *CertificateClient) GetLibrary() string {
+	if x != nil {
+		return x.Library
+	}
+	return ""
+}
+
+func (x *CertificateClient) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *CertificateClient) GetFirstSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstSeenTime
+	}
+	return nil
+}
+
+func (x *CertificateClient) GetLastSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeenTime
+	}
+	return nil
+}
+
+func (x *CertificateClient) GetReadiness() CertificateClient_Readiness {
+	if x != nil {
+		return x.Readiness
+	}
+	return CertificateClient_READINESS_UNSPECIFIED
+}
+
+func (x *CertificateClient) GetReadinessTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReadinessTime
+	}
+	return nil
+}
+
+func (x *CertificateClient) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+func (x *CertificateClient) GetEvidence() []*CertificateEvidence {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+// CertificateEvidence is what a client has shown of one generation. Times that are not set: never.
+type CertificateEvidence struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    int32                  `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	ProvenTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=proven_time,json=provenTime,proto3" json:"proven_time,omitempty"`
+	DeclaredTime  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=declared_time,json=declaredTime,proto3" json:"declared_time,omitempty"`
+	FailedTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=failed_time,json=failedTime,proto3" json:"failed_time,omitempty"`
+	Failure       string                 `protobuf:"bytes,5,opt,name=failure,proto3" json:"failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateEvidence) Reset() {
+	*x = CertificateEvidence{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateEvidence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateEvidence) ProtoMessage() {}
+
+func (x *CertificateEvidence) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateEvidence.ProtoReflect.Descriptor instead.
+func (*CertificateEvidence) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CertificateEvidence) GetGeneration() int32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *CertificateEvidence) GetProvenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ProvenTime
+	}
+	return nil
+}
+
+func (x *CertificateEvidence) GetDeclaredTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeclaredTime
+	}
+	return nil
+}
+
+func (x *CertificateEvidence) GetFailedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailedTime
+	}
+	return nil
+}
+
+func (x *CertificateEvidence) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
 // CertificateAuthority is one generation of an instance's CA.
 type CertificateAuthority struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -628,7 +969,7 @@ type CertificateAuthority struct {
 
 func (x *CertificateAuthority) Reset() {
 	*x = CertificateAuthority{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +981,7 @@ func (x *CertificateAuthority) String() string {
 func (*CertificateAuthority) ProtoMessage() {}
 
 func (x *CertificateAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +994,7 @@ func (x *CertificateAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateAuthority.ProtoReflect.Descriptor instead.
 func (*CertificateAuthority) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{6}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CertificateAuthority) GetGeneration() int32 {
@@ -766,7 +1107,7 @@ type ServerCertificate struct {
 
 func (x *ServerCertificate) Reset() {
 	*x = ServerCertificate{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +1119,7 @@ func (x *ServerCertificate) String() string {
 func (*ServerCertificate) ProtoMessage() {}
 
 func (x *ServerCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +1132,7 @@ func (x *ServerCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerCertificate.ProtoReflect.Descriptor instead.
 func (*ServerCertificate) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ServerCertificate) GetSerialNumber() string {
@@ -879,7 +1220,7 @@ type UpcomingChange struct {
 
 func (x *UpcomingChange) Reset() {
 	*x = UpcomingChange{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +1232,7 @@ func (x *UpcomingChange) String() string {
 func (*UpcomingChange) ProtoMessage() {}
 
 func (x *UpcomingChange) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +1245,7 @@ func (x *UpcomingChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpcomingChange.ProtoReflect.Descriptor instead.
 func (*UpcomingChange) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{8}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpcomingChange) GetTime() *timestamppb.Timestamp {
@@ -945,7 +1286,7 @@ type GetCertificatesRequest struct {
 
 func (x *GetCertificatesRequest) Reset() {
 	*x = GetCertificatesRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1298,7 @@ func (x *GetCertificatesRequest) String() string {
 func (*GetCertificatesRequest) ProtoMessage() {}
 
 func (x *GetCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[9]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1311,7 @@ func (x *GetCertificatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*GetCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{9}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetCertificatesRequest) GetName() string {
@@ -990,7 +1331,7 @@ type RotateCaRequest struct {
 
 func (x *RotateCaRequest) Reset() {
 	*x = RotateCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +1343,7 @@ func (x *RotateCaRequest) String() string {
 func (*RotateCaRequest) ProtoMessage() {}
 
 func (x *RotateCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[10]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1356,7 @@ func (x *RotateCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCaRequest.ProtoReflect.Descriptor instead.
 func (*RotateCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{10}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RotateCaRequest) GetName() string {
@@ -1029,7 +1370,7 @@ type ActivateCaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Do it before its day: it is not known which clients hold the generation.
+	// Do it before its day although not all clients are known to trust the generation.
 	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1037,7 +1378,7 @@ type ActivateCaRequest struct {
 
 func (x *ActivateCaRequest) Reset() {
 	*x = ActivateCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1390,7 @@ func (x *ActivateCaRequest) String() string {
 func (*ActivateCaRequest) ProtoMessage() {}
 
 func (x *ActivateCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[11]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1403,7 @@ func (x *ActivateCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateCaRequest.ProtoReflect.Descriptor instead.
 func (*ActivateCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{11}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ActivateCaRequest) GetName() string {
@@ -1083,7 +1424,7 @@ type RetireCaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Do it before its day: it is not known which clients hold the next generation.
+	// Do it before its day although not all clients are known to trust the next generation.
 	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1091,7 +1432,7 @@ type RetireCaRequest struct {
 
 func (x *RetireCaRequest) Reset() {
 	*x = RetireCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1444,7 @@ func (x *RetireCaRequest) String() string {
 func (*RetireCaRequest) ProtoMessage() {}
 
 func (x *RetireCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[12]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1457,7 @@ func (x *RetireCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireCaRequest.ProtoReflect.Descriptor instead.
 func (*RetireCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{12}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RetireCaRequest) GetName() string {
@@ -1145,7 +1486,7 @@ type CompromiseCaRequest struct {
 
 func (x *CompromiseCaRequest) Reset() {
 	*x = CompromiseCaRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[13]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1498,7 @@ func (x *CompromiseCaRequest) String() string {
 func (*CompromiseCaRequest) ProtoMessage() {}
 
 func (x *CompromiseCaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[13]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1511,7 @@ func (x *CompromiseCaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompromiseCaRequest.ProtoReflect.Descriptor instead.
 func (*CompromiseCaRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{13}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CompromiseCaRequest) GetName() string {
@@ -1187,6 +1528,195 @@ func (x *CompromiseCaRequest) GetGeneration() int32 {
 	return 0
 }
 
+type ListClientsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClientsRequest) Reset() {
+	*x = ListClientsRequest{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClientsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClientsRequest) ProtoMessage() {}
+
+func (x *ListClientsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClientsRequest.ProtoReflect.Descriptor instead.
+func (*ListClientsRequest) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListClientsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ListClientsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those in doubt first.
+	Clients []*CertificateClient `protobuf:"bytes,1,rep,name=clients,proto3" json:"clients,omitempty"`
+	// The generation that readiness is about: the newest that is published.
+	Generation int32 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	// When clients were last left out, because there were too many; not set: never.
+	EvictTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=evict_time,json=evictTime,proto3" json:"evict_time,omitempty"`
+	// Whether every client of the last 30 days has shown that it trusts that generation.
+	Ready bool `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Why not.
+	Doubt         string `protobuf:"bytes,5,opt,name=doubt,proto3" json:"doubt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClientsResponse) Reset() {
+	*x = ListClientsResponse{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClientsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClientsResponse) ProtoMessage() {}
+
+func (x *ListClientsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClientsResponse.ProtoReflect.Descriptor instead.
+func (*ListClientsResponse) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListClientsResponse) GetClients() []*CertificateClient {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+func (x *ListClientsResponse) GetGeneration() int32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ListClientsResponse) GetEvictTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EvictTime
+	}
+	return nil
+}
+
+func (x *ListClientsResponse) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *ListClientsResponse) GetDoubt() string {
+	if x != nil {
+		return x.Doubt
+	}
+	return ""
+}
+
+type SetSamplingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Of the full handshakes, more than 0 and at most 100; 0 ends it.
+	Percent float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	// 1 to 1000.
+	PerHour       int32 `protobuf:"varint,3,opt,name=per_hour,json=perHour,proto3" json:"per_hour,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSamplingRequest) Reset() {
+	*x = SetSamplingRequest{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSamplingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSamplingRequest) ProtoMessage() {}
+
+func (x *SetSamplingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSamplingRequest.ProtoReflect.Descriptor instead.
+func (*SetSamplingRequest) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SetSamplingRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetSamplingRequest) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *SetSamplingRequest) GetPerHour() int32 {
+	if x != nil {
+		return x.PerHour
+	}
+	return 0
+}
+
 type RotateLeafRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
@@ -1197,7 +1727,7 @@ type RotateLeafRequest struct {
 
 func (x *RotateLeafRequest) Reset() {
 	*x = RotateLeafRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[14]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1739,7 @@ func (x *RotateLeafRequest) String() string {
 func (*RotateLeafRequest) ProtoMessage() {}
 
 func (x *RotateLeafRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[14]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1752,7 @@ func (x *RotateLeafRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateLeafRequest.ProtoReflect.Descriptor instead.
 func (*RotateLeafRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{14}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RotateLeafRequest) GetName() string {
@@ -1268,7 +1798,7 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12/\n" +
 	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"^\n" +
 	"\x18RotateAuthStringResponse\x12B\n" +
-	"\x0fold_expire_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\roldExpireTime\"\xc9\x02\n" +
+	"\x0fold_expire_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\roldExpireTime\"\xc5\x03\n" +
 	"\x14InstanceCertificates\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\vauthorities\x18\x02 \x03(\v2 .sealane.v1.CertificateAuthorityR\vauthorities\x121\n" +
@@ -1276,7 +1806,46 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\x18cross_certificate_served\x18\x04 \x01(\bR\x16crossCertificateServed\x126\n" +
 	"\bupcoming\x18\x05 \x03(\v2\x1a.sealane.v1.UpcomingChangeR\bupcoming\x12\x1a\n" +
 	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x12\x18\n" +
-	"\aproblem\x18\a \x01(\tR\aproblem\"\xd6\x05\n" +
+	"\aproblem\x18\a \x01(\tR\aproblem\x120\n" +
+	"\bsampling\x18\b \x01(\v2\x14.sealane.v1.SamplingR\bsampling\x12H\n" +
+	"\x10affected_clients\x18\t \x03(\v2\x1d.sealane.v1.CertificateClientR\x0faffectedClients\"_\n" +
+	"\bSampling\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x05R\n" +
+	"generation\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x01R\apercent\x12\x19\n" +
+	"\bper_hour\x18\x03 \x01(\x05R\aperHour\"\xbe\x04\n" +
+	"\x11CertificateClient\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1f\n" +
+	"\vclient_name\x18\x02 \x01(\tR\n" +
+	"clientName\x12\x18\n" +
+	"\alibrary\x18\x03 \x01(\tR\alibrary\x12\x12\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\x12B\n" +
+	"\x0ffirst_seen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12@\n" +
+	"\x0elast_seen_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12E\n" +
+	"\treadiness\x18\a \x01(\x0e2'.sealane.v1.CertificateClient.ReadinessR\treadiness\x12A\n" +
+	"\x0ereadiness_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rreadinessTime\x12\x18\n" +
+	"\afailure\x18\t \x01(\tR\afailure\x12;\n" +
+	"\bevidence\x18\n" +
+	" \x03(\v2\x1f.sealane.v1.CertificateEvidenceR\bevidence\"Y\n" +
+	"\tReadiness\x12\x19\n" +
+	"\x15READINESS_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06PROVEN\x10\x01\x12\f\n" +
+	"\bDECLARED\x10\x02\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x03\x12\v\n" +
+	"\aUNKNOWN\x10\x04\"\x8a\x02\n" +
+	"\x13CertificateEvidence\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x05R\n" +
+	"generation\x12;\n" +
+	"\vproven_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"provenTime\x12?\n" +
+	"\rdeclared_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fdeclaredTime\x12;\n" +
+	"\vfailed_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"failedTime\x12\x18\n" +
+	"\afailure\x18\x05 \x01(\tR\afailure\"\xd6\x05\n" +
 	"\x14CertificateAuthority\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x05R\n" +
@@ -1339,21 +1908,39 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x05R\n" +
-	"generation\",\n" +
+	"generation\"-\n" +
+	"\x12ListClientsRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"\xd5\x01\n" +
+	"\x13ListClientsResponse\x127\n" +
+	"\aclients\x18\x01 \x03(\v2\x1d.sealane.v1.CertificateClientR\aclients\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x05R\n" +
+	"generation\x129\n" +
+	"\n" +
+	"evict_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tevictTime\x12\x14\n" +
+	"\x05ready\x18\x04 \x01(\bR\x05ready\x12\x14\n" +
+	"\x05doubt\x18\x05 \x01(\tR\x05doubt\"b\n" +
+	"\x12SetSamplingRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x01R\apercent\x12\x19\n" +
+	"\bper_hour\x18\x03 \x01(\x05R\aperHour\",\n" +
 	"\x11RotateLeafRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name2\xbd\x02\n" +
 	"\n" +
 	"DataPlanes\x12\x87\x01\n" +
 	"\fGetDataPlane\x12\x1f.sealane.v1.GetDataPlaneRequest\x1a\x15.sealane.v1.DataPlane\"?\x82\xd3\xe4\x93\x029\x127/v1/{name=projects/*/locations/*/instances/*/dataPlane}\x12\xa4\x01\n" +
 	"\x0fUpdateDataPlane\x12\".sealane.v1.UpdateDataPlaneRequest\x1a\x15.sealane.v1.DataPlane\"V\x82\xd3\xe4\x93\x02P:\n" +
-	"data_plane2B/v1/{data_plane.name=projects/*/locations/*/instances/*/dataPlane}2\xd0\a\n" +
+	"data_plane2B/v1/{data_plane.name=projects/*/locations/*/instances/*/dataPlane}2\x92\n" +
+	"\n" +
 	"\fCertificates\x12\x9b\x01\n" +
 	"\x0fGetCertificates\x12\".sealane.v1.GetCertificatesRequest\x1a .sealane.v1.InstanceCertificates\"B\x82\xd3\xe4\x93\x02<\x12:/v1/{name=projects/*/locations/*/instances/*/certificates}\x12\x99\x01\n" +
 	"\bRotateCa\x12\x1b.sealane.v1.RotateCaRequest\x1a .sealane.v1.InstanceCertificates\"N\x82\xd3\xe4\x93\x02H:\x01*\"C/v1/{name=projects/*/locations/*/instances/*/certificates}:rotateCa\x12\x9f\x01\n" +
 	"\n" +
 	"ActivateCa\x12\x1d.sealane.v1.ActivateCaRequest\x1a .sealane.v1.InstanceCertificates\"P\x82\xd3\xe4\x93\x02J:\x01*\"E/v1/{name=projects/*/locations/*/instances/*/certificates}:activateCa\x12\x99\x01\n" +
 	"\bRetireCa\x12\x1b.sealane.v1.RetireCaRequest\x1a .sealane.v1.InstanceCertificates\"N\x82\xd3\xe4\x93\x02H:\x01*\"C/v1/{name=projects/*/locations/*/instances/*/certificates}:retireCa\x12\xa5\x01\n" +
-	"\fCompromiseCa\x12\x1f.sealane.v1.CompromiseCaRequest\x1a .sealane.v1.InstanceCertificates\"R\x82\xd3\xe4\x93\x02L:\x01*\"G/v1/{name=projects/*/locations/*/instances/*/certificates}:compromiseCa\x12\x9f\x01\n" +
+	"\fCompromiseCa\x12\x1f.sealane.v1.CompromiseCaRequest\x1a .sealane.v1.InstanceCertificates\"R\x82\xd3\xe4\x93\x02L:\x01*\"G/v1/{name=projects/*/locations/*/instances/*/certificates}:compromiseCa\x12\x9a\x01\n" +
+	"\vListClients\x12\x1e.sealane.v1.ListClientsRequest\x1a\x1f.sealane.v1.ListClientsResponse\"J\x82\xd3\xe4\x93\x02D\x12B/v1/{name=projects/*/locations/*/instances/*/certificates}:clients\x12\xa2\x01\n" +
+	"\vSetSampling\x12\x1e.sealane.v1.SetSamplingRequest\x1a .sealane.v1.InstanceCertificates\"Q\x82\xd3\xe4\x93\x02K:\x01*\"F/v1/{name=projects/*/locations/*/instances/*/certificates}:setSampling\x12\x9f\x01\n" +
 	"\n" +
 	"RotateLeaf\x12\x1d.sealane.v1.RotateLeafRequest\x1a .sealane.v1.InstanceCertificates\"P\x82\xd3\xe4\x93\x02J:\x01*\"E/v1/{name=projects/*/locations/*/instances/*/certificates}:rotateLeaf2\xb8\x01\n" +
 	"\vAuthStrings\x12\xa8\x01\n" +
@@ -1371,71 +1958,94 @@ func file_sealane_v1_sealane_proto_rawDescGZIP() []byte {
 	return file_sealane_v1_sealane_proto_rawDescData
 }
 
-var file_sealane_v1_sealane_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sealane_v1_sealane_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_sealane_v1_sealane_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_sealane_v1_sealane_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_sealane_v1_sealane_proto_goTypes = []any{
 	(DataPlane_DataPath)(0),          // 0: sealane.v1.DataPlane.DataPath
-	(CertificateAuthority_State)(0),  // 1: sealane.v1.CertificateAuthority.State
-	(*DataPlane)(nil),                // 2: sealane.v1.DataPlane
-	(*GetDataPlaneRequest)(nil),      // 3: sealane.v1.GetDataPlaneRequest
-	(*UpdateDataPlaneRequest)(nil),   // 4: sealane.v1.UpdateDataPlaneRequest
-	(*RotateAuthStringRequest)(nil),  // 5: sealane.v1.RotateAuthStringRequest
-	(*RotateAuthStringResponse)(nil), // 6: sealane.v1.RotateAuthStringResponse
-	(*InstanceCertificates)(nil),     // 7: sealane.v1.InstanceCertificates
-	(*CertificateAuthority)(nil),     // 8: sealane.v1.CertificateAuthority
-	(*ServerCertificate)(nil),        // 9: sealane.v1.ServerCertificate
-	(*UpcomingChange)(nil),           // 10: sealane.v1.UpcomingChange
-	(*GetCertificatesRequest)(nil),   // 11: sealane.v1.GetCertificatesRequest
-	(*RotateCaRequest)(nil),          // 12: sealane.v1.RotateCaRequest
-	(*ActivateCaRequest)(nil),        // 13: sealane.v1.ActivateCaRequest
-	(*RetireCaRequest)(nil),          // 14: sealane.v1.RetireCaRequest
-	(*CompromiseCaRequest)(nil),      // 15: sealane.v1.CompromiseCaRequest
-	(*RotateLeafRequest)(nil),        // 16: sealane.v1.RotateLeafRequest
-	(*fieldmaskpb.FieldMask)(nil),    // 17: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),      // 18: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 19: google.protobuf.Timestamp
+	(CertificateClient_Readiness)(0), // 1: sealane.v1.CertificateClient.Readiness
+	(CertificateAuthority_State)(0),  // 2: sealane.v1.CertificateAuthority.State
+	(*DataPlane)(nil),                // 3: sealane.v1.DataPlane
+	(*GetDataPlaneRequest)(nil),      // 4: sealane.v1.GetDataPlaneRequest
+	(*UpdateDataPlaneRequest)(nil),   // 5: sealane.v1.UpdateDataPlaneRequest
+	(*RotateAuthStringRequest)(nil),  // 6: sealane.v1.RotateAuthStringRequest
+	(*RotateAuthStringResponse)(nil), // 7: sealane.v1.RotateAuthStringResponse
+	(*InstanceCertificates)(nil),     // 8: sealane.v1.InstanceCertificates
+	(*Sampling)(nil),                 // 9: sealane.v1.Sampling
+	(*CertificateClient)(nil),        // 10: sealane.v1.CertificateClient
+	(*CertificateEvidence)(nil),      // 11: sealane.v1.CertificateEvidence
+	(*CertificateAuthority)(nil),     // 12: sealane.v1.CertificateAuthority
+	(*ServerCertificate)(nil),        // 13: sealane.v1.ServerCertificate
+	(*UpcomingChange)(nil),           // 14: sealane.v1.UpcomingChange
+	(*GetCertificatesRequest)(nil),   // 15: sealane.v1.GetCertificatesRequest
+	(*RotateCaRequest)(nil),          // 16: sealane.v1.RotateCaRequest
+	(*ActivateCaRequest)(nil),        // 17: sealane.v1.ActivateCaRequest
+	(*RetireCaRequest)(nil),          // 18: sealane.v1.RetireCaRequest
+	(*CompromiseCaRequest)(nil),      // 19: sealane.v1.CompromiseCaRequest
+	(*ListClientsRequest)(nil),       // 20: sealane.v1.ListClientsRequest
+	(*ListClientsResponse)(nil),      // 21: sealane.v1.ListClientsResponse
+	(*SetSamplingRequest)(nil),       // 22: sealane.v1.SetSamplingRequest
+	(*RotateLeafRequest)(nil),        // 23: sealane.v1.RotateLeafRequest
+	(*fieldmaskpb.FieldMask)(nil),    // 24: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),      // 25: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 26: google.protobuf.Timestamp
 }
 var file_sealane_v1_sealane_proto_depIdxs = []int32{
 	0,  // 0: sealane.v1.DataPlane.data_path:type_name -> sealane.v1.DataPlane.DataPath
-	2,  // 1: sealane.v1.UpdateDataPlaneRequest.data_plane:type_name -> sealane.v1.DataPlane
-	17, // 2: sealane.v1.UpdateDataPlaneRequest.update_mask:type_name -> google.protobuf.FieldMask
-	18, // 3: sealane.v1.RotateAuthStringRequest.grace:type_name -> google.protobuf.Duration
-	19, // 4: sealane.v1.RotateAuthStringResponse.old_expire_time:type_name -> google.protobuf.Timestamp
-	8,  // 5: sealane.v1.InstanceCertificates.authorities:type_name -> sealane.v1.CertificateAuthority
-	9,  // 6: sealane.v1.InstanceCertificates.leaf:type_name -> sealane.v1.ServerCertificate
-	10, // 7: sealane.v1.InstanceCertificates.upcoming:type_name -> sealane.v1.UpcomingChange
-	1,  // 8: sealane.v1.CertificateAuthority.state:type_name -> sealane.v1.CertificateAuthority.State
-	19, // 9: sealane.v1.CertificateAuthority.not_before:type_name -> google.protobuf.Timestamp
-	19, // 10: sealane.v1.CertificateAuthority.not_after:type_name -> google.protobuf.Timestamp
-	19, // 11: sealane.v1.CertificateAuthority.activate_time:type_name -> google.protobuf.Timestamp
-	19, // 12: sealane.v1.CertificateAuthority.retire_time:type_name -> google.protobuf.Timestamp
-	19, // 13: sealane.v1.ServerCertificate.not_before:type_name -> google.protobuf.Timestamp
-	19, // 14: sealane.v1.ServerCertificate.not_after:type_name -> google.protobuf.Timestamp
-	19, // 15: sealane.v1.ServerCertificate.renewal_time:type_name -> google.protobuf.Timestamp
-	19, // 16: sealane.v1.UpcomingChange.time:type_name -> google.protobuf.Timestamp
-	3,  // 17: sealane.v1.DataPlanes.GetDataPlane:input_type -> sealane.v1.GetDataPlaneRequest
-	4,  // 18: sealane.v1.DataPlanes.UpdateDataPlane:input_type -> sealane.v1.UpdateDataPlaneRequest
-	11, // 19: sealane.v1.Certificates.GetCertificates:input_type -> sealane.v1.GetCertificatesRequest
-	12, // 20: sealane.v1.Certificates.RotateCa:input_type -> sealane.v1.RotateCaRequest
-	13, // 21: sealane.v1.Certificates.ActivateCa:input_type -> sealane.v1.ActivateCaRequest
-	14, // 22: sealane.v1.Certificates.RetireCa:input_type -> sealane.v1.RetireCaRequest
-	15, // 23: sealane.v1.Certificates.CompromiseCa:input_type -> sealane.v1.CompromiseCaRequest
-	16, // 24: sealane.v1.Certificates.RotateLeaf:input_type -> sealane.v1.RotateLeafRequest
-	5,  // 25: sealane.v1.AuthStrings.RotateAuthString:input_type -> sealane.v1.RotateAuthStringRequest
-	2,  // 26: sealane.v1.DataPlanes.GetDataPlane:output_type -> sealane.v1.DataPlane
-	2,  // 27: sealane.v1.DataPlanes.UpdateDataPlane:output_type -> sealane.v1.DataPlane
-	7,  // 28: sealane.v1.Certificates.GetCertificates:output_type -> sealane.v1.InstanceCertificates
-	7,  // 29: sealane.v1.Certificates.RotateCa:output_type -> sealane.v1.InstanceCertificates
-	7,  // 30: sealane.v1.Certificates.ActivateCa:output_type -> sealane.v1.InstanceCertificates
-	7,  // 31: sealane.v1.Certificates.RetireCa:output_type -> sealane.v1.InstanceCertificates
-	7,  // 32: sealane.v1.Certificates.CompromiseCa:output_type -> sealane.v1.InstanceCertificates
-	7,  // 33: sealane.v1.Certificates.RotateLeaf:output_type -> sealane.v1.InstanceCertificates
-	6,  // 34: sealane.v1.AuthStrings.RotateAuthString:output_type -> sealane.v1.RotateAuthStringResponse
-	26, // [26:35] is the sub-list for method output_type
-	17, // [17:26] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	3,  // 1: sealane.v1.UpdateDataPlaneRequest.data_plane:type_name -> sealane.v1.DataPlane
+	24, // 2: sealane.v1.UpdateDataPlaneRequest.update_mask:type_name -> google.protobuf.FieldMask
+	25, // 3: sealane.v1.RotateAuthStringRequest.grace:type_name -> google.protobuf.Duration
+	26, // 4: sealane.v1.RotateAuthStringResponse.old_expire_time:type_name -> google.protobuf.Timestamp
+	12, // 5: sealane.v1.InstanceCertificates.authorities:type_name -> sealane.v1.CertificateAuthority
+	13, // 6: sealane.v1.InstanceCertificates.leaf:type_name -> sealane.v1.ServerCertificate
+	14, // 7: sealane.v1.InstanceCertificates.upcoming:type_name -> sealane.v1.UpcomingChange
+	9,  // 8: sealane.v1.InstanceCertificates.sampling:type_name -> sealane.v1.Sampling
+	10, // 9: sealane.v1.InstanceCertificates.affected_clients:type_name -> sealane.v1.CertificateClient
+	26, // 10: sealane.v1.CertificateClient.first_seen_time:type_name -> google.protobuf.Timestamp
+	26, // 11: sealane.v1.CertificateClient.last_seen_time:type_name -> google.protobuf.Timestamp
+	1,  // 12: sealane.v1.CertificateClient.readiness:type_name -> sealane.v1.CertificateClient.Readiness
+	26, // 13: sealane.v1.CertificateClient.readiness_time:type_name -> google.protobuf.Timestamp
+	11, // 14: sealane.v1.CertificateClient.evidence:type_name -> sealane.v1.CertificateEvidence
+	26, // 15: sealane.v1.CertificateEvidence.proven_time:type_name -> google.protobuf.Timestamp
+	26, // 16: sealane.v1.CertificateEvidence.declared_time:type_name -> google.protobuf.Timestamp
+	26, // 17: sealane.v1.CertificateEvidence.failed_time:type_name -> google.protobuf.Timestamp
+	2,  // 18: sealane.v1.CertificateAuthority.state:type_name -> sealane.v1.CertificateAuthority.State
+	26, // 19: sealane.v1.CertificateAuthority.not_before:type_name -> google.protobuf.Timestamp
+	26, // 20: sealane.v1.CertificateAuthority.not_after:type_name -> google.protobuf.Timestamp
+	26, // 21: sealane.v1.CertificateAuthority.activate_time:type_name -> google.protobuf.Timestamp
+	26, // 22: sealane.v1.CertificateAuthority.retire_time:type_name -> google.protobuf.Timestamp
+	26, // 23: sealane.v1.ServerCertificate.not_before:type_name -> google.protobuf.Timestamp
+	26, // 24: sealane.v1.ServerCertificate.not_after:type_name -> google.protobuf.Timestamp
+	26, // 25: sealane.v1.ServerCertificate.renewal_time:type_name -> google.protobuf.Timestamp
+	26, // 26: sealane.v1.UpcomingChange.time:type_name -> google.protobuf.Timestamp
+	10, // 27: sealane.v1.ListClientsResponse.clients:type_name -> sealane.v1.CertificateClient
+	26, // 28: sealane.v1.ListClientsResponse.evict_time:type_name -> google.protobuf.Timestamp
+	4,  // 29: sealane.v1.DataPlanes.GetDataPlane:input_type -> sealane.v1.GetDataPlaneRequest
+	5,  // 30: sealane.v1.DataPlanes.UpdateDataPlane:input_type -> sealane.v1.UpdateDataPlaneRequest
+	15, // 31: sealane.v1.Certificates.GetCertificates:input_type -> sealane.v1.GetCertificatesRequest
+	16, // 32: sealane.v1.Certificates.RotateCa:input_type -> sealane.v1.RotateCaRequest
+	17, // 33: sealane.v1.Certificates.ActivateCa:input_type -> sealane.v1.ActivateCaRequest
+	18, // 34: sealane.v1.Certificates.RetireCa:input_type -> sealane.v1.RetireCaRequest
+	19, // 35: sealane.v1.Certificates.CompromiseCa:input_type -> sealane.v1.CompromiseCaRequest
+	20, // 36: sealane.v1.Certificates.ListClients:input_type -> sealane.v1.ListClientsRequest
+	22, // 37: sealane.v1.Certificates.SetSampling:input_type -> sealane.v1.SetSamplingRequest
+	23, // 38: sealane.v1.Certificates.RotateLeaf:input_type -> sealane.v1.RotateLeafRequest
+	6,  // 39: sealane.v1.AuthStrings.RotateAuthString:input_type -> sealane.v1.RotateAuthStringRequest
+	3,  // 40: sealane.v1.DataPlanes.GetDataPlane:output_type -> sealane.v1.DataPlane
+	3,  // 41: sealane.v1.DataPlanes.UpdateDataPlane:output_type -> sealane.v1.DataPlane
+	8,  // 42: sealane.v1.Certificates.GetCertificates:output_type -> sealane.v1.InstanceCertificates
+	8,  // 43: sealane.v1.Certificates.RotateCa:output_type -> sealane.v1.InstanceCertificates
+	8,  // 44: sealane.v1.Certificates.ActivateCa:output_type -> sealane.v1.InstanceCertificates
+	8,  // 45: sealane.v1.Certificates.RetireCa:output_type -> sealane.v1.InstanceCertificates
+	8,  // 46: sealane.v1.Certificates.CompromiseCa:output_type -> sealane.v1.InstanceCertificates
+	21, // 47: sealane.v1.Certificates.ListClients:output_type -> sealane.v1.ListClientsResponse
+	8,  // 48: sealane.v1.Certificates.SetSampling:output_type -> sealane.v1.InstanceCertificates
+	8,  // 49: sealane.v1.Certificates.RotateLeaf:output_type -> sealane.v1.InstanceCertificates
+	7,  // 50: sealane.v1.AuthStrings.RotateAuthString:output_type -> sealane.v1.RotateAuthStringResponse
+	40, // [40:51] is the sub-list for method output_type
+	29, // [29:40] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_sealane_v1_sealane_proto_init() }
@@ -1448,8 +2058,8 @@ func file_sealane_v1_sealane_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sealane_v1_sealane_proto_rawDesc), len(file_sealane_v1_sealane_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   15,
+			NumEnums:      3,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
