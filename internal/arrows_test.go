@@ -23,6 +23,7 @@ var levels = map[string]int{
 	"internal/process":   0,
 	"internal/firstline": 0,
 	"internal/stunnel":   0,
+	"internal/ledger":    0,
 	"internal/store":     1,
 	"internal/engine":    1,
 	"internal/relay":     1,

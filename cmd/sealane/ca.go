@@ -17,8 +17,7 @@ import (
 func newCA(e *env) *cobra.Command {
 	return group("ca", "Show and change the certificate authorities of an instance",
 		"  sealane ca bundle first > ca.pem\n  sealane ca list first\n  sealane ca rotate first",
-		newCAList(e), newCABundle(e), newCARotate(e), newCAActivate(e), newCARetire(e), newCACompromise(e),
-		newCAClients(e), newCASample(e))
+		newCAList(e), newCABundle(e), newCARotate(e), newCAActivate(e), newCARetire(e), newCACompromise(e), newCAClients(e), newCASample(e))
 }
 
 func newCAList(e *env) *cobra.Command {
@@ -113,21 +112,26 @@ func newCAActivate(e *env) *cobra.Command {
 	return caChange(e, &cobra.Command{
 		Use: "activate NAME", Short: "Let the published generation of the CA sign",
 		Long: `Let the published generation of the CA sign in place of the one before. Clients that hold only the one before go on,
-because a cross-certificate is served beside the new server certificate. No connection is dropped. Before its day it is refused
-while ` + "`sealane ca clients`" + ` has doubts.`,
+because a cross-certificate is served beside the new server certificate. No connection is dropped.
+
+Before its day that is done when every client of the last 30 days has shown that it trusts the published generation; see
+` + "`sealane ca clients`" + `. Once they all have for 30 days it happens by itself.`,
 		Example: "  sealane ca activate first\n  sealane ca activate first --force",
 	}, "activateCa", func(force bool) proto.Message { return &sealanepb.ActivateCaRequest{Force: force} },
-		"clients that hold only the CA before go on until it is retired", "do it before its day although there are clients that have not shown that they trust it")
+		"clients that hold only the CA before go on until it is retired", "do it before its day, though not all clients are known to trust the new CA")
 }
 
 func newCARetire(e *env) *cobra.Command {
 	return caChange(e, &cobra.Command{
 		Use: "retire NAME", Short: "Take the oldest generation of the CA out of the bundle",
 		Long: `Take the oldest generation of the CA out of the bundle. The cross-certificate by it is no longer served: clients that
-hold no other fail at their next handshake. Before its day it is refused while ` + "`sealane ca clients`" + ` has doubts.`,
+hold no other fail at their next handshake.
+
+Before its day that is done when every client of the last 30 days has shown that it trusts the next generation; see
+` + "`sealane ca clients`" + `.`,
 		Example: "  sealane ca retire first\n  sealane ca retire first --force",
 	}, "retireCa", func(force bool) proto.Message { return &sealanepb.RetireCaRequest{Force: force} },
-		"clients may install the new bundle, which is without it: `sealane ca bundle %[1]s`", "do it before its day although there are clients that have not shown that they trust the other CA")
+		"clients may install the new bundle, which is without it: `sealane ca bundle %[1]s`", "do it before its day, though not all clients are known to trust the other CA")
 }
 
 // caChange makes a command that changes the CAs and shows what came of it. note says on stderr what to do next; force is the
@@ -164,7 +168,7 @@ func caChange(e *env, c *cobra.Command, verb string, request func(force bool) pr
 func forceHint(err error, id string) error {
 	var refused *apiError
 	if errors.As(err, &refused) && refused.Status == "FAILED_PRECONDITION" && strings.HasSuffix(refused.Message, "or force it") {
-		return withHint(err, "`sealane ca bundle %[1]s` prints the bundle, `sealane ca clients %[1]s` shows all clients; --force does it now", id)
+		return withHint(err, "`sealane ca clients %[1]s` shows what each has shown; `sealane ca bundle %[1]s` prints the bundle; --force does it now", id)
 	}
 	return err
 }
@@ -204,8 +208,11 @@ the new one.`,
 				return err
 			}
 			fmt.Fprintf(e.err, "note: have all clients replace their bundle now: `sealane ca bundle %s`\n", args[0]+parent.flags())
-			for _, c := range certs.GetAffectedClients() {
-				fmt.Fprintf(e.err, "note: fails until it has the new bundle: %s\n", strings.TrimSpace(c.GetAddress()+" "+c.GetClientName()+" "+c.GetLibrary()))
+			if n := len(certs.GetAffectedClients()); n > 0 {
+				fmt.Fprintf(e.err, "note: %d clients of the last 30 days are not known to trust a CA that remains:\n", n)
+				for _, client := range certs.GetAffectedClients() {
+					fmt.Fprintln(e.err, "  "+strings.Join(clientCells(client), " "))
+				}
 			}
 			return format.print(e.out, raw, caTable(certs))
 		},

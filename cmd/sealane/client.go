@@ -183,16 +183,17 @@ func (c *client) certificates(ctx context.Context, name string) (*sealanepb.Inst
 	return out, raw, err
 }
 
+// clients are an instance's, with what they have shown of its CAs.
+func (c *client) clients(ctx context.Context, name string) (*sealanepb.ListClientsResponse, []byte, error) {
+	out := &sealanepb.ListClientsResponse{}
+	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name+"/certificates:clients", nil, nil, out)
+	return out, raw, err
+}
+
 // changeCertificates returns once what came of it is served.
 func (c *client) changeCertificates(ctx context.Context, name, verb string, in proto.Message) (*sealanepb.InstanceCertificates, []byte, error) {
 	out := &sealanepb.InstanceCertificates{}
 	raw, err := c.call(ctx, http.MethodPost, "/v1/"+name+"/certificates:"+verb, nil, in, out)
-	return out, raw, err
-}
-
-func (c *client) certificateClients(ctx context.Context, name string) (*sealanepb.CertificateClients, []byte, error) {
-	out := &sealanepb.CertificateClients{}
-	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name+"/certificates:clients", nil, nil, out)
 	return out, raw, err
 }
 

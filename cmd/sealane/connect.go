@@ -20,6 +20,7 @@ import (
 
 	"github.com/sealane/sealane/internal/doctor"
 	"github.com/sealane/sealane/internal/durable"
+	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
 )
 
@@ -134,7 +135,7 @@ func verify(ctx context.Context, t target, bundle []byte, auth string) (string, 
 	if t.TLS {
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(bundle)
-		c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: t.Host, MinVersion: tls.VersionTLS12})
+		c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: t.Host, MinVersion: tls.VersionTLS12, NextProtos: []string{relay.Probe}})
 		if err := c.HandshakeContext(ctx); err != nil {
 			return "", err
 		}

@@ -28,6 +28,7 @@ import (
 	"github.com/sealane/sealane/internal/api"
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/store"
 )
@@ -41,6 +42,7 @@ type nodes struct {
 	refuses bool // Ensure fails for the multiplexed path
 	paths   map[instance.Name]gateway.DataPath
 	status  gateway.Status // of every gateway
+	ledger  ledger.Ledger  // likewise
 	exits   chan instance.Exit
 }
 
@@ -85,6 +87,12 @@ func (n *nodes) GatewayStatus(context.Context, string) (gateway.Status, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.status, nil
+}
+
+func (n *nodes) Ledger(context.Context, string) (ledger.Ledger, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ledger, nil
 }
 
 // path is the data path that an instance's gateway was last given.

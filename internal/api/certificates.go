@@ -1,17 +1,19 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
-	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/pki"
 )
 
@@ -39,62 +41,75 @@ func (s *certificatesServer) RetireCa(ctx context.Context, r *sealanepb.RetireCa
 }
 
 func (s *certificatesServer) CompromiseCa(ctx context.Context, r *sealanepb.CompromiseCaRequest) (*sealanepb.InstanceCertificates, error) {
-	var affected []instance.Client
+	var affected []ledger.Client
 	out, err := s.change(ctx, r.GetName(), func(n instance.Name) (err error) {
 		affected, err = s.manager.CompromiseCA(ctx, n, int(r.GetGeneration()))
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	out.AffectedClients = clientsProto(affected)
-	return out, nil
-}
-
-func (s *certificatesServer) ListClients(ctx context.Context, r *sealanepb.ListCertificateClientsRequest) (*sealanepb.CertificateClients, error) {
-	return s.clients(ctx, r.GetName(), func(instance.Name) error { return nil })
-}
-
-func (s *certificatesServer) SetSampling(ctx context.Context, r *sealanepb.SetSamplingRequest) (*sealanepb.CertificateClients, error) {
-	return s.clients(ctx, r.GetName(), func(n instance.Name) error {
-		if r.GetPercent() == 0 && r.GetPerHour() == 0 {
-			return s.manager.SetSampling(ctx, n, nil)
+	for _, c := range affected {
+		if out != nil {
+			out.AffectedClients = append(out.AffectedClients, clientProto(c, nil))
 		}
-		return s.manager.SetSampling(ctx, n, &gateway.Sampling{Percent: r.GetPercent(), PerHour: int(r.GetPerHour())})
+	}
+	return out, err
+}
+
+func (s *certificatesServer) SetSampling(ctx context.Context, r *sealanepb.SetSamplingRequest) (*sealanepb.InstanceCertificates, error) {
+	return s.change(ctx, r.GetName(), func(n instance.Name) error {
+		return s.manager.SetSampling(ctx, n, r.GetPercent(), int(r.GetPerHour()))
 	})
 }
 
-func (s *certificatesServer) clients(ctx context.Context, resource string, do func(instance.Name) error) (*sealanepb.CertificateClients, error) {
-	name, err := parseCertificates("name", resource)
-	if err == nil {
-		err = do(name)
-	}
-	var c instance.Clients
-	if err == nil {
-		c, err = s.manager.Clients(ctx, name)
-	}
+func (s *certificatesServer) ListClients(ctx context.Context, r *sealanepb.ListClientsRequest) (*sealanepb.ListClientsResponse, error) {
+	name, err := parseCertificates("name", r.GetName())
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
-	return &sealanepb.CertificateClients{
-		Generation: int32(c.Generation), Clients: clientsProto(c.Clients), Ready: c.Doubt == "", Doubt: c.Doubt,
-		SinceTime: timestamppb.New(c.Since), ForgottenCount: int64(c.Evicted),
-		Sampling:     &sealanepb.Sampling{Percent: c.Percent, PerHour: int32(c.PerHour)},
-		SampledCount: int64(c.Sampled), FailedSamplesCount: int64(c.SamplesFailed),
-	}, nil
+	known, err := s.manager.Clients(ctx, name)
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	out := &sealanepb.ListClientsResponse{Generation: int32(known.Generation), EvictTime: timeUnlessZero(known.Evicted), Ready: known.Doubt == "", Doubt: known.Doubt}
+	for _, c := range known.Clients {
+		p := clientProto(c.Client, known.CAs)
+		p.Readiness, p.ReadinessTime, p.Failure = readinesses[c.Readiness], timeUnlessZero(c.At), string(c.How)
+		out.Clients = append(out.Clients, p)
+	}
+	return out, nil
 }
 
-func clientsProto(all []instance.Client) []*sealanepb.CertificateClient {
-	var out []*sealanepb.CertificateClient
-	for _, c := range all {
-		out = append(out, &sealanepb.CertificateClient{
-			Address: c.Address, ClientName: c.Name, Library: c.Library, User: c.User,
-			FirstSeenTime: timestamppb.New(c.FirstSeen), LastSeenTime: timestamppb.New(c.LastSeen),
-			Trust:     sealanepb.CertificateClient_Trust(sealanepb.CertificateClient_Trust_value[string(c.Trust)]),
-			TrustTime: timeUnlessZero(c.TrustTime), Detail: c.Detail,
+var readinesses = map[ledger.Readiness]sealanepb.CertificateClient_Readiness{
+	ledger.Proven:   sealanepb.CertificateClient_PROVEN,
+	ledger.Declared: sealanepb.CertificateClient_DECLARED,
+	ledger.Failed:   sealanepb.CertificateClient_FAILED,
+	ledger.Unknown:  sealanepb.CertificateClient_UNKNOWN,
+}
+
+// clientProto is a client as the API shows it; generations are those of CAs by label.
+func clientProto(c ledger.Client, generations map[string]int) *sealanepb.CertificateClient {
+	out := &sealanepb.CertificateClient{
+		Address: c.Address.String(), ClientName: c.Name, Library: c.Library, User: c.User,
+		FirstSeenTime: timestamppb.New(c.First), LastSeenTime: timestamppb.New(c.Last),
+	}
+	for label, e := range c.Anchors {
+		generation, ok := generations[label]
+		if !ok {
+			continue
+		}
+		out.Evidence = append(out.Evidence, &sealanepb.CertificateEvidence{
+			Generation: int32(generation), ProvenTime: timeUnlessZero(e.Proven), DeclaredTime: timeUnlessZero(e.Declared),
+			FailedTime: timeUnlessZero(e.Failed), Failure: string(e.How),
 		})
 	}
+	slices.SortFunc(out.Evidence, func(a, b *sealanepb.CertificateEvidence) int { return cmp.Compare(a.Generation, b.Generation) })
 	return out
+}
+
+func samplingProto(s *instance.Sampling) *sealanepb.Sampling {
+	if s == nil {
+		return nil
+	}
+	return &sealanepb.Sampling{Generation: int32(s.Generation), Percent: s.Percent, PerHour: int32(s.PerHour)}
 }
 
 func (s *certificatesServer) RotateLeaf(ctx context.Context, r *sealanepb.RotateLeafRequest) (*sealanepb.InstanceCertificates, error) {
@@ -144,6 +159,7 @@ var caStates = map[pki.CAState]sealanepb.CertificateAuthority_State{
 func certificatesProto(name instance.Name, c instance.Certificates) *sealanepb.InstanceCertificates {
 	out := &sealanepb.InstanceCertificates{
 		Name: name.String() + certificatesSuffix, CrossCertificateServed: c.CrossServed, Warnings: c.Warnings, Problem: c.Problem,
+		Sampling: samplingProto(c.Sampling),
 	}
 	for _, ca := range c.CAs {
 		out.Authorities = append(out.Authorities, &sealanepb.CertificateAuthority{

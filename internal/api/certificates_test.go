@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
+	"github.com/sealane/sealane/internal/ledger"
 )
 
 const certificates = first + "/certificates"
@@ -78,7 +80,7 @@ func TestCertificatesOverREST(t *testing.T) {
 	s.refused(400, "FAILED_PRECONDITION", v, code, "retire CA-1 first")
 	for _, body := range []string{"", "{}", `{"force":false}`} {
 		code, v = s.do("POST", certificates+":activateCa", body)
-		s.refused(400, "FAILED_PRECONDITION", v, code, "CA-2 is to sign from", "In doubt: ", "force it")
+		s.refused(400, "FAILED_PRECONDITION", v, code, "CA-2 is to sign from", "not known that any client trusts CA-2", "force it")
 	}
 	got = s.ok("POST", certificates+":activateCa", `{"force":true}`)
 	if caStates(got) != "RETIRING CROSS_SIGNED" || got["crossCertificateServed"] != true || got["authorities"].([]any)[1].(object)["crossSignedBy"] != 1.0 {
@@ -158,6 +160,7 @@ func TestCertificatesOverGRPC(t *testing.T) {
 		{states(certs.GetCertificates(ctx, &sealanepb.GetCertificatesRequest{Name: name})), "1:SIGNING"},
 		{states(certs.RotateLeaf(ctx, &sealanepb.RotateLeafRequest{Name: name})), "1:SIGNING"},
 		{states(certs.RotateCa(ctx, &sealanepb.RotateCaRequest{Name: name})), "1:SIGNING 2:PUBLISHED"},
+		{states(certs.SetSampling(ctx, &sealanepb.SetSamplingRequest{Name: name, Percent: 1, PerHour: 1})), "1:SIGNING 2:PUBLISHED"},
 		{states(certs.ActivateCa(ctx, &sealanepb.ActivateCaRequest{Name: name, Force: true})), "1:RETIRING 2:CROSS_SIGNED"},
 		{states(certs.RetireCa(ctx, &sealanepb.RetireCaRequest{Name: name, Force: true})), "1:RETIRED 2:SIGNING"},
 		{states(certs.CompromiseCa(ctx, &sealanepb.CompromiseCaRequest{Name: name})), "1:COMPROMISED 2:COMPROMISED 3:SIGNING"},
@@ -165,6 +168,9 @@ func TestCertificatesOverGRPC(t *testing.T) {
 		if step.got != step.want {
 			t.Errorf("got %s; want %s", step.got, step.want)
 		}
+	}
+	if got, err := certs.ListClients(ctx, &sealanepb.ListClientsRequest{Name: name}); err != nil || got.GetGeneration() != 3 || len(got.GetClients()) != 0 {
+		t.Errorf("clients: %v, %v", got, err)
 	}
 	for _, bad := range []string{"", "certificates", "projects/p1/locations/local/instances/first", name + "/certificates", "projects/p1/locations/local/instances//certificates"} {
 		_, err := certs.RotateCa(ctx, &sealanepb.RotateCaRequest{Name: bad})
@@ -182,4 +188,57 @@ func TestCertificatesOverGRPC(t *testing.T) {
 	if _, err := certs.RotateLeaf(short, &sealanepb.RotateLeafRequest{Name: name}); status.Code(err) != codes.Unavailable && status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("while the gateway is down: %v", err)
 	}
+}
+
+// Who the clients are, and the sampling of them.
+func TestClientsOfCertificates(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.create("first", encrypted)
+	if got := s.ok("GET", certificates+":clients", ""); got["generation"] != 1.0 || got["clients"] != nil {
+		t.Errorf("without clients: %v", got)
+	}
+	code, v := s.do("POST", certificates+":setSampling", `{"percent":1,"perHour":5}`)
+	s.refused(400, "FAILED_PRECONDITION", v, code, "start the next generation first")
+	got := s.ok("POST", certificates+":rotateCa", "")
+	seen := ledger.NewTable(10)
+	now := time.Now()
+	for at, ca := range got["authorities"].([]any) {
+		label := ca.(object)["sha256Fingerprint"].(string)
+		seen.Seen(ledger.Identity{Address: netip.MustParseAddr("10.0.0.1"), Name: "web", Library: "redis-py", User: "default"},
+			ledger.Handshake{At: now, Anchors: []string{label}}, now)
+		if at == 1 {
+			seen.Failed(netip.MustParseAddr("10.0.0.2"), []string{label}, ledger.UnknownCA, now)
+		}
+	}
+	s.nodes.set(func(n *nodes) { n.ledger = seen.Ledger() })
+	clients := s.ok("GET", certificates+":clients", "")["clients"].([]any)
+	if len(clients) != 2 {
+		t.Fatalf("clients: %v", clients)
+	}
+	bad, good := clients[0].(object), clients[1].(object)
+	if bad["readiness"] != "FAILED" || bad["failure"] != "unknown_ca" || bad["address"] != "10.0.0.2" || bad["user"] != nil {
+		t.Errorf("the one in doubt: %v", bad)
+	}
+	if good["readiness"] != "PROVEN" || good["clientName"] != "web" || good["library"] != "redis-py" || len(good["evidence"].([]any)) != 2 {
+		t.Errorf("the other: %v", good)
+	}
+	code, v = s.do("POST", certificates+":activateCa", "{}")
+	s.refused(400, "FAILED_PRECONDITION", v, code, "10.0.0.2 (unknown_ca on 20", "--sni ca-next.sealane.invalid")
+	code, v = s.do("POST", certificates+":setSampling", `{"percent":5}`)
+	s.refused(400, "INVALID_ARGUMENT", v, code, "per_hour: 0: want 1 to 1000")
+	if got := s.ok("POST", certificates+":setSampling", `{"percent":5,"perHour":20}`); fmt.Sprint(got["sampling"]) != "map[generation:2 perHour:20 percent:5]" {
+		t.Errorf("sampling: %v", got["sampling"])
+	}
+	if got := s.ok("POST", certificates+":setSampling", `{}`); got["sampling"] != nil {
+		t.Errorf("sampling, when it was ended: %v", got["sampling"])
+	}
+	if got := s.ok("POST", certificates+":compromiseCa", `{"generation":2}`)["affectedClients"]; got != nil {
+		t.Errorf("affected by the loss of CA-2: %v", got)
+	}
+	if got := s.ok("POST", certificates+":compromiseCa", "{}")["affectedClients"].([]any); len(got) != 1 || got[0].(object)["clientName"] != "web" {
+		t.Errorf("affected by the loss of all: %v", got)
+	}
+	code, v = s.do("GET", instances+"/nobody/certificates:clients", "")
+	s.refused(404, "NOT_FOUND", v, code)
 }

@@ -85,6 +85,7 @@ func (x *exam) look(ctx context.Context, change func(*tls.Config)) look {
 		InsecureSkipVerify: true,
 		ServerName:         x.Host,
 		MinVersion:         tls.VersionTLS12,
+		NextProtos:         x.protocols(),
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			l.asked = true
 			return &tls.Certificate{}, nil

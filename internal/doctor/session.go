@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
 )
 
@@ -103,6 +104,7 @@ func (x *exam) open(ctx context.Context, t trust) (*session, error) {
 	began = time.Now()
 	c := tls.Client(conn, &tls.Config{
 		RootCAs: t.roots, ServerName: t.host, MinVersion: tls.VersionTLS12, ClientSessionCache: t.cache, Time: x.Now,
+		NextProtos: x.protocols(),
 		VerifyConnection: func(state tls.ConnectionState) error {
 			if x.Instance != nil && !hasIdentity(state.PeerCertificates[0], x.Instance.Identity) {
 				return fmt.Errorf("the certificate does not name %s", x.Instance.Identity)
@@ -116,6 +118,14 @@ func (x *exam) open(ctx context.Context, t trust) (*session, error) {
 	}
 	s.Conn, s.handshake, s.resumed = c, time.Since(began), c.ConnectionState().DidResume
 	return s, nil
+}
+
+// protocols tell a server of ours that this is no client. Other servers might refuse what they don't know.
+func (x *exam) protocols() []string {
+	if x.Instance == nil {
+		return nil
+	}
+	return []string{relay.Probe}
 }
 
 func (s *session) close() { s.Conn.Close() }

@@ -15,9 +15,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/ledger"
 )
 
-// maxReply bounds what a Client reads: a Status, a Ledger, or an error that lists every problem of a snapshot.
+// maxReply bounds what a Client reads: a Status, a full ledger, or an error that lists every problem of a snapshot.
 const maxReply = 16 << 20
 
 // Socket is the path of the admin socket of the gateway in dir.
@@ -60,7 +62,7 @@ func (g *gateway) adminServer() *http.Server {
 		reply(w, g.status(), nil)
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, g.status(), nil) })
-	mux.HandleFunc("GET /ledger", func(w http.ResponseWriter, _ *http.Request) { reply(w, g.showLedger(), nil) })
+	mux.HandleFunc("GET /ledger", func(w http.ResponseWriter, _ *http.Request) { reply(w, g.ledger(), nil) })
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
 		// Draining may take longer than a request may: whoever waits for it is not to be cut off by ReadTimeout.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
@@ -155,6 +157,15 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 		return Status{}, fmt.Errorf("gateway status: %w", err)
 	}
 	return st, nil
+}
+
+// Ledger asks what is known of clients.
+func (c *Client) Ledger(ctx context.Context) (ledger.Ledger, error) {
+	var l ledger.Ledger
+	if err := c.do(ctx, http.MethodGet, "/ledger", nil, &l); err != nil {
+		return ledger.Ledger{}, fmt.Errorf("gateway's ledger: %w", err)
+	}
+	return l, nil
 }
 
 // Stop returns when the gateway has drained; its process ends right after. If ctx ends first, the gateway stops all the same.

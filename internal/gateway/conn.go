@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/internal/firstline"
+	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/relay"
 )
 
@@ -51,6 +52,7 @@ type conn struct {
 	stopped atomic.Bool // it is to end
 	shed    atomic.Bool // because others need its room
 	pipe    atomic.Pointer[relay.Session]
+	shake   *ledger.Handshake // not changed once pipe is set; nil: nothing to learn
 
 	// Of the owner.
 	under      io.ReadWriter // what TLS reads and writes instead, once an event loop has it
@@ -60,9 +62,9 @@ type conn struct {
 	computing  bool      // it holds one of the places
 	deadline   time.Time // of everything that waits; zero: none
 	hello      hello
-	served     *serving // whose TLS it gets
-	shown      shown
-	resumes    bool        // it came with a session ticket
+	serving    *serving    // during the handshake
+	choice     choice      // likewise
+	resumes    bool        // it has a session ticket to show
 	alerts     *alertWatch // during the handshake
 	handedOver bool        // to an event loop, which forgets it
 }
@@ -257,8 +259,9 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 		runtime.Gosched()
 	}
 	_ = c.SetDeadline(c.first.Add(s.timeout))
-	c.alerts, c.served = new(alertWatch), s
-	t := tls.Server(c, s.tls)
+	c.alerts = new(alertWatch)
+	c.serving = s
+	t := tls.Server(c, s.chains.entry)
 	err := t.Handshake()
 	done()
 	g.door.places.leave(c)
@@ -267,9 +270,7 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 		return
 	}
 	c.alerts = nil
-	state := t.ConnectionState()
-	c.shown.at, c.shown.resumed = time.Now(), state.DidResume
-	g.count.shaken(state)
+	g.shaken(c, t.ConnectionState())
 	_ = c.SetDeadline(time.Time{})
 	g.relay(c, t, s)
 }
@@ -283,7 +284,7 @@ func (g *gateway) handshakeFailed(c *conn, err error) {
 		f = failShed
 	}
 	g.count.failures.Add(f.class)
-	g.ledger.noteRefusal(c.remote.Addr().String(), f.class, c.shown, time.Now())
+	g.refused(c, f)
 	g.lines.warn("handshake "+f.class, "TLS handshake failed", "client", c.remote.String(), "class", f.class,
 		"error", err, "hint", f.hint)
 	if f == failTimeout {
@@ -328,11 +329,9 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 	cfg := relay.Config{
 		Remote: c.remote, Local: c.localAddr(),
 		Goaway: t != nil && t.ConnectionState().NegotiatedProtocol == relay.Protocol,
-		Ended: func(relay.Result) {
+		Ended: func(r relay.Result) {
+			g.left(c, r.Client)
 			g.limit.leave()
-			if t != nil {
-				g.ledger.noteClient(c.remote.Addr().String(), c.pipe.Load(), c.shown, time.Now())
-			}
 			g.forget(c)
 		},
 	}

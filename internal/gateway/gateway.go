@@ -12,6 +12,9 @@
 // sources take turns and the newest comes first. It knows nothing of instances, of certificates to come, or of who
 // started it.
 //
+// What handshakes show of clients is gathered by label of the anchors that the snapshot names, within bounds, for the
+// controller to collect; it is in memory only. A session is resumed under the certificate that it began with and no other.
+//
 // Known gap: changing a listener between a wildcard address and a specific one with the same port takes two snapshots,
 // because the new one is opened before the old one is closed.
 package gateway
@@ -35,6 +38,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/internal/durable"
+	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/relay"
 )
 
@@ -95,9 +99,6 @@ func Run(ctx context.Context, cfg Config) error {
 	go g.door.run()
 	defer g.crew.close()
 	defer g.door.close()
-	if g.ledger, err = openLedger(cfg.Dir); err != nil {
-		cfg.Log.Warn("what clients have shown of their trust is lost, it is gathered anew", "file", ledgerFile(cfg.Dir), "error", err)
-	}
 	// Before the admin socket answers: what is on disk decides whether a snapshot is stale.
 	g.load()
 	server := g.adminServer()
@@ -105,7 +106,6 @@ func Run(ctx context.Context, cfg Config) error {
 	go func() { served <- server.Serve(admin) }()
 	g.background.Go(g.restore)
 	g.background.Go(g.giveBack)
-	g.background.Go(g.keepLedger)
 
 	var lost error
 	select {
@@ -114,11 +114,7 @@ func Run(ctx context.Context, cfg Config) error {
 	case err := <-served:
 		lost = fmt.Errorf("serve admin socket: %w", err)
 	}
-	g.showLedger()
 	g.drain()
-	if err := g.ledger.save(); err != nil {
-		cfg.Log.Warn("what clients have shown of their trust could not be kept on disk", "error", err)
-	}
 	close(g.drained)
 	// Whoever asked for the stop gets its answer before the socket goes.
 	bounded, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -159,7 +155,8 @@ type gateway struct {
 	limit   *limiter
 	door    *door
 	crew    *crew
-	ledger  *ledger
+	seen    *ledger.Table
+	sampler *sampler
 
 	accepting     context.Context // ends when draining starts
 	stopAccepting context.CancelFunc
@@ -192,6 +189,8 @@ func newGateway(ctx context.Context, cfg Config) *gateway {
 		drained:   make(chan struct{}),
 		listeners: make(map[string]*listener),
 		conns:     make(map[*conn]struct{}),
+		seen:      ledger.NewTable(ledger.MaxClients),
+		sampler:   newSampler(cfg.Dir, cfg.Log),
 	}
 	g.accepting, g.stopAccepting = context.WithCancel(ctx)
 	g.crew = &crew{work: g.serve}
@@ -285,6 +284,9 @@ func (g *gateway) open(next *serving) (map[string]*listener, error) {
 
 // publish is called with applyMu held. The snapshot comes before the listeners: clients are served by it.
 func (g *gateway) publish(next *serving, opened map[string]*listener) {
+	if next.chains != nil {
+		g.seen.Keep(next.chains.labels())
+	}
 	changed := g.lastGood != nil && !bytes.Equal(g.lastGood.snapshot.Certificate, next.snapshot.Certificate)
 	g.lastGood = next
 	g.paths.SetBackend(g.backend(next.snapshot))

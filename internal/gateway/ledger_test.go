@@ -3,229 +3,406 @@ package gateway_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
+	"io"
 	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/ledger"
+	"github.com/sealane/sealane/internal/relay"
 )
 
 const nextName = "ca-next.sealane.invalid"
 
-// twoCAs is a gateway that serves a chain of the CA "one" to all, and one of "two" to who asks for nextName.
-func twoCAs(t *testing.T) (w *world, two identity, snapshot func(generation uint64) gateway.Snapshot) {
+// twoChains is a world whose main certificate is w.id, and a second one, for the name of which the main one may be too.
+func twoChains(t *testing.T) (w *world, next identity) {
 	t.Helper()
 	w = newWorld(t)
-	redis(t, w)
-	two = newIdentity(t, w.addr)
-	w.run()
-	snapshot = func(generation uint64) gateway.Snapshot {
-		s := w.snapshot(generation)
-		s.Anchors = []string{"one"}
-		s.Next = &gateway.NextChain{Name: nextName, Certificate: two.chain, PrivateKey: two.key, Anchors: []string{"two"}}
-		return s
-	}
-	w.apply(snapshot(1))
-	return w, two, snapshot
+	w.id = newIdentity(t, w.addr, nextName)
+	return w, newIdentity(t, w.addr, nextName)
 }
 
-// visit makes a handshake, says what is to be said and leaves.
-func (w *world) visit(cfg *tls.Config, say string) (tls.ConnectionState, error) {
+// withNext is the snapshot with a second chain, which "new" alone verifies; the main one "old" does.
+func (w *world) withNext(generation uint64, next identity) gateway.Snapshot {
+	s := w.snapshot(generation)
+	s.Anchors = []string{"old"}
+	s.Next = &gateway.NextChain{Name: nextName, Certificate: next.chain, PrivateKey: next.key, Anchors: []string{"new"}}
+	return s
+}
+
+// hello does a handshake, and asks something over it.
+func (w *world) hello(cfg *tls.Config) (tls.ConnectionState, error) {
 	w.t.Helper()
-	c := tls.Client(dialTCP(w.t, w.addr), cfg)
-	defer c.Close()
+	raw, err := net.Dial("tcp", w.addr)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer raw.Close()
+	raw.SetDeadline(time.Now().Add(patience))
+	if cfg.ServerName == "" {
+		cfg.ServerName, _, _ = net.SplitHostPort(w.addr)
+	}
+	c := tls.Client(raw, cfg)
 	if err := c.Handshake(); err != nil {
 		return tls.ConnectionState{}, err
 	}
-	for line := range strings.SplitSeq(strings.TrimPrefix(say+"|PING", "|"), "|") {
-		send(w.t, c, line+"\r\n")
-		got := make([]byte, 512)
-		if _, err := c.Read(got); err != nil {
-			return tls.ConnectionState{}, err
-		}
+	if _, err := io.WriteString(c, "x\r\n"); err != nil {
+		return tls.ConnectionState{}, err
 	}
-	return c.ConnectionState(), nil
+	_, err = io.ReadFull(c, make([]byte, 3))
+	return c.ConnectionState(), err
 }
 
-// config trusts an identity, whatever name is asked for.
-func (w *world) config(name string, id identity, protocols ...string) *tls.Config {
-	cfg := trusting(id)
-	host, _, _ := net.SplitHostPort(w.addr)
-	cfg.ServerName, cfg.NextProtos = host, protocols
-	if name != "" {
-		cfg.ServerName = name
-		roots := cfg.RootCAs
-		cfg.InsecureSkipVerify = true // the name is none of the certificate's here; the chain is verified below
-		cfg.VerifyConnection = func(s tls.ConnectionState) error {
-			opts := verifyOptions(roots)
-			_, err := s.PeerCertificates[0].Verify(opts)
-			return err
+// presented says which of two certificates a name is answered with.
+func (w *world) presented(name string, ids ...identity) int {
+	w.t.Helper()
+	cfg := trusting(ids...)
+	cfg.ServerName = name
+	s, err := w.hello(cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for i, id := range ids {
+		if s.PeerCertificates[0].Equal(id.cert) {
+			return i
 		}
 	}
-	return cfg
+	return -1
 }
 
-func (w *world) evidence(name string) (gateway.Evidence, bool) {
+func (w *world) ledger() ledger.Ledger {
 	w.t.Helper()
 	l, err := w.client.Ledger(context.Background())
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	for _, e := range l.Clients {
-		if e.Name == name {
-			return e, true
-		}
-	}
-	return gateway.Evidence{}, false
+	return l
 }
 
-func TestLedgerKnowsWhatClientsHaveShown(t *testing.T) {
-	t.Parallel()
-	w, two, _ := twoCAs(t)
-	must := func(s tls.ConnectionState, err error) tls.ConnectionState {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
+// clients are what is known, once it satisfies.
+func (w *world) eventually(what string, holds func(map[ledger.Identity]ledger.Client) bool) map[ledger.Identity]ledger.Client {
+	w.t.Helper()
+	var all map[ledger.Identity]ledger.Client
+	defer func() {
+		if w.t.Failed() {
+			w.t.Logf("the ledger is %+v", all)
 		}
+	}()
+	eventually(w.t, what, func() bool {
+		all = make(map[ledger.Identity]ledger.Client)
+		for _, c := range w.ledger().Clients {
+			all[c.Identity] = c
+		}
+		return holds(all)
+	})
+	return all
+}
+
+var here = netip.MustParseAddr("127.0.0.1")
+
+func TestNextNameGetsTheNextChain(t *testing.T) {
+	t.Parallel()
+	w, next := twoChains(t)
+	fakeEngine(t, w.engine, echo)
+	w.run()
+	s := w.snapshot(1)
+	s.Anchors = []string{"old"}
+	w.apply(s)
+	if got := w.presented(nextName, w.id, next); got != 0 {
+		t.Errorf("without a next chain certificate %d is presented", got)
+	}
+	w.apply(w.withNext(2, next))
+	for name, want := range map[string]int{nextName: 1, "CA-Next.SeaLane.invalid": 1, "localhost": 0, "": 0} {
+		if got := w.presented(name, w.id, next); got != want {
+			t.Errorf("%q is presented certificate %d; want %d", name, got, want)
+		}
+	}
+	w.apply(func() gateway.Snapshot { s.Generation = 3; return s }())
+	if got := w.presented(nextName, w.id, next); got != 0 {
+		t.Errorf("without a next chain any more certificate %d is presented", got)
+	}
+}
+
+// A session is resumed under the chain that it began with and no other, and not across a change of anchors.
+func TestSessionsStayWithTheirChain(t *testing.T) {
+	t.Parallel()
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, protocols := range [][]string{nil, {relay.Protocol}} {
+			t.Run(fmt.Sprint(tls.VersionName(version), protocols), func(t *testing.T) {
+				t.Parallel()
+				w, next := twoChains(t)
+				fakeEngine(t, w.engine, echo)
+				w.run()
+				w.apply(w.withNext(1, next))
+				cache := tls.NewLRUClientSessionCache(8)
+				resumed := func(name string, store oneSession) bool {
+					t.Helper()
+					cfg := trusting(w.id, next)
+					cfg.MaxVersion, cfg.ServerName, cfg.NextProtos = version, name, protocols
+					cfg.ClientSessionCache = store
+					s, err := w.hello(cfg)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return s.DidResume
+				}
+				// One slot for both names: the client offers to one the session of the other.
+				slot := oneSession{cache}
+				if resumed("localhost", slot) || !resumed("localhost", slot) {
+					t.Fatal("the main chain's session is not resumed")
+				}
+				if resumed(nextName, slot) {
+					t.Error("a session of the main chain was resumed under the next one")
+				}
+				if !resumed(nextName, slot) {
+					t.Error("the next chain's session is not resumed")
+				}
+				if resumed("localhost", slot) {
+					t.Error("a session of the next chain was resumed under the main one")
+				}
+				same := w.withNext(2, next)
+				same.MaxClients = 77
+				w.apply(same)
+				if !resumed("localhost", slot) {
+					t.Error("a session is not resumed after a change that is not about certificates")
+				}
+				for what, change := range map[string]func(*gateway.Snapshot){
+					"the next CA is gone":   func(s *gateway.Snapshot) { s.Next = nil },
+					"another CA verifies":   func(s *gateway.Snapshot) { s.Anchors = []string{"old", "new"} },
+					"another CA is to come": func(s *gateway.Snapshot) { s.Next.Anchors = []string{"newest"} },
+				} {
+					resumed("localhost", slot)
+					s := w.withNext(w.status().Generation+1, next)
+					change(&s)
+					w.apply(s)
+					if resumed("localhost", slot) {
+						t.Errorf("%s: a session from before was resumed", what)
+					}
+				}
+			})
+		}
+	}
+}
+
+// oneSession caches under one key whatever the name.
+type oneSession struct{ tls.ClientSessionCache }
+
+func (o oneSession) Get(string) (*tls.ClientSessionState, bool) { return o.ClientSessionCache.Get("x") }
+func (o oneSession) Put(_ string, s *tls.ClientSessionState)    { o.ClientSessionCache.Put("x", s) }
+
+// What each kind of handshake shows, and what it doesn't.
+func TestHandshakesTellOfTrust(t *testing.T) {
+	t.Parallel()
+	w, next := twoChains(t)
+	fakeEngine(t, w.engine, echo)
+	w.run()
+	w.apply(w.withNext(1, next))
+	who := ledger.Identity{Address: here, User: "default"}
+	nobody := ledger.Identity{Address: here}
+	try := func(cfg *tls.Config, name string, protocols ...string) {
+		cfg.ServerName, cfg.NextProtos = name, protocols
+		_, _ = w.hello(cfg)
+	}
+	try(trusting(w.id), "localhost", relay.Probe)
+	try(trusting(w.id), nextName, relay.Probe)
+	try(trusting(w.id), "localhost")
+	all := w.eventually("the old anchor is proven", func(all map[ledger.Identity]ledger.Client) bool {
+		return !all[who].Anchors["old"].Proven.IsZero()
+	})
+	if len(all) != 1 || len(all[who].Anchors) != 1 {
+		t.Errorf("a probe and a client are %v", all)
+	}
+	try(trusting(w.id), "localhost", "h2", "sealane-ca/new", "sealane-ca/unheard-of", "sealane-ca/old")
+	all = w.eventually("the new anchor is declared", func(all map[ledger.Identity]ledger.Client) bool {
+		return !all[who].Anchors["new"].Declared.IsZero()
+	})
+	if e := all[who].Anchors["new"]; len(all[who].Anchors) != 2 || !e.Proven.IsZero() || !e.Failed.IsZero() {
+		t.Errorf("after a declaration: %v", all)
+	}
+	try(trusting(w.id), nextName) // Go says bad_certificate
+	all = w.eventually("the new anchor is refused", func(all map[ledger.Identity]ledger.Client) bool {
+		return !all[nobody].Anchors["new"].Failed.IsZero()
+	})
+	if e := all[nobody].Anchors["new"]; e.How != ledger.BadCertificate || len(all[nobody].Anchors) != 1 {
+		t.Errorf("after a refusal: %v", all)
+	}
+	try(trusting(next), nextName)
+	all = w.eventually("the new anchor is proven", func(all map[ledger.Identity]ledger.Client) bool {
+		return !all[who].Anchors["new"].Proven.IsZero()
+	})
+	if e := all[who].Anchors["new"]; !e.Proven.After(all[nobody].Anchors["new"].Failed) {
+		t.Errorf("the proof is not after the failure: %v", all)
+	}
+	// Who closes while the next certificate is there to be looked at may have refused it; elsewhere it means nothing.
+	s := w.withNext(2, next)
+	s.Anchors = []string{"old", "new"}
+	w.apply(s)
+	for _, name := range []string{"localhost", nextName} {
+		raw := dialTCP(t, w.addr)
+		cfg := &tls.Config{ServerName: name, InsecureSkipVerify: true}
+		cfg.VerifyConnection = func(tls.ConnectionState) error { raw.Close(); return io.EOF }
+		_ = tls.Client(raw, cfg).Handshake()
+	}
+	all = w.eventually("the closed one is there", func(all map[ledger.Identity]ledger.Client) bool {
+		return all[nobody].Anchors["new"].How == ledger.Closed
+	})
+	if _, ok := all[nobody].Anchors["old"]; ok {
+		t.Errorf("closing under two anchors counted: %v", all)
+	}
+	// Under two anchors a success proves neither.
+	before := all[who].Anchors["old"].Proven
+	try(trusting(w.id), "localhost")
+	all = w.eventually("it is seen", func(now map[ledger.Identity]ledger.Client) bool { return now[who].Last.After(all[who].Last) })
+	if !all[who].Anchors["old"].Proven.Equal(before) {
+		t.Errorf("a handshake that two anchors verify proved one: %v", all)
+	}
+	if st := w.status().Ledger; st == nil || st.Clients != 2 || st.Evicted != 0 {
+		t.Errorf("status: %+v", st)
+	}
+}
+
+// A resumed session proves nothing, whatever it declares.
+func TestResumedSessionsOnlyCountAsSeen(t *testing.T) {
+	t.Parallel()
+	w, next := twoChains(t)
+	fakeEngine(t, w.engine, echo)
+	w.run()
+	w.apply(w.withNext(1, next))
+	who := ledger.Identity{Address: here, User: "default"}
+	cfg := trusting(w.id)
+	cfg.ClientSessionCache, cfg.ServerName = tls.NewLRUClientSessionCache(1), "localhost"
+	if _, err := w.hello(cfg); err != nil {
+		t.Fatal(err)
+	}
+	first := w.eventually("it is seen", func(all map[ledger.Identity]ledger.Client) bool { return len(all) == 1 })[who]
+	cfg.NextProtos = []string{"sealane-ca/new"}
+	if s, err := w.hello(cfg); err != nil || !s.DidResume {
+		t.Fatalf("%v, resumed: %t", err, s.DidResume)
+	}
+	again := w.eventually("it is seen again", func(all map[ledger.Identity]ledger.Client) bool { return all[who].Last.After(first.Last) })[who]
+	if len(again.Anchors) != 1 || !again.Anchors["old"].Proven.Equal(first.Anchors["old"].Proven) {
+		t.Errorf("first %v, then %v", first, again)
+	}
+}
+
+// A client is known by what it says of itself, while it is connected and afterwards, also where the engine knows less.
+func TestClientsAreKnownByWhatTheySay(t *testing.T) {
+	t.Parallel()
+	w, next := twoChains(t)
+	redis(t, w)
+	w.run()
+	w.apply(w.withNext(1, next))
+	cfg := trusting(w.id)
+	cfg.ServerName = "localhost"
+	c := tls.Client(dialTCP(t, w.addr), cfg)
+	send(t, c, "HELLO 3 SETNAME app\r\nCLIENT SETINFO LIB-NAME go-thing\r\n")
+	want := ledger.Identity{Address: here, Name: "app", Library: "go-thing", User: "default"}
+	known := func(all map[ledger.Identity]ledger.Client) bool {
+		_, ok := all[want]
+		return ok && len(all) == 1
+	}
+	w.eventually("it is known while it is connected", known)
+	c.Close()
+	w.eventually("it is known afterwards", known)
+}
+
+// Some clients that did not ask for it get the next chain; one that refused it never again, even by a new process.
+func TestSampling(t *testing.T) {
+	t.Parallel()
+	w, next := twoChains(t)
+	fakeEngine(t, w.engine, echo)
+	w.run()
+	sampling := func(generation uint64, perHour int) gateway.Snapshot {
+		s := w.withNext(generation, next)
+		s.Next.Sampling = &gateway.Sampling{Percent: 100, PerHour: perHour}
 		return s
 	}
-	must(w.visit(w.config("", w.id), "CLIENT SETNAME old|CLIENT SETINFO LIB-NAME some-lib"))
-	must(w.visit(w.config(nextName, two), "CLIENT SETNAME tester"))
-	must(w.visit(w.config("", w.id, "other", gateway.DeclaresCA+"one", gateway.DeclaresCA+"two"), "CLIENT SETNAME declarer"))
-	must(w.visit(w.config("", w.id, gateway.NoClient), "CLIENT SETNAME controller"))
-	if _, err := w.visit(w.config(nextName, w.id), ""); err == nil {
-		t.Fatal("a client that does not trust the next CA got in")
+	samples := func() string {
+		s := w.status().Ledger.Samples
+		return fmt.Sprint(s["accepted"], s["refused"], s["failed"])
 	}
-	for name, want := range map[string]string{
-		"old": "proven one, lib some-lib", "tester": "proven two", "declarer": "proven one declared one two", "": "failed two",
-	} {
-		var got string
-		eventually(t, "what "+name+" has shown is "+want, func() bool {
-			e, _ := w.evidence(name)
-			got = describe(e)
-			return got == want
-		})
+	w.apply(sampling(1, 2))
+	// Who resumes, probes or declares is not sampled.
+	for _, protocol := range []string{relay.Probe, "sealane-ca/old"} {
+		cfg := trusting(w.id)
+		cfg.NextProtos = []string{protocol}
+		if _, err := w.hello(cfg); err != nil {
+			t.Errorf("%s: %v", protocol, err)
+		}
 	}
-	if e, ok := w.evidence("controller"); ok {
-		t.Errorf("the controller is noted as a client: %+v", e)
+	both := func() int { return w.presented("localhost", w.id, next) }
+	if got := []int{both(), both(), both()}; fmt.Sprint(got) != "[1 1 0]" || samples() != "2 0 0" {
+		t.Errorf("certificates %v, samples %s; want the next chain as often as the budget allows", got, samples())
 	}
-	// It is all there after a restart.
+	if _, ok := w.eventually("it is seen", func(all map[ledger.Identity]ledger.Client) bool { return len(all) > 0 })[ledger.Identity{Address: here, User: "default"}].Anchors["new"]; !ok {
+		t.Error("a sample that was accepted is no proof")
+	}
+	// Another generation, another budget: who refuses is left alone from then on.
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(w.dir, "sampling.json")); err != nil {
+		t.Fatal(err)
+	}
+	w.run()
+	w.apply(sampling(2, 100))
+	if _, err := w.hello(trusting(w.id)); err == nil {
+		t.Error("who holds only the old anchor was not sampled")
+	}
+	eventually(t, "the refusal is counted", func() bool { return samples() == "0 1 0" })
+	if _, err := w.hello(trusting(w.id)); err != nil {
+		t.Errorf("sampled again: %v", err)
+	}
 	if err := w.stop(); err != nil {
 		t.Fatal(err)
 	}
 	w.run()
-	if e, ok := w.evidence("tester"); !ok || describe(e) != "proven two" {
-		t.Errorf("after a restart: %+v", e)
+	w.eventuallyServes()
+	if _, err := w.hello(trusting(w.id)); err != nil {
+		t.Errorf("sampled again by a new process: %v", err)
 	}
-}
-
-func describe(e gateway.Evidence) string {
-	var words []string
-	add := func(what string, names ...string) {
-		for _, n := range []string{"one", "two"} {
-			for _, have := range names {
-				if have == n {
-					what += " " + n
-				}
-			}
-		}
-		if len(names) > 0 {
-			words = append(words, what)
-		}
-	}
-	add("proven", keys(e.Proven)...)
-	add("declared", keys(e.Declared)...)
-	add("failed", keys(e.Failed)...)
-	text := strings.Join(words, " ")
-	if e.Library != "" {
-		text += ", lib " + e.Library
-	}
-	return text
-}
-
-func keys[V any](m map[string]V) (all []string) {
-	for k := range m {
-		all = append(all, k)
-	}
-	return all
-}
-
-// A resumed session shows nothing of trust: none is resumed from one chain on the other, nor after a change of CA.
-func TestSessionsAreNotResumedAcrossChains(t *testing.T) {
-	t.Parallel()
-	w, two, snapshot := twoCAs(t)
-	cache := tls.NewLRUClientSessionCache(8)
-	visit := func(name string, id identity) bool {
-		t.Helper()
-		cfg := w.config(name, id)
-		// One cache entry for all: as a client would that goes by the address.
-		cfg.ClientSessionCache = oneSession{cache}
-		s, err := w.visit(cfg, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s.DidResume
-	}
-	steps := []struct {
-		what    string
-		name    string
-		id      identity
-		resumes bool
-	}{
-		{"the first", "", w.id, false},
-		{"the same again", "", w.id, true},
-		{"the next chain", nextName, two, false},
-		{"the next chain again", nextName, two, false},
-	}
-	for _, s := range steps {
-		if got := visit(s.name, s.id); got != s.resumes {
-			t.Errorf("%s: resumed %t", s.what, got)
-		}
-	}
-	visit("", w.id)
-	if !visit("", w.id) {
-		t.Error("not resumed on the chain that all get")
-	}
-	w.id = two
-	w.apply(snapshot(2))
-	if visit("", two) {
-		t.Error("a session of the CA before was resumed")
-	}
-}
-
-// oneSession keeps one session, whatever the name.
-type oneSession struct{ cache tls.ClientSessionCache }
-
-func (o oneSession) Get(string) (*tls.ClientSessionState, bool) { return o.cache.Get("all") }
-func (o oneSession) Put(_ string, s *tls.ClientSessionState)    { o.cache.Put("all", s) }
-
-// Sampling shows the next chain to some, within its budget, and never again to who failed for it.
-func TestSamplingIsBudgeted(t *testing.T) {
-	t.Parallel()
-	w, _, snapshot := twoCAs(t)
-	s := snapshot(2)
-	s.Sampling = &gateway.Sampling{Percent: 100, PerHour: 3}
+	// Another certificate is another question.
+	s := sampling(3, 100)
+	s.Next.Anchors = []string{"newest"}
 	w.apply(s)
-	if _, err := w.visit(w.config("", w.id), ""); err == nil {
-		t.Error("a client that does not trust the next CA was not sampled")
+	if got := both(); got != 1 {
+		t.Errorf("certificate %d", got)
 	}
-	eventually(t, "the failure is noted", func() bool {
-		l, err := w.client.Ledger(context.Background())
-		return err == nil && l.SamplesFailed == 1
-	})
-	for range 5 {
-		if _, err := w.visit(w.config("", w.id), ""); err != nil {
-			t.Errorf("it was sampled again: %v", err)
+}
+
+func (w *world) eventuallyServes() {
+	w.t.Helper()
+	eventually(w.t, "it serves from disk", func() bool { return w.status().Digest != "" })
+}
+
+func TestAnchorsOfASnapshotAreChecked(t *testing.T) {
+	t.Parallel()
+	w, next := twoChains(t)
+	for says, change := range map[string]func(*gateway.Snapshot){
+		`anchors[1] "old"`:               func(s *gateway.Snapshot) { s.Anchors = []string{"old", "old"} },
+		`anchors[0] ""`:                  func(s *gateway.Snapshot) { s.Anchors = []string{""} },
+		"next: must be with anchors":     func(s *gateway.Snapshot) { s.Anchors = nil },
+		"next.anchors: must not be":      func(s *gateway.Snapshot) { s.Next.Anchors = nil },
+		`next.name ""`:                   func(s *gateway.Snapshot) { s.Next.Name = "" },
+		"next.certificate":               func(s *gateway.Snapshot) { s.Next.Certificate = nil },
+		"next.private_key (":             func(s *gateway.Snapshot) { s.Next.PrivateKey = w.id.key },
+		"next.sampling.percent 101":      func(s *gateway.Snapshot) { s.Next.Sampling = &gateway.Sampling{Percent: 101, PerHour: 1} },
+		"next.sampling.per_hour 0: must": func(s *gateway.Snapshot) { s.Next.Sampling = &gateway.Sampling{Percent: 1} },
+	} {
+		s := w.withNext(1, next)
+		change(&s)
+		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v; want %q", err, says)
 		}
 	}
-	l, err := w.client.Ledger(context.Background())
-	if err != nil || l.Sampled != 1 || l.SamplesFailed != 1 {
-		t.Errorf("%d sampled, %d failed, %v", l.Sampled, l.SamplesFailed, err)
-	}
-	for name, broken := range map[string]gateway.Sampling{"percent": {Percent: 0, PerHour: 1}, "per_hour": {Percent: 5}} {
-		s.Sampling, s.Generation = &broken, 3
-		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("%+v: %v", broken, err)
-		}
+	s := w.withNext(1, next)
+	if err := s.Validate(); err != nil || s.Older().Digest() != w.snapshot(1).Digest() {
+		t.Errorf("%v; for an older gateway it must be as if there were no anchors", err)
 	}
 }

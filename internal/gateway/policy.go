@@ -112,8 +112,17 @@ func (t TLSPolicy) policy(leaf *x509.Certificate) (policy, problems) {
 	return v, p
 }
 
-// sameTLS says whether sessions of one snapshot may be resumed under the other.
+// sameTLS says whether sessions of one snapshot may be resumed under the other: not when anchors came or went, though the
+// certificate that they were made with stays.
 func (s Snapshot) sameTLS(o Snapshot) bool {
 	return bytes.Equal(s.Certificate, o.Certificate) && bytes.Equal(s.PrivateKey, o.PrivateKey) &&
+		slices.Equal(s.Anchors, o.Anchors) && s.Next.sameTLS(o.Next) &&
 		s.MinTLSVersion == o.MinTLSVersion && slices.Equal(s.Groups, o.Groups) && slices.Equal(s.TLS12Ciphers, o.TLS12Ciphers)
+}
+
+func (n *NextChain) sameTLS(o *NextChain) bool {
+	if n == nil || o == nil {
+		return n == o
+	}
+	return n.Name == o.Name && bytes.Equal(n.Certificate, o.Certificate) && bytes.Equal(n.PrivateKey, o.PrivateKey) && slices.Equal(n.Anchors, o.Anchors)
 }

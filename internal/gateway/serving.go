@@ -3,7 +3,6 @@ package gateway
 import (
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -11,8 +10,6 @@ import (
 	"slices"
 	"syscall"
 	"time"
-
-	"github.com/sealane/sealane/internal/relay"
 )
 
 // serving is a valid snapshot, made ready for connections. Immutable.
@@ -20,19 +17,13 @@ type serving struct {
 	snapshot Snapshot
 	digest   string
 	modes    map[string]bool // by listener address: whether it has TLS
-	tls      *tls.Config     // nil when no listener has TLS
-	next     *nextConfigs    // nil when there is no Snapshot.Next
+	chains   *chains         // nil when no listener has TLS
 	timeout  time.Duration
 }
 
-// nextConfigs are what Snapshot.Next is served with: to all, and to those that can be asked to go. They give out no tickets, and
-// take none: a resumed session would show nothing.
-type nextConfigs struct{ all, sidecars *tls.Config }
-
-// newServing is the one place where a snapshot is validated. A predecessor with the same certificate and policy lends its
-// TLS configuration, because that one holds the session-ticket keys, which crypto/tls changes daily: a client resumes its
-// session across an apply, and cannot across a change of certificate. A clone of it would share the keys of the moment
-// (CVE-2025-68121), so there is none.
+// newServing is the one place where a snapshot is validated. A predecessor with the same certificates and policy lends its
+// TLS configurations, because they hold the session-ticket keys: a client resumes its session across an apply, and cannot
+// across a change of any certificate. Clones of them would share the keys of the moment (CVE-2025-68121), so there are none.
 func newServing(s Snapshot, previous *serving) (*serving, error) {
 	p := s.check()
 	v := &serving{snapshot: s, digest: s.Digest(), modes: make(map[string]bool), timeout: s.HandshakeTimeout}
@@ -42,41 +33,16 @@ func newServing(s Snapshot, previous *serving) (*serving, error) {
 	for _, l := range s.Listeners {
 		v.modes[l.Address] = l.TLS
 	}
-	if s.hasTLS() {
-		cert, more := s.keyPair()
-		allowed, yetMore := s.policy(cert.Leaf)
-		if p = slices.Concat(p, more, yetMore, v.makeNext()); len(p) == 0 {
-			v.tls = previous.tlsFor(s)
-		}
-		if v.tls == nil && len(p) == 0 {
-			v.tls = tlsConfig(cert, allowed)
-		}
+	if !s.hasTLS() {
+		return v, errors.Join(p...)
 	}
-	return v, errors.Join(p...)
-}
-
-func (v *serving) makeNext() problems {
-	n := v.snapshot.Next
-	if n == nil {
-		return nil
+	if previous != nil && previous.chains != nil && previous.snapshot.sameTLS(s) {
+		v.chains = previous.chains
+		return v, errors.Join(p...)
 	}
-	cert, p := keyPair(n.Certificate, n.PrivateKey)
-	allowed, more := v.snapshot.policy(cert.Leaf)
-	for i, problem := range p {
-		p[i] = fmt.Errorf("next.%w", problem)
-	}
-	if p = append(p, more...); len(p) == 0 {
-		v.next = &nextConfigs{plainConfig(cert, allowed), plainConfig(cert, allowed, relay.Protocol)}
-		v.next.all.SessionTicketsDisabled, v.next.sidecars.SessionTicketsDisabled = true, true
-	}
-	return p
-}
-
-func (v *serving) tlsFor(s Snapshot) *tls.Config {
-	if v == nil || !v.snapshot.sameTLS(s) {
-		return nil
-	}
-	return v.tls
+	var err error
+	v.chains, err = newChains(s)
+	return v, errors.Join(append(p, err)...)
 }
 
 // at returns what a connection accepted at address under the snapshot accepted is to be served with: always the newest,
@@ -86,41 +52,6 @@ func (v *serving) at(address string, accepted *serving) *serving {
 		return v
 	}
 	return accepted
-}
-
-// tlsConfig returns what clients are served with. One that offers relay.Protocol gets another, which selects it: with the first it
-// would be refused for whatever else it offers. The ticket keys of both are the first one's.
-func tlsConfig(cert tls.Certificate, v policy) *tls.Config {
-	all, sidecars := plainConfig(cert, v), plainConfig(cert, v, relay.Protocol)
-	all.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		sidecar := slices.Contains(h.SupportedProtos, relay.Protocol)
-		c, ok := h.Conn.(*conn)
-		if ok {
-			c.hello = readHello(h, v) // it can be seen here before the handshake fails because of it
-		}
-		switch next := ok && c.shownNext(h); {
-		case next && sidecar:
-			return c.served.next.sidecars, nil
-		case next:
-			return c.served.next.all, nil
-		case sidecar:
-			return sidecars, nil
-		}
-		return nil, nil
-	}
-	return all
-}
-
-func plainConfig(cert tls.Certificate, v policy, protocols ...string) *tls.Config {
-	return &tls.Config{
-		Certificates:     []tls.Certificate{cert},
-		MinVersion:       v.min,
-		CipherSuites:     v.suites12,
-		CurvePreferences: v.groups,
-		NextProtos:       protocols,
-		// Small first records are for browsers that render half a page; a client here waits for the whole reply.
-		DynamicRecordSizingDisabled: true,
-	}
 }
 
 // hello is what a ClientHello says about whether a handshake can succeed.

@@ -51,6 +51,11 @@ type Snapshot struct {
 	// Certificate is the PEM chain to serve, leaf first; PrivateKey the leaf's, PEM PKCS#8. Needed when a listener has TLS.
 	Certificate []byte `json:"certificate,omitempty"`
 	PrivateKey  []byte `json:"private_key,omitempty"`
+	// Anchors are opaque labels of the trust anchors each of which, by itself, verifies Certificate: what a handshake shows
+	// of a client is kept under them. None: nothing is kept.
+	Anchors []string `json:"anchors,omitempty"`
+	// Next is a second certificate. Nil: there is none, and its name is served with Certificate.
+	Next *NextChain `json:"next,omitempty"`
 	// Connect is what a client that speaks the wrong protocol is told to do: one line of printable ASCII. Needed when a
 	// listener has TLS.
 	Connect string `json:"connect,omitempty"`
@@ -65,28 +70,7 @@ type Snapshot struct {
 	IdleTimeout time.Duration `json:"idle_timeout,omitempty"`
 	// Auth changes with the engine's passwords: who has not logged in since does not share connections that were opened before.
 	Auth uint64 `json:"auth,omitempty"`
-	// Anchors name the CAs any one of which verifies Certificate. What they are called is the controller's: clients are noted
-	// by them.
-	Anchors []string `json:"anchors,omitempty"`
-	// Next is shown to clients that ask for its name. Nil: they get Certificate.
-	Next *NextChain `json:"next,omitempty"`
-	// Sampling shows Next to others too. Nil: it doesn't.
-	Sampling *Sampling `json:"sampling,omitempty"`
 	TLSPolicy
-}
-
-// NextChain is a chain by which clients can show whether they trust what Certificate will be one day.
-type NextChain struct {
-	Name        string   `json:"name"` // that clients ask for (SNI)
-	Certificate []byte   `json:"certificate"`
-	PrivateKey  []byte   `json:"private_key"`
-	Anchors     []string `json:"anchors"`
-}
-
-// Sampling is how many of the clients that come with a full handshake are shown Next, and may fail for it.
-type Sampling struct {
-	Percent float64 `json:"percent"`  // of them, more than 0 and at most 100
-	PerHour int     `json:"per_hour"` // at most, at least 1
 }
 
 // DataPath is how clients share the engine. It may change at any time; no client notices.
@@ -162,15 +146,10 @@ func (s Snapshot) check() problems {
 	if s.IdleTimeout < 0 {
 		p.add("idle_timeout %v: must be 0 or more", s.IdleTimeout)
 	}
-	if n := s.Next; n != nil && (n.Name == "" || len(n.Anchors) != 1) {
-		p.add("next: name %.80q, anchors %.200q: there must be a name and one anchor", n.Name, n.Anchors)
-	}
-	if x := s.Sampling; x != nil && (!(x.Percent > 0 && x.Percent <= 100) || x.PerHour < 1) {
-		p.add("sampling: percent %v, per_hour %d: must be more than 0 and at most 100, and at least 1", x.Percent, x.PerHour)
-	}
 	if s.HandshakeTimeout < 0 || s.HandshakeTimeout > maxHandshakeTimeout {
 		p.add("handshake_timeout %v: must be 0 to %v", s.HandshakeTimeout, maxHandshakeTimeout)
 	}
+	s.checkAnchors(&p)
 	return p
 }
 
@@ -208,10 +187,8 @@ func printable(s string) bool {
 	return true
 }
 
-// keyPair checks chain and key. Its errors are its own: what a parser says about a key may quote it.
-func (s Snapshot) keyPair() (tls.Certificate, problems) { return keyPair(s.Certificate, s.PrivateKey) }
-
-func keyPair(chain, private []byte) (tls.Certificate, problems) {
+// keyPair checks a chain and its key, whose fields' names begin with prefix. Its errors are its own: what a parser says about a key may quote it.
+func keyPair(prefix string, chain, private []byte) (tls.Certificate, problems) {
 	var p problems
 	var cert tls.Certificate
 	rest := chain
@@ -222,7 +199,7 @@ func keyPair(chain, private []byte) (tls.Certificate, problems) {
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if block.Type != "CERTIFICATE" || err != nil {
-			p.add("certificate: PEM block %d of type %.40q is no certificate", i, block.Type)
+			p.add("%scertificate: PEM block %d of type %.40q is no certificate", prefix, i, block.Type)
 			continue
 		}
 		if cert.Leaf == nil {
@@ -231,26 +208,26 @@ func keyPair(chain, private []byte) (tls.Certificate, problems) {
 		cert.Certificate = append(cert.Certificate, c.Raw)
 	}
 	if len(bytes.TrimSpace(rest)) > 0 || (len(cert.Certificate) == 0 && len(p) == 0) {
-		p.add("certificate %.40q: must be a PEM chain, leaf first", rest)
+		p.add("%scertificate %.40q: must be a PEM chain, leaf first", prefix, rest)
 	}
 	block, rest := pem.Decode(private)
 	if block == nil || block.Type != "PRIVATE KEY" || len(bytes.TrimSpace(rest)) > 0 {
-		p.add("private_key (%d bytes, not shown): must be one PEM block of type PRIVATE KEY", len(private))
+		p.add("%sprivate_key (%d bytes, not shown): must be one PEM block of type PRIVATE KEY", prefix, len(private))
 		return cert, p
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		p.add("private_key (%d bytes, not shown): is not PKCS#8", len(private))
+		p.add("%sprivate_key (%d bytes, not shown): is not PKCS#8", prefix, len(private))
 		return cert, p
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
-		p.add("private_key (%T, not shown): cannot sign", key)
+		p.add("%sprivate_key (%T, not shown): cannot sign", prefix, key)
 		return cert, p
 	}
 	public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
 	if cert.Leaf != nil && (!ok || !public.Equal(cert.Leaf.PublicKey)) {
-		p.add("private_key (%T, not shown): is not the key of the first certificate, %.80q", key, cert.Leaf.Subject)
+		p.add("%sprivate_key (%T, not shown): is not the key of the first certificate, %.80q", prefix, key, cert.Leaf.Subject)
 	}
 	cert.PrivateKey = key
 	return cert, p

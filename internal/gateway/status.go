@@ -43,6 +43,8 @@ type Status struct {
 	// Diagnosed are the clients turned away, by what they spoke: plaintext_resp, inline, http, sslv2, garbage,
 	// tls_on_plaintext.
 	Diagnosed map[string]uint64 `json:"diagnosed"`
+	// Ledger is nil of gateways that don't know of anchors.
+	Ledger *LedgerStatus `json:"ledger,omitempty"`
 	// Resident is the memory of the process in bytes, PerConnection its part for each.
 	Resident      uint64 `json:"resident"`
 	PerConnection uint64 `json:"per_connection"`
@@ -168,6 +170,7 @@ func (g *gateway) status() Status {
 		BytesOut:          relayed.Out,
 		Clients:           g.limit.served.Load(),
 		Admission:         g.door.admission(),
+		Ledger:            g.ledgerStatus(),
 		Resident:          resident(),
 	}
 	var versions [2]uint64

@@ -6,13 +6,15 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/audit"
+	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/pki"
 )
 
 // Certificates are an instance's, as they are now.
 type Certificates struct {
 	pki.Overview
-	Problem string // why the instance is not as it should be, in words for the user
+	Problem  string    // why the instance is not as it should be, in words for the user
+	Sampling *Sampling // nil: none
 }
 
 // Certificates shows an instance's certificates and what comes next.
@@ -25,7 +27,7 @@ func (m *Manager) Certificates(name Name) (Certificates, error) {
 		return Certificates{}, err
 	}
 	o, err := i.Certificates.Overview(m.Now())
-	return Certificates{o, i.StatusMessage}, err
+	return Certificates{o, i.StatusMessage, i.activeSampling(m.Now())}, err
 }
 
 // encrypted returns an error for an instance without certificates.
@@ -44,9 +46,9 @@ type request struct {
 	action audit.Action
 	plan   func(pki.State, time.Time) ([]pki.Action, error)
 	force  bool
-	// early says what an action that is not due yet would do to clients. nil: nothing that they would notice.
-	early  func(s pki.State, a pki.Action, now time.Time) string
-	nobody bool // asks for it: it comes by itself
+	// early says what an action that is not due yet would do to clients, as far as it is known what they trust; "": they
+	// are ready. nil: nothing that they would notice.
+	early func(s pki.State, a pki.Action, known ledger.Ledger, now time.Time) string
 }
 
 // RotateCA makes the next generation of the CA now. It, and what follows, returns once the node serves and has proved what
@@ -56,32 +58,27 @@ func (m *Manager) RotateCA(ctx context.Context, name Name) error {
 	return m.operate(ctx, name, request{action: audit.Rotate, plan: pki.State.Rotate})
 }
 
-// ActivateCA lets the generation that is published sign in place of the one before. Before it is due that takes force.
+// ActivateCA lets the generation that is published sign in place of the one before. Before it is due that takes force,
+// unless all clients have shown that they trust it.
 func (m *Manager) ActivateCA(ctx context.Context, name Name, force bool) error {
 	return m.operate(ctx, name, request{action: audit.Activate, plan: pki.State.Activate, force: force, early: earlyActivation})
 }
 
-// RetireCA takes the oldest published generation out of the bundle. Before it is due that takes force.
+// RetireCA takes the oldest published generation out of the bundle. Before it is due that takes force, unless all clients
+// have shown that they trust the next.
 func (m *Manager) RetireCA(ctx context.Context, name Name, force bool) error {
 	return m.operate(ctx, name, request{action: audit.Retire, plan: pki.State.Retire, force: force, early: earlyRetirement})
 }
 
-// CompromiseCA gives a generation up for good, with 0 all of them: nothing that it signed is served any more. It returns the clients
-// that, as far as is known, fail until they have the new bundle.
-func (m *Manager) CompromiseCA(ctx context.Context, name Name, generation int) ([]Client, error) {
+// CompromiseCA gives a generation up for good, with 0 all of them: nothing that it signed is served any more. It returns
+// the clients that have not shown that they trust any other.
+func (m *Manager) CompromiseCA(ctx context.Context, name Name, generation int) ([]ledger.Client, error) {
 	if generation < 0 {
 		return nil, invalid("generation", "%d: want that of a CA, or 0 for all", generation)
 	}
-	before, err := m.Clients(ctx, name)
-	if err != nil && codeOf(err) == NotFound {
+	affected, err := m.dependents(ctx, name, generation)
+	if err != nil {
 		return nil, err
-	}
-	var affected []Client
-	for _, c := range before.Clients {
-		// Whoever trusts the newest CA goes on, if that is not the one.
-		if generation == 0 || generation == before.Generation || c.Trust != Proven && c.Trust != Declared {
-			affected = append(affected, c)
-		}
 	}
 	return affected, m.operate(ctx, name, request{action: audit.Compromise, plan: func(s pki.State, now time.Time) ([]pki.Action, error) {
 		return s.Compromise(now, generation)
@@ -93,38 +90,38 @@ func (m *Manager) RenewLeaf(ctx context.Context, name Name) error {
 	return m.operate(ctx, name, request{action: audit.Rotate, plan: pki.State.Renew})
 }
 
-func earlyActivation(s pki.State, a pki.Action, now time.Time) string {
-	const text = "CA-%[2]d is to sign from %[3]s on: clients that hold only CA-%[1]d go on by the cross-certificate, but those that take no certificate between the server's and CA-%[1]d fail at their next handshake"
-	return fmt.Sprintf(text, s.Published(now)[0].Generation, a.Generation, a.Due.Format(time.DateOnly))
+func earlyActivation(s pki.State, a pki.Action, known ledger.Ledger, now time.Time) string {
+	const text = "CA-%[2]d is to sign from %[3]s on, and %[4]s: clients that hold only CA-%[1]d go on by the cross-certificate, but those " +
+		"that take no certificate between the server's and CA-%[1]d fail at their next handshake"
+	why := doubts(s, a.Generation, known, now)
+	if why == "" {
+		return ""
+	}
+	return fmt.Sprintf(text, s.Published(now)[0].Generation, a.Generation, a.Due.Format(time.DateOnly), why)
 }
 
-func earlyRetirement(s pki.State, a pki.Action, now time.Time) string {
-	const text = "CA-%[1]d is to leave the bundle on %[3]s: clients that hold only CA-%[1]d fail at their next handshake"
-	return fmt.Sprintf(text, a.Generation, s.Published(now)[1].Generation, a.Due.Format(time.DateOnly))
+func earlyRetirement(s pki.State, a pki.Action, known ledger.Ledger, now time.Time) string {
+	const text = "CA-%[1]d is to leave the bundle on %[2]s, and %[3]s: clients that hold only CA-%[1]d fail at their next handshake"
+	why := doubts(s, s.Published(now)[1].Generation, known, now)
+	if why == "" {
+		return ""
+	}
+	return fmt.Sprintf(text, a.Generation, a.Due.Format(time.DateOnly), why)
 }
 
 // operate carries out what an operator asks for: all of it, or nothing.
 func (m *Manager) operate(ctx context.Context, name Name, r request) error {
-	doubt := ""
+	var changed *Instance
+	var actions []pki.Action
+	var known ledger.Ledger
 	if r.early != nil {
-		if c, err := m.Clients(ctx, name); err != nil {
-			doubt = err.Error()
-		} else {
-			doubt = c.Doubt
+		var err error
+		if known, err = m.gather(ctx, name); err != nil {
+			return err
 		}
 	}
-	changed, err := m.decide(name, r, doubt)
-	if err != nil {
-		return err
-	}
-	return m.served(ctx, changed)
-}
-
-// decide changes the record.
-func (m *Manager) decide(name Name, r request, doubt string) (changed *Instance, err error) {
-	var actions []pki.Action
 	entered := false // in the audit log, which must not say it twice when somebody else was faster
-	err = m.mutate(name, func(i *Instance) error {
+	err := m.mutate(name, func(i *Instance) error {
 		if err := i.idle(); err != nil {
 			return err
 		}
@@ -136,7 +133,7 @@ func (m *Manager) decide(name Name, r request, doubt string) (changed *Instance,
 		if actions, err = r.plan(*i.Certificates, now); err != nil {
 			return precondition("%v", err)
 		}
-		refusal, err := r.check(*i.Certificates, actions, doubt, now)
+		refusal, err := r.check(*i.Certificates, actions, known, now)
 		if err != nil {
 			return err
 		}
@@ -145,7 +142,7 @@ func (m *Manager) decide(name Name, r request, doubt string) (changed *Instance,
 			return precondition("%v; nothing was changed, and what is served stays", err)
 		}
 		if !entered {
-			if err := m.logOperator(i.Name, r, actions, next, refusal, now); err != nil {
+			if err := m.logOperator(i.Name, r.action, actions, next, refusal, now); err != nil {
 				return err
 			}
 			entered = true
@@ -157,31 +154,30 @@ func (m *Manager) decide(name Name, r request, doubt string) (changed *Instance,
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	m.logActions(name, actions)
-	return changed, nil
+	return m.served(ctx, changed)
 }
 
-// check refuses what is not due yet while there is doubt about the clients, unless it is forced: then it returns what was
-// overridden.
-func (r request) check(s pki.State, actions []pki.Action, doubt string, now time.Time) (overridden string, err error) {
-	if r.early == nil || doubt == "" || !actions[0].Due.After(now) {
+// check refuses what is not due yet and clients are not ready for, unless it is forced: then it returns what was overridden.
+func (r request) check(s pki.State, actions []pki.Action, known ledger.Ledger, now time.Time) (overridden string, err error) {
+	if r.early == nil || !actions[0].Due.After(now) {
 		return "", nil
 	}
-	refusal := r.early(s, actions[0], now) + ". In doubt: " + doubt
+	refusal := r.early(s, actions[0], known, now)
+	if refusal == "" {
+		return "", nil
+	}
 	if !r.force {
-		return "", precondition("%s. Have these install the bundle and connect once with the server name (SNI) %s, or force it", refusal, pki.NextName)
+		return "", precondition("%s. Have each client install the bundle and connect once with the server name (SNI) %s, as in `redis-cli … --sni %s`, or force it",
+			refusal, pki.NextName, pki.NextName)
 	}
 	return refusal, nil
 }
 
 // logOperator enters what an operator asked for into the audit log, with the CA that it is about.
-func (m *Manager) logOperator(name Name, r request, actions []pki.Action, next pki.State, overridden string, now time.Time) error {
-	if r.nobody {
-		return nil // what it signs is logged
-	}
-	what := r.action
+func (m *Manager) logOperator(name Name, what audit.Action, actions []pki.Action, next pki.State, overridden string, now time.Time) error {
 	var entries []audit.Entry
 	if overridden != "" {
 		entries = append(entries, audit.Entry{Action: audit.Force, Reason: overridden})

@@ -75,13 +75,13 @@ func TestOperatorReplacesTheCA(t *testing.T) {
 		wantError(t, "rotate again", m.server.RotateCA(t.Context(), first), instance.FailedPrecondition, "retire CA-1 first")
 		wantError(t, "retire what signs", m.server.RetireCA(t.Context(), first, true), instance.FailedPrecondition, "CA-1 still signs")
 		wantError(t, "activate early", m.server.ActivateCA(t.Context(), first, false), instance.FailedPrecondition,
-			"hold only CA-1 go on", "In doubt: ", "force it")
+			"it is not known that any client trusts CA-2: none was seen", "hold only CA-1", "--sni ca-next.sealane.invalid", "force it")
 		step("activate, forced", m.server.ActivateCA(t.Context(), first, true), "retiring cross-signed", true)
 		if c := m.node(first).Gateway.Certificate; bytes.Count(c, []byte("BEGIN")) != 2 {
 			t.Errorf("the chain is %s", c)
 		}
 		wantError(t, "retire early", m.server.RetireCA(t.Context(), first, false), instance.FailedPrecondition,
-			"hold only CA-1 fail", "In doubt: ", "force it")
+			"not known that any client trusts CA-2", "hold only CA-1 fail", "force it")
 		if got, want := m.expiries(t), "ca-1 ca-2 cross-2 leaf next-leaf"; got != want {
 			t.Errorf("metrics tell when these expire: %s; want %s", got, want)
 		}
@@ -194,14 +194,10 @@ func TestOperatorGivesACAUp(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.made(first)
 		old := m.node(first).Bundle
-		compromise := func(generation int) error {
-			_, err := m.server.CompromiseCA(t.Context(), first, generation)
-			return err
-		}
 		time.Sleep(time.Hour)
-		wantError(t, "no such CA", compromise(7), instance.FailedPrecondition, "generation 7", "CA-1")
-		wantError(t, "no number of a CA", compromise(-1), instance.InvalidArgument, "generation")
-		if err := compromise(0); err != nil {
+		wantError(t, "no such CA", m.compromise(7), instance.FailedPrecondition, "generation 7", "CA-1")
+		wantError(t, "no number of a CA", m.compromise(-1), instance.InvalidArgument, "generation")
+		if err := m.compromise(0); err != nil {
 			t.Fatal(err)
 		}
 		n, i := m.node(first), m.get(first)
@@ -381,7 +377,7 @@ func TestOperatorIsToldOfAnUnreadableKey(t *testing.T) {
 			t.Error(err)
 		}
 		// To give it up is the way out when the key is lost for good.
-		if _, err := m.server.CompromiseCA(t.Context(), first, 1); err != nil || m.states() != "compromised signing" {
+		if err := m.compromise(1); err != nil || m.states() != "compromised signing" {
 			t.Errorf("give it up: %v, %s", err, m.states())
 		}
 	})
@@ -416,4 +412,9 @@ func TestScaledLifetimesAreKept(t *testing.T) {
 	if _, err := instance.New(instance.Config{Lifetimes: pki.Lifetimes{CA: time.Second}}); err == nil || !strings.Contains(err.Error(), "lifetimes: publish after") {
 		t.Errorf("lifetimes that can't be: %v", err)
 	}
+}
+
+func (m *machine) compromise(generation int) error {
+	_, err := m.server.CompromiseCA(m.t.Context(), first, generation)
+	return err
 }

@@ -1,180 +1,332 @@
 package instance
 
 import (
-	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
-	"github.com/sealane/sealane/internal/audit"
 	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/pki"
+	"github.com/sealane/sealane/internal/store"
 )
+
+// What clients have shown of the CAs that they trust is gathered by gateways, in memory, and kept here: in a record of its own
+// beside the instance's, because it is written at other times, and losing some of it is no harm.
 
 const (
-	// recently is how far back a client counts: what has not come for so long is not waited for.
-	recently = 30 * 24 * time.Hour
-	// lookPace is how often the clients are asked about for an activation that comes by itself.
-	lookPace = time.Hour
+	ledgerPrefix = "ledgers/"
+
+	// collectInterval is how often gateways are asked, and the most often that a ledger is written.
+	collectInterval = time.Minute
+	// ledgerLag is how far times that only move on may be behind in the record.
+	ledgerLag = time.Hour
+	// keepClients is for how long a client is known that is not seen any more, clientsCount for how long it counts where it is
+	// asked whether all clients are ready.
+	keepClients  = 90 * 24 * time.Hour
+	clientsCount = 30 * 24 * time.Hour
+	// maxNamed is how many clients a refusal names.
+	maxNamed = 10
 )
 
-// Trust is what a client has shown of whether it trusts a CA.
-type Trust string
-
-const (
-	Proven   Trust = "PROVEN"   // it verified a chain that only this CA verifies
-	Declared Trust = "DECLARED" // it said so: a sidecar does
-	Failed   Trust = "FAILED"   // it refused such a chain
-	Unknown  Trust = "UNKNOWN"  // it has shown neither
-)
-
-// Client is one of an instance's clients, and what it has shown. Several behind one address translator look like one.
-type Client struct {
-	gateway.Peer
-	FirstSeen, LastSeen time.Time
-	Trust               Trust
-	TrustTime           time.Time // of what Trust says; zero for Unknown
-	Detail              string    // of a failure
+// Sampling presents the next CA to clients that did not ask for it.
+type Sampling struct {
+	Generation int // the CA; with another one it is over
+	Percent    float64
+	PerHour    int
 }
 
-// Clients are an instance's clients of the last ninety days, and what they have shown of the CA that comes next, or, where none
-// does, of the one that signs.
+// Clients are an instance's clients, and where each stands with the next CA.
 type Clients struct {
-	Generation int // of that CA
-	Clients    []Client
-	Doubt      string // why clients might fail without the other CA; "": none would, as far as anybody can know
-	Since      time.Time
-	Evicted    uint64
-	gateway.Sampling
-	Sampled, SamplesFailed uint64
+	Generation int // the CA that is asked about: the newest that is published
+	Clients    []ledger.Status
+	CAs        map[string]int // generations by label, of those published
+	Evicted    time.Time      // when clients were last not kept, for want of room; zero: never
+	Doubt      string         // why it can't be said that all clients trust that CA; "": they do
 }
 
-// GatewayLedger is what a Runtime can say about the clients of its gateways.
-type GatewayLedger interface {
-	GatewayLedger(ctx context.Context, nodeID string) (gateway.Ledger, error)
-}
-
-// GatewayLedger implements GatewayLedger.
-func (l *Local) GatewayLedger(ctx context.Context, nodeID string) (gateway.Ledger, error) {
-	return gateway.NewClient(l.nodeDir(nodeID)).Ledger(ctx)
-}
-
-// Clients shows an instance's clients and which of them trust the CA that is to come.
+// Clients shows what is known of an instance's clients.
 func (m *Manager) Clients(ctx context.Context, name Name) (Clients, error) {
+	known, err := m.gather(ctx, name)
+	if err != nil {
+		return Clients{}, err
+	}
+	i, err := m.Get(name)
+	if err != nil || i.Certificates == nil || len(i.ServerCAs) == 0 {
+		return Clients{}, err
+	}
+	out := Clients{CAs: make(map[string]int), Evicted: known.LastEvicted}
+	for _, ca := range i.ServerCAs {
+		out.CAs[ca.Fingerprint()] = ca.Generation
+	}
+	newest := i.ServerCAs[len(i.ServerCAs)-1]
+	out.Generation = newest.Generation
+	out.Doubt = doubts(*i.Certificates, newest.Generation, known, m.Now())
+	out.Clients = known.Statuses(newest.Fingerprint(), m.Now().Add(-keepClients))
+	return out, nil
+}
+
+// doubts says why it can't be said that all clients trust a generation; "": they do.
+func doubts(s pki.State, generation int, known ledger.Ledger, now time.Time) string {
+	label := ""
+	for _, ca := range s.CAs {
+		if ca.Generation == generation {
+			label = ca.Fingerprint()
+		}
+	}
+	d, ok := known.Doubts(label, now.Add(-clientsCount))
+	switch {
+	case ok:
+		return ""
+	case len(d.Clients) > 0:
+		named := make([]string, 0, maxNamed)
+		for _, c := range d.Clients[:min(len(d.Clients), maxNamed)] {
+			named = append(named, describe(c))
+		}
+		others := ""
+		if n := len(d.Clients) - len(named); n > 0 {
+			others = fmt.Sprintf(", and %d more", n)
+		}
+		return fmt.Sprintf("it is not known that these clients trust CA-%d: %s%s", generation, strings.Join(named, "; "), others)
+	case d.Evicted:
+		return fmt.Sprintf("it is not known that all clients trust CA-%d: there were more than the %d that are kept account of", generation, ledger.MaxClients)
+	}
+	return fmt.Sprintf("it is not known that any client trusts CA-%d: none was seen in the last 30 days", generation)
+}
+
+// describe names a client in doubt, and why.
+func describe(c ledger.Status) string {
+	var b strings.Builder
+	b.WriteString(c.Address.String())
+	for _, f := range []struct{ name, value string }{{"name", c.Name}, {"library", c.Library}, {"user", c.User}} {
+		if f.value != "" {
+			fmt.Fprintf(&b, " %s=%q", f.name, f.value)
+		}
+	}
+	if c.Readiness == ledger.Failed {
+		fmt.Fprintf(&b, " (%s on %s)", c.How, c.At.UTC().Format(time.RFC3339))
+	}
+	return b.String()
+}
+
+// dependents are the clients seen lately that have not shown that they trust any CA that remains without a generation, or
+// with 0 all of them.
+func (m *Manager) dependents(ctx context.Context, name Name, generation int) ([]ledger.Client, error) {
+	known, err := m.gather(ctx, name)
+	if err != nil {
+		return nil, err
+	}
 	i, err := m.Get(name)
 	if err != nil {
-		return Clients{}, err
+		return nil, err
 	}
-	if err := i.encrypted(); err != nil {
-		return Clients{}, err
-	}
-	return m.clients(ctx, i)
-}
-
-func (m *Manager) clients(ctx context.Context, i Instance) (Clients, error) {
-	now := m.Now()
-	published := i.Certificates.Published(now)
-	runtime, ok := m.Runtime.(GatewayLedger)
-	if !ok || len(published) == 0 {
-		return Clients{}, precondition("the clients of '%s' are not known: it has no CA yet", i.Name)
-	}
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
-	l, err := runtime.GatewayLedger(ctx, i.nodeID(0))
-	if err != nil {
-		m.Log.Warn("gateway does not answer", "instance", i.Name, "err", err)
-		return Clients{}, &Error{Code: Unavailable, Message: "the clients of '" + i.Name.String() + "' are not known: the gateway does not answer"}
-	}
-	newest := published[len(published)-1]
-	c := judgeClients(l, newest, now)
-	if s := i.Spec.Sampling; s != nil {
-		c.Sampling = *s
-	}
-	return c, nil
-}
-
-// judgeClients says what the clients have shown of a CA.
-func judgeClients(l gateway.Ledger, ca pki.CA, now time.Time) Clients {
-	anchor := ca.Fingerprint()
-	c := Clients{Generation: ca.Generation, Since: l.Since, Evicted: l.Evicted, Sampled: l.Sampled, SamplesFailed: l.SamplesFailed}
-	// A failed handshake has no name: it counts for all from that address. So does a test by another program, for those of the
-	// name that it gave.
-	failed, tested := make(map[string]gateway.Refusal), make(map[[2]string]time.Time)
-	for _, e := range l.Clients {
-		if r, ok := e.Failed[anchor]; ok && r.Time.After(failed[e.Address].Time) {
-			failed[e.Address] = r
-		}
-		if at := e.Proven[anchor]; at.After(tested[[2]string{e.Address, e.Name}]) {
-			tested[[2]string{e.Address, e.Name}] = at
-		}
-	}
-	for _, e := range l.Clients {
-		out := Client{Peer: e.Peer, FirstSeen: e.First, LastSeen: e.Last, Trust: Unknown}
-		if at := tested[[2]string{e.Address, e.Name}]; !at.IsZero() {
-			out.Trust, out.TrustTime = Proven, at
-		}
-		if at := e.Declared[anchor]; at.After(out.TrustTime) {
-			out.Trust, out.TrustTime = Declared, at
-		}
-		if r := failed[e.Address]; r.Time.After(out.TrustTime) {
-			out.Trust, out.TrustTime, out.Detail = Failed, r.Time, r.Why
-		}
-		c.Clients = append(c.Clients, out)
-	}
-	c.Doubt = c.doubt(now)
-	return c
-}
-
-// doubt says which clients may not trust the CA.
-func (c Clients) doubt(now time.Time) string {
-	seen := 0
-	var doubtful []string
-	for _, x := range c.Clients {
-		if now.Sub(x.LastSeen) > recently {
+	var affected []ledger.Client
+clients:
+	for _, c := range known.Clients {
+		if c.Last.Before(m.Now().Add(-clientsCount)) || c.User == "" {
 			continue
 		}
-		if seen++; x.Trust == Unknown || x.Trust == Failed {
-			doubtful = append(doubtful, x.describe())
+		for _, ca := range i.ServerCAs {
+			if generation != 0 && ca.Generation != generation && c.Anchors[ca.Fingerprint()].Trusted() {
+				continue clients
+			}
 		}
+		affected = append(affected, c)
 	}
-	const most = 10
-	switch n := len(doubtful); {
-	case seen == 0:
-		return "no client has connected in the last 30 days, so nothing is known of any"
-	case n > most:
-		return fmt.Sprintf("%s and %d others have not shown that they trust CA-%d", strings.Join(doubtful[:most], ", "), n-most, c.Generation)
-	case n > 0:
-		return fmt.Sprintf("%s: not shown to trust CA-%d", strings.Join(doubtful, ", "), c.Generation)
-	case c.Evicted > 0:
-		return fmt.Sprintf("there are more clients than can be remembered, %d of them are not", c.Evicted)
-	}
-	return ""
+	return affected, nil
 }
 
-func (x Client) describe() string {
-	text := x.Address
-	if who := cmp.Or(x.Name, x.Library, x.User); who != "" {
-		text += " (" + who + ")"
+// gather returns what is stored of an instance's clients with what the gateway knows now, as far as that answers.
+func (m *Manager) gather(ctx context.Context, name Name) (ledger.Ledger, error) {
+	i, err := m.Get(name)
+	if err != nil {
+		return ledger.Ledger{}, err
 	}
-	if x.Trust == Failed {
-		text += " refused it (" + x.Detail + ")"
+	if err := i.encrypted(); err != nil {
+		return ledger.Ledger{}, err
 	}
-	return text
+	_, now, _, err := m.ledgerOf(ctx, i)
+	return now, err
 }
 
-// SetSampling changes which share of new clients is shown the chain of the CA that is to come; nil: none. It returns as
-// ChangeDataPlane does.
-func (m *Manager) SetSampling(ctx context.Context, name Name, s *gateway.Sampling) error {
-	if s != nil && (!(s.Percent > 0 && s.Percent <= 100) || s.PerHour < 1) {
-		var vs []Violation
-		if !(s.Percent > 0 && s.Percent <= 100) {
-			vs = append(vs, Violation{"percent", fmt.Sprintf("%v: must be more than 0 and at most 100; 0 with per_hour 0 turns it off", s.Percent)})
+// ledgerOf returns what is stored, with its version, and what is known now.
+func (m *Manager) ledgerOf(ctx context.Context, i Instance) (stored, now ledger.Ledger, version uint64, err error) {
+	if stored, version, err = m.storedLedger(i); err != nil {
+		return stored, now, 0, err
+	}
+	var fresh ledger.Ledger
+	if l, ok := m.Runtime.(Ledgerer); ok {
+		ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+		defer cancel()
+		if fresh, err = l.Ledger(ctx, i.nodeID(0)); err != nil {
+			fresh = ledger.Ledger{} // it is down, or older: what is stored counts
 		}
-		if s.PerHour < 1 {
-			vs = append(vs, Violation{"per_hour", fmt.Sprintf("%d: must be at least 1", s.PerHour)})
+	}
+	published := make(map[string]bool)
+	for _, ca := range i.ServerCAs {
+		published[ca.Fingerprint()] = true
+	}
+	keep := func(anchor string) bool { return published[anchor] }
+	return stored, ledger.Merge(stored, fresh, m.Now().Add(-keepClients), keep), version, nil
+}
+
+func (m *Manager) storedLedger(i Instance) (stored ledger.Ledger, version uint64, err error) {
+	r, err := m.Store.Get(ledgerPrefix + i.UID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return stored, 0, nil
+	case err != nil:
+		return stored, 0, stateError("read", err)
+	}
+	if err := json.Unmarshal(r.Value, &stored); err != nil {
+		return stored, 0, fmt.Errorf("record %s: %w", r.Key, err)
+	}
+	return stored, r.Version, nil
+}
+
+// collect keeps the ledgers.
+func (m *Manager) collect() {
+	m.mu.Lock()
+	ctx := m.ctx
+	m.mu.Unlock()
+	if ctx == nil {
+		return
+	}
+	tick := time.NewTicker(collectInterval)
+	defer tick.Stop()
+	failing := make(map[Name]string)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
 		}
-		return NewViolations(InvalidArgument, vs)
+		live, err := m.live()
+		if err != nil {
+			m.Log.Error("collect what clients have shown", "err", err)
+			continue
+		}
+		for _, i := range live {
+			if i.Certificates == nil || i.Certificates.Leaf == nil {
+				continue
+			}
+			text := ""
+			if err := m.collectFrom(ctx, m.view(i)); err != nil && ctx.Err() == nil {
+				text = err.Error()
+			}
+			if text != "" && failing[i.Name] != text {
+				m.Log.Error("collect what clients have shown", "instance", i.Name, "err", text)
+			}
+			failing[i.Name] = text
+		}
+	}
+}
+
+// collectFrom keeps what an instance's clients have shown, and notes on the instance whether they are ready for the next CA.
+func (m *Manager) collectFrom(ctx context.Context, i Instance) error {
+	stored, now, version, err := m.ledgerOf(ctx, i)
+	if err != nil {
+		return err
+	}
+	if ledger.Outdated(stored, now, ledgerLag) {
+		value, err := json.Marshal(now)
+		if err != nil {
+			return err
+		}
+		// A conflict means that another server was faster; the next tick merges.
+		if _, err := m.Store.Put(ledgerPrefix+i.UID, value, version); err != nil && !errors.Is(err, store.ErrConflict) {
+			return stateError("write", err)
+		}
+	}
+	return m.noteReadiness(i, now)
+}
+
+// noteReadiness notes when clients became ready for the CA that is to sign next, or that they aren't any more.
+func (m *Manager) noteReadiness(i Instance, known ledger.Ledger) error {
+	change := func(s pki.State) (pki.State, bool) {
+		ca, ok := s.Awaited(m.Now())
+		if !ok {
+			return s, false
+		}
+		ready := doubts(s, ca.Generation, known, m.Now()) == ""
+		switch {
+		case ready == !ca.Ready.IsZero():
+			return s, false
+		case ready:
+			return s.WithReady(ca.Generation, m.Now()), true
+		}
+		return s.WithReady(ca.Generation, time.Time{}), true
+	}
+	if _, changed := change(*i.Certificates); !changed {
+		return nil
+	}
+	err := m.mutate(i.Name, func(i *Instance) error {
+		if err := i.idle(); err != nil {
+			return err
+		}
+		if i.Certificates == nil {
+			return nil
+		}
+		next, _ := change(*i.Certificates)
+		i.Certificates = &next
+		return nil
+	})
+	if c := codeOf(err); c == FailedPrecondition || c == NotFound {
+		return nil // an operation is under way: the next tick notes it
+	}
+	return err
+}
+
+// forgetLedger deletes what was kept of a deleted instance's clients. When that fails the sweep does it.
+func (m *Manager) forgetLedger(uid string) {
+	if r, err := m.Store.Get(ledgerPrefix + uid); err == nil {
+		_ = m.Store.Delete(r.Key, r.Version)
+	}
+}
+
+// sweepLedgers deletes the ledgers of instances that are gone.
+func (m *Manager) sweepLedgers(all []Instance) {
+	records, err := m.Store.List(ledgerPrefix)
+	if err != nil {
+		m.Log.Error("sweep ledgers", "err", err)
+		return
+	}
+	alive := make(map[string]bool)
+	for _, i := range all {
+		alive[ledgerPrefix+i.UID] = !i.Deleted
+	}
+	for _, r := range records {
+		if !alive[r.Key] {
+			_ = m.Store.Delete(r.Key, r.Version)
+		}
+	}
+}
+
+// nextChain is what the gateway presents to those who are to be tested; nil: nothing.
+func (m *Manager) nextChain(i Instance) (*gateway.NextChain, error) {
+	chain, key, err := i.Certificates.NextChain(m.Key, m.Now())
+	if err != nil || len(chain) == 0 {
+		return nil, err
+	}
+	next := &gateway.NextChain{Name: pki.NextName, Certificate: chain, PrivateKey: key, Anchors: []string{i.Certificates.NextAnchor(m.Now())}}
+	if s := i.activeSampling(m.Now()); s != nil {
+		next.Sampling = &gateway.Sampling{Percent: s.Percent, PerHour: s.PerHour}
+	}
+	return next, nil
+}
+
+// SetSampling presents the CA that is to sign next, and nothing else, to some of the clients that did not ask for it: to a
+// share of the full handshakes, at most so many an hour. A client that does not trust it sees an error, once. It ends when
+// that CA signs. A percentage of 0 ends it now. It returns as RotateCA does.
+func (m *Manager) SetSampling(ctx context.Context, name Name, percent float64, perHour int) error {
+	switch {
+	case !(percent >= 0 && percent <= 100): // NaN is neither
+		return invalid("percent", "%v: want more than 0 and at most 100, or 0 to end it", percent)
+	case percent > 0 && (perHour < 1 || perHour > gateway.MaxSamplesPerHour):
+		return invalid("per_hour", "%d: want 1 to %d", perHour, gateway.MaxSamplesPerHour)
 	}
 	var changed *Instance
 	err := m.mutate(name, func(i *Instance) error {
@@ -184,35 +336,35 @@ func (m *Manager) SetSampling(ctx context.Context, name Name, s *gateway.Samplin
 		if err := i.encrypted(); err != nil {
 			return err
 		}
-		i.Spec.Sampling, changed = s, i
+		i.Sampling, changed = nil, i
+		if percent == 0 {
+			return nil
+		}
+		ca, ok := i.Certificates.Awaited(m.Now())
+		if !ok {
+			return precondition("there is no CA that waits to sign, so there is nothing to sample: start the next generation first")
+		}
+		i.Sampling = &Sampling{Generation: ca.Generation, Percent: percent, PerHour: perHour}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return m.served(ctx, changed)
+	if err := m.served(ctx, changed); err != nil {
+		return err
+	}
+	m.Log.Info("sampling changed", "instance", name, "percent", percent, "per_hour", perHour)
+	return nil
 }
 
-// activateWhenTrusted lets the published CA sign before its day, when every client has trusted it for long.
-func (m *Manager) activateWhenTrusted(ctx context.Context, w *worker, i Instance) {
-	if i.Certificates == nil || i.pending() != nil {
-		return
+// activeSampling is the sampling that is done.
+func (i *Instance) activeSampling(now time.Time) *Sampling {
+	if i.Sampling == nil || i.Certificates == nil {
+		return nil
 	}
-	now := m.Now()
-	published := i.Certificates.Published(now)
-	if len(published) != 2 || now.Sub(published[1].Created) < recently || !published[1].Activated.IsZero() || now.Sub(w.asked) < lookPace {
-		return
+	ca, ok := i.Certificates.Awaited(now)
+	if !ok || ca.Generation != i.Sampling.Generation || ca.Fingerprint() != i.Certificates.NextAnchor(now) {
+		return nil
 	}
-	w.asked = now
-	c, err := m.clients(ctx, i)
-	if err != nil || c.Doubt != "" || now.Sub(c.Since) < recently {
-		return
-	}
-	// It goes the operator's way, with all its checks; the log says that it was nobody's wish.
-	_, err = m.decide(i.Name, request{action: audit.Activate, plan: pki.State.Activate, nobody: true}, "")
-	if err != nil {
-		m.Log.Warn("a CA that all clients trust could not be activated early", "instance", i.Name, "err", err)
-		return
-	}
-	m.Log.Info("CA activated early: every client of the last 30 days trusts it", "instance", i.Name, "generation", c.Generation)
+	return i.Sampling
 }

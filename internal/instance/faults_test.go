@@ -133,8 +133,7 @@ func scenarios() []scenario {
 				if !m.stored()[0].Certificates.CAs[0].Compromised.IsZero() {
 					return nil
 				}
-				_, err := m.server.CompromiseCA(m.t.Context(), first, 1)
-				return err
+				return m.compromise(1)
 			},
 			func(m *machine) bool {
 				i, err := m.server.Get(first)

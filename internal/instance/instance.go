@@ -47,7 +47,6 @@ type Spec struct {
 	SnapshotPeriod        time.Duration    // RDB persistence; 0: none
 	DataPath              gateway.DataPath // "": whatever DefaultDataPath is
 	TLS                   gateway.TLSPolicy
-	Sampling              *gateway.Sampling `json:",omitempty"` // nil: none
 
 	// They describe a virtual network that doesn't exist here; they are kept and shown, and change nothing.
 	AuthorizedNetwork string
@@ -66,6 +65,7 @@ type Instance struct {
 	Port    int
 
 	Certificates *pki.State // nil without encryption
+	Sampling     *Sampling  `json:",omitempty"` // nil: none
 	SealedAuth   []byte     // the AUTH string; nil without AUTH
 	OldAuth      []OldAuth  `json:",omitempty"` // AUTH strings of before that are still accepted, newest first
 	AuthVersion  uint64     `json:",omitempty"` // grows with each change of AUTH

@@ -7,13 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/sealane/sealane/internal/engine"
 	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/process"
 )
 
@@ -245,15 +245,14 @@ func (l *Local) ensureSnapshot(ctx context.Context, n *localNode, node Node, pro
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
+	if status.Ledger == nil {
+		snapshot = snapshot.Older() // it would refuse what it does not know
+	}
 	digest := snapshot.Digest()
 	if status.Digest != digest || status.Problem != "" {
 		progress("giving the gateway its certificate and address")
 		snapshot.Generation = status.Generation + 1
 		if _, err := client.Apply(ctx, snapshot); err != nil {
-			if errors.Is(err, gateway.ErrInvalid) && strings.Contains(err.Error(), "unknown field") {
-				// It is of an older version. Clients reconnect, those of a sidecar without noticing.
-				err = errors.Join(err, l.stopGateway(context.WithoutCancel(ctx), dir))
-			}
 			return fmt.Errorf("gateway: %w", err)
 		}
 	} else if n.proved == digest {
@@ -395,6 +394,11 @@ func kill(p *process.Process) error {
 // GatewayStatus implements GatewayStatuser.
 func (l *Local) GatewayStatus(ctx context.Context, nodeID string) (gateway.Status, error) {
 	return gateway.NewClient(l.nodeDir(nodeID)).Status(ctx)
+}
+
+// Ledger implements Ledgerer.
+func (l *Local) Ledger(ctx context.Context, nodeID string) (ledger.Ledger, error) {
+	return gateway.NewClient(l.nodeDir(nodeID)).Ledger(ctx)
 }
 
 func over(done <-chan struct{}) bool {

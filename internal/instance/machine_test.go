@@ -22,6 +22,7 @@ import (
 	"github.com/sealane/sealane/internal/audit"
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/store"
 )
@@ -57,6 +58,7 @@ type machine struct {
 	onRemove  func(context.Context, string) error
 	onStop    func(context.Context, instance.Node) error
 	status    func() (gateway.Status, error) // of every gateway
+	ledger    func() (ledger.Ledger, error)  // likewise
 
 	server *server
 }
@@ -456,6 +458,17 @@ func (h host) GatewayStatus(context.Context, string) (gateway.Status, error) {
 	return status()
 }
 
+// Ledger implements instance.Ledgerer.
+func (h host) Ledger(context.Context, string) (ledger.Ledger, error) {
+	h.m.mu.Lock()
+	gathered := h.m.ledger
+	h.m.mu.Unlock()
+	if gathered == nil {
+		return ledger.Ledger{}, errBroken
+	}
+	return gathered()
+}
+
 // crash ends one process of an instance's node.
 func (m *machine) crash(name instance.Name, process string) {
 	m.t.Helper()
@@ -552,7 +565,7 @@ func (m *machine) stored() []instance.Instance {
 	defer m.mu.Unlock()
 	var all []instance.Instance
 	for key, r := range m.records {
-		if key == instance.KeyCheck {
+		if !strings.HasPrefix(key, "projects/") {
 			continue
 		}
 		i, err := instance.Decode(key, r.Value, r.Version)
@@ -647,7 +660,7 @@ func (m *machine) checkHistory() {
 	ended := make(map[string]instance.Operation)
 	at := make(map[string]instance.Instance)
 	for _, r := range m.history {
-		if r.Key == instance.KeyCheck {
+		if !strings.HasPrefix(r.Key, "projects/") {
 			continue
 		}
 		i, err := instance.Decode(r.Key, r.Value, r.Version)

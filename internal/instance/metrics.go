@@ -3,10 +3,11 @@ package instance
 import (
 	"context"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sealane/sealane/internal/ledger"
 )
 
 // metrics are what the ops listener shows of the instances.
@@ -47,8 +48,6 @@ var (
 	descIssued   = prometheus.NewDesc("sealane_certificate_rotation_timestamp_seconds", "When the server certificate was last replaced, in seconds since 1970.", instanceLabels, nil)
 	descRotated  = prometheus.NewDesc("sealane_certificate_rotation_ok", "1 when all that was due for the certificates is done, 0 when the last try failed.", instanceLabels, nil)
 
-	descTrust       = prometheus.NewDesc("sealane_certificate_clients", "Clients of the last 90 days by what they have shown of their trust in the newest CA.", append(instanceLabels, "trust"), nil)
-	descSamples     = prometheus.NewDesc("sealane_certificate_samples_total", "Handshakes that were shown the next CA for sampling's sake: all, and those that failed.", append(instanceLabels, "result"), nil)
 	descConnections = prometheus.NewDesc("sealane_gateway_connections", "Client connections now.", instanceLabels, nil)
 	descAccepted    = prometheus.NewDesc("sealane_gateway_accepted_total", "Client connections accepted since the gateway started.", instanceLabels, nil)
 	descHandshakes  = prometheus.NewDesc("sealane_gateway_handshakes_total", "TLS handshakes by version, or by how they failed.", append(instanceLabels, "result"), nil)
@@ -68,14 +67,18 @@ var (
 	descTimedOut    = prometheus.NewDesc("sealane_gateway_timed_out_total", "Clients closed because they were idle for too long.", instanceLabels, nil)
 	descResident    = prometheus.NewDesc("sealane_gateway_resident_bytes", "Resident memory of the gateway.", instanceLabels, nil)
 	descPerConn     = prometheus.NewDesc("sealane_gateway_resident_bytes_per_connection", "Resident memory of the gateway for each of its connections; 0 without any.", instanceLabels, nil)
+	descReadiness   = prometheus.NewDesc("sealane_ca_clients", "Clients of the last 30 days by what they have shown of the CA that is to sign next, or of the newest.", append(instanceLabels, "readiness"), nil)
+	descEvicted     = prometheus.NewDesc("sealane_ca_clients_evicted_total", "Clients of whom no account is kept since the gateway started, because there were too many.", instanceLabels, nil)
+	descSamples     = prometheus.NewDesc("sealane_ca_samples_total", "Clients that were presented the next CA without asking for it, by outcome.", append(instanceLabels, "outcome"), nil)
 	descUnreachable = prometheus.NewDesc("sealane_gateway_engine_unreachable_total", "Connections that were told that the engine is not answering.", instanceLabels, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descInstance, descExpiry, descIntended, descIssued, descRotated, descTrust, descSamples, descConnections, descAccepted, descHandshakes, descDiagnosed, descBytes, descLimit, descClients,
+		descInstance, descExpiry, descIntended, descIssued, descRotated, descConnections, descAccepted, descHandshakes, descDiagnosed, descBytes, descLimit, descClients,
 		descRejected, descUnreachable, descCompleted, descFailures, descAdmitted, descBegun, descWaiting, descGaveUp, descResident, descCommands, descPins, descTimedOut, descPerConn,
+		descReadiness, descEvicted, descSamples,
 	} {
 		ch <- d
 	}
@@ -95,7 +98,6 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descInstance, prometheus.GaugeValue, 1, i.Name.labels(string(i.State))...)
 		x.collectCertificates(ch, i)
 		x.collectGateway(ctx, ch, i)
-		x.collectClients(ctx, ch, i)
 	}
 }
 
@@ -112,6 +114,7 @@ func (x *metrics) collectCertificates(ch chan<- prometheus.Metric, i Instance) {
 	if i.Certificates.Leaf == nil {
 		return
 	}
+	x.collectReadiness(i, gauge)
 	gauge(descIssued, float64(i.Certificates.Leaf.Created.Unix()))
 	x.manager.mu.Lock()
 	defer x.manager.mu.Unlock()
@@ -123,23 +126,23 @@ func (x *metrics) collectCertificates(ch chan<- prometheus.Metric, i Instance) {
 	gauge(descRotated, oneIf(w.certified))
 }
 
-func (x *metrics) collectClients(ctx context.Context, ch chan<- prometheus.Metric, i Instance) {
-	if i.Certificates == nil || i.State != Ready {
+// collectReadiness is about what is stored: gateways are not asked for more than their status.
+func (x *metrics) collectReadiness(i Instance, gauge func(*prometheus.Desc, float64, ...string)) {
+	known, _, err := x.manager.storedLedger(i)
+	if err != nil || len(i.ServerCAs) == 0 {
 		return
 	}
-	c, err := x.manager.clients(ctx, i)
-	if err != nil {
-		return // it is down: sealane_instance_state says so
+	now := x.manager.Now()
+	asked := i.ServerCAs[len(i.ServerCAs)-1]
+	if ca, ok := i.Certificates.Awaited(now); ok {
+		asked = ca
 	}
-	by := map[Trust]int{Proven: 0, Declared: 0, Failed: 0, Unknown: 0}
-	for _, one := range c.Clients {
-		by[one.Trust]++
+	counts := make(map[ledger.Readiness]int)
+	for _, s := range known.Statuses(asked.Fingerprint(), now.Add(-clientsCount)) {
+		counts[s.Readiness]++
 	}
-	for trust, n := range by {
-		ch <- prometheus.MustNewConstMetric(descTrust, prometheus.GaugeValue, float64(n), i.Name.labels(strings.ToLower(string(trust)))...)
-	}
-	for result, n := range map[string]uint64{"all": c.Sampled, "failed": c.SamplesFailed} {
-		ch <- prometheus.MustNewConstMetric(descSamples, prometheus.CounterValue, float64(n), i.Name.labels(result)...)
+	for _, r := range ledger.Readinesses {
+		gauge(descReadiness, float64(counts[r]), string(r))
 	}
 }
 
@@ -188,6 +191,12 @@ func (x *metrics) collectGateway(ctx context.Context, ch chan<- prometheus.Metri
 	}
 	for reason, n := range s.Pins {
 		count(descPins, n, string(reason))
+	}
+	if s.Ledger != nil {
+		count(descEvicted, s.Ledger.Evicted)
+		for outcome, n := range s.Ledger.Samples {
+			count(descSamples, n, outcome)
+		}
 	}
 	count(descTimedOut, s.TimedOut)
 	count(descAccepted, s.Accepted)

@@ -13,12 +13,26 @@ import (
 	"strings"
 
 	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
 )
 
-// prove connects as a client would, through the network, and returns nil when the intended certificate is
-// presented and verifies, and an engine answers behind it.
+// prove connects as a client would, through the network, and returns nil when the intended certificates are
+// presented and verify, and an engine answers behind them.
 func prove(ctx context.Context, snapshot gateway.Snapshot, node Node) error {
+	if err := proveChain(ctx, snapshot, snapshot.Certificate, node.Host, node.Bundle); err != nil {
+		return err
+	}
+	if n := snapshot.Next; n != nil {
+		if err := proveChain(ctx, snapshot, n.Certificate, n.Name, node.Bundle); err != nil {
+			return fmt.Errorf("%s: %w", n.Name, err)
+		}
+	}
+	return nil
+}
+
+// proveChain shows that who asks for a name is presented the chain.
+func proveChain(ctx context.Context, snapshot gateway.Snapshot, chain []byte, name string, bundle []byte) error {
 	l := snapshot.Listeners[0]
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", l.Address)
@@ -30,7 +44,7 @@ func prove(ctx context.Context, snapshot gateway.Snapshot, node Node) error {
 		conn.SetDeadline(deadline)
 	}
 	if l.TLS {
-		if conn, err = proveTLS(ctx, conn, snapshot.Certificate, node); err != nil {
+		if conn, err = proveTLS(ctx, conn, chain, name, bundle); err != nil {
 			return err
 		}
 	}
@@ -51,12 +65,11 @@ func prove(ctx context.Context, snapshot gateway.Snapshot, node Node) error {
 // save, loads its data, or all places are taken.
 var alive = []string{"NOAUTH ", "BUSY ", "MISCONF ", "LOADING ", "ERR max number of clients reached"}
 
-func proveTLS(ctx context.Context, conn net.Conn, chain []byte, node Node) (net.Conn, error) {
+func proveTLS(ctx context.Context, conn net.Conn, chain []byte, name string, bundle []byte) (net.Conn, error) {
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(node.Bundle)
+	roots.AppendCertsFromPEM(bundle)
 	// No session cache: a resumed session would prove nothing about the certificate (golang/go#77217).
-	c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: node.Host, MinVersion: tls.VersionTLS12,
-		NextProtos: []string{gateway.NoClient}})
+	c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12, NextProtos: []string{relay.Probe}})
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}

@@ -50,7 +50,6 @@ type worker struct {
 	failures   int       // loop: failed steps in a row
 	logged     string    // loop: the last error that was logged
 	due        time.Time // loop: when the certificates change next; zero: they don't
-	asked      time.Time // loop: when the clients were last asked about
 }
 
 // Start begins to reconcile. It returns once a worker runs for every instance.
@@ -67,6 +66,7 @@ func (m *Manager) Start() error {
 	}
 	m.running.Go(m.watchExits)
 	m.running.Go(m.sweep)
+	m.running.Go(m.collect)
 	return nil
 }
 
@@ -303,7 +303,6 @@ func (m *Manager) step(ctx context.Context, w *worker) error {
 		return err
 	}
 	if i.pending() == nil && i.State == Ready {
-		m.activateWhenTrusted(ctx, w, i)
 		return nil
 	}
 	i.State = Ready
@@ -401,28 +400,12 @@ func (m *Manager) node(i Instance) (Node, error) {
 			return Node{}, err
 		}
 		n.Bundle = i.Certificates.Bundle(m.Now())
-		if err := m.addNext(&n.Gateway, i); err != nil {
+		n.Gateway.Anchors = i.Certificates.Anchors(m.Now())
+		if n.Gateway.Next, err = m.nextChain(i); err != nil {
 			return Node{}, err
 		}
 	}
 	return n, nil
-}
-
-// addNext lets clients show whether they trust the CA that is to come.
-func (m *Manager) addNext(s *gateway.Snapshot, i Instance) error {
-	now := m.Now()
-	anchors, next := i.Certificates.Anchors(now)
-	s.Anchors = anchors
-	if next == "" {
-		return nil
-	}
-	chain, key, err := i.Certificates.NextChain(m.Key, now)
-	if err != nil {
-		return err
-	}
-	s.Next = &gateway.NextChain{Name: pki.NextName, Certificate: chain, PrivateKey: key, Anchors: []string{next}}
-	s.Sampling = i.Spec.Sampling
-	return nil
 }
 
 // connectHint is what a client that comes the wrong way is told.
@@ -452,6 +435,7 @@ func (m *Manager) tearDown(ctx context.Context, i Instance, failure *Failure) er
 	if err := m.save(&i); err != nil {
 		return err
 	}
+	m.forgetLedger(i.UID)
 	m.Log.Info("instance is removed", "instance", i.Name)
 	return errGone
 }
@@ -544,6 +528,7 @@ func (m *Manager) sweepOnce() {
 		m.Log.Error("sweep old operations", "err", err)
 		return
 	}
+	m.sweepLedgers(all)
 	for _, i := range all {
 		if n := len(i.Operations); !i.Deleted || n > 0 && m.Now().Sub(i.Operations[n-1].Ended) < keepTombstones {
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/ledger"
 )
 
 // Runtime runs nodes. Calls for different nodes may be concurrent; those for one node are made one at a time.
@@ -49,6 +50,12 @@ type Exit struct {
 	NodeID  string
 	Process string // "engine" or "gateway"
 	Reason  string
+}
+
+// Ledgerer is what a Runtime may have beside: what clients have shown to a node's gateway of the CAs that they trust.
+type Ledgerer interface {
+	// Ledger returns what the gateway has gathered since it started.
+	Ledger(ctx context.Context, nodeID string) (ledger.Ledger, error)
 }
 
 // GatewayStatuser is what a Runtime may have beside: the state of a node's gateway, for metrics.

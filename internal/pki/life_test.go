@@ -157,12 +157,39 @@ func TestSixtyYears(t *testing.T) {
 	for _, missed := range []time.Duration{0, 28 * day} {
 		t.Run(fmt.Sprintf("missed=%s", missed), func(t *testing.T) {
 			t.Parallel()
-			sixtyYears(t, missed, rand.New(rand.NewPCG(1, 1)))
+			sixtyYears(t, missed, nil, rand.New(rand.NewPCG(1, 1)))
 		})
 	}
+	// The same when clients are ready, or not any more, at any time.
+	t.Run("ready", func(t *testing.T) {
+		t.Parallel()
+		random := rand.New(rand.NewPCG(2, 1))
+		early := 0
+		sixtyYears(t, 0, func(w *world, now time.Time) (actions []pki.Action) {
+			if ca, ok := w.s.Awaited(now); ok {
+				since := now.Add(-time.Duration(random.IntN(100)) * day)
+				if random.IntN(3) == 0 {
+					since = time.Time{}
+				}
+				w.s = w.s.WithReady(ca.Generation, since)
+				for _, a := range slices.Concat(pki.Plan(w.s, now), pki.Upcoming(w.s, now)) {
+					if a.Kind == pki.ActivateCA && strings.Contains(a.Reason, "as they have shown") {
+						early++
+					}
+				}
+				if len(pki.Plan(w.s, now)) > 0 {
+					actions = w.tick(now)
+				}
+			}
+			return actions
+		}, random)
+		if early < 5 {
+			t.Errorf("CAs were activated early %d times", early)
+		}
+	})
 }
 
-func sixtyYears(t *testing.T, missed time.Duration, random *rand.Rand) {
+func sixtyYears(t *testing.T, missed time.Duration, before func(*world, time.Time) []pki.Action, random *rand.Rand) {
 	now, end := start, start.AddDate(60, 0, 0)
 	w := newWorld(t, pki.State{Names: loopback}, now)
 	grace := w.s.Lifetimes.Grace()
@@ -171,6 +198,11 @@ func sixtyYears(t *testing.T, missed time.Duration, random *rand.Rand) {
 	}
 	done := make(map[pki.Kind]int)
 	for now.Before(end) {
+		if before != nil {
+			for _, a := range before(w, now) {
+				done[a.Kind]++
+			}
+		}
 		due := w.next(now)
 		for between := now.Add(time.Duration(random.Int64N(int64(due.Sub(now))))); between.Before(due.Add(-time.Second)); between = between.Add(23 * day) {
 			if missed == 0 && len(w.tick(between)) > 0 {
@@ -374,7 +406,7 @@ func TestScaledLifetimes(t *testing.T) {
 			t.Errorf("%s: %v", ca, err)
 		}
 		if ca > time.Hour {
-			if l != pki.DefaultLifetimes() {
+			if l.ReadyFor = pki.DefaultLifetimes().ReadyFor; l != pki.DefaultLifetimes() {
 				t.Errorf("scaled to their own length, the defaults become %+v", l)
 			}
 			continue

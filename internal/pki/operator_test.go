@@ -245,3 +245,89 @@ func generations(s pki.State, now time.Time) []int {
 	}
 	return out
 }
+
+// The next generation signs before its day once all clients have been known for thirty days to trust it, without a break
+// and since it was published; a note from a clock that was ahead doesn't count.
+func TestReadyClientsHastenActivation(t *testing.T) {
+	t.Parallel()
+	at := func(days int) time.Time { return start.Add(time.Duration(days) * day) }
+	for name, c := range map[string]struct {
+		ready time.Time
+		want  time.Time
+	}{
+		"not known":              {time.Time{}, at(2737)},
+		"since it was published": {at(1825), at(1855)},
+		"since later":            {at(2000), at(2030)},
+		"since before":           {at(1000), at(1855)},
+		"since almost its day":   {at(2720), at(2737)},
+		"by a clock ahead":       {at(5000), at(2737)},
+	} {
+		w := newWorld(t, pki.State{Names: loopback}, start)
+		w.tick(at(1825))
+		if ca, ok := w.s.Awaited(at(1825)); !ok || ca.Generation != 2 {
+			t.Fatalf("awaited: %d, %t", ca.Generation, ok)
+		}
+		now := later(at(2030-30), c.ready)
+		if c.ready.After(at(2737)) || c.ready.IsZero() {
+			now = at(2000)
+		}
+		if c.ready.Equal(at(1825)) || c.ready.Equal(at(1000)) {
+			now = at(1830)
+		}
+		w.s = w.s.WithReady(2, c.ready)
+		var due time.Time
+		for _, a := range pki.Upcoming(w.s, now) {
+			if a.Kind == pki.ActivateCA {
+				due = a.Due
+			}
+		}
+		if due.Sub(c.want).Abs() > time.Second {
+			t.Errorf("%s: CA-2 signs on day %.1f; want %.1f", name, days(due), days(c.want))
+		}
+		broken := w.s.WithReady(2, time.Time{})
+		if plan := pki.Plan(broken, at(2736)); slices.ContainsFunc(plan, func(a pki.Action) bool { return a.Kind == pki.ActivateCA }) {
+			t.Errorf("%s: activated although clients are in doubt again", name)
+		}
+		actions := w.tick(c.want)
+		i := slices.IndexFunc(actions, func(a pki.Action) bool { return a.Kind == pki.ActivateCA })
+		if i < 0 || strings.Contains(actions[i].Reason, "as they have shown") != c.want.Before(at(2737)) {
+			t.Errorf("%s: %v", name, actions)
+		}
+		if _, ok := w.s.Awaited(c.want); ok {
+			t.Errorf("%s: it is still awaited", name)
+		}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// The anchors are those that verify what is presented, each by itself and no other.
+func TestAnchorsVerifyTheChain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pki.State{Names: loopback}, start)
+	for _, age := range []int{0, 1825, 2000, 2737, 3000, 3619, 3620, 3649, 3650, 4000} {
+		now := start.Add(time.Duration(age) * day)
+		w.tick(now)
+		next, _, err := w.s.NextChain(w.key, now)
+		if err != nil || (len(next) > 0) != (w.s.NextAnchor(now) != "") {
+			t.Errorf("on day %d there is a next chain: %t, with the anchor %q, %v", age, len(next) > 0, w.s.NextAnchor(now), err)
+		}
+		for _, ca := range w.s.Published(now) {
+			pem := pki.EncodePEM(ca.Certificate)
+			if got, want := slices.Contains(w.s.Anchors(now), ca.Fingerprint()), verify(t, pem, w.served, "", now) == nil; got != want {
+				t.Errorf("on day %d CA-%d is an anchor: %t, verifies: %t", age, ca.Generation, got, want)
+			}
+			if len(next) == 0 {
+				continue
+			}
+			if got, want := w.s.NextAnchor(now) == ca.Fingerprint(), verify(t, pem, certificates(t, next), "", now) == nil; got != want {
+				t.Errorf("on day %d CA-%d is the next chain's anchor: %t, verifies: %t", age, ca.Generation, got, want)
+			}
+		}
+	}
+}

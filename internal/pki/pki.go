@@ -11,7 +11,7 @@
 //	1,825 days  CA-2 is made: it is published, that is, in the bundle. CA-1 signs its key too (the cross-certificate).
 //	            A second leaf is signed by CA-2 alone, for clients to be tested against (NextName).
 //	2,737 days  CA-2 is activated: it signs the leaf. The cross-certificate is served beside it, so clients that hold
-//	            only CA-1, only CA-2 or both verify.
+//	            only CA-1, only CA-2 or both verify. Sooner, once all clients have been known for 30 days to trust it (WithReady).
 //	3,620 days  The cross-certificate is no longer served: an expired one in the chain breaks some clients.
 //	3,650 days  CA-1 expires and is retired: it leaves the bundle. CA-3 is made.
 //
@@ -131,6 +131,7 @@ type CA struct {
 	Activated   time.Time `json:",omitzero"` // when it was to sign, in place of the one before
 	Retired     time.Time `json:",omitzero"` // when it was taken out of the bundle
 	Compromised time.Time `json:",omitzero"` // when it was given up; counts always
+	Ready       time.Time `json:",omitzero"` // since when, without a break, all clients are known to trust it
 
 	Cross     []byte `json:",omitempty"` // DER: this CA's key and subject, signed by another
 	CrossedBy int    `json:",omitempty"` // that other's generation
@@ -155,6 +156,7 @@ type Lifetimes struct {
 	Leaf          time.Duration // of a leaf
 	Renewal       time.Duration // a leaf's age at which it is replaced
 	Jitter        time.Duration // up to so much earlier, by chance, lest all instances renew in the same minute
+	ReadyFor      time.Duration // once all clients have been known to trust it for so long, the next CA signs; zero: that changes nothing
 	Backdate      time.Duration // lets a client whose clock is a little slow accept a certificate made just now
 }
 
@@ -164,7 +166,7 @@ const day = 24 * time.Hour
 func DefaultLifetimes() Lifetimes {
 	return Lifetimes{
 		CA: 3650 * day, PublishAfter: 1825 * day, ActivateAfter: 2737 * day, CrossEnds: 30 * day,
-		Leaf: 270 * day, Renewal: 180 * day, Jitter: 6 * time.Hour, Backdate: time.Minute,
+		Leaf: 270 * day, Renewal: 180 * day, Jitter: 6 * time.Hour, Backdate: time.Minute, ReadyFor: 30 * day,
 	}
 }
 
@@ -179,7 +181,8 @@ const (
 	minRenewal = 3 * time.Second
 )
 
-// ScaledLifetimes are the defaults in the proportion that a CA lives for ca, MinScaledCA at least, instead of ten years.
+// ScaledLifetimes are the defaults in the proportion that a CA lives for ca, MinScaledCA at least, instead of ten years. What
+// clients are known to trust changes nothing: no proportion of 30 days would say as much.
 func ScaledLifetimes(ca time.Duration) Lifetimes {
 	d := DefaultLifetimes()
 	scale := func(t time.Duration) time.Duration {
@@ -208,7 +211,7 @@ func (l Lifetimes) Check() error {
 			problems = append(problems, fmt.Errorf("lifetimes: "+format, args...))
 		}
 	}
-	for _, d := range []time.Duration{l.CA, l.PublishAfter, l.ActivateAfter, l.CrossEnds, l.Leaf, l.Renewal, l.Jitter, l.Backdate} {
+	for _, d := range []time.Duration{l.CA, l.PublishAfter, l.ActivateAfter, l.CrossEnds, l.Leaf, l.Renewal, l.Jitter, l.Backdate, l.ReadyFor} {
 		want(d >= 0 && d%time.Second == 0, "%v: want whole seconds, not negative", d)
 	}
 	want(2*l.PublishAfter >= l.CA, "publish after %v: want at least half of a CA's %v, or there would be three", l.PublishAfter, l.CA)
@@ -273,35 +276,56 @@ func (s State) NextChain(key MasterKey, now time.Time) (chain, privateKey []byte
 	return EncodePEM(s.Next.Certificate), privateKey, nil
 }
 
-// Anchors are the fingerprints of the CAs any one of which verifies what Chain presents, and of the one that verifies what
-// NextChain does; "" where there is no such chain. A fingerprint is the SHA-256 of the certificate, in hex.
-func (s State) Anchors(now time.Time) (chain []string, next string) {
+// Anchors are the fingerprints of the CAs each of which, by itself, verifies what Chain presents.
+func (s State) Anchors(now time.Time) []string {
+	if s.Leaf == nil {
+		return nil
+	}
 	v := look(s, now)
-	if s.Leaf != nil {
-		chain = append(chain, s.fingerprint(s.Leaf.Issuer))
-		if v.crossServed() && s.Leaf.Issuer == v.line[v.signer].Generation {
-			chain = append(chain, s.fingerprint(v.line[v.signer].CrossedBy))
+	var anchors []string
+	for i, a := range v.all {
+		signed := a.Generation == s.Leaf.Issuer
+		if signed || v.crossServed() && s.Leaf.Issuer == v.line[v.signer].Generation && a.Generation == v.line[v.signer].CrossedBy {
+			anchors = append(anchors, v.all[i].Fingerprint())
 		}
 	}
-	if v.nextServed() {
-		next = s.fingerprint(s.Next.Issuer)
-	}
-	return chain, next
+	return anchors
 }
 
-func (s State) fingerprint(generation int) string {
-	for _, ca := range s.CAs {
-		if ca.Generation == generation {
-			return ca.Fingerprint()
-		}
+// NextAnchor is the fingerprint of the one CA that verifies what NextChain presents; "" while that is empty.
+func (s State) NextAnchor(now time.Time) string {
+	if v := look(s, now); v.nextServed() {
+		return v.newest().Fingerprint()
 	}
 	return ""
 }
 
-// Fingerprint is the SHA-256 of the CA's certificate, in hex.
-func (c CA) Fingerprint() string {
-	sum := sha256.Sum256(c.Certificate)
+// Fingerprint is the SHA-256 of the CA's certificate, in lower-case hexadecimal.
+func (ca CA) Fingerprint() string {
+	sum := sha256.Sum256(ca.Certificate)
 	return hex.EncodeToString(sum[:])
+}
+
+// Awaited is the CA that is to sign next, if there is one.
+func (s State) Awaited(now time.Time) (CA, bool) {
+	v := look(s, now)
+	if v.behind || v.signer+1 >= len(v.line) || v.counts(v.line[v.signer+1].Activated) {
+		return CA{}, false
+	}
+	return v.line[v.signer+1].CA, true
+}
+
+// WithReady notes since when all clients are known to trust a generation; the zero time: they aren't.
+func (s State) WithReady(generation int, since time.Time) State {
+	s.CAs = slices.Clone(s.CAs)
+	for i := range s.CAs {
+		if s.CAs[i].Generation == generation {
+			if s.CAs[i].Ready = since; !since.IsZero() {
+				s.CAs[i].Ready = second(since)
+			}
+		}
+	}
+	return s
 }
 
 func openLeafKey(key MasterKey, l *Leaf, purpose string) ([]byte, error) {

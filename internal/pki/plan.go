@@ -253,11 +253,15 @@ func (v view) activate() (Action, bool) {
 	cur, next := v.line[v.signer], v.line[v.signer+1]
 	a := Action{Kind: ActivateCA, Generation: next.Generation}
 	a.Due = earlier(cur.Created.Add(v.life.ActivateAfter), next.Created.Add(v.life.ActivateAfter-v.life.PublishAfter))
+	since := fmt.Sprintf("has been published since %s", next.Created.Format(time.DateOnly))
+	if ready := later(next.Ready, next.Created).Add(v.life.ReadyFor); v.life.ReadyFor > 0 && v.counts(next.Ready) && ready.Before(a.Due) {
+		a.Due, since = ready, fmt.Sprintf("is trusted by all clients, as they have shown, since %s", next.Ready.Format(time.DateOnly))
+	}
 	if v.needsCross(v.signer) {
 		a.Due = later(a.Due, v.crossEnd(v.line[v.signer-1]))
 	}
-	a.Reason = fmt.Sprintf("%s has been published since %s: it signs from now on, and clients that hold only %s go on by its cross-certificate",
-		caName(next.Generation), next.Created.Format(time.DateOnly), caName(cur.Generation))
+	a.Reason = fmt.Sprintf("%s %s: it signs from now on, and clients that hold only %s go on by its cross-certificate",
+		caName(next.Generation), since, caName(cur.Generation))
 	// Without a cross-certificate to serve, the older one had better sign as long as it lives.
 	end := v.crossEnd(cur)
 	return a, v.crossed(v.signer+1) && a.Due.Before(end) && v.now.Before(end)

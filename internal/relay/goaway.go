@@ -7,6 +7,9 @@ import (
 // Protocol is what both ends have negotiated (by ALPN) where a Session may say Goaway.
 const Protocol = "sealane/1"
 
+// Probe is offered (by ALPN, and never selected) by what is no client: proofs that a server serves, and diagnoses.
+const Probe = "sealane-probe"
+
 // goawayPush asks a client that understands it to go on with a fresh connection. It comes between two replies, also in RESP2.
 // The connection serves on until the client closes it.
 var goawayPush = []byte(">1\r\n$14\r\nsealane-goaway\r\n")

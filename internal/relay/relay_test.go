@@ -228,7 +228,7 @@ func TestRandomBytesArriveExactlyBothWays(t *testing.T) {
 			t.Errorf("from the %s: sent (error %v), received (error %v); the bytes must be equal", from, s.err, g.err)
 		}
 	}
-	want := relay.Result{In: uint64(size + len(noRequest)), Out: uint64(size - 4097), Ended: relay.ClientClosed}
+	want := relay.Result{In: uint64(size + len(noRequest)), Out: uint64(size - 4097), Ended: relay.ClientClosed, Client: relay.Client{User: "default"}}
 	if got, all := r.wait(t), r.loops.Counts(); got != want || all.In != want.In || all.Out != want.Out {
 		t.Errorf("result %+v, counters %d and %d; want %+v", got, all.In, all.Out, want)
 	}
@@ -440,7 +440,7 @@ func TestCloseCutsWhateverTheEndsAreDoing(t *testing.T) {
 	expect(t, r.engine, "a")
 	r.pipe.Close()
 	r.pipe.Close()
-	if got, want := r.wait(t), (relay.Result{In: 1 + uint64(len(noRequest)), Ended: relay.Cut}); got != want {
+	if got, want := r.wait(t), (relay.Result{In: 1 + uint64(len(noRequest)), Ended: relay.Cut, Client: relay.Client{User: "default"}}); got != want {
 		t.Errorf("result %+v; want %+v", got, want)
 	}
 }

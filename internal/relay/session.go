@@ -95,6 +95,24 @@ type Result struct {
 	In, Out uint64 // bytes delivered to the engine, to the client
 	Ended   Reason // what came first
 	Err     error  // the error behind Ended; nil where that is an orderly end
+	Client  Client // as it was at the end
+}
+
+// Client is what a client has said of itself.
+type Client struct {
+	Name    string // as CLIENT SETNAME or HELLO set it
+	Library string // as CLIENT SETINFO LIB-NAME has it, also where the engine knows no such command
+	User    string // whom the engine has let in; "default" without a login
+}
+
+// Client is what the client has said of itself by now.
+func (s *Session) Client() Client {
+	shown := s.shown.Load()
+	c := Client{Name: shown.name, Library: shown.libName, User: s.userName(shown)}
+	if claimed := s.claimed.Load(); claimed != nil && c.Library == "" {
+		c.Library = *claimed
+	}
+	return c
 }
 
 // Session is one client, from the end of its handshake to its close. Its methods may be called from anywhere.
@@ -110,6 +128,7 @@ type Session struct {
 	busy     atomic.Bool   // a request has no reply yet, or a reply is not sent
 	seen     uint64        // of the watcher: moved, when Quiet was last asked
 	shown    atomic.Pointer[identity]
+	claimed  atomic.Pointer[string] // the library's name, where the engine did not take it
 	last     atomic.Pointer[command]
 	used     atomic.Int64 // Unix nanoseconds of the last request
 	engineID atomic.Int64 // of own, in the engine; 0: it has none, or it is not known
@@ -175,7 +194,6 @@ type identity struct {
 	proto           int // 2 or 3
 	name            string
 	libName, libVer string
-	library         string // libName, also where the engine does not know of such
 }
 
 // Serve takes a client over. It is closed by the Session, whatever happens.
@@ -235,12 +253,6 @@ func (s *Session) Result() Result {
 
 // Close cuts the connection, whatever it is doing. It may be called more than once.
 func (s *Session) Close() { s.loop.post(func() { s.leave(Cut) }) }
-
-// Client is what the client has said of itself: its name, its library, and the user that it has logged in as ("": it has not).
-func (s *Session) Client() (name, library, user string) {
-	c := s.shown.Load()
-	return c.name, c.library, c.user
-}
 
 // Quiet reports whether nothing has moved since the call before, and what moved last was a reply, so that
 // closing now most likely interrupts nothing. (Only most likely: a subscriber may be sent something just now.)
@@ -544,6 +556,7 @@ func (s *Session) finish() {
 		s.loop.group.monitors.remove(s)
 	}
 	s.ownIsKnown()
+	s.result.Client = s.Client()
 	if s.cfg.Ended != nil {
 		s.cfg.Ended(s.result)
 	}

@@ -334,11 +334,11 @@ func prepareSetInfo(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 	}
 	value, version := string(args[3]), is(args[2], "lib-ver")
 	return raw, onLine(func(s *Session, reply []byte) {
-		if !version && isName([]byte(value)) {
-			s.state.library = value
-		}
 		if !isOK(reply) {
-			s.publish()
+			// Engines before 7.2 don't know the command.
+			if !version && isName([]byte(value)) {
+				s.claimed.Store(&value)
+			}
 			return
 		}
 		if version {

@@ -82,63 +82,63 @@ func (DataPlane_DataPath) EnumDescriptor() ([]byte, []int) {
 	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{0, 0}
 }
 
-type CertificateClient_Trust int32
+type CertificateClient_Readiness int32
 
 const (
-	CertificateClient_TRUST_UNSPECIFIED CertificateClient_Trust = 0
-	// It verified a certificate that only this CA verifies.
-	CertificateClient_PROVEN CertificateClient_Trust = 1
-	// It said so: a sidecar does.
-	CertificateClient_DECLARED CertificateClient_Trust = 2
-	// It refused such a certificate.
-	CertificateClient_FAILED CertificateClient_Trust = 3
-	// It has shown neither.
-	CertificateClient_UNKNOWN CertificateClient_Trust = 4
+	CertificateClient_READINESS_UNSPECIFIED CertificateClient_Readiness = 0
+	// It completed a full handshake with a certificate that only this generation verifies.
+	CertificateClient_PROVEN CertificateClient_Readiness = 1
+	// It declared that it verifies against this generation.
+	CertificateClient_DECLARED CertificateClient_Readiness = 2
+	// It, or somebody at its address, refused such a certificate, and it has shown nothing since.
+	CertificateClient_FAILED CertificateClient_Readiness = 3
+	// Nothing tells.
+	CertificateClient_UNKNOWN CertificateClient_Readiness = 4
 )
 
-// Enum value maps for CertificateClient_Trust.
+// Enum value maps for CertificateClient_Readiness.
 var (
-	CertificateClient_Trust_name = map[int32]string{
-		0: "TRUST_UNSPECIFIED",
+	CertificateClient_Readiness_name = map[int32]string{
+		0: "READINESS_UNSPECIFIED",
 		1: "PROVEN",
 		2: "DECLARED",
 		3: "FAILED",
 		4: "UNKNOWN",
 	}
-	CertificateClient_Trust_value = map[string]int32{
-		"TRUST_UNSPECIFIED": 0,
-		"PROVEN":            1,
-		"DECLARED":          2,
-		"FAILED":            3,
-		"UNKNOWN":           4,
+	CertificateClient_Readiness_value = map[string]int32{
+		"READINESS_UNSPECIFIED": 0,
+		"PROVEN":                1,
+		"DECLARED":              2,
+		"FAILED":                3,
+		"UNKNOWN":               4,
 	}
 )
 
-func (x CertificateClient_Trust) Enum() *CertificateClient_Trust {
-	p := new(CertificateClient_Trust)
+func (x CertificateClient_Readiness) Enum() *CertificateClient_Readiness {
+	p := new(CertificateClient_Readiness)
 	*p = x
 	return p
 }
 
-func (x CertificateClient_Trust) String() string {
+func (x CertificateClient_Readiness) String() string {
 	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
 }
 
-func (CertificateClient_Trust) Descriptor() protoreflect.EnumDescriptor {
+func (CertificateClient_Readiness) Descriptor() protoreflect.EnumDescriptor {
 	return file_sealane_v1_sealane_proto_enumTypes[1].Descriptor()
 }
 
-func (CertificateClient_Trust) Type() protoreflect.EnumType {
+func (CertificateClient_Readiness) Type() protoreflect.EnumType {
 	return &file_sealane_v1_sealane_proto_enumTypes[1]
 }
 
-func (x CertificateClient_Trust) Number() protoreflect.EnumNumber {
+func (x CertificateClient_Readiness) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
-// Deprecated: Use CertificateClient_Trust.Descriptor instead.
-func (CertificateClient_Trust) EnumDescriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{4, 0}
+// Deprecated: Use CertificateClient_Readiness.Descriptor instead.
+func (CertificateClient_Readiness) EnumDescriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7, 0}
 }
 
 type CertificateAuthority_State int32
@@ -471,288 +471,6 @@ func (x *UpdateDataPlaneRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
-// CertificateClients are an instance's clients of the last ninety days.
-type CertificateClients struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The CA that their trust is about: the one that comes next, or, where none does, the one that signs.
-	Generation int32                `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	Clients    []*CertificateClient `protobuf:"bytes,2,rep,name=clients,proto3" json:"clients,omitempty"`
-	// Whether every client of the last 30 days has shown that it trusts that CA: then activating it, and retiring the other,
-	// takes no force.
-	Ready bool `protobuf:"varint,3,opt,name=ready,proto3" json:"ready,omitempty"`
-	// Why not.
-	Doubt string `protobuf:"bytes,4,opt,name=doubt,proto3" json:"doubt,omitempty"`
-	// Since when clients are remembered, and how many had to make room for others.
-	SinceTime      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since_time,json=sinceTime,proto3" json:"since_time,omitempty"`
-	ForgottenCount int64                  `protobuf:"varint,6,opt,name=forgotten_count,json=forgottenCount,proto3" json:"forgotten_count,omitempty"`
-	Sampling       *Sampling              `protobuf:"bytes,7,opt,name=sampling,proto3" json:"sampling,omitempty"`
-	// How many handshakes were shown the chain of that CA for sampling's sake, and how many of them failed for it.
-	SampledCount       int64 `protobuf:"varint,8,opt,name=sampled_count,json=sampledCount,proto3" json:"sampled_count,omitempty"`
-	FailedSamplesCount int64 `protobuf:"varint,9,opt,name=failed_samples_count,json=failedSamplesCount,proto3" json:"failed_samples_count,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
-}
-
-func (x *CertificateClients) Reset() {
-	*x = CertificateClients{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CertificateClients) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CertificateClients) ProtoMessage() {}
-
-func (x *CertificateClients) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CertificateClients.ProtoReflect.Descriptor instead.
-func (*CertificateClients) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *CertificateClients) GetGeneration() int32 {
-	if x != nil {
-		return x.Generation
-	}
-	return 0
-}
-
-func (x *CertificateClients) GetClients() []*CertificateClient {
-	if x != nil {
-		return x.Clients
-	}
-	return nil
-}
-
-func (x *CertificateClients) GetReady() bool {
-	if x != nil {
-		return x.Ready
-	}
-	return false
-}
-
-func (x *CertificateClients) GetDoubt() string {
-	if x != nil {
-		return x.Doubt
-	}
-	return ""
-}
-
-func (x *CertificateClients) GetSinceTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.SinceTime
-	}
-	return nil
-}
-
-func (x *CertificateClients) GetForgottenCount() int64 {
-	if x != nil {
-		return x.ForgottenCount
-	}
-	return 0
-}
-
-func (x *CertificateClients) GetSampling() *Sampling {
-	if x != nil {
-		return x.Sampling
-	}
-	return nil
-}
-
-func (x *CertificateClients) GetSampledCount() int64 {
-	if x != nil {
-		return x.SampledCount
-	}
-	return 0
-}
-
-func (x *CertificateClients) GetFailedSamplesCount() int64 {
-	if x != nil {
-		return x.FailedSamplesCount
-	}
-	return 0
-}
-
-// CertificateClient is as much as is known of a client. Several behind one address translator look like one.
-type CertificateClient struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	// What it has said of itself: CLIENT SETNAME, CLIENT SETINFO, AUTH.
-	ClientName    string                  `protobuf:"bytes,2,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
-	Library       string                  `protobuf:"bytes,3,opt,name=library,proto3" json:"library,omitempty"`
-	User          string                  `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
-	FirstSeenTime *timestamppb.Timestamp  `protobuf:"bytes,5,opt,name=first_seen_time,json=firstSeenTime,proto3" json:"first_seen_time,omitempty"`
-	LastSeenTime  *timestamppb.Timestamp  `protobuf:"bytes,6,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
-	Trust         CertificateClient_Trust `protobuf:"varint,7,opt,name=trust,proto3,enum=sealane.v1.CertificateClient_Trust" json:"trust,omitempty"`
-	TrustTime     *timestamppb.Timestamp  `protobuf:"bytes,8,opt,name=trust_time,json=trustTime,proto3" json:"trust_time,omitempty"`
-	// Of a failure: the class of the handshake, such as unknown_ca.
-	Detail        string `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *CertificateClient) Reset() {
-	*x = CertificateClient{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CertificateClient) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CertificateClient) ProtoMessage() {}
-
-func (x *CertificateClient) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CertificateClient.ProtoReflect.Descriptor instead.
-func (*CertificateClient) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *CertificateClient) GetAddress() string {
-	if x != nil {
-		return x.Address
-	}
-	return ""
-}
-
-func (x *CertificateClient) GetClientName() string {
-	if x != nil {
-		return x.ClientName
-	}
-	return ""
-}
-
-func (x *CertificateClient) GetLibrary() string {
-	if x != nil {
-		return x.Library
-	}
-	return ""
-}
-
-func (x *CertificateClient) GetUser() string {
-	if x != nil {
-		return x.User
-	}
-	return ""
-}
-
-func (x *CertificateClient) GetFirstSeenTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.FirstSeenTime
-	}
-	return nil
-}
-
-func (x *CertificateClient) GetLastSeenTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.LastSeenTime
-	}
-	return nil
-}
-
-func (x *CertificateClient) GetTrust() CertificateClient_Trust {
-	if x != nil {
-		return x.Trust
-	}
-	return CertificateClient_TRUST_UNSPECIFIED
-}
-
-func (x *CertificateClient) GetTrustTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.TrustTime
-	}
-	return nil
-}
-
-func (x *CertificateClient) GetDetail() string {
-	if x != nil {
-		return x.Detail
-	}
-	return ""
-}
-
-// Sampling is how many of the clients that come with a full handshake are shown the certificate of the CA that comes next. Those
-// that don't trust it fail once.
-type Sampling struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of these handshakes; 0: none.
-	Percent float64 `protobuf:"fixed64,1,opt,name=percent,proto3" json:"percent,omitempty"`
-	// At most.
-	PerHour       int32 `protobuf:"varint,2,opt,name=per_hour,json=perHour,proto3" json:"per_hour,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Sampling) Reset() {
-	*x = Sampling{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Sampling) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Sampling) ProtoMessage() {}
-
-func (x *Sampling) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Sampling.ProtoReflect.Descriptor instead.
-func (*Sampling) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *Sampling) GetPercent() float64 {
-	if x != nil {
-		return x.Percent
-	}
-	return 0
-}
-
-func (x *Sampling) GetPerHour() int32 {
-	if x != nil {
-		return x.PerHour
-	}
-	return 0
-}
-
 type RotateAuthStringRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE
@@ -765,7 +483,7 @@ type RotateAuthStringRequest struct {
 
 func (x *RotateAuthStringRequest) Reset() {
 	*x = RotateAuthStringRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +495,7 @@ func (x *RotateAuthStringRequest) String() string {
 func (*RotateAuthStringRequest) ProtoMessage() {}
 
 func (x *RotateAuthStringRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +508,7 @@ func (x *RotateAuthStringRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthStringRequest.ProtoReflect.Descriptor instead.
 func (*RotateAuthStringRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{6}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RotateAuthStringRequest) GetName() string {
@@ -817,7 +535,7 @@ type RotateAuthStringResponse struct {
 
 func (x *RotateAuthStringResponse) Reset() {
 	*x = RotateAuthStringResponse{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +547,7 @@ func (x *RotateAuthStringResponse) String() string {
 func (*RotateAuthStringResponse) ProtoMessage() {}
 
 func (x *RotateAuthStringResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +560,7 @@ func (x *RotateAuthStringResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthStringResponse.ProtoReflect.Descriptor instead.
 func (*RotateAuthStringResponse) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RotateAuthStringResponse) GetOldExpireTime() *timestamppb.Timestamp {
@@ -868,15 +586,17 @@ type InstanceCertificates struct {
 	Warnings []string `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// Why the instance is not as it should be; empty when all is well.
 	Problem string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
-	// In the answer to CompromiseCa: the clients that, as far as is known, fail until they have the new bundle.
-	AffectedClients []*CertificateClient `protobuf:"bytes,8,rep,name=affected_clients,json=affectedClients,proto3" json:"affected_clients,omitempty"`
+	// Not set: clients are presented the next generation only when they ask for it.
+	Sampling *Sampling `protobuf:"bytes,8,opt,name=sampling,proto3" json:"sampling,omitempty"`
+	// In the answer of CompromiseCa: clients of the last 30 days that have not shown that they trust a generation that remains.
+	AffectedClients []*CertificateClient `protobuf:"bytes,9,rep,name=affected_clients,json=affectedClients,proto3" json:"affected_clients,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *InstanceCertificates) Reset() {
 	*x = InstanceCertificates{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -888,7 +608,7 @@ func (x *InstanceCertificates) String() string {
 func (*InstanceCertificates) ProtoMessage() {}
 
 func (x *InstanceCertificates) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -901,7 +621,7 @@ func (x *InstanceCertificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceCertificates.ProtoReflect.Descriptor instead.
 func (*InstanceCertificates) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{8}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *InstanceCertificates) GetName() string {
@@ -953,11 +673,282 @@ func (x *InstanceCertificates) GetProblem() string {
 	return ""
 }
 
+func (x *InstanceCertificates) GetSampling() *Sampling {
+	if x != nil {
+		return x.Sampling
+	}
+	return nil
+}
+
 func (x *InstanceCertificates) GetAffectedClients() []*CertificateClient {
 	if x != nil {
 		return x.AffectedClients
 	}
 	return nil
+}
+
+// Sampling presents the generation that is to sign next to clients that did not ask for it.
+type Sampling struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Generation int32                  `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Of the full handshakes.
+	Percent float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	// At most so many.
+	PerHour       int32 `protobuf:"varint,3,opt,name=per_hour,json=perHour,proto3" json:"per_hour,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sampling) Reset() {
+	*x = Sampling{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sampling) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sampling) ProtoMessage() {}
+
+func (x *Sampling) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sampling.ProtoReflect.Descriptor instead.
+func (*Sampling) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Sampling) GetGeneration() int32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Sampling) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *Sampling) GetPerHour() int32 {
+	if x != nil {
+		return x.PerHour
+	}
+	return 0
+}
+
+// CertificateClient is a client, and what it has shown of the CAs that it trusts.
+type CertificateClient struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// As CLIENT SETNAME or HELLO set it.
+	ClientName string `protobuf:"bytes,2,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
+	// As CLIENT SETINFO LIB-NAME has it.
+	Library string `protobuf:"bytes,3,opt,name=library,proto3" json:"library,omitempty"`
+	// Empty: no handshake of it was completed.
+	User          string                 `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	FirstSeenTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=first_seen_time,json=firstSeenTime,proto3" json:"first_seen_time,omitempty"`
+	LastSeenTime  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	// With the generation that is asked about.
+	Readiness CertificateClient_Readiness `protobuf:"varint,7,opt,name=readiness,proto3,enum=sealane.v1.CertificateClient_Readiness" json:"readiness,omitempty"`
+	// When it showed that.
+	ReadinessTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=readiness_time,json=readinessTime,proto3" json:"readiness_time,omitempty"`
+	// Of FAILED: unknown_ca, bad_certificate, certificate_unknown, or closed, which is without an alert.
+	Failure string `protobuf:"bytes,9,opt,name=failure,proto3" json:"failure,omitempty"`
+	// For each generation of which something was shown.
+	Evidence      []*CertificateEvidence `protobuf:"bytes,10,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateClient) Reset() {
+	*x = CertificateClient{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateClient) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateClient) ProtoMessage() {}
+
+func (x *CertificateClient) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateClient.ProtoReflect.Descriptor instead.
+func (*CertificateClient) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CertificateClient) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *CertificateClient) GetClientName() string {
+	if x != nil {
+		return x.ClientName
+	}
+	return ""
+}
+
+func (x *CertificateClient) GetLibrary() string {
+	if x != nil {
+		return x.Library
+	}
+	return ""
+}
+
+func (x *CertificateClient) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *CertificateClient) GetFirstSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstSeenTime
+	}
+	return nil
+}
+
+func (x *CertificateClient) GetLastSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeenTime
+	}
+	return nil
+}
+
+func (x *CertificateClient) GetReadiness() CertificateClient_Readiness {
+	if x != nil {
+		return x.Readiness
+	}
+	return CertificateClient_READINESS_UNSPECIFIED
+}
+
+func (x *CertificateClient) GetReadinessTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReadinessTime
+	}
+	return nil
+}
+
+func (x *CertificateClient) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+func (x *CertificateClient) GetEvidence() []*CertificateEvidence {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+// CertificateEvidence is what a client has shown of one generation. Times that are not set: never.
+type CertificateEvidence struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    int32                  `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	ProvenTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=proven_time,json=provenTime,proto3" json:"proven_time,omitempty"`
+	DeclaredTime  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=declared_time,json=declaredTime,proto3" json:"declared_time,omitempty"`
+	FailedTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=failed_time,json=failedTime,proto3" json:"failed_time,omitempty"`
+	Failure       string                 `protobuf:"bytes,5,opt,name=failure,proto3" json:"failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateEvidence) Reset() {
+	*x = CertificateEvidence{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateEvidence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateEvidence) ProtoMessage() {}
+
+func (x *CertificateEvidence) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateEvidence.ProtoReflect.Descriptor instead.
+func (*CertificateEvidence) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CertificateEvidence) GetGeneration() int32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *CertificateEvidence) GetProvenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ProvenTime
+	}
+	return nil
+}
+
+func (x *CertificateEvidence) GetDeclaredTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeclaredTime
+	}
+	return nil
+}
+
+func (x *CertificateEvidence) GetFailedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailedTime
+	}
+	return nil
+}
+
+func (x *CertificateEvidence) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
 }
 
 // CertificateAuthority is one generation of an instance's CA.
@@ -1388,7 +1379,7 @@ type ActivateCaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Do it before its day although there are clients that have not shown that they trust the generation.
+	// Do it before its day although not all clients are known to trust the generation.
 	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1442,7 +1433,7 @@ type RetireCaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Do it before its day although there are clients that have not shown that they trust the next generation.
+	// Do it before its day although not all clients are known to trust the next generation.
 	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1546,7 +1537,7 @@ func (x *CompromiseCaRequest) GetGeneration() int32 {
 	return 0
 }
 
-type ListCertificateClientsRequest struct {
+type ListClientsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
 	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1554,20 +1545,20 @@ type ListCertificateClientsRequest struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ListCertificateClientsRequest) Reset() {
-	*x = ListCertificateClientsRequest{}
+func (x *ListClientsRequest) Reset() {
+	*x = ListClientsRequest{}
 	mi := &file_sealane_v1_sealane_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ListCertificateClientsRequest) String() string {
+func (x *ListClientsRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ListCertificateClientsRequest) ProtoMessage() {}
+func (*ListClientsRequest) ProtoMessage() {}
 
-func (x *ListCertificateClientsRequest) ProtoReflect() protoreflect.Message {
+func (x *ListClientsRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_sealane_v1_sealane_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1579,14 +1570,95 @@ func (x *ListCertificateClientsRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ListCertificateClientsRequest.ProtoReflect.Descriptor instead.
-func (*ListCertificateClientsRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use ListClientsRequest.ProtoReflect.Descriptor instead.
+func (*ListClientsRequest) Descriptor() ([]byte, []int) {
 	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{17}
 }
 
-func (x *ListCertificateClientsRequest) GetName() string {
+func (x *ListClientsRequest) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+type ListClientsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those in doubt first.
+	Clients []*CertificateClient `protobuf:"bytes,1,rep,name=clients,proto3" json:"clients,omitempty"`
+	// The generation that readiness is about: the newest that is published.
+	Generation int32 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	// When clients were last left out, because there were too many; not set: never.
+	EvictTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=evict_time,json=evictTime,proto3" json:"evict_time,omitempty"`
+	// Whether every client of the last 30 days has shown that it trusts that generation.
+	Ready bool `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Why not.
+	Doubt         string `protobuf:"bytes,5,opt,name=doubt,proto3" json:"doubt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClientsResponse) Reset() {
+	*x = ListClientsResponse{}
+	mi := &file_sealane_v1_sealane_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClientsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClientsResponse) ProtoMessage() {}
+
+func (x *ListClientsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sealane_v1_sealane_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClientsResponse.ProtoReflect.Descriptor instead.
+func (*ListClientsResponse) Descriptor() ([]byte, []int) {
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListClientsResponse) GetClients() []*CertificateClient {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+func (x *ListClientsResponse) GetGeneration() int32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ListClientsResponse) GetEvictTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EvictTime
+	}
+	return nil
+}
+
+func (x *ListClientsResponse) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *ListClientsResponse) GetDoubt() string {
+	if x != nil {
+		return x.Doubt
 	}
 	return ""
 }
@@ -1595,16 +1667,17 @@ type SetSamplingRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// 0 turns it off.
-	Percent       float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
-	PerHour       int32   `protobuf:"varint,3,opt,name=per_hour,json=perHour,proto3" json:"per_hour,omitempty"`
+	// Of the full handshakes, more than 0 and at most 100; 0 ends it.
+	Percent float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	// 1 to 1000.
+	PerHour       int32 `protobuf:"varint,3,opt,name=per_hour,json=perHour,proto3" json:"per_hour,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetSamplingRequest) Reset() {
 	*x = SetSamplingRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[18]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1689,7 @@ func (x *SetSamplingRequest) String() string {
 func (*SetSamplingRequest) ProtoMessage() {}
 
 func (x *SetSamplingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[18]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1702,7 @@ func (x *SetSamplingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSamplingRequest.ProtoReflect.Descriptor instead.
 func (*SetSamplingRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{18}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetSamplingRequest) GetName() string {
@@ -1663,7 +1736,7 @@ type RotateLeafRequest struct {
 
 func (x *RotateLeafRequest) Reset() {
 	*x = RotateLeafRequest{}
-	mi := &file_sealane_v1_sealane_proto_msgTypes[19]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1748,7 @@ func (x *RotateLeafRequest) String() string {
 func (*RotateLeafRequest) ProtoMessage() {}
 
 func (x *RotateLeafRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sealane_v1_sealane_proto_msgTypes[19]
+	mi := &file_sealane_v1_sealane_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1761,7 @@ func (x *RotateLeafRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateLeafRequest.ProtoReflect.Descriptor instead.
 func (*RotateLeafRequest) Descriptor() ([]byte, []int) {
-	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{19}
+	return file_sealane_v1_sealane_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RotateLeafRequest) GetName() string {
@@ -1730,48 +1803,12 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\n" +
 	"data_plane\x18\x01 \x01(\v2\x15.sealane.v1.DataPlaneB\x03\xe0A\x02R\tdataPlane\x12@\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x03\xe0A\x02R\n" +
-	"updateMask\"\x86\x03\n" +
-	"\x12CertificateClients\x12\x1e\n" +
-	"\n" +
-	"generation\x18\x01 \x01(\x05R\n" +
-	"generation\x127\n" +
-	"\aclients\x18\x02 \x03(\v2\x1d.sealane.v1.CertificateClientR\aclients\x12\x14\n" +
-	"\x05ready\x18\x03 \x01(\bR\x05ready\x12\x14\n" +
-	"\x05doubt\x18\x04 \x01(\tR\x05doubt\x129\n" +
-	"\n" +
-	"since_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tsinceTime\x12'\n" +
-	"\x0fforgotten_count\x18\x06 \x01(\x03R\x0eforgottenCount\x120\n" +
-	"\bsampling\x18\a \x01(\v2\x14.sealane.v1.SamplingR\bsampling\x12#\n" +
-	"\rsampled_count\x18\b \x01(\x03R\fsampledCount\x120\n" +
-	"\x14failed_samples_count\x18\t \x01(\x03R\x12failedSamplesCount\"\xe3\x03\n" +
-	"\x11CertificateClient\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1f\n" +
-	"\vclient_name\x18\x02 \x01(\tR\n" +
-	"clientName\x12\x18\n" +
-	"\alibrary\x18\x03 \x01(\tR\alibrary\x12\x12\n" +
-	"\x04user\x18\x04 \x01(\tR\x04user\x12B\n" +
-	"\x0ffirst_seen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12@\n" +
-	"\x0elast_seen_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x129\n" +
-	"\x05trust\x18\a \x01(\x0e2#.sealane.v1.CertificateClient.TrustR\x05trust\x129\n" +
-	"\n" +
-	"trust_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\ttrustTime\x12\x16\n" +
-	"\x06detail\x18\t \x01(\tR\x06detail\"Q\n" +
-	"\x05Trust\x12\x15\n" +
-	"\x11TRUST_UNSPECIFIED\x10\x00\x12\n" +
-	"\n" +
-	"\x06PROVEN\x10\x01\x12\f\n" +
-	"\bDECLARED\x10\x02\x12\n" +
-	"\n" +
-	"\x06FAILED\x10\x03\x12\v\n" +
-	"\aUNKNOWN\x10\x04\"?\n" +
-	"\bSampling\x12\x18\n" +
-	"\apercent\x18\x01 \x01(\x01R\apercent\x12\x19\n" +
-	"\bper_hour\x18\x02 \x01(\x05R\aperHour\"c\n" +
+	"updateMask\"c\n" +
 	"\x17RotateAuthStringRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12/\n" +
 	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"^\n" +
 	"\x18RotateAuthStringResponse\x12B\n" +
-	"\x0fold_expire_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\roldExpireTime\"\x93\x03\n" +
+	"\x0fold_expire_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\roldExpireTime\"\xc5\x03\n" +
 	"\x14InstanceCertificates\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\vauthorities\x18\x02 \x03(\v2 .sealane.v1.CertificateAuthorityR\vauthorities\x121\n" +
@@ -1779,8 +1816,46 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\x18cross_certificate_served\x18\x04 \x01(\bR\x16crossCertificateServed\x126\n" +
 	"\bupcoming\x18\x05 \x03(\v2\x1a.sealane.v1.UpcomingChangeR\bupcoming\x12\x1a\n" +
 	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x12\x18\n" +
-	"\aproblem\x18\a \x01(\tR\aproblem\x12H\n" +
-	"\x10affected_clients\x18\b \x03(\v2\x1d.sealane.v1.CertificateClientR\x0faffectedClients\"\xd6\x05\n" +
+	"\aproblem\x18\a \x01(\tR\aproblem\x120\n" +
+	"\bsampling\x18\b \x01(\v2\x14.sealane.v1.SamplingR\bsampling\x12H\n" +
+	"\x10affected_clients\x18\t \x03(\v2\x1d.sealane.v1.CertificateClientR\x0faffectedClients\"_\n" +
+	"\bSampling\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x05R\n" +
+	"generation\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x01R\apercent\x12\x19\n" +
+	"\bper_hour\x18\x03 \x01(\x05R\aperHour\"\xbe\x04\n" +
+	"\x11CertificateClient\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1f\n" +
+	"\vclient_name\x18\x02 \x01(\tR\n" +
+	"clientName\x12\x18\n" +
+	"\alibrary\x18\x03 \x01(\tR\alibrary\x12\x12\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\x12B\n" +
+	"\x0ffirst_seen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12@\n" +
+	"\x0elast_seen_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12E\n" +
+	"\treadiness\x18\a \x01(\x0e2'.sealane.v1.CertificateClient.ReadinessR\treadiness\x12A\n" +
+	"\x0ereadiness_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rreadinessTime\x12\x18\n" +
+	"\afailure\x18\t \x01(\tR\afailure\x12;\n" +
+	"\bevidence\x18\n" +
+	" \x03(\v2\x1f.sealane.v1.CertificateEvidenceR\bevidence\"Y\n" +
+	"\tReadiness\x12\x19\n" +
+	"\x15READINESS_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06PROVEN\x10\x01\x12\f\n" +
+	"\bDECLARED\x10\x02\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x03\x12\v\n" +
+	"\aUNKNOWN\x10\x04\"\x8a\x02\n" +
+	"\x13CertificateEvidence\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x05R\n" +
+	"generation\x12;\n" +
+	"\vproven_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"provenTime\x12?\n" +
+	"\rdeclared_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fdeclaredTime\x12;\n" +
+	"\vfailed_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"failedTime\x12\x18\n" +
+	"\afailure\x18\x05 \x01(\tR\afailure\"\xd6\x05\n" +
 	"\x14CertificateAuthority\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x05R\n" +
@@ -1843,9 +1918,18 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x05R\n" +
-	"generation\"8\n" +
-	"\x1dListCertificateClientsRequest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"b\n" +
+	"generation\"-\n" +
+	"\x12ListClientsRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"\xd5\x01\n" +
+	"\x13ListClientsResponse\x127\n" +
+	"\aclients\x18\x01 \x03(\v2\x1d.sealane.v1.CertificateClientR\aclients\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x05R\n" +
+	"generation\x129\n" +
+	"\n" +
+	"evict_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tevictTime\x12\x14\n" +
+	"\x05ready\x18\x04 \x01(\bR\x05ready\x12\x14\n" +
+	"\x05doubt\x18\x05 \x01(\tR\x05doubt\"b\n" +
 	"\x12SetSamplingRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\x01R\apercent\x12\x19\n" +
@@ -1856,7 +1940,7 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"DataPlanes\x12\x87\x01\n" +
 	"\fGetDataPlane\x12\x1f.sealane.v1.GetDataPlaneRequest\x1a\x15.sealane.v1.DataPlane\"?\x82\xd3\xe4\x93\x029\x127/v1/{name=projects/*/locations/*/instances/*/dataPlane}\x12\xa4\x01\n" +
 	"\x0fUpdateDataPlane\x12\".sealane.v1.UpdateDataPlaneRequest\x1a\x15.sealane.v1.DataPlane\"V\x82\xd3\xe4\x93\x02P:\n" +
-	"data_plane2B/v1/{data_plane.name=projects/*/locations/*/instances/*/dataPlane}2\x9a\n" +
+	"data_plane2B/v1/{data_plane.name=projects/*/locations/*/instances/*/dataPlane}2\x92\n" +
 	"\n" +
 	"\fCertificates\x12\x9b\x01\n" +
 	"\x0fGetCertificates\x12\".sealane.v1.GetCertificatesRequest\x1a .sealane.v1.InstanceCertificates\"B\x82\xd3\xe4\x93\x02<\x12:/v1/{name=projects/*/locations/*/instances/*/certificates}\x12\x99\x01\n" +
@@ -1864,9 +1948,9 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\n" +
 	"ActivateCa\x12\x1d.sealane.v1.ActivateCaRequest\x1a .sealane.v1.InstanceCertificates\"P\x82\xd3\xe4\x93\x02J:\x01*\"E/v1/{name=projects/*/locations/*/instances/*/certificates}:activateCa\x12\x99\x01\n" +
 	"\bRetireCa\x12\x1b.sealane.v1.RetireCaRequest\x1a .sealane.v1.InstanceCertificates\"N\x82\xd3\xe4\x93\x02H:\x01*\"C/v1/{name=projects/*/locations/*/instances/*/certificates}:retireCa\x12\xa5\x01\n" +
-	"\fCompromiseCa\x12\x1f.sealane.v1.CompromiseCaRequest\x1a .sealane.v1.InstanceCertificates\"R\x82\xd3\xe4\x93\x02L:\x01*\"G/v1/{name=projects/*/locations/*/instances/*/certificates}:compromiseCa\x12\xa4\x01\n" +
-	"\vListClients\x12).sealane.v1.ListCertificateClientsRequest\x1a\x1e.sealane.v1.CertificateClients\"J\x82\xd3\xe4\x93\x02D\x12B/v1/{name=projects/*/locations/*/instances/*/certificates}:clients\x12\xa0\x01\n" +
-	"\vSetSampling\x12\x1e.sealane.v1.SetSamplingRequest\x1a\x1e.sealane.v1.CertificateClients\"Q\x82\xd3\xe4\x93\x02K:\x01*\"F/v1/{name=projects/*/locations/*/instances/*/certificates}:setSampling\x12\x9f\x01\n" +
+	"\fCompromiseCa\x12\x1f.sealane.v1.CompromiseCaRequest\x1a .sealane.v1.InstanceCertificates\"R\x82\xd3\xe4\x93\x02L:\x01*\"G/v1/{name=projects/*/locations/*/instances/*/certificates}:compromiseCa\x12\x9a\x01\n" +
+	"\vListClients\x12\x1e.sealane.v1.ListClientsRequest\x1a\x1f.sealane.v1.ListClientsResponse\"J\x82\xd3\xe4\x93\x02D\x12B/v1/{name=projects/*/locations/*/instances/*/certificates}:clients\x12\xa2\x01\n" +
+	"\vSetSampling\x12\x1e.sealane.v1.SetSamplingRequest\x1a .sealane.v1.InstanceCertificates\"Q\x82\xd3\xe4\x93\x02K:\x01*\"F/v1/{name=projects/*/locations/*/instances/*/certificates}:setSampling\x12\x9f\x01\n" +
 	"\n" +
 	"RotateLeaf\x12\x1d.sealane.v1.RotateLeafRequest\x1a .sealane.v1.InstanceCertificates\"P\x82\xd3\xe4\x93\x02J:\x01*\"E/v1/{name=projects/*/locations/*/instances/*/certificates}:rotateLeaf2\xb8\x01\n" +
 	"\vAuthStrings\x12\xa8\x01\n" +
@@ -1885,89 +1969,94 @@ func file_sealane_v1_sealane_proto_rawDescGZIP() []byte {
 }
 
 var file_sealane_v1_sealane_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_sealane_v1_sealane_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_sealane_v1_sealane_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_sealane_v1_sealane_proto_goTypes = []any{
-	(DataPlane_DataPath)(0),               // 0: sealane.v1.DataPlane.DataPath
-	(CertificateClient_Trust)(0),          // 1: sealane.v1.CertificateClient.Trust
-	(CertificateAuthority_State)(0),       // 2: sealane.v1.CertificateAuthority.State
-	(*DataPlane)(nil),                     // 3: sealane.v1.DataPlane
-	(*GetDataPlaneRequest)(nil),           // 4: sealane.v1.GetDataPlaneRequest
-	(*UpdateDataPlaneRequest)(nil),        // 5: sealane.v1.UpdateDataPlaneRequest
-	(*CertificateClients)(nil),            // 6: sealane.v1.CertificateClients
-	(*CertificateClient)(nil),             // 7: sealane.v1.CertificateClient
-	(*Sampling)(nil),                      // 8: sealane.v1.Sampling
-	(*RotateAuthStringRequest)(nil),       // 9: sealane.v1.RotateAuthStringRequest
-	(*RotateAuthStringResponse)(nil),      // 10: sealane.v1.RotateAuthStringResponse
-	(*InstanceCertificates)(nil),          // 11: sealane.v1.InstanceCertificates
-	(*CertificateAuthority)(nil),          // 12: sealane.v1.CertificateAuthority
-	(*ServerCertificate)(nil),             // 13: sealane.v1.ServerCertificate
-	(*UpcomingChange)(nil),                // 14: sealane.v1.UpcomingChange
-	(*GetCertificatesRequest)(nil),        // 15: sealane.v1.GetCertificatesRequest
-	(*RotateCaRequest)(nil),               // 16: sealane.v1.RotateCaRequest
-	(*ActivateCaRequest)(nil),             // 17: sealane.v1.ActivateCaRequest
-	(*RetireCaRequest)(nil),               // 18: sealane.v1.RetireCaRequest
-	(*CompromiseCaRequest)(nil),           // 19: sealane.v1.CompromiseCaRequest
-	(*ListCertificateClientsRequest)(nil), // 20: sealane.v1.ListCertificateClientsRequest
-	(*SetSamplingRequest)(nil),            // 21: sealane.v1.SetSamplingRequest
-	(*RotateLeafRequest)(nil),             // 22: sealane.v1.RotateLeafRequest
-	(*timestamppb.Timestamp)(nil),         // 23: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),         // 24: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),           // 25: google.protobuf.Duration
+	(DataPlane_DataPath)(0),          // 0: sealane.v1.DataPlane.DataPath
+	(CertificateClient_Readiness)(0), // 1: sealane.v1.CertificateClient.Readiness
+	(CertificateAuthority_State)(0),  // 2: sealane.v1.CertificateAuthority.State
+	(*DataPlane)(nil),                // 3: sealane.v1.DataPlane
+	(*GetDataPlaneRequest)(nil),      // 4: sealane.v1.GetDataPlaneRequest
+	(*UpdateDataPlaneRequest)(nil),   // 5: sealane.v1.UpdateDataPlaneRequest
+	(*RotateAuthStringRequest)(nil),  // 6: sealane.v1.RotateAuthStringRequest
+	(*RotateAuthStringResponse)(nil), // 7: sealane.v1.RotateAuthStringResponse
+	(*InstanceCertificates)(nil),     // 8: sealane.v1.InstanceCertificates
+	(*Sampling)(nil),                 // 9: sealane.v1.Sampling
+	(*CertificateClient)(nil),        // 10: sealane.v1.CertificateClient
+	(*CertificateEvidence)(nil),      // 11: sealane.v1.CertificateEvidence
+	(*CertificateAuthority)(nil),     // 12: sealane.v1.CertificateAuthority
+	(*ServerCertificate)(nil),        // 13: sealane.v1.ServerCertificate
+	(*UpcomingChange)(nil),           // 14: sealane.v1.UpcomingChange
+	(*GetCertificatesRequest)(nil),   // 15: sealane.v1.GetCertificatesRequest
+	(*RotateCaRequest)(nil),          // 16: sealane.v1.RotateCaRequest
+	(*ActivateCaRequest)(nil),        // 17: sealane.v1.ActivateCaRequest
+	(*RetireCaRequest)(nil),          // 18: sealane.v1.RetireCaRequest
+	(*CompromiseCaRequest)(nil),      // 19: sealane.v1.CompromiseCaRequest
+	(*ListClientsRequest)(nil),       // 20: sealane.v1.ListClientsRequest
+	(*ListClientsResponse)(nil),      // 21: sealane.v1.ListClientsResponse
+	(*SetSamplingRequest)(nil),       // 22: sealane.v1.SetSamplingRequest
+	(*RotateLeafRequest)(nil),        // 23: sealane.v1.RotateLeafRequest
+	(*timestamppb.Timestamp)(nil),    // 24: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),    // 25: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),      // 26: google.protobuf.Duration
 }
 var file_sealane_v1_sealane_proto_depIdxs = []int32{
 	0,  // 0: sealane.v1.DataPlane.data_path:type_name -> sealane.v1.DataPlane.DataPath
-	23, // 1: sealane.v1.DataPlane.old_auth_expire_time:type_name -> google.protobuf.Timestamp
+	24, // 1: sealane.v1.DataPlane.old_auth_expire_time:type_name -> google.protobuf.Timestamp
 	3,  // 2: sealane.v1.UpdateDataPlaneRequest.data_plane:type_name -> sealane.v1.DataPlane
-	24, // 3: sealane.v1.UpdateDataPlaneRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,  // 4: sealane.v1.CertificateClients.clients:type_name -> sealane.v1.CertificateClient
-	23, // 5: sealane.v1.CertificateClients.since_time:type_name -> google.protobuf.Timestamp
-	8,  // 6: sealane.v1.CertificateClients.sampling:type_name -> sealane.v1.Sampling
-	23, // 7: sealane.v1.CertificateClient.first_seen_time:type_name -> google.protobuf.Timestamp
-	23, // 8: sealane.v1.CertificateClient.last_seen_time:type_name -> google.protobuf.Timestamp
-	1,  // 9: sealane.v1.CertificateClient.trust:type_name -> sealane.v1.CertificateClient.Trust
-	23, // 10: sealane.v1.CertificateClient.trust_time:type_name -> google.protobuf.Timestamp
-	25, // 11: sealane.v1.RotateAuthStringRequest.grace:type_name -> google.protobuf.Duration
-	23, // 12: sealane.v1.RotateAuthStringResponse.old_expire_time:type_name -> google.protobuf.Timestamp
-	12, // 13: sealane.v1.InstanceCertificates.authorities:type_name -> sealane.v1.CertificateAuthority
-	13, // 14: sealane.v1.InstanceCertificates.leaf:type_name -> sealane.v1.ServerCertificate
-	14, // 15: sealane.v1.InstanceCertificates.upcoming:type_name -> sealane.v1.UpcomingChange
-	7,  // 16: sealane.v1.InstanceCertificates.affected_clients:type_name -> sealane.v1.CertificateClient
-	2,  // 17: sealane.v1.CertificateAuthority.state:type_name -> sealane.v1.CertificateAuthority.State
-	23, // 18: sealane.v1.CertificateAuthority.not_before:type_name -> google.protobuf.Timestamp
-	23, // 19: sealane.v1.CertificateAuthority.not_after:type_name -> google.protobuf.Timestamp
-	23, // 20: sealane.v1.CertificateAuthority.activate_time:type_name -> google.protobuf.Timestamp
-	23, // 21: sealane.v1.CertificateAuthority.retire_time:type_name -> google.protobuf.Timestamp
-	23, // 22: sealane.v1.ServerCertificate.not_before:type_name -> google.protobuf.Timestamp
-	23, // 23: sealane.v1.ServerCertificate.not_after:type_name -> google.protobuf.Timestamp
-	23, // 24: sealane.v1.ServerCertificate.renewal_time:type_name -> google.protobuf.Timestamp
-	23, // 25: sealane.v1.UpcomingChange.time:type_name -> google.protobuf.Timestamp
-	4,  // 26: sealane.v1.DataPlanes.GetDataPlane:input_type -> sealane.v1.GetDataPlaneRequest
-	5,  // 27: sealane.v1.DataPlanes.UpdateDataPlane:input_type -> sealane.v1.UpdateDataPlaneRequest
-	15, // 28: sealane.v1.Certificates.GetCertificates:input_type -> sealane.v1.GetCertificatesRequest
-	16, // 29: sealane.v1.Certificates.RotateCa:input_type -> sealane.v1.RotateCaRequest
-	17, // 30: sealane.v1.Certificates.ActivateCa:input_type -> sealane.v1.ActivateCaRequest
-	18, // 31: sealane.v1.Certificates.RetireCa:input_type -> sealane.v1.RetireCaRequest
-	19, // 32: sealane.v1.Certificates.CompromiseCa:input_type -> sealane.v1.CompromiseCaRequest
-	20, // 33: sealane.v1.Certificates.ListClients:input_type -> sealane.v1.ListCertificateClientsRequest
-	21, // 34: sealane.v1.Certificates.SetSampling:input_type -> sealane.v1.SetSamplingRequest
-	22, // 35: sealane.v1.Certificates.RotateLeaf:input_type -> sealane.v1.RotateLeafRequest
-	9,  // 36: sealane.v1.AuthStrings.RotateAuthString:input_type -> sealane.v1.RotateAuthStringRequest
-	3,  // 37: sealane.v1.DataPlanes.GetDataPlane:output_type -> sealane.v1.DataPlane
-	3,  // 38: sealane.v1.DataPlanes.UpdateDataPlane:output_type -> sealane.v1.DataPlane
-	11, // 39: sealane.v1.Certificates.GetCertificates:output_type -> sealane.v1.InstanceCertificates
-	11, // 40: sealane.v1.Certificates.RotateCa:output_type -> sealane.v1.InstanceCertificates
-	11, // 41: sealane.v1.Certificates.ActivateCa:output_type -> sealane.v1.InstanceCertificates
-	11, // 42: sealane.v1.Certificates.RetireCa:output_type -> sealane.v1.InstanceCertificates
-	11, // 43: sealane.v1.Certificates.CompromiseCa:output_type -> sealane.v1.InstanceCertificates
-	6,  // 44: sealane.v1.Certificates.ListClients:output_type -> sealane.v1.CertificateClients
-	6,  // 45: sealane.v1.Certificates.SetSampling:output_type -> sealane.v1.CertificateClients
-	11, // 46: sealane.v1.Certificates.RotateLeaf:output_type -> sealane.v1.InstanceCertificates
-	10, // 47: sealane.v1.AuthStrings.RotateAuthString:output_type -> sealane.v1.RotateAuthStringResponse
-	37, // [37:48] is the sub-list for method output_type
-	26, // [26:37] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	25, // 3: sealane.v1.UpdateDataPlaneRequest.update_mask:type_name -> google.protobuf.FieldMask
+	26, // 4: sealane.v1.RotateAuthStringRequest.grace:type_name -> google.protobuf.Duration
+	24, // 5: sealane.v1.RotateAuthStringResponse.old_expire_time:type_name -> google.protobuf.Timestamp
+	12, // 6: sealane.v1.InstanceCertificates.authorities:type_name -> sealane.v1.CertificateAuthority
+	13, // 7: sealane.v1.InstanceCertificates.leaf:type_name -> sealane.v1.ServerCertificate
+	14, // 8: sealane.v1.InstanceCertificates.upcoming:type_name -> sealane.v1.UpcomingChange
+	9,  // 9: sealane.v1.InstanceCertificates.sampling:type_name -> sealane.v1.Sampling
+	10, // 10: sealane.v1.InstanceCertificates.affected_clients:type_name -> sealane.v1.CertificateClient
+	24, // 11: sealane.v1.CertificateClient.first_seen_time:type_name -> google.protobuf.Timestamp
+	24, // 12: sealane.v1.CertificateClient.last_seen_time:type_name -> google.protobuf.Timestamp
+	1,  // 13: sealane.v1.CertificateClient.readiness:type_name -> sealane.v1.CertificateClient.Readiness
+	24, // 14: sealane.v1.CertificateClient.readiness_time:type_name -> google.protobuf.Timestamp
+	11, // 15: sealane.v1.CertificateClient.evidence:type_name -> sealane.v1.CertificateEvidence
+	24, // 16: sealane.v1.CertificateEvidence.proven_time:type_name -> google.protobuf.Timestamp
+	24, // 17: sealane.v1.CertificateEvidence.declared_time:type_name -> google.protobuf.Timestamp
+	24, // 18: sealane.v1.CertificateEvidence.failed_time:type_name -> google.protobuf.Timestamp
+	2,  // 19: sealane.v1.CertificateAuthority.state:type_name -> sealane.v1.CertificateAuthority.State
+	24, // 20: sealane.v1.CertificateAuthority.not_before:type_name -> google.protobuf.Timestamp
+	24, // 21: sealane.v1.CertificateAuthority.not_after:type_name -> google.protobuf.Timestamp
+	24, // 22: sealane.v1.CertificateAuthority.activate_time:type_name -> google.protobuf.Timestamp
+	24, // 23: sealane.v1.CertificateAuthority.retire_time:type_name -> google.protobuf.Timestamp
+	24, // 24: sealane.v1.ServerCertificate.not_before:type_name -> google.protobuf.Timestamp
+	24, // 25: sealane.v1.ServerCertificate.not_after:type_name -> google.protobuf.Timestamp
+	24, // 26: sealane.v1.ServerCertificate.renewal_time:type_name -> google.protobuf.Timestamp
+	24, // 27: sealane.v1.UpcomingChange.time:type_name -> google.protobuf.Timestamp
+	10, // 28: sealane.v1.ListClientsResponse.clients:type_name -> sealane.v1.CertificateClient
+	24, // 29: sealane.v1.ListClientsResponse.evict_time:type_name -> google.protobuf.Timestamp
+	4,  // 30: sealane.v1.DataPlanes.GetDataPlane:input_type -> sealane.v1.GetDataPlaneRequest
+	5,  // 31: sealane.v1.DataPlanes.UpdateDataPlane:input_type -> sealane.v1.UpdateDataPlaneRequest
+	15, // 32: sealane.v1.Certificates.GetCertificates:input_type -> sealane.v1.GetCertificatesRequest
+	16, // 33: sealane.v1.Certificates.RotateCa:input_type -> sealane.v1.RotateCaRequest
+	17, // 34: sealane.v1.Certificates.ActivateCa:input_type -> sealane.v1.ActivateCaRequest
+	18, // 35: sealane.v1.Certificates.RetireCa:input_type -> sealane.v1.RetireCaRequest
+	19, // 36: sealane.v1.Certificates.CompromiseCa:input_type -> sealane.v1.CompromiseCaRequest
+	20, // 37: sealane.v1.Certificates.ListClients:input_type -> sealane.v1.ListClientsRequest
+	22, // 38: sealane.v1.Certificates.SetSampling:input_type -> sealane.v1.SetSamplingRequest
+	23, // 39: sealane.v1.Certificates.RotateLeaf:input_type -> sealane.v1.RotateLeafRequest
+	6,  // 40: sealane.v1.AuthStrings.RotateAuthString:input_type -> sealane.v1.RotateAuthStringRequest
+	3,  // 41: sealane.v1.DataPlanes.GetDataPlane:output_type -> sealane.v1.DataPlane
+	3,  // 42: sealane.v1.DataPlanes.UpdateDataPlane:output_type -> sealane.v1.DataPlane
+	8,  // 43: sealane.v1.Certificates.GetCertificates:output_type -> sealane.v1.InstanceCertificates
+	8,  // 44: sealane.v1.Certificates.RotateCa:output_type -> sealane.v1.InstanceCertificates
+	8,  // 45: sealane.v1.Certificates.ActivateCa:output_type -> sealane.v1.InstanceCertificates
+	8,  // 46: sealane.v1.Certificates.RetireCa:output_type -> sealane.v1.InstanceCertificates
+	8,  // 47: sealane.v1.Certificates.CompromiseCa:output_type -> sealane.v1.InstanceCertificates
+	21, // 48: sealane.v1.Certificates.ListClients:output_type -> sealane.v1.ListClientsResponse
+	8,  // 49: sealane.v1.Certificates.SetSampling:output_type -> sealane.v1.InstanceCertificates
+	8,  // 50: sealane.v1.Certificates.RotateLeaf:output_type -> sealane.v1.InstanceCertificates
+	7,  // 51: sealane.v1.AuthStrings.RotateAuthString:output_type -> sealane.v1.RotateAuthStringResponse
+	41, // [41:52] is the sub-list for method output_type
+	30, // [30:41] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_sealane_v1_sealane_proto_init() }
@@ -1981,7 +2070,7 @@ func file_sealane_v1_sealane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sealane_v1_sealane_proto_rawDesc), len(file_sealane_v1_sealane_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -202,19 +202,21 @@ type CertificatesClient interface {
 	// two are in the bundle the older one must be retired first.
 	RotateCa(ctx context.Context, in *RotateCaRequest, opts ...grpc.CallOption) (*InstanceCertificates, error)
 	// ActivateCa lets the published generation sign in place of the one before, whose clients go on by a cross-certificate.
-	// Before its day that takes force, unless all clients have shown that they trust it.
+	// Before its day that takes force, unless every client seen in the last 30 days has shown that it trusts that generation.
 	ActivateCa(ctx context.Context, in *ActivateCaRequest, opts ...grpc.CallOption) (*InstanceCertificates, error)
-	// RetireCa takes the oldest generation out of the bundle: clients that hold no other fail. Before its day that takes force, unless all clients have shown that they hold another.
+	// RetireCa takes the oldest generation out of the bundle: clients that hold no other fail. Before its day that takes force,
+	// unless every client seen in the last 30 days has shown that it trusts the next.
 	RetireCa(ctx context.Context, in *RetireCaRequest, opts ...grpc.CallOption) (*InstanceCertificates, error)
 	// CompromiseCa gives a generation up for good: its key is destroyed, nothing that it signed is served, and the next
 	// generation, made if there is none, signs at once without a cross-certificate. Clients that hold no other fail until they
 	// have the new bundle.
 	CompromiseCa(ctx context.Context, in *CompromiseCaRequest, opts ...grpc.CallOption) (*InstanceCertificates, error)
-	// ListClients shows the clients, and which of them have shown that they trust the CA that comes next.
-	ListClients(ctx context.Context, in *ListCertificateClientsRequest, opts ...grpc.CallOption) (*CertificateClients, error)
-	// SetSampling shows the certificate of the CA that comes next to a share of the clients, to find out which trust it. Those
-	// that don't fail once. It is off by default.
-	SetSampling(ctx context.Context, in *SetSamplingRequest, opts ...grpc.CallOption) (*CertificateClients, error)
+	// ListClients shows the clients of the last 90 days, and where each stands with the newest generation of the CA. A client is
+	// an address and what it says of itself; several behind one address that say the same are one here.
+	ListClients(ctx context.Context, in *ListClientsRequest, opts ...grpc.CallOption) (*ListClientsResponse, error)
+	// SetSampling presents the generation that is to sign next, and nothing else, to a share of the clients that did not ask
+	// for it. One that does not trust it sees an error, once. It ends when that generation signs.
+	SetSampling(ctx context.Context, in *SetSamplingRequest, opts ...grpc.CallOption) (*InstanceCertificates, error)
 	// RotateLeaf replaces the server certificate now. No connection is dropped.
 	RotateLeaf(ctx context.Context, in *RotateLeafRequest, opts ...grpc.CallOption) (*InstanceCertificates, error)
 }
@@ -277,9 +279,9 @@ func (c *certificatesClient) CompromiseCa(ctx context.Context, in *CompromiseCaR
 	return out, nil
 }
 
-func (c *certificatesClient) ListClients(ctx context.Context, in *ListCertificateClientsRequest, opts ...grpc.CallOption) (*CertificateClients, error) {
+func (c *certificatesClient) ListClients(ctx context.Context, in *ListClientsRequest, opts ...grpc.CallOption) (*ListClientsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(CertificateClients)
+	out := new(ListClientsResponse)
 	err := c.cc.Invoke(ctx, Certificates_ListClients_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -287,9 +289,9 @@ func (c *certificatesClient) ListClients(ctx context.Context, in *ListCertificat
 	return out, nil
 }
 
-func (c *certificatesClient) SetSampling(ctx context.Context, in *SetSamplingRequest, opts ...grpc.CallOption) (*CertificateClients, error) {
+func (c *certificatesClient) SetSampling(ctx context.Context, in *SetSamplingRequest, opts ...grpc.CallOption) (*InstanceCertificates, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(CertificateClients)
+	out := new(InstanceCertificates)
 	err := c.cc.Invoke(ctx, Certificates_SetSampling_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -323,19 +325,21 @@ type CertificatesServer interface {
 	// two are in the bundle the older one must be retired first.
 	RotateCa(context.Context, *RotateCaRequest) (*InstanceCertificates, error)
 	// ActivateCa lets the published generation sign in place of the one before, whose clients go on by a cross-certificate.
-	// Before its day that takes force, unless all clients have shown that they trust it.
+	// Before its day that takes force, unless every client seen in the last 30 days has shown that it trusts that generation.
 	ActivateCa(context.Context, *ActivateCaRequest) (*InstanceCertificates, error)
-	// RetireCa takes the oldest generation out of the bundle: clients that hold no other fail. Before its day that takes force, unless all clients have shown that they hold another.
+	// RetireCa takes the oldest generation out of the bundle: clients that hold no other fail. Before its day that takes force,
+	// unless every client seen in the last 30 days has shown that it trusts the next.
 	RetireCa(context.Context, *RetireCaRequest) (*InstanceCertificates, error)
 	// CompromiseCa gives a generation up for good: its key is destroyed, nothing that it signed is served, and the next
 	// generation, made if there is none, signs at once without a cross-certificate. Clients that hold no other fail until they
 	// have the new bundle.
 	CompromiseCa(context.Context, *CompromiseCaRequest) (*InstanceCertificates, error)
-	// ListClients shows the clients, and which of them have shown that they trust the CA that comes next.
-	ListClients(context.Context, *ListCertificateClientsRequest) (*CertificateClients, error)
-	// SetSampling shows the certificate of the CA that comes next to a share of the clients, to find out which trust it. Those
-	// that don't fail once. It is off by default.
-	SetSampling(context.Context, *SetSamplingRequest) (*CertificateClients, error)
+	// ListClients shows the clients of the last 90 days, and where each stands with the newest generation of the CA. A client is
+	// an address and what it says of itself; several behind one address that say the same are one here.
+	ListClients(context.Context, *ListClientsRequest) (*ListClientsResponse, error)
+	// SetSampling presents the generation that is to sign next, and nothing else, to a share of the clients that did not ask
+	// for it. One that does not trust it sees an error, once. It ends when that generation signs.
+	SetSampling(context.Context, *SetSamplingRequest) (*InstanceCertificates, error)
 	// RotateLeaf replaces the server certificate now. No connection is dropped.
 	RotateLeaf(context.Context, *RotateLeafRequest) (*InstanceCertificates, error)
 	mustEmbedUnimplementedCertificatesServer()
@@ -363,10 +367,10 @@ func (UnimplementedCertificatesServer) RetireCa(context.Context, *RetireCaReques
 func (UnimplementedCertificatesServer) CompromiseCa(context.Context, *CompromiseCaRequest) (*InstanceCertificates, error) {
 	return nil, status.Error(codes.Unimplemented, "method CompromiseCa not implemented")
 }
-func (UnimplementedCertificatesServer) ListClients(context.Context, *ListCertificateClientsRequest) (*CertificateClients, error) {
+func (UnimplementedCertificatesServer) ListClients(context.Context, *ListClientsRequest) (*ListClientsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListClients not implemented")
 }
-func (UnimplementedCertificatesServer) SetSampling(context.Context, *SetSamplingRequest) (*CertificateClients, error) {
+func (UnimplementedCertificatesServer) SetSampling(context.Context, *SetSamplingRequest) (*InstanceCertificates, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetSampling not implemented")
 }
 func (UnimplementedCertificatesServer) RotateLeaf(context.Context, *RotateLeafRequest) (*InstanceCertificates, error) {
@@ -484,7 +488,7 @@ func _Certificates_CompromiseCa_Handler(srv interface{}, ctx context.Context, de
 }
 
 func _Certificates_ListClients_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ListCertificateClientsRequest)
+	in := new(ListClientsRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -496,7 +500,7 @@ func _Certificates_ListClients_Handler(srv interface{}, ctx context.Context, dec
 		FullMethod: Certificates_ListClients_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(CertificatesServer).ListClients(ctx, req.(*ListCertificateClientsRequest))
+		return srv.(CertificatesServer).ListClients(ctx, req.(*ListClientsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
