@@ -412,6 +412,9 @@ func (b *sides) play(t *testing.T, name string, protocol int, story func(p *play
 		if bytes.Contains(w.got, []byte("<nothing more within")) {
 			t.Errorf("%s: %s: directly there is no answer in time, so this compares nothing: %s", name, w.sent, cut(w.got))
 		}
+		if b.path == throughSidecar && strings.HasPrefix(w.sent, `"POST / HTTP/1.1`) {
+			continue // the engine closes, the sidecar says first what it is
+		}
 		if bytes.Equal(w.got, g.got) || bytes.Equal(normalise(w.sent, w.got), normalise(g.sent, g.got)) {
 			continue
 		}
