@@ -26,26 +26,32 @@ func TestClientLibraries(t *testing.T) {
 	}
 	onEveryDataPath(t, func(t *testing.T, path string) {
 		s := startServer(t, serverOptions{})
-		for _, library := range []struct {
-			name    string
-			command func(t *testing.T) *exec.Cmd
-		}{
-			{"ioredis", func(t *testing.T) *exec.Cmd { return node(t, s, testdata, "ioredis.mjs") }},
-			{"node-redis", func(t *testing.T) *exec.Cmd { return node(t, s, testdata, "node-redis.mjs") }},
-			{"redis-py", func(t *testing.T) *exec.Cmd { return python(t, s, filepath.Join(testdata, "redis_py.py")) }},
-			{"Java", func(t *testing.T) *exec.Cmd { return java(t, s, filepath.Join(testdata, "Story.java")) }},
-		} {
+		for _, library := range libraries(s, testdata) {
 			t.Run(library.name, func(t *testing.T) {
 				c := library.command(t)
 				name := strings.ToLower(library.name)
 				i := s.createOn(path, name, "--enable-auth")
 				auth := strings.TrimSpace(s.cli("instances", "get-auth-string", name))
 				c.Env = append(c.Env, "HOST="+i.Host, "PORT="+i.port(), "CA="+s.bundle(name), "AUTH="+auth)
-				tellStory(t, s, c)
+				tellStory(t, s, c, steps)
 				s.cli("instances", "delete", name, "--quiet")
 			})
 		}
 	})
+}
+
+type library struct {
+	name    string
+	command func(t *testing.T) *exec.Cmd
+}
+
+func libraries(s *server, testdata string) []library {
+	return []library{
+		{"ioredis", func(t *testing.T) *exec.Cmd { return node(t, s, testdata, "ioredis.mjs") }},
+		{"node-redis", func(t *testing.T) *exec.Cmd { return node(t, s, testdata, "node-redis.mjs") }},
+		{"redis-py", func(t *testing.T) *exec.Cmd { return python(t, s, filepath.Join(testdata, "redis_py.py")) }},
+		{"Java", func(t *testing.T) *exec.Cmd { return java(t, s, filepath.Join(testdata, "Story.java")) }},
+	}
 }
 
 // node makes the command of a story in JavaScript, in a folder into which its libraries are installed.
@@ -90,7 +96,7 @@ func java(t *testing.T, s *server, story string) *exec.Cmd {
 }
 
 // tellStory runs a story, kills the engine where it says that it is ready for that, and wants every step.
-func tellStory(t *testing.T, s *server, c *exec.Cmd) {
+func tellStory(t *testing.T, s *server, c *exec.Cmd, steps []string) {
 	t.Helper()
 	in, err := c.StdinPipe()
 	if err != nil {

@@ -11,7 +11,11 @@ import javax.net.ssl.*;
 // Debian has no Redis client for Java, so this speaks RESP itself; TLS and trust are Java's own. It prints "ok WHAT" after
 // each step; where it says so, the test kills the engine and writes a line.
 class Story {
+    // Without CA there is no TLS: the story is told to a sidecar.
+    static final boolean secure = !System.getenv("CA").isEmpty();
+
     static SSLContext trusting(boolean instance) throws Exception {
+        if (!secure) return null;
         KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
         store.load(null, null);
         if (instance) {
@@ -28,17 +32,21 @@ class Story {
     }
 
     static class Client implements Closeable {
-        final SSLSocket socket;
+        final Socket socket;
         final DataInputStream in;
         final OutputStream out;
 
         Client(SSLContext context) throws Exception {
-            socket = (SSLSocket) context.getSocketFactory().createSocket(System.getenv("HOST"), Integer.parseInt(System.getenv("PORT")));
-            SSLParameters p = socket.getSSLParameters();
-            p.setEndpointIdentificationAlgorithm("HTTPS"); // the name is verified, too
-            socket.setSSLParameters(p);
+            String host = System.getenv("HOST");
+            int port = Integer.parseInt(System.getenv("PORT"));
+            socket = secure ? context.getSocketFactory().createSocket(host, port) : new Socket(host, port);
             socket.setSoTimeout(20_000);
-            socket.startHandshake();
+            if (socket instanceof SSLSocket tls) {
+                SSLParameters p = tls.getSSLParameters();
+                p.setEndpointIdentificationAlgorithm("HTTPS"); // the name is verified, too
+                tls.setSSLParameters(p);
+                tls.startHandshake();
+            }
             in = new DataInputStream(new BufferedInputStream(socket.getInputStream()));
             out = new BufferedOutputStream(socket.getOutputStream());
             String auth = System.getenv("AUTH");
@@ -144,11 +152,13 @@ class Story {
         for (Future<?> f : all) f.get();
         pool.shutdown();
         ok("fifty connections");
-        try {
-            new Client(trusting(false));
-            throw new AssertionError("connected without the CA");
-        } catch (SSLException expected) {
-            ok("no connection without the CA");
+        if (secure) {
+            try {
+                new Client(trusting(false));
+                throw new AssertionError("connected without the CA");
+            } catch (SSLException expected) {
+                ok("no connection without the CA");
+            }
         }
         System.out.println("ready to lose the engine");
         System.in.read();

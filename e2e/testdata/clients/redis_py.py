@@ -7,9 +7,13 @@ import time
 import redis
 
 
+CA = os.environ["CA"]  # without it there is no TLS: the story is told to a sidecar
+
+
 def connect(**other):
-    options = dict(host=os.environ["HOST"], port=int(os.environ["PORT"]), password=os.environ["AUTH"] or None, ssl=True,
-                   ssl_ca_certs=os.environ["CA"], ssl_cert_reqs="required", ssl_check_hostname=True, decode_responses=True)
+    options = dict(host=os.environ["HOST"], port=int(os.environ["PORT"]), password=os.environ["AUTH"] or None, decode_responses=True)
+    if CA:
+        options.update(ssl=True, ssl_ca_certs=CA, ssl_cert_reqs="required", ssl_check_hostname=True)
     return redis.Redis(**{**options, **other})
 
 
@@ -75,11 +79,12 @@ for c in many:
     c.close()
 ok("fifty connections")
 
-try:
-    connect(ssl_ca_certs=None).ping()
-    raise AssertionError("connected without the CA")
-except redis.ConnectionError:
-    ok("no connection without the CA")
+if CA:
+    try:
+        connect(ssl_ca_certs=None).ping()
+        raise AssertionError("connected without the CA")
+    except redis.ConnectionError:
+        ok("no connection without the CA")
 
 print("ready to lose the engine", flush=True)
 sys.stdin.readline()

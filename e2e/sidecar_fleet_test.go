@@ -1,0 +1,140 @@
+package e2e_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// What the client libraries do with TLS they do without, through a sidecar that has the password.
+func TestClientLibrariesThroughASidecar(t *testing.T) {
+	t.Parallel()
+	testdata, err := filepath.Abs(filepath.Join("testdata", "clients"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t, serverOptions{})
+	plain := slices.DeleteFunc(slices.Clone(steps), func(step string) bool { return step == "no connection without the CA" })
+	for _, library := range libraries(s, testdata) {
+		t.Run(library.name, func(t *testing.T) {
+			c := library.command(t)
+			name := strings.ToLower(library.name)
+			s.create(name, "--enable-auth")
+			host, port, _ := strings.Cut(s.startSidecar("--instance", name).address, ":")
+			c.Env = append(c.Env, "HOST="+host, "PORT="+port, "CA=", "AUTH=")
+			tellStory(t, s, c, plain)
+			s.cli("instances", "delete", name, "--quiet")
+		})
+	}
+}
+
+// fleet is a program that has many clients at work until it is told to end; then it says how much they did. An error of one
+// of them, a wrong reply, or another connection than the first ends it at once.
+type fleet struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+	err *output
+}
+
+func startFleet(t *testing.T, c *exec.Cmd, address string, n int) *fleet {
+	t.Helper()
+	host, port, _ := strings.Cut(address, ":")
+	c.Env = append(c.Env, "HOST="+host, "PORT="+port, "CA=", "AUTH=", fmt.Sprint("CLIENTS=", n))
+	f := &fleet{cmd: c, err: newOutput()}
+	c.Stderr = f.err
+	var err error
+	if f.in, err = c.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill() })
+	f.out = bufio.NewScanner(out)
+	if !f.out.Scan() || f.out.Text() != "all at work" {
+		c.Wait()
+		t.Fatalf("%s: %q\n%s", c, f.out.Text(), f.err)
+	}
+	return f
+}
+
+// end returns what the program says at its end.
+func (f *fleet) end(t *testing.T) string {
+	t.Helper()
+	f.in.Close()
+	said := ""
+	for f.out.Scan() {
+		said = f.out.Text()
+	}
+	if err := f.cmd.Wait(); err != nil {
+		t.Errorf("%s: %v, %s\n%s", f.cmd, err, said, f.err)
+	}
+	return said
+}
+
+// Clients of three libraries, always at work, see no error, no reply that is not theirs, and no other connection, whatever changes
+// behind the sidecar. SEALANE_ROTATIONS=all makes it 200 clients, 20 leaf rotations, 2 CA generations, 5 passwords and 5 gateways.
+func TestFleetBehindASidecarNoticesNothing(t *testing.T) {
+	t.Parallel()
+	testdata, err := filepath.Abs(filepath.Join("testdata", "clients"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients, leaves, rounds, cas := 48, 4, 2, 1
+	if allRotations {
+		clients, leaves, rounds, cas = 200, 20, 5, 2
+	}
+	s := startServer(t, serverOptions{})
+	s.create("first", "--enable-auth")
+	side := s.startSidecar("--instance", "first")
+	third := clients / 3
+	fleets := []*fleet{
+		startFleet(t, node(t, s, testdata, "fleet.mjs"), side.address, third),
+		startFleet(t, python(t, s, filepath.Join(testdata, "fleet.py")), side.address, third),
+	}
+	var streams []*stream
+	for i := range clients - 2*third {
+		streams = append(streams, side.stream(fmt.Sprint("go:", i), nil))
+	}
+	progress := func() { streams[0].wantProgress(t) }
+	start := time.Now()
+	for round := range rounds {
+		for range leaves / rounds {
+			s.cli("certificates", "rotate", "first")
+		}
+		progress()
+		// Without grace: the old password is worth nothing for connections that are made from now on.
+		s.cli("instances", "rotate-auth-string", "first", "--grace", "0s")
+		progress()
+		s.replaceGateway(syscall.SIGTERM)
+		progress()
+		if round < cas {
+			s.cli("ca", "rotate", "first")
+			s.cli("ca", "activate", "first", "--force")
+			progress()
+			side.wantTrusted(s.bundle("first")) // it has seen another certificate, and asked
+			s.cli("ca", "retire", "first", "--force")
+			progress()
+		}
+	}
+	for _, st := range streams {
+		st.wantUnnoticed(t)
+	}
+	for _, f := range fleets {
+		t.Log(f.end(t))
+	}
+	t.Logf("%d clients in %v", clients, time.Since(start).Round(time.Second))
+	side.wantHealthy()
+}
