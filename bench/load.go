@@ -299,6 +299,9 @@ func guessIdle(o options) time.Duration {
 
 // liveIdle shows whether connections that do nothing cost those that do something.
 func liveIdle(ctx context.Context, b *bench, t *target) (sample, error) {
+	if t.beside {
+		return nil, &skipped{"not asked of it"}
+	}
 	p, err := b.newProbe(ctx, t)
 	if err != nil {
 		return nil, err
