@@ -28,7 +28,7 @@ run:
 test: check unit e2e fuzz
 
 check:
-	@scripts/need.sh gcc redis-server redis-cli redis-benchmark openssl sslscan curl ss setpriv node npm python3-redis javac gnutls-cli tstclnt
+	@scripts/need.sh gcc redis-server redis-cli redis-benchmark openssl sslscan curl ss setpriv node npm python3-redis php php-redis php-predis javac gnutls-cli tstclnt
 	@test -z "$$(gofmt -l $(FORMATTED))" || { echo "gofmt is due:"; gofmt -l $(FORMATTED); exit 1; }
 	$(GO) vet ./...
 	cd e2e && $(GO) vet ./...

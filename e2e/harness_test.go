@@ -357,6 +357,8 @@ var installs = map[string]string{
 	"node":            "apt-get install nodejs",
 	"npm":             "apt-get install npm",
 	"javac":           "apt-get install default-jdk-headless",
+	"php":             "apt-get install php-cli",
+	"gcc":             "apt-get install gcc",
 	"gcloud":          "see https://cloud.google.com/sdk/docs/install",
 }
 

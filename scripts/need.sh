@@ -8,6 +8,7 @@ package() {
 	redis-cli | redis-benchmark) echo redis-tools ;;
 	node) echo nodejs ;;
 	javac) echo default-jdk-headless ;;
+	php) echo php-cli ;;
 	ss) echo iproute2 ;;
 	gnutls-cli) echo gnutls-bin ;;
 	tstclnt) echo libnss3-tools ;;
@@ -25,6 +26,9 @@ have() {
 	redis-cli) command -v valkey-cli >/dev/null 2>&1 ;;
 	# A module of Python: of the one that is found first, or of the system's.
 	python3-redis) python3 -c 'import redis' >/dev/null 2>&1 || /usr/bin/python3 -c 'import redis' >/dev/null 2>&1 ;;
+	# Libraries of PHP.
+	php-redis) php -r 'exit(class_exists("Redis") ? 0 : 1);' >/dev/null 2>&1 ;;
+	php-predis) php -r 'exit((@include "Predis/autoload.php") ? 0 : 1);' >/dev/null 2>&1 ;;
 	*) return 1 ;;
 	esac
 }

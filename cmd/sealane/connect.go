@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"embed"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -26,24 +28,33 @@ import (
 
 func newConnect(e *env) *cobra.Command {
 	var parent parentFlags
-	var caFile string
+	var caFile, library string
 	c := &cobra.Command{
 		Use:   "connect NAME",
 		Short: "Print ready-to-paste snippets that connect and verify",
 		Long: `Save the instance's CA bundle, connect once with it to be sure that it works, and print snippets for redis-cli
-and client libraries. All of them verify the server's certificate; none holds the password.`,
-		Example: "  sealane connect first\n  sealane connect first --ca-file ca.pem",
+and client libraries. All of them verify the server's certificate; none holds the password. With --client it is one
+complete program, for ` + strings.Join(snippetNames(), ", ") + `.`,
+		Example: "  sealane connect first\n  sealane connect first --ca-file ca.pem\n  sealane connect first --client jedis > Example.java",
 		Args:    exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
+			snippet := shortSnippets
+			if c.Flags().Changed("client") {
+				if snippet = snippetOf(library); snippet == nil {
+					return usage(c, "--client %q: want %s", library, strings.Join(snippetNames(), ", "))
+				}
+			}
 			api, err := newClient(e)
 			if err != nil {
 				return err
 			}
-			return connect(c.Context(), e, api, parent, args[0], caFile)
+			return connect(c.Context(), e, api, parent, args[0], caFile, snippet)
 		},
 	}
 	parent.add(c)
 	c.Flags().StringVar(&caFile, "ca-file", "", "where to save the CA bundle (default: a file in the user's cache folder)")
+	c.Flags().StringVar(&library, "client", "", "print one complete program for this client")
+	c.RegisterFlagCompletionFunc("client", cobra.FixedCompletions(snippetNames(), cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 
@@ -66,7 +77,30 @@ func (t target) AuthPrefix() string {
 	return fmt.Sprintf(`REDISCLI_AUTH="$(sealane instances get-auth-string %s%s)" `, t.ID, t.Where)
 }
 
-func connect(ctx context.Context, e *env, api *client, parent parentFlags, id, caFile string) error {
+// BracketedHost is the host as URLs have it.
+func (t target) BracketedHost() string {
+	if strings.Contains(t.Host, ":") {
+		return "[" + t.Host + "]"
+	}
+	return t.Host
+}
+
+// Notes are a program's first lines: where its CA bundle and its password come from, as comments of its language.
+func (t target) Notes(comment, variable string) string {
+	var b strings.Builder
+	if t.TLS {
+		fmt.Fprintf(&b, "%s CA bundle: sealane ca bundle %s%s > %s\n", comment, t.ID, t.Where, doctor.ShellWord(t.CAFile))
+	}
+	if t.Auth {
+		fmt.Fprintf(&b, "%s Password: export %s=\"$(sealane instances get-auth-string %s%s)\"\n", comment, variable, t.ID, t.Where)
+	}
+	return b.String()
+}
+
+// Clients are those that --client knows.
+func (t target) Clients() string { return strings.Join(snippetNames(), ", ") }
+
+func connect(ctx context.Context, e *env, api *client, parent parentFlags, id, caFile string, snippet *template.Template) error {
 	i, _, err := api.instance(ctx, parent.instance(id))
 	if err != nil {
 		return err
@@ -78,6 +112,9 @@ func connect(ctx context.Context, e *env, api *client, parent parentFlags, id, c
 		ID: id, Host: i.GetHost(), Port: strconv.Itoa(int(i.GetPort())),
 		TLS: i.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION, Auth: i.GetAuthEnabled(),
 		Where: parent.flags(),
+	}
+	if !t.TLS && snippet == snippetOf("sidecar") {
+		return withHint(fmt.Errorf("instance %s has no TLS, which is what a sidecar is for", id), "connect to %s directly", t.Address())
 	}
 	if t.TLS {
 		if t.CAFile, err = saveBundle(caFile, parent, i); err != nil {
@@ -94,7 +131,10 @@ func connect(ctx context.Context, e *env, api *client, parent parentFlags, id, c
 		return withHint(fmt.Errorf("instance %s at %s: %w", id, t.Address(), err),
 			"snippets are printed only when they work; `sealane instances describe %s` shows its state", id)
 	}
-	return snippets.Execute(e.out, t)
+	if snippet != shortSnippets { // stdout is a program, to be put into a file
+		fmt.Fprintf(e.err, "%s at %s: %s\n", t.ID, t.Address(), t.Verified)
+	}
+	return snippet.Execute(e.out, t)
 }
 
 // saveBundle writes the bundle where the snippets can name it.
@@ -163,9 +203,48 @@ func verify(ctx context.Context, t target, bundle []byte, auth string) (string, 
 	return fmt.Sprintf("%s, PONG in %s", seen, time.Since(began).Round(100*time.Microsecond)), nil
 }
 
-var snippets = template.Must(template.New("connect").Funcs(template.FuncMap{"shell": doctor.ShellWord}).Parse(snippetText))
+// Each of snippets/CLIENT.LANGUAGE.tmpl is a program that connects, verifies, and sets and gets a key.
+//
+//go:embed snippets/*.tmpl
+var snippetFiles embed.FS
 
-const snippetText = `# {{.ID}} at {{.Address}}: {{.Verified}}
+var (
+	quoting = template.FuncMap{
+		"shell": doctor.ShellWord,
+		"quote": strconv.Quote, // as Go, Python, Java, JavaScript, C# and C read it
+		"php":   func(s string) string { return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'" },
+	}
+	snippets      = template.Must(template.New("").Funcs(quoting).ParseFS(snippetFiles, "snippets/*.tmpl"))
+	shortSnippets = template.Must(template.New("").Funcs(quoting).Parse(shortText))
+)
+
+// snippetNames are the clients that have a snippet.
+func snippetNames() []string {
+	var names []string
+	for _, t := range snippets.Templates() {
+		names = append(names, clientOf(t))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// snippetOf is the snippet of a client, or nil.
+func snippetOf(name string) *template.Template {
+	for _, t := range snippets.Templates() {
+		if strings.EqualFold(clientOf(t), name) {
+			return t
+		}
+	}
+	return nil
+}
+
+// clientOf takes the two endings from a file's name: a client's may have a dot, too.
+func clientOf(t *template.Template) string {
+	name := strings.TrimSuffix(t.Name(), ".tmpl")
+	return strings.TrimSuffix(name, filepath.Ext(name))
+}
+
+const shortText = `# {{.ID}} at {{.Address}}: {{.Verified}}
 {{- if .TLS}}
 # CA bundle: {{.CAFile}} (again, at any time: sealane ca bundle {{.ID}}{{.Where}})
 {{- end}}
@@ -206,4 +285,7 @@ const redis = new Redis({
   tls: { ca: fs.readFileSync({{printf "%q" .CAFile}}) },
 {{- end}}
 });
+
+# A complete program: sealane connect {{.ID}}{{.Where}} --client NAME
+# NAME: {{.Clients}}
 `
