@@ -26,20 +26,8 @@ type credentials []string
 // noneKnown is the id of a connection that the engine doesn't tell: its user may not ask, or has not logged in yet.
 const noneKnown = -1
 
-// pool are a loop's connections for one key.
-type pool struct {
-	shared *upstream   // nil until it is needed
-	spare  []*upstream // were a client's own, and are clean
-}
-
-const (
-	// maxSpare is how many connections wait for the next client that needs its own.
-	maxSpare = 32
-	// spareTime is for how long they do.
-	spareTime = time.Minute
-	// maxGathered bounds a reply that has to be complete before it is passed on: CLIENT LIST, INFO.
-	maxGathered = 256 << 20
-)
+// maxGathered bounds a reply that has to be complete before it is passed on: CLIENT LIST, INFO.
+const maxGathered = 256 << 20
 
 // upstream is a connection to the engine. It serves the session that owns it, or all of its key on this loop.
 //
@@ -759,77 +747,6 @@ func (u *upstream) tidy() {
 	}
 	u.loop.freed.Add(uint64(freeInput(u.tls)))
 	u.loop.used = true
-}
-
-// pool returns the connections of a key.
-func (l *loop) pool(k key) *pool {
-	p := l.pools[k]
-	if p == nil {
-		p = &pool{}
-		l.pools[k] = p
-	}
-	return p
-}
-
-// sharedFor returns the connection that clients of a key share.
-func (l *loop) sharedFor(s *Session) *upstream {
-	k := s.key(l.group.backend.Load())
-	p := l.pool(k)
-	if p.shared == nil {
-		u := l.connect(k, nil)
-		u.login = s.secret
-		p.shared = u
-		u.try()
-		return u
-	}
-	return p.shared
-}
-
-// take returns a connection of a key for one client.
-func (l *loop) take(k key, s *Session) *upstream {
-	s.waitsFor = nil
-	if p := l.pools[k]; p != nil && len(p.spare) > 0 {
-		u := p.spare[len(p.spare)-1]
-		p.spare = p.spare[:len(p.spare)-1]
-		u.owner, s.own = s, u
-		s.engineID.Store(u.id)
-		if b := l.group.backend.Load(); b.remote() {
-			u.callAs(s)
-			l.keepWarm(b)
-		}
-		return u
-	}
-	u := l.connect(k, s)
-	u.login = s.secret
-	s.own = u
-	u.try()
-	return u
-}
-
-// giveBack keeps a clean connection for the next client of its key.
-func (l *loop) giveBack(u *upstream) {
-	u.owner.engineID.Store(0)
-	u.owner, u.paused = nil, false
-	l.keep(u)
-}
-
-func (l *loop) keep(u *upstream) {
-	u.since = l.now
-	p := l.pool(u.key)
-	if len(p.spare) >= maxSpare {
-		u.end()
-		return
-	}
-	p.spare = append(p.spare, u)
-	l.used = true // tidy has something to look at
-}
-
-// later sends what u has at the end of the round.
-func (u *upstream) later() {
-	if !u.listed {
-		u.listed = true
-		u.loop.unsent = append(u.loop.unsent, u)
-	}
 }
 
 // connectUnix is Backend.Connect for an engine behind a Unix socket.
