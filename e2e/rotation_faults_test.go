@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,7 +15,12 @@ import (
 // served is the serial number of the certificate that a client which trusts the bundle is shown; "" when it gets none.
 func (s *server) served(i instance) string {
 	s.t.Helper()
-	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 2 * time.Second}, "tcp", i.address(), &tls.Config{RootCAs: pool(s.cli("ca", "bundle", "first"))})
+	return shown(i, s.cli("ca", "bundle", "first"))
+}
+
+// shown is the same for a client that got the bundle before: it takes no server.
+func shown(i instance, bundle string) string {
+	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 2 * time.Second}, "tcp", i.address(), &tls.Config{RootCAs: pool(bundle)})
 	if err != nil {
 		return ""
 	}
@@ -46,6 +53,38 @@ func (s *server) wantRotatable(i instance) {
 	eventually(s.t, 30*time.Second, "the metrics say that all is well", func() bool {
 		return s.metric("sealane_certificate_served_is_intended") == 1 && s.metric("sealane_certificate_rotation_ok") == 1
 	})
+}
+
+// wantOverdue waits until something is due that can't be done, and fails the test unless everything says why while the old
+// certificate is served.
+func (s *server) wantOverdue(i instance, old, why string) {
+	s.t.Helper()
+	eventually(s.t, 90*time.Second, "the metric says that something due is not done", func() bool {
+		return s.metric("sealane_certificate_rotation_ok") == 0
+	})
+	if got := s.metric("sealane_certificate_served_is_intended"); got != 1 {
+		s.t.Errorf("served is intended: got %v, want 1", got)
+	}
+	if got := s.describe("first"); got.State != "REPAIRING" || !strings.Contains(got.StatusMessage, why) {
+		s.t.Errorf("the instance is %s, %q; want REPAIRING, and %q", got.State, got.StatusMessage, why)
+	}
+	leaf, problem := s.certificates()
+	if leaf != old || !strings.Contains(problem, why) {
+		s.t.Errorf("recorded %s, problem %q; want %s, and %q", leaf, problem, old, why)
+	}
+	if now := s.served(i); now != old {
+		s.t.Errorf("served %q, want %q still", now, old)
+	}
+}
+
+// wantReplaced waits until another certificate than the old one is recorded and served, and all is well.
+func (s *server) wantReplaced(i instance, old string) {
+	s.t.Helper()
+	eventually(s.t, 60*time.Second, "what was due is done and served", func() bool {
+		leaf, problem := s.certificates()
+		return leaf != old && problem == "" && s.served(i) == leaf && s.describe("first").State == "READY"
+	})
+	s.wantRotatable(i)
 }
 
 func TestRotationOnAFullDiskKeepsTheOldCertificate(t *testing.T) {
@@ -114,4 +153,78 @@ func TestRotationWhileTheGatewayDies(t *testing.T) {
 		})
 	}
 	s.wantRotatable(i)
+}
+
+// What falls due while the disk is full is done once there is room. Until then even a gateway that dies comes back with the
+// old certificate.
+func TestRotationThatFallsDueOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	// A server certificate is due after 44 s, and valid for 22 s more.
+	s := startServer(t, serverOptions{state: tmpfs(t, "8m"), config: localConfig() + "ca_lifetime: 15m\n"})
+	i := s.create("first")
+	before := s.served(i)
+	free := fill(t, s.state)
+	t.Cleanup(free)
+	s.wantOverdue(i, before, "the disk is full: free space")
+	s.kill9(s.node("gateway"))
+	eventually(t, 15*time.Second, "another gateway serves the old certificate", func() bool { return s.served(i) == before })
+	free()
+	s.wantReplaced(i, before)
+}
+
+// However little space is left, a rotation is done, or not done, or done later, and whoever asked for it is told which. With a
+// cross-certificate, what the gateway keeps takes more space than what comes before it, and so fails by itself.
+func TestRotationsOnADiskThatIsAlmostFull(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, serverOptions{state: tmpfs(t, "8m")})
+	i := s.create("first")
+	s.cli("ca", "rotate", "first")
+	s.cli("ca", "activate", "first", "--force")
+	client := startStream(t, i, s.bundle("first"), "counter")
+	outcomes := make(map[string]bool)
+	for _, kib := range []int{0, 4, 8, 12, 16} {
+		free := fill(t, s.state)
+		t.Cleanup(free)
+		leave(t, s.state, kib)
+		before := s.served(i)
+		got := run(s.command("certificates", "rotate", "first"))
+		leaf, problem := s.certificates()
+		outcome, want := "done", leaf
+		switch {
+		case got.code != 0 && strings.Contains(got.stderr, "the disk is full: free space"):
+			outcome, want = "not done", before
+		case got.code != 0 && strings.Contains(got.stderr, "recorded, but not served yet") && strings.Contains(problem, "no space left on device"):
+			outcome, want = "not yet", before
+		case got.code != 0:
+			t.Errorf("%d KiB free: got %d, %q, problem %q", kib, got.code, got.stderr, problem)
+		}
+		outcomes[outcome] = true
+		if now := s.served(i); now != want || (leaf != before) != (outcome != "not done") {
+			t.Errorf("%d KiB free, %s: served %q, recorded %s, before %s", kib, outcome, now, leaf, before)
+		}
+		free()
+		eventually(t, 60*time.Second, "what was recorded is served", func() bool {
+			leaf, problem := s.certificates()
+			return problem == "" && s.served(i) == leaf
+		})
+	}
+	if len(outcomes) != 3 {
+		t.Errorf("only seen: %v", outcomes)
+	}
+	s.wantRotatable(i)
+	s.cli("audit", "verify")
+	client.wantUnnoticed(t)
+}
+
+// leave makes room again on a disk that fill has filled.
+func leave(t *testing.T, dir string, kib int) {
+	t.Helper()
+	filler := filepath.Join(dir, "filler")
+	info, err := os.Stat(filler)
+	if err == nil {
+		err = os.Truncate(filler, info.Size()-int64(kib)<<10)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
