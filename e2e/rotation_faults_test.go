@@ -1,11 +1,14 @@
 package e2e_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/json"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -227,4 +230,105 @@ func leave(t *testing.T, dir string, kib int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// namedServer is a server whose instance has a name in its certificate. Another configuration, in force from the next start,
+// gives it none: so something is due then.
+func namedServer(t *testing.T) (s *server, i instance, rename func()) {
+	t.Helper()
+	network := newPool()
+	config := func(names string) string {
+		return "http: 127.0.0.1:0\ngrpc: 127.0.0.1:0\nops: 127.0.0.1:0\naddresses: {pool: " + network + names + "}\n"
+	}
+	s = startServer(t, serverOptions{config: config(", dns_names: ['{instance}.example']")})
+	return s, s.create("first"), func() { s.write(s.conf, config("")) }
+}
+
+var sealedKey = regexp.MustCompile(`("Generation":1,"Created":"[^"]*","Certificate":"[^"]*","SealedKey":")([^"]*)"`)
+
+// breakCAKey makes the key of CA-1 unreadable, in the records of a server that does not run.
+func (s *server) breakCAKey() (mend func()) {
+	s.t.Helper()
+	file := filepath.Join(s.state, "state.db")
+	change := func(change func([]byte) []byte) {
+		s.t.Helper()
+		db, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(file, change(db), 0o600)
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	var good, bad []byte
+	change(func(db []byte) []byte {
+		found := sealedKey.FindAllSubmatch(db, -1) // older pages have it as well
+		if found == nil {
+			s.t.Fatal("no key of CA-1 in the records")
+		}
+		good = bytes.Clone(found[0][2])
+		bad = bytes.Clone(good)
+		slices.Reverse(bad[:8]) // it is base64 still
+		return bytes.ReplaceAll(db, good, bad)
+	})
+	return func() {
+		s.t.Helper()
+		change(func(db []byte) []byte { return bytes.ReplaceAll(db, bad, good) })
+	}
+}
+
+func TestRotationWithAnUnreadableCAKey(t *testing.T) {
+	t.Parallel()
+	s, i, rename := namedServer(t)
+	client := startStream(t, i, s.bundle("first"), "counter")
+	before := s.served(i)
+	s.signal(syscall.SIGTERM)
+	mend := s.breakCAKey()
+	rename()
+	s.start()
+	s.wantOverdue(i, before, "key of CA-1")
+	for _, args := range [][]string{{"certificates", "rotate", "first"}, {"ca", "rotate", "first"}} {
+		if got := s.cliFails(1, args...); !strings.Contains(got, "key of CA-1") || !strings.Contains(got, "nothing was changed, and what is served stays") {
+			t.Errorf("%v: got %q, want that the key can't be read, and that nothing was changed", args, got)
+		}
+	}
+	s.wantOverdue(i, before, "key of CA-1")
+	s.signal(syscall.SIGTERM)
+	mend()
+	s.start()
+	s.wantReplaced(i, before)
+	client.wantUnnoticed(t)
+}
+
+// A server that has another master key, or none, does not start, and what runs serves on; with the right one it does what has
+// fallen due.
+func TestRotationAfterTheWrongMasterKey(t *testing.T) {
+	t.Parallel()
+	s, i, rename := namedServer(t)
+	client := startStream(t, i, s.bundle("first"), "counter")
+	bundle := s.cli("ca", "bundle", "first")
+	before := shown(i, bundle)
+	s.signal(syscall.SIGTERM)
+	rename()
+	key := filepath.Join(s.state, "master.key")
+	right, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write(key, "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n")
+	s.wantStartError("another master key")
+	if now := shown(i, bundle); now != before {
+		t.Errorf("with another master key: served %q, want %q still", now, before)
+	}
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	s.wantStartError(key + " is gone")
+	if now := shown(i, bundle); now != before {
+		t.Errorf("without a master key: served %q, want %q still", now, before)
+	}
+	s.write(key, string(right))
+	s.start()
+	s.wantReplaced(i, before)
+	client.wantUnnoticed(t)
 }
