@@ -1,9 +1,14 @@
 package e2e_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/json"
 	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,7 +18,12 @@ import (
 // served is the serial number of the certificate that a client which trusts the bundle is shown; "" when it gets none.
 func (s *server) served(i instance) string {
 	s.t.Helper()
-	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 2 * time.Second}, "tcp", i.address(), &tls.Config{RootCAs: pool(s.cli("ca", "bundle", "first"))})
+	return shown(i, s.cli("ca", "bundle", "first"))
+}
+
+// shown is the same for a client that got the bundle before: it takes no server.
+func shown(i instance, bundle string) string {
+	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 2 * time.Second}, "tcp", i.address(), &tls.Config{RootCAs: pool(bundle)})
 	if err != nil {
 		return ""
 	}
@@ -46,6 +56,38 @@ func (s *server) wantRotatable(i instance) {
 	eventually(s.t, 30*time.Second, "the metrics say that all is well", func() bool {
 		return s.metric("sealane_certificate_served_is_intended") == 1 && s.metric("sealane_certificate_rotation_ok") == 1
 	})
+}
+
+// wantOverdue waits until something is due that can't be done, and fails the test unless everything says why while the old
+// certificate is served.
+func (s *server) wantOverdue(i instance, old, why string) {
+	s.t.Helper()
+	eventually(s.t, 90*time.Second, "the metric says that something due is not done", func() bool {
+		return s.metric("sealane_certificate_rotation_ok") == 0
+	})
+	if got := s.metric("sealane_certificate_served_is_intended"); got != 1 {
+		s.t.Errorf("served is intended: got %v, want 1", got)
+	}
+	if got := s.describe("first"); got.State != "REPAIRING" || !strings.Contains(got.StatusMessage, why) {
+		s.t.Errorf("the instance is %s, %q; want REPAIRING, and %q", got.State, got.StatusMessage, why)
+	}
+	leaf, problem := s.certificates()
+	if leaf != old || !strings.Contains(problem, why) {
+		s.t.Errorf("recorded %s, problem %q; want %s, and %q", leaf, problem, old, why)
+	}
+	if now := s.served(i); now != old {
+		s.t.Errorf("served %q, want %q still", now, old)
+	}
+}
+
+// wantReplaced waits until another certificate than the old one is recorded and served, and all is well.
+func (s *server) wantReplaced(i instance, old string) {
+	s.t.Helper()
+	eventually(s.t, 60*time.Second, "what was due is done and served", func() bool {
+		leaf, problem := s.certificates()
+		return leaf != old && problem == "" && s.served(i) == leaf && s.describe("first").State == "READY"
+	})
+	s.wantRotatable(i)
 }
 
 func TestRotationOnAFullDiskKeepsTheOldCertificate(t *testing.T) {
@@ -114,4 +156,179 @@ func TestRotationWhileTheGatewayDies(t *testing.T) {
 		})
 	}
 	s.wantRotatable(i)
+}
+
+// What falls due while the disk is full is done once there is room. Until then even a gateway that dies comes back with the
+// old certificate.
+func TestRotationThatFallsDueOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	// A server certificate is due after 44 s, and valid for 22 s more.
+	s := startServer(t, serverOptions{state: tmpfs(t, "8m"), config: localConfig() + "ca_lifetime: 15m\n"})
+	i := s.create("first")
+	before := s.served(i)
+	free := fill(t, s.state)
+	t.Cleanup(free)
+	s.wantOverdue(i, before, "the disk is full: free space")
+	s.kill9(s.node("gateway"))
+	eventually(t, 15*time.Second, "another gateway serves the old certificate", func() bool { return s.served(i) == before })
+	free()
+	s.wantReplaced(i, before)
+}
+
+// However little space is left, a rotation is done, or not done, or done later, and whoever asked for it is told which. With a
+// cross-certificate, what the gateway keeps takes more space than what comes before it, and so fails by itself.
+func TestRotationsOnADiskThatIsAlmostFull(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, serverOptions{state: tmpfs(t, "8m")})
+	i := s.create("first")
+	s.cli("ca", "rotate", "first")
+	s.cli("ca", "activate", "first", "--force")
+	client := startStream(t, i, s.bundle("first"), "counter")
+	outcomes := make(map[string]bool)
+	for _, kib := range []int{0, 4, 8, 12, 16} {
+		free := fill(t, s.state)
+		t.Cleanup(free)
+		leave(t, s.state, kib)
+		before := s.served(i)
+		got := run(s.command("certificates", "rotate", "first"))
+		leaf, problem := s.certificates()
+		outcome, want := "done", leaf
+		switch {
+		case got.code != 0 && strings.Contains(got.stderr, "the disk is full: free space"):
+			outcome, want = "not done", before
+		case got.code != 0 && strings.Contains(got.stderr, "recorded, but not served yet") && strings.Contains(problem, "no space left on device"):
+			outcome, want = "not yet", before
+		case got.code != 0:
+			t.Errorf("%d KiB free: got %d, %q, problem %q", kib, got.code, got.stderr, problem)
+		}
+		outcomes[outcome] = true
+		if now := s.served(i); now != want || (leaf != before) != (outcome != "not done") {
+			t.Errorf("%d KiB free, %s: served %q, recorded %s, before %s", kib, outcome, now, leaf, before)
+		}
+		free()
+		eventually(t, 60*time.Second, "what was recorded is served", func() bool {
+			leaf, problem := s.certificates()
+			return problem == "" && s.served(i) == leaf
+		})
+	}
+	if len(outcomes) != 3 {
+		t.Errorf("only seen: %v", outcomes)
+	}
+	s.wantRotatable(i)
+	s.cli("audit", "verify")
+	client.wantUnnoticed(t)
+}
+
+// leave makes room again on a disk that fill has filled.
+func leave(t *testing.T, dir string, kib int) {
+	t.Helper()
+	filler := filepath.Join(dir, "filler")
+	info, err := os.Stat(filler)
+	if err == nil {
+		err = os.Truncate(filler, info.Size()-int64(kib)<<10)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// namedServer is a server whose instance has a name in its certificate. Another configuration, in force from the next start,
+// gives it none: so something is due then.
+func namedServer(t *testing.T) (s *server, i instance, rename func()) {
+	t.Helper()
+	network := newPool()
+	config := func(names string) string {
+		return "http: 127.0.0.1:0\ngrpc: 127.0.0.1:0\nops: 127.0.0.1:0\naddresses: {pool: " + network + names + "}\n"
+	}
+	s = startServer(t, serverOptions{config: config(", dns_names: ['{instance}.example']")})
+	return s, s.create("first"), func() { s.write(s.conf, config("")) }
+}
+
+var sealedKey = regexp.MustCompile(`("Generation":1,"Created":"[^"]*","Certificate":"[^"]*","SealedKey":")([^"]*)"`)
+
+// breakCAKey makes the key of CA-1 unreadable, in the records of a server that does not run.
+func (s *server) breakCAKey() (mend func()) {
+	s.t.Helper()
+	file := filepath.Join(s.state, "state.db")
+	change := func(change func([]byte) []byte) {
+		s.t.Helper()
+		db, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(file, change(db), 0o600)
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	var good, bad []byte
+	change(func(db []byte) []byte {
+		found := sealedKey.FindAllSubmatch(db, -1) // older pages have it as well
+		if found == nil {
+			s.t.Fatal("no key of CA-1 in the records")
+		}
+		good = bytes.Clone(found[0][2])
+		bad = bytes.Clone(good)
+		slices.Reverse(bad[:8]) // it is base64 still
+		return bytes.ReplaceAll(db, good, bad)
+	})
+	return func() {
+		s.t.Helper()
+		change(func(db []byte) []byte { return bytes.ReplaceAll(db, bad, good) })
+	}
+}
+
+func TestRotationWithAnUnreadableCAKey(t *testing.T) {
+	t.Parallel()
+	s, i, rename := namedServer(t)
+	client := startStream(t, i, s.bundle("first"), "counter")
+	before := s.served(i)
+	s.signal(syscall.SIGTERM)
+	mend := s.breakCAKey()
+	rename()
+	s.start()
+	s.wantOverdue(i, before, "key of CA-1")
+	for _, args := range [][]string{{"certificates", "rotate", "first"}, {"ca", "rotate", "first"}} {
+		if got := s.cliFails(1, args...); !strings.Contains(got, "key of CA-1") || !strings.Contains(got, "nothing was changed, and what is served stays") {
+			t.Errorf("%v: got %q, want that the key can't be read, and that nothing was changed", args, got)
+		}
+	}
+	s.wantOverdue(i, before, "key of CA-1")
+	s.signal(syscall.SIGTERM)
+	mend()
+	s.start()
+	s.wantReplaced(i, before)
+	client.wantUnnoticed(t)
+}
+
+// A server that has another master key, or none, does not start, and what runs serves on; with the right one it does what has
+// fallen due.
+func TestRotationAfterTheWrongMasterKey(t *testing.T) {
+	t.Parallel()
+	s, i, rename := namedServer(t)
+	client := startStream(t, i, s.bundle("first"), "counter")
+	bundle := s.cli("ca", "bundle", "first")
+	before := shown(i, bundle)
+	s.signal(syscall.SIGTERM)
+	rename()
+	key := filepath.Join(s.state, "master.key")
+	right, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write(key, "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n")
+	s.wantStartError("another master key")
+	if now := shown(i, bundle); now != before {
+		t.Errorf("with another master key: served %q, want %q still", now, before)
+	}
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	s.wantStartError(key + " is gone")
+	if now := shown(i, bundle); now != before {
+		t.Errorf("without a master key: served %q, want %q still", now, before)
+	}
+	s.write(key, string(right))
+	s.start()
+	s.wantReplaced(i, before)
+	client.wantUnnoticed(t)
 }

@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/sealane/sealane/internal/audit"
@@ -222,11 +223,12 @@ func (m *Manager) certify(i *Instance) error {
 		return nil
 	}
 	now, last := m.Now(), i.Certificates
-	actions := pki.Plan(*last, now)
-	if len(actions) == 0 {
-		return nil
+	wanted, misnamed := m.wanted(*i)
+	actions := pki.Plan(wanted, now)
+	if len(actions) == 0 && wanted.Names.Equal(last.Names) {
+		return misnamed
 	}
-	next, signed, failed := last.DoAll(actions, m.Key, now)
+	next, signed, failed := wanted.DoAll(actions, m.Key, now)
 	if failed != nil && len(signed) == 0 {
 		return failed // nothing to keep
 	}
@@ -242,14 +244,29 @@ func (m *Manager) certify(i *Instance) error {
 		return failed
 	}
 	m.logActions(i.Name, actions)
-	return nil
+	return misnamed
+}
+
+// wanted are the instance's certificates with the names that the configuration gives it now; with those that they had,
+// beside an error, when these are none.
+func (m *Manager) wanted(i Instance) (pki.State, error) {
+	s := *i.Certificates
+	host, err := netip.ParseAddr(i.Host)
+	if err != nil {
+		return s, fmt.Errorf("address of %s: %w", i.Name, err)
+	}
+	names, err := m.names(i.Name, host)
+	if err == nil {
+		s.Names = names
+	}
+	return s, err
 }
 
 func (m *Manager) logActions(name Name, actions []pki.Action) {
 	for _, a := range actions {
 		m.Log.Info("certificates changed", "instance", name, "action", a.Kind, "generation", a.Generation, "reason", a.Reason)
 	}
-	if m.Changed != nil {
+	if m.Changed != nil && len(actions) > 0 {
 		m.Changed(name, actions)
 	}
 }

@@ -278,6 +278,75 @@ func TestCertificatesCannotBeChanged(t *testing.T) {
 	})
 }
 
+// reboot starts the next server with other names in its configuration.
+func (m *machine) reboot(names ...string) {
+	m.kill()
+	m.addresses.DNSNames = names
+	m.boot()
+	m.server.Settled(m.t.Context())
+}
+
+// When the names in the configuration change so does the certificate: at once when its CA permits them. Otherwise another CA is
+// published at once, and they are served when that is the only one.
+func TestNamesFollowTheConfiguration(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		m.reboot("{instance}.a.example", "{instance}.b.example")
+		host := m.made(first).Host
+		want := func(states, served, waiting string, applied int) {
+			t.Helper()
+			m.waitReady(first)
+			got, err := m.server.Certificates(first)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if now := strings.Join(got.Leaf.Waiting, " "); m.states() != states || now != waiting || m.node(first).applied != applied {
+				t.Errorf("CAs %s, waiting %s, applied %d; want %s, %s, %d", m.states(), now, m.node(first).applied, states, waiting, applied)
+			}
+			var names []string
+			for _, n := range got.Leaf.Names {
+				if strings.HasSuffix(n, ".example") {
+					names = append(names, n)
+				}
+			}
+			slices.Sort(names)
+			if now := strings.Join(names, " "); now != served {
+				t.Errorf("served %s, want %s", now, served)
+			}
+			checkVerifies(t, m.node(first), append(names, "localhost", host)...)
+		}
+		want("signing", "first.a.example first.b.example", "", 1)
+		m.reboot("{instance}.b.example", "{instance}.a.example")
+		want("signing", "first.a.example first.b.example", "", 1)
+		m.reboot("{instance}.b.example")
+		want("signing", "first.b.example", "", 2)
+		m.reboot("{instance}.b.example", "{instance}.c.example")
+		want("signing published", "first.b.example", "first.c.example", 3) // another bundle and second leaf
+		m.reboot("{instance}.b.example", "{instance}.c.example")
+		want("signing published", "first.b.example", "first.c.example", 3)
+		if err := errors.Join(m.server.ActivateCA(t.Context(), first, true), m.server.RetireCA(t.Context(), first, true)); err != nil {
+			t.Fatal(err)
+		}
+		want("retired signing", "first.b.example first.c.example", "", 5)
+	})
+}
+
+// Names that are none are said, and everything else goes on.
+func TestNamesThatAreNone(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		scoped := instance.Name{Project: "example.com:id", Location: "local", ID: "a"}
+		host := m.made(scoped).Host
+		m.reboot("{instance}.{project}")
+		m.jump(180 * 24 * time.Hour)
+		m.wait("the certificate is replaced", func() bool { return m.node(scoped).applied == 2 })
+		if got := m.get(scoped); got.State != instance.Repairing || !strings.Contains(got.StatusMessage, `"a.example.com:id"`) {
+			t.Errorf("%s, %q", got.State, got.StatusMessage)
+		}
+		checkVerifies(t, m.node(scoped), "localhost", host)
+		m.reboot()
+		m.waitReady(scoped)
+	})
+}
+
 // breakKeys makes the keys of an instance's CAs unreadable, and returns what mends them.
 func (m *machine) breakKeys(name instance.Name) (mend func()) {
 	swap := func(change func(*pki.State)) {

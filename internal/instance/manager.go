@@ -172,17 +172,16 @@ func (m *Manager) design(name Name, spec Spec) (Instance, error) {
 		Name: name, UID: newUID(), Spec: spec, Created: m.Now().UTC(), State: Creating,
 		Host: address.Addr().String(), Port: int(address.Port()),
 	}
-	for _, n := range m.Addresses.dnsNames(name) {
-		if !dnsName(n) { // a project may be "example.com:id"
-			return Instance{}, precondition("addresses.dns_names in the server's configuration gives this instance the name %q, which is no DNS name", n)
-		}
+	names, err := m.names(name, address.Addr())
+	if err != nil {
+		return Instance{}, err
 	}
 	i.SealedAdmin = m.Key.Seal([]byte(uuid.NewString()), i.adminPurpose())
 	if spec.AuthEnabled {
 		i.SealedAuth = m.Key.Seal([]byte(uuid.NewString()), i.authPurpose())
 	}
 	if spec.TransitEncryption {
-		i.Certificates = &pki.State{Algorithm: spec.KeyAlgorithm, Lifetimes: m.Lifetimes, Names: m.names(name, address.Addr())}
+		i.Certificates = &pki.State{Algorithm: spec.KeyAlgorithm, Lifetimes: m.Lifetimes, Names: names}
 	}
 	return i, nil
 }
@@ -193,8 +192,8 @@ func newUID() string {
 	return hex.EncodeToString(id[:6])
 }
 
-// names are all names and addresses that clients may use to reach an instance.
-func (m *Manager) names(name Name, host netip.Addr) pki.Names {
+// names are all names and addresses that clients may use to reach an instance, by the configuration.
+func (m *Manager) names(name Name, host netip.Addr) (pki.Names, error) {
 	n := pki.Names{DNS: m.Addresses.dnsNames(name), IPs: []netip.Addr{host}, URI: name.uri()}
 	if host.IsLoopback() {
 		// Who comes through a tunnel or a forwarded port dials one of these.
@@ -205,7 +204,12 @@ func (m *Manager) names(name Name, host netip.Addr) pki.Names {
 			}
 		}
 	}
-	return n
+	for _, d := range n.DNS {
+		if !dnsName(d) { // a project may be "example.com:id"
+			return n, precondition("addresses.dns_names in the server's configuration gives this instance the name %q, which is no DNS name", d)
+		}
+	}
+	return n, nil
 }
 
 func (i Instance) authPurpose() string  { return "auth string of " + i.UID }
