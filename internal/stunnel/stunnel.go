@@ -75,10 +75,15 @@ func Parse(raw []byte) (File, error) {
 		}
 		name, value, ok := strings.Cut(line, "=")
 		name = strings.ToLower(strings.TrimSpace(name))
-		if !ok || name == "" || strings.ContainsAny(name, " \t") {
+		if !ok || name == "" || strings.ContainsFunc(name, notInName) {
 			return File{}, fmt.Errorf("line %d: %.60q: want OPTION = VALUE", number, line)
 		}
 		*options = append(*options, Option{number, name, strings.TrimSpace(value)})
 	}
 	return f, nil
+}
+
+// notInName are the characters that no option has in its name.
+func notInName(c rune) bool {
+	return !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '_' || c == '-' || c == '.')
 }
