@@ -57,6 +57,8 @@ func TestPolicyOfTheSnapshotIsKept(t *testing.T) {
 			t.Errorf("%s: %v, %v; want success %v", name, tls.VersionName(st.Version), err, tc.ok)
 		}
 	}
+	// A client has its alert before the failure is counted.
+	eventually(t, "three failures are counted", func() bool { return w.status().Handshakes["failed"] == 3 })
 	if f := w.status().Failures; f["no_shared_group"] != 2 || f["tls1.2"] != 1 {
 		t.Errorf("failures %v; want no_shared_group twice and tls1.2 once", f)
 	}
