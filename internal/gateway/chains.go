@@ -35,9 +35,6 @@ const (
 	maxAnchors = 8
 	maxLabel   = 128
 	maxName    = 253
-
-	// declares begins the protocols by which a client says which CAs it verifies against; the CA's label follows.
-	declares = "sealane-ca/"
 )
 
 func (s Snapshot) checkAnchors(p *problems) {
@@ -171,7 +168,7 @@ func (c *conn) choose(h *tls.ClientHelloInfo, v *chains) *tls.Config {
 	c.choice.chain = v.main
 	c.choice.probe = slices.Contains(h.SupportedProtos, relay.Probe)
 	for _, protocol := range h.SupportedProtos {
-		if label, ok := strings.CutPrefix(protocol, declares); ok && slices.Contains(v.labels(), label) && !slices.Contains(c.choice.declared, label) {
+		if label, ok := strings.CutPrefix(protocol, relay.DeclaresCA); ok && slices.Contains(v.labels(), label) && !slices.Contains(c.choice.declared, label) {
 			c.choice.declared = append(c.choice.declared, label)
 		}
 	}

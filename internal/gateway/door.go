@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -126,7 +125,7 @@ func (d *door) listen(address string) (*listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.next = func() (int, netip.AddrPort, error) { return acceptFD(l.fd) }
+	l.next = func() (int, netip.AddrPort, error) { return relay.AcceptFD(l.fd) }
 	return l, nil
 }
 
@@ -502,30 +501,6 @@ func (d *door) tick(now time.Time) {
 			l.retry = time.Time{}
 		}
 	}
-}
-
-// acceptFD is accept4 past the runtime's scheduler: the listener doesn't block.
-func acceptFD(listener int) (int, netip.AddrPort, error) {
-	var from unix.RawSockaddrAny
-	size := uint32(unix.SizeofSockaddrAny)
-	fd, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
-	if errno != 0 {
-		return -1, netip.AddrPort{}, errno
-	}
-	return int(fd), addrPort(&from), nil
-}
-
-func addrPort(from *unix.RawSockaddrAny) netip.AddrPort {
-	port := func(p *uint16) uint16 { return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(p))[:]) }
-	switch from.Addr.Family {
-	case unix.AF_INET:
-		a := (*unix.RawSockaddrInet4)(unsafe.Pointer(from))
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), port(&a.Port))
-	case unix.AF_INET6:
-		a := (*unix.RawSockaddrInet6)(unsafe.Pointer(from))
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), port(&a.Port))
-	}
-	return netip.AddrPort{}
 }
 
 // readFD reads past the runtime's scheduler: the call doesn't wait.

@@ -86,7 +86,7 @@ func (d *door) leave() {
 // progress implements owner.
 func (d *door) progress(*socket) {
 	for range acceptsPerStep {
-		fd, remote, err := acceptFrom(d.fd)
+		fd, remote, err := AcceptFD(int(d.fd))
 		switch {
 		case err == nil:
 			d.letIn(fd, remote)
@@ -112,22 +112,27 @@ func (d *door) end() { d.leave() }
 // tidy implements owner.
 func (d *door) tidy() {}
 
-// acceptFrom goes past the runtime's scheduler: the call doesn't wait.
-func acceptFrom(listener int32) (int, netip.AddrPort, error) {
+// AcceptFD takes the next client at a listening socket that does not block, and says where it comes from, if it has an
+// address. It goes past the runtime's scheduler: the call doesn't wait.
+func AcceptFD(listener int) (int, netip.AddrPort, error) {
 	var from unix.RawSockaddrAny
 	size := uint32(unix.SizeofSockaddrAny)
 	fd, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 	if errno != 0 {
 		return -1, netip.AddrPort{}, errno
 	}
+	return int(fd), addrPort(&from), nil
+}
+
+func addrPort(from *unix.RawSockaddrAny) netip.AddrPort {
 	port := func(p *uint16) uint16 { return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(p))[:]) }
 	switch from.Addr.Family {
 	case unix.AF_INET:
-		a := (*unix.RawSockaddrInet4)(unsafe.Pointer(&from))
-		return int(fd), netip.AddrPortFrom(netip.AddrFrom4(a.Addr), port(&a.Port)), nil
+		a := (*unix.RawSockaddrInet4)(unsafe.Pointer(from))
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), port(&a.Port))
 	case unix.AF_INET6:
-		a := (*unix.RawSockaddrInet6)(unsafe.Pointer(&from))
-		return int(fd), netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), port(&a.Port)), nil
+		a := (*unix.RawSockaddrInet6)(unsafe.Pointer(from))
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), port(&a.Port))
 	}
-	return int(fd), netip.AddrPort{}, nil
+	return netip.AddrPort{}
 }

@@ -100,13 +100,10 @@ func (u *upstream) dialled(e End, err error) {
 	u.cancel = nil
 	b := u.loop.group.backend.Load()
 	switch {
-	case u.closed || err == nil && u.epoch != b.Epoch:
+	case u.closed || u.epoch != b.Epoch:
 		if err == nil {
 			unix.Close(e.FD)
 		}
-		u.try()
-		return
-	case err != nil && u.epoch != b.Epoch:
 		u.try()
 		return
 	case err != nil:
@@ -193,12 +190,12 @@ func (l *loop) keepWarm(b *Backend) {
 	if !b.remote() || b.Warm == 0 || l.closing {
 		return
 	}
-	k := key{engine: b.Engine, proto: 2, auth: b.Auth}
+	k := b.firstKey()
 	have := l.warming
 	if p := l.pools[k]; p != nil {
 		have += len(p.spare)
 	}
-	for n := (b.Warm + len(l.group.all) - 1) / len(l.group.all); have < n; have++ {
+	for n := l.warmShare(b); have < n; have++ {
 		u := l.connect(k, nil)
 		u.shared, u.warming = false, true
 		l.warming++
@@ -206,14 +203,19 @@ func (l *loop) keepWarm(b *Backend) {
 	}
 }
 
+// firstKey is that of clients which have said nothing of themselves.
+func (b *Backend) firstKey() key { return key{engine: b.Engine, proto: 2, auth: b.Auth} }
+
+// warmShare is how many of Backend.Warm are one loop's.
+func (l *loop) warmShare(b *Backend) int { return (b.Warm + len(l.group.all) - 1) / len(l.group.all) }
+
 // isWarm says that a spare connection is one of those that are kept ready, and not too old for it.
 func (u *upstream) isWarm(b *Backend) bool {
-	if !b.remote() || u.shared || u.key != (key{engine: b.Engine, proto: 2, auth: b.Auth}) {
+	if !b.remote() || u.shared || u.key != b.firstKey() {
 		return false
 	}
 	p := u.loop.pools[u.key]
-	n := (b.Warm + len(u.loop.group.all) - 1) / len(u.loop.group.all)
-	return p != nil && len(p.spare) <= n && u.loop.now.Sub(u.firstTry) < warmAge-time.Duration(u.id%20)*time.Second
+	return p != nil && len(p.spare) <= u.loop.warmShare(b) && u.loop.now.Sub(u.firstTry) < warmAge-time.Duration(u.id%20)*time.Second
 }
 
 // aged says that a connection that waits for a client could be closed by the server any moment.

@@ -10,6 +10,10 @@ const Protocol = "sealane/1"
 // Probe is offered (by ALPN, and never selected) by what is no client: proofs that a server serves, and diagnoses.
 const Probe = "sealane-probe"
 
+// DeclaresCA begins what a client offers (by ALPN, and never selected) for each CA that it trusts: the SHA-256 of its certificate follows,
+// in lower-case hexadecimal.
+const DeclaresCA = "sealane-ca/"
+
 // goawayPush asks a client that understands it to go on with a fresh connection. It comes between two replies, also in RESP2.
 // The connection serves on until the client closes it.
 var goawayPush = []byte(">1\r\n$14\r\nsealane-goaway\r\n")

@@ -81,7 +81,7 @@ func newTrust(s Server, l *link) (*trust, *Fault) {
 	for _, ca := range t.cas {
 		t.roots.AddCert(ca)
 		sum := sha256.Sum256(ca.Raw)
-		protocols = append(protocols, "sealane-ca/"+hex.EncodeToString(sum[:]))
+		protocols = append(protocols, relay.DeclaresCA+hex.EncodeToString(sum[:]))
 	}
 	if len(t.cas) > mostDeclared {
 		protocols = protocols[:1]
