@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"io"
 	"net"
@@ -37,7 +38,7 @@ type transport struct {
 func (t *transport) Read(b []byte) (int, error)  { return t.ReadWriter.Read(b) }
 func (t *transport) Write(b []byte) (int, error) { return t.ReadWriter.Write(b) }
 
-// answering is an engine that gives the same answer to everything but the question for the connection's id.
+// answering is an engine that gives the same answer to everything but the questions for the connection's id, and ECHO.
 func answering(engine net.Conn, answer []byte) {
 	var scan resp.CommandScanner
 	in, out := make([]byte, 64<<10), []byte(nil)
@@ -49,10 +50,13 @@ func answering(engine net.Conn, answer []byte) {
 		out = out[:0]
 		for b := in[:n]; len(b) > 0; {
 			n, done, _ := scan.Next(b)
+			request := b[:n]
 			b = b[n:]
 			switch {
 			case done && string(scan.Second()) == "id":
 				out = append(out, ":1\r\n"...)
+			case done && string(scan.Name()) == "echo":
+				out = append(out, request[bytes.IndexByte(request, '$')+len("$4\r\nECHO\r\n"):]...)
 			case done:
 				out = append(out, answer...)
 			}

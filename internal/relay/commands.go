@@ -20,6 +20,17 @@ type command struct {
 	awaits func(s *Session, args [][]byte) bool
 	// leads says what a client would become by it, and whether that is all that can happen.
 	leads func(identity, [][]byte) (identity, bool)
+	// alone: the engine's answer, or whether there is one, depends on what else is on the connection. The request is sent
+	// once everything before it is answered, and nothing follows it until it is answered itself.
+	alone bool
+	// anyDB: it does the same in every database.
+	anyDB bool
+	// readOnly: to ask it twice does no harm.
+	readOnly bool
+	// readsValue: its replies are as long as what is stored.
+	readsValue bool
+	// replies are the kinds that an answer may be of, errors apart. Empty: any.
+	replies kinds
 }
 
 type place uint8
@@ -50,6 +61,7 @@ const (
 	PinIdentity    Pin = "identity" // AUTH, HELLO, SELECT to where no connection is yet
 	PinState       Pin = "state"    // CLIENT REPLY, NO-EVICT, SCRIPT DEBUG and the like
 	PinLarge       Pin = "large"    // a request too long to keep others waiting
+	PinReplies     Pin = "replies"  // replies too long to keep others waiting, or that the client does not read
 	PinPause       Pin = "pause"    // CLIENT PAUSE is in force
 	PinUnknown     Pin = "unknown"  // a command that this version does not know
 	PinProtocol    Pin = "protocol" // what the engine is to call an error
@@ -57,7 +69,7 @@ const (
 
 // Pins are all of them.
 var Pins = []Pin{PinPath, PinTransaction, PinWatch, PinBlocking, PinScript, PinPubSub, PinMonitor, PinTracking, PinIdentity,
-	PinState, PinLarge, PinPause, PinUnknown, PinProtocol}
+	PinState, PinLarge, PinReplies, PinPause, PinUnknown, PinProtocol}
 
 // stateless are the commands that a shared connection may carry.
 const stateless = `
@@ -96,7 +108,13 @@ var commands = func() map[string]*command {
 	add(forGood, PinState, "client|no-evict client|no-touch") // RESET leaves these before 7.2
 	// RESET does not end the debugger, and what it says is no reply.
 	add(blindly, PinState, "sync psync replconf client|reply script|debug")
-	add(onShared, "", "client client|help")
+	add(onShared, "", "client client|help script|kill function|kill")
+	for _, name := range []string{"sync", "psync"} {
+		m[name].alone = true // refused while the connection has replies to send
+	}
+	for _, name := range []string{"script|kill", "function|kill"} {
+		m[name].anyDB = true
+	}
 	m["xread"].mayBlock, m["xreadgroup"].mayBlock = true, true
 	for name, c := range special {
 		c.name = name
@@ -115,7 +133,9 @@ var (
 )
 
 // containers are the commands whose subcommands differ in what they leave behind.
-func isContainer(name []byte) bool { return string(name) == "client" || string(name) == "script" }
+func isContainer(name []byte) bool {
+	return string(name) == "client" || string(name) == "script" || string(name) == "function"
+}
 
 // find returns the command of a request whose first two arguments are these, in lower case.
 func find(name, second []byte) *command {

@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -39,6 +40,8 @@ type dialogue struct {
 	over     bool                // it closes the connection
 	home     string              // the user at first, and after RESET
 	did      func(args []string) // is told what is executed
+	mute     bool                // a login that fails is not answered while there are replies to be sent, as in Redis 7.2 to 8.8
+	drops    string              // the request with this token is not answered
 
 	scan resp.CommandScanner
 	part []byte
@@ -81,7 +84,8 @@ func (d *dialogue) request(args []string) {
 	before, skipped := len(d.out), d.skip
 	d.skip = false
 	d.answer(args)
-	if d.silent || skipped {
+	refused := d.mute && before > 0 && bytes.HasPrefix(d.out[before:], []byte("-WRONGPASS"))
+	if d.silent || skipped || refused || d.drops != "" && args[len(args)-1] == d.drops {
 		d.out = d.out[:before]
 	}
 }
@@ -138,8 +142,10 @@ func (d *dialogue) answer(args []string) {
 		d.line("+QUEUED")
 		return
 	}
-	for _, c := range d.channels {
-		d.message("message", c, "before "+name)
+	if name != "echo" || len(args) < 2 || !strings.HasPrefix(args[1], "sealane-") { // that one is the relay's own
+		for _, c := range d.channels {
+			d.message("message", c, "before "+name)
+		}
 	}
 	d.execute(name, args)
 }
@@ -165,7 +171,7 @@ func (d *dialogue) execute(name string, args []string) {
 		d.line("+PONG %s", arg(1))
 	case "echo":
 		d.bulk(arg(1))
-	case "get": // the state in which it was asked, and by whom
+	case "mget": // the state in which it was asked, and by whom
 		d.line("*2")
 		d.bulk(arg(1) + "|" + d.proof())
 		d.null()
@@ -243,7 +249,7 @@ func (d *dialogue) change(name string, args []string, arg func(int) string) {
 	case "subscribe", "unsubscribe":
 		d.subscribe(name, args[1:])
 	case "reset":
-		*d = dialogue{id: d.id, user: d.home, home: d.home, did: d.did, proto: 2, scan: d.scan, part: d.part, out: d.out}
+		*d = dialogue{id: d.id, user: d.home, home: d.home, did: d.did, mute: d.mute, proto: 2, scan: d.scan, part: d.part, out: d.out}
 		d.line("+RESET")
 	case "quit":
 		d.line("+OK")
@@ -390,6 +396,8 @@ type fake struct {
 	seed    uint64
 	cutting int // one in so many connections breaks off; 0: none
 	failing int // one in so many attempts fails; 0: none
+	mute    bool
+	drops   string
 
 	last    atomic.Int64
 	tries   atomic.Int64
@@ -397,7 +405,8 @@ type fake struct {
 	serving sync.WaitGroup
 	mu      sync.Mutex // guards open and done
 	open    map[net.Conn]bool
-	done    map[string]int // by the token of a request
+	done    map[string]int // by the token of a request that changes something
+	read    map[string]int // by that of one which does not
 }
 
 // note counts what was executed.
@@ -407,11 +416,16 @@ func (f *fake) note(args []string) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.done[args[1]]++
+	switch strings.ToLower(args[0]) {
+	case "mget", "getrange", "lrange", "echo", "ping":
+		f.read[args[1]]++
+	default:
+		f.done[args[1]]++
+	}
 }
 
 func newFake(t testing.TB, seed uint64) *fake {
-	return &fake{t: t, seed: seed, open: make(map[net.Conn]bool), done: make(map[string]int)}
+	return &fake{t: t, seed: seed, open: make(map[net.Conn]bool), done: make(map[string]int), read: make(map[string]int)}
 }
 
 // connect is Backend.Connect.
@@ -451,7 +465,7 @@ func (f *fake) serve(c net.Conn, id int64) {
 		budget = rnd.IntN([]int{50, 2000, 100000}[rnd.IntN(3)])
 	}
 	d := newDialogue(id)
-	d.did = f.note
+	d.did, d.mute, d.drops = f.note, f.mute, f.drops
 	in := make([]byte, 64<<10)
 	for !d.over {
 		n, err := c.Read(in[:1+rnd.IntN(len(in))])

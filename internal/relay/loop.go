@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -40,13 +41,16 @@ type Loops struct {
 	clients  registry
 	monitors monitors
 	slow     slow
+	canary   canary
+	// largeKeys are those that no shared connection is asked for.
+	largeKeys largeKeys
 	// pausedUntil is for how long CLIENT PAUSE may hold engine connections up, in Unix nanoseconds.
 	pausedUntil atomic.Int64
 }
 
 // NewLoops starts n loops. Close ends them.
 func NewLoops(n int) (*Loops, error) {
-	ls := &Loops{}
+	ls := &Loops{canary: newCanary(), largeKeys: largeKeys{seed: maphash.MakeSeed()}}
 	ls.life, ls.endLife = context.WithCancel(context.Background())
 	ls.clients.all, ls.ids = make(map[int64]*Session), make(map[int64]struct{})
 	for range n {
@@ -323,6 +327,7 @@ func (l *loop) sendOut() {
 	for i := 0; i < len(l.unsent); i++ { // a failure may add to it
 		u := l.unsent[i]
 		u.listed = false
+		u.sendCanary()
 		switch {
 		case u.closed:
 		case u.flush() != nil:
@@ -349,6 +354,7 @@ func (l *loop) tick() {
 		s.tick(l.now)
 	}
 	l.closeIdle()
+	l.checkShared()
 	if b := l.group.backend.Load(); b != nil {
 		l.keepWarm(b)
 	}

@@ -26,8 +26,11 @@ func (l *loop) pool(k key) *pool {
 }
 
 // sharedFor returns the connection that clients of a key share.
-func (l *loop) sharedFor(s *Session) *upstream {
+func (l *loop) sharedFor(s *Session, c *command) *upstream {
 	k := s.key(l.group.backend.Load())
+	if c.anyDB {
+		k.db = 0
+	}
 	p := l.pool(k)
 	if p.shared == nil {
 		u := l.connect(k, nil)
@@ -37,6 +40,26 @@ func (l *loop) sharedFor(s *Session) *upstream {
 		return u
 	}
 	return p.shared
+}
+
+// spareFor returns the key of the connection over which AUTH, HELLO or SELECT goes: that of which it would make the client, where
+// a connection waits, since it changes nothing there. What succeeds there would on any, and what fails fails for the same
+// reason; the client has the connection for itself until the answer is there.
+func (s *Session) spareFor(c *command, raw []byte, now key) key {
+	next, known := c.leads(s.state, s.arguments(raw))
+	if !known || s.partial {
+		return now
+	}
+	k := s.keyFor(s.loop.group.backend.Load(), next)
+	if p := s.loop.pools[k]; p == nil || len(p.spare) == 0 {
+		return now
+	}
+	return k
+}
+
+// isAnothers says that a connection is one of clients that the session has asked to become like.
+func (s *Session) isAnothers(u *upstream) bool {
+	return u.key != s.keyFor(&Backend{Engine: u.key.engine}, s.state)
 }
 
 // take returns a connection of a key for one client.

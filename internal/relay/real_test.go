@@ -205,6 +205,25 @@ func TestWhatClientsSeeOfEachOther(t *testing.T) {
 				t.Errorf("INFO: %q", i)
 			}
 		}},
+		{"a busy engine says so to clients of another database too", func(t *testing.T, e *realEngine) {
+			a, b, c, d := e.client(), e.client(), e.client(), e.client()
+			b.want("SELECT 3", "OK")
+			b.want("SET k 1", "OK")
+			d.want("SELECT 3", "OK")
+			d.want("MULTI", "OK") // it has the only connection that is in that database
+			_ = a.send("EVAL", "while true do end", "0")
+			for until := time.Now().Add(patience); !strings.HasPrefix(c.do("GET k"), "BUSY"); {
+				if time.Now().After(until) {
+					t.Fatal("the engine is not busy")
+				}
+			}
+			b.want("BLPOP q 0", "BUSY*")
+			b.want("SET big "+strings.Repeat("v", 100_000), "BUSY*")
+			b.want("SCRIPT KILL", "OK")
+			a.next()
+			b.want("WATCH k", "OK")
+			b.want("GET k", "1")
+		}},
 		{"CLIENT KILL by id, addr, laddr, user, type, old form", func(t *testing.T, e *realEngine) {
 			for _, how := range []func(*talker) (string, string){
 				func(k *talker) (string, string) { return "CLIENT KILL ID " + k.id(), "1" },
@@ -415,7 +434,7 @@ func TestClientsComeBackToTheSharedConnection(t *testing.T) {
 			c.do(step)
 		}
 		before := e.loops.Counts().Shared
-		c.want("GET nothing", "nil")
+		c.want("EXISTS nothing", "0")
 		if e.loops.Counts().Shared != before+1 {
 			t.Errorf("after %s: not shared", steps)
 		}

@@ -311,6 +311,9 @@ func TestLingerIsBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	r := start(t, relay.Config{LingerTime: time.Hour, LingerBytes: 1 << 20})
 	r.engine.Close()
+	if _, err := io.ReadAll(r.client); err != nil { // its end: from here on the engine is known to be gone
+		t.Fatal(err)
+	}
 	n, err := 0, error(nil)
 	for chunk := make([]byte, 64<<10); err == nil && n < 1<<30; n += len(chunk) {
 		_, err = r.client.Write(chunk)

@@ -12,7 +12,7 @@ const (
 	maxHeld = 64 << 10
 	// maxInflight is how many requests a client may have on a shared connection. It waits then: a long pipeline must not
 	// keep the others from their turn.
-	maxInflight = 1024
+	maxInflight = 128
 	// Who has not logged in may send no more than this (the servers' limits); more would end the connection.
 	maxUnauthenticated     = 16384
 	maxUnauthenticatedArgs = 10
@@ -105,8 +105,8 @@ func (s *Session) joins(r *run, raw []byte) bool {
 	if name := s.scan.Name(); c == nil || string(name) != c.name || isContainer(name) {
 		c = find(name, s.scan.Second())
 	}
-	if c.prepare != nil || c.ask != nil || c.place != onShared && (r.u.shared || c.place != onOwn) || c.mayBlock ||
-		r.u.shared && s.inflight >= maxInflight || s.mayBeRefused() {
+	if c.prepare != nil || c.ask != nil || c.place != onShared && (r.u.shared || c.place != onOwn) || c.alone || c.anyDB || c.mayBlock ||
+		s.mayBeRefused() || r.u.shared && !s.fitsShared(c, raw, len(r.bytes)) {
 		return false
 	}
 	s.cmd = c
@@ -117,18 +117,33 @@ func (s *Session) joins(r *run, raw []byte) bool {
 	return true
 }
 
+// fitsShared says whether one more request may go over the shared connection now, and notes what it may leave in flight.
+func (s *Session) fitsShared(c *command, raw []byte, before int) bool {
+	if s.inflight >= s.window() || s.resend.full(before+len(raw)) || s.needsTrial(c) || s.isLargeKey(raw) {
+		return false
+	}
+	s.resend.never = s.resend.never || !c.readOnly
+	return true
+}
+
+// isLargeKey says whether a request is about a key that had a long value lately.
+func (s *Session) isLargeKey(raw []byte) bool {
+	l := &s.loop.group.largeKeys
+	return !l.empty(s.loop.now) && l.has(s.arguments(raw), s.loop.now)
+}
+
 // runsOn is the connection for requests that need no closer look; nil when all do.
 func (s *Session) runsOn() *upstream {
 	g, b := s.loop.group, s.loop.group.backend.Load()
 	switch {
-	case s.queuing || g.monitors.any.Load():
+	case s.queuing || s.alone || g.monitors.any.Load():
 		return nil
 	case s.own != nil:
-		if !s.own.ready || s.own.closed || s.own.retired || b.Multiplexed && s.canShare() {
+		if !s.own.ready || s.own.closed || s.own.retired || b.Multiplexed && s.canShare() && s.large == 0 {
 			return nil
 		}
 		return s.own
-	case !b.Multiplexed || g.paused(s.loop.now):
+	case !b.Multiplexed || s.large > 0 || s.lags() || g.paused(s.loop.now):
 		return nil
 	}
 	u := s.home
@@ -136,6 +151,7 @@ func (s *Session) runsOn() *upstream {
 		return nil
 	}
 	s.on = u
+	s.resend.begin(s.inflight)
 	return u
 }
 
@@ -143,6 +159,9 @@ func (s *Session) runsOn() *upstream {
 func (s *Session) sendRun(r *run) {
 	if r.n > 0 {
 		s.passed(r.u, s.cmd, r.n, len(r.bytes))
+		if r.u.shared {
+			s.resend.add(r.bytes)
+		}
 		s.put(r.u, r.bytes)
 	}
 	*r = run{}
@@ -154,6 +173,9 @@ func (s *Session) passed(u *upstream, last *command, n uint64, bytes int) {
 		s.last.Store(last)
 	}
 	s.loop.counts.command(u.shared, n)
+	if !u.shared && s.large > 0 {
+		s.large = max(0, s.large-int(n))
+	}
 	s.count(bytes)
 }
 
@@ -202,6 +224,10 @@ func (s *Session) mayBeRefused() bool {
 // stream passes on the beginning of a request; the rest follows as it comes.
 func (s *Session) stream(c *command, b []byte) {
 	s.partial = true
+	if s.scan.Longest() > maxSharedReply {
+		whole := append(s.part[:len(s.part):len(s.part)], b...)
+		s.loop.group.largeKeys.note(resp.Arguments(nil, whole), s.loop.now)
+	}
 	s.submit(c, b)
 }
 
@@ -233,6 +259,13 @@ func (s *Session) dispatched() {
 
 // resume goes on with what had to wait.
 func (s *Session) resume() {
+	if s.diverted {
+		return
+	}
+	if again := s.again; len(again) > 0 {
+		s.again = nil
+		s.take(again)
+	}
 	for s.whole && !s.over && !s.gone {
 		if !s.dispatch(s.part) {
 			return
@@ -287,22 +320,23 @@ func (s *Session) arguments(raw []byte) [][]byte {
 // resume.
 func (s *Session) dispatch(raw []byte) bool {
 	c, b := s.cmd, s.loop.group.backend.Load()
+	if s.blind { // since it waits
+		s.toOwn(raw)
+		return true
+	}
 	if s.shares(c) {
 		s.releaseClean()
 	}
 	s.leaveRetired()
-	if s.staysFor() {
+	if s.alone && s.inflight > 0 || s.staysFor() {
 		return false
 	}
+	s.alone = false
 	if s.own == nil {
-		if b.Multiplexed && s.inflight == 0 && (c.place == takesReset || c.place == takesQuit) {
+		if b.Multiplexed && s.inflight == 0 && (c.place == takesReset || c.place == takesQuit) && !s.lags() {
 			return s.locally(c, raw)
 		}
-		if b.Multiplexed && c.place == moves {
-			if sent, ok := s.moveShared(c, raw); ok {
-				return sent
-			}
-		} else if b.Multiplexed && s.shares(c) {
+		if b.Multiplexed && s.shares(c) && !s.needsTrial(c) && !s.isLargeKey(raw) {
 			return s.onShared(c, raw)
 		}
 		if s.inflight > 0 {
@@ -311,31 +345,47 @@ func (s *Session) dispatch(raw []byte) bool {
 		if c == empty {
 			return true
 		}
-		pin := c.pin
-		switch {
-		case !b.Multiplexed:
-			pin = PinPath
-		case c.place == onShared && s.loop.group.paused(s.loop.now):
-			pin = PinPause
-		case pin == "":
-			pin = PinLarge
-		}
-		s.pinned(pin)
-		s.loop.take(s.key(b), s)
+		s.takeOwn(c, b, raw)
 	}
 	if s.over || s.gone {
 		return true
 	}
-	if !s.own.ready || c.awaits != nil && c.awaits(s, s.arguments(raw)) {
+	if !s.own.ready || c.alone && !s.isAlone() || c.awaits != nil && c.awaits(s, s.arguments(raw)) {
 		return false
 	}
 	s.onOwn(c, raw)
 	return true
 }
 
+// takeOwn gets the session a connection of its own, for a request.
+func (s *Session) takeOwn(c *command, b *Backend, raw []byte) {
+	pin := c.pin
+	switch {
+	case !b.Multiplexed:
+		pin = PinPath
+	case c.place == onShared && s.loop.group.paused(s.loop.now):
+		pin = PinPause
+	case c.place == onShared && pin == "" && !s.partial && s.scan.Size() <= maxHeld:
+		pin = PinReplies
+	case pin == "":
+		pin = PinLarge
+	}
+	s.pinned(pin)
+	k := s.key(b)
+	if b.Multiplexed && c.place == moves {
+		k = s.spareFor(c, raw, k)
+	}
+	s.loop.take(k, s)
+}
+
+// isAlone says that nothing else is on the session's own connection.
+func (s *Session) isAlone() bool {
+	return s.inflight == 0 && s.own.queue.len == 0 && s.own.pending() == 0
+}
+
 // shares says whether a request may go over a shared connection.
 func (s *Session) shares(c *command) bool {
-	return c.place == onShared && !s.partial && s.scan.Size() <= maxHeld && !s.loop.group.paused(s.loop.now)
+	return c.place == onShared && !s.partial && s.scan.Size() <= maxHeld && s.large == 0 && !s.lags() && !s.loop.group.paused(s.loop.now)
 }
 
 // canShare says whether the session has left nothing on its own connection, so that it could do without.
@@ -351,12 +401,13 @@ func (s *Session) onShared(c *command, raw []byte) bool {
 	if c == empty {
 		return true // the engine says nothing to it
 	}
-	u := s.loop.sharedFor(s)
+	u := s.loop.sharedFor(s, c)
+	s.resend.begin(s.inflight)
 	switch {
 	case u.closed:
 		s.tellAway(u.failure)
 		return true
-	case s.inflight > 0 && s.on != u || s.inflight >= maxInflight:
+	case s.inflight > 0 && s.on != u || s.inflight >= s.window() || s.resend.full(len(raw)):
 		return false
 	case !u.ready || u.pending() >= highWater:
 		if s.waitsFor != u {
@@ -379,7 +430,11 @@ func (s *Session) onShared(c *command, raw []byte) bool {
 		}
 		return false
 	}
-	s.on, s.home = u, u
+	if s.on = u; !c.anyDB {
+		s.home = u
+	}
+	s.resend.never = s.resend.never || !c.readOnly || c.ask != nil || c.prepare != nil
+	s.resend.add(raw)
 	s.send(u, c, raw)
 	return true
 }
@@ -405,7 +460,12 @@ func (s *Session) onOwn(c *command, raw []byte) {
 	case c.place == untilReset, c.place == takesQuit:
 		s.sticky = true // after QUIT the engine closes it
 	}
+	s.alone = c.alone || s.isAnothers(s.own)
+	login := c.alone && c.place == moves && (s.feed.on() || s.sticky) && !s.multi
 	s.send(s.own, c, raw)
+	if login {
+		s.followLogin()
+	}
 }
 
 // send puts a request, or its beginning, into an engine connection, and the session into the queue of those that wait.
@@ -414,7 +474,7 @@ func (s *Session) send(u *upstream, c *command, raw []byte) {
 	if c.prepare != nil && !s.partial {
 		out, a = c.prepare(s, raw, s.arguments(raw))
 	}
-	a = s.transacted(c, a)
+	a = s.transacted(c, a, raw)
 	if m := &s.loop.group.monitors; m.any.Load() && !s.partial {
 		refused := m.sent(s.cfg.Remote, s.arguments(raw))
 		if a == nil {
@@ -432,12 +492,17 @@ func (s *Session) send(u *upstream, c *command, raw []byte) {
 }
 
 // transacted follows a transaction: what the engine queues is answered by EXEC.
-func (s *Session) transacted(c *command, a *ask) *ask {
+func (s *Session) transacted(c *command, a *ask, raw []byte) *ask {
+	if c.alone && !s.multi {
+		s.queuing = false // nothing else is in flight, so this is what the engine says
+	}
 	switch {
 	case a == onMulti:
 		s.queuing = true
 	case a == onExec, a == onDiscard, a == onReset:
 		s.queuing = false
+	case s.queuing && c.alone && c.place == moves && loggedIn(s.arguments(raw)) != nil:
+		return queuedLogin
 	case s.queuing && a == nil:
 		return inTransaction
 	case s.queuing && a.sub == nil:
@@ -492,6 +557,9 @@ func (s *Session) releaseClean() {
 	if u == nil || !u.ready || u.eof || u.closed || s.whole || !s.canShare() {
 		return
 	}
+	if s.large > 0 || s.client.pending() >= lowWater {
+		return // it would need one of its own again
+	}
 	if b := s.loop.group.backend.Load(); b.Multiplexed && u.key.engine == b.Engine && !u.retired && u.pending() == 0 {
 		s.release()
 	}
@@ -503,6 +571,7 @@ func (s *Session) dropOwn() {
 	if u == nil {
 		return
 	}
+	s.large = 0
 	if s.releaseClean(); s.own == nil {
 		return
 	}
@@ -548,25 +617,4 @@ func (s *Session) resetLocally(raw []byte) bool {
 	s.become(identity{proto: 2})
 	s.reply([]byte("+RESET\r\n"))
 	return true
-}
-
-// moveShared sends AUTH, HELLO or SELECT to the shared connection of the key that it would lead to, where it changes
-// nothing: what succeeds there would here, and what fails fails for the same reason. ok is false where there is none.
-func (s *Session) moveShared(c *command, raw []byte) (sent, ok bool) {
-	b := s.loop.group.backend.Load()
-	next, known := c.leads(s.state, s.arguments(raw))
-	if !known || s.partial || s.loop.group.paused(s.loop.now) {
-		return false, false
-	}
-	k := s.keyFor(b, next)
-	p := s.loop.pools[k]
-	if p == nil || p.shared == nil || !p.shared.ready || !p.shared.open || p.shared.pending() >= highWater {
-		return false, false
-	}
-	if s.inflight > 0 && (s.on != p.shared || s.inflight >= maxInflight) {
-		return false, true
-	}
-	s.on = p.shared
-	s.send(p.shared, c, raw)
-	return true, true
 }

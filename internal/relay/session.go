@@ -4,11 +4,11 @@
 // clients of the loop that have the same user, database and protocol version. Which, and why, is in commands.go; a client
 // cannot tell. What it says is cut into requests and otherwise passed on as it is.
 //
-// Guaranteed: every request arrives once, in order and unchanged (but for the few in virtual.go that name clients), and
-// is never held back to wait for another client's; what is in flight is bounded, so a side that does not read slows the
-// other down instead of growing memory, or is cut where others would wait; the end of one direction never cuts the other while it
+// Guaranteed: every request arrives once, in order and unchanged (but for the few in virtual.go that name clients, and reads
+// with long replies, which may arrive twice: see fair.go), and is never held back to wait for another client's. Memory stays
+// small whoever does not read: the engine keeps what a client leaves unread. The end of one direction never cuts the other while it
 // still lives; what the engine said last reaches the client even if the client is still sending. A reply can't reach
-// another client: see upstream for the reason. When a Session is done, its connections are closed, or clean and back in the
+// another client: see upstream and replies.go for the reason. When a Session is done, its connections are closed, or clean and back in the
 // pool, and nothing of it is left.
 //
 // Loops are one goroutine each, use edge-triggered epoll and never block on a connection. Clients may be encrypted or not:
@@ -160,6 +160,7 @@ type requests struct {
 	cmd       *command // of the request under way
 	part      []byte   // of it, as far as it is here
 	rest      []byte   // what came behind it, while it has to wait
+	again     []byte   // what is to be taken before anything else of the client's: requests to be asked again
 	whole     bool     // part has to wait for something
 	partial   bool     // and is the beginning of a request that is passed on as it comes
 	streaming bool     // the rest of the request goes where its beginning went
@@ -173,6 +174,11 @@ type requests struct {
 	on        *upstream   // the shared one that its requests in flight are on
 	waitsFor  *upstream   // whose wake has it: the shared one that is not ready for its next request
 	inflight  int         // requests without a reply
+	alone     bool        // nothing follows the request in flight before it is answered
+	resend    resend      // requests in flight on a shared connection
+	replySize int         // how long replies to the client are, as far as can be guessed
+	diverted  bool        // again waits until a long reply is over
+	large     int         // for so many requests it keeps a connection of its own, because its replies are long
 	multi     bool        // between MULTI and EXEC, as far as the engine has said
 	queuing   bool        // the same, as far as the client has
 	queued    []*ask      // what EXEC's reply will have
@@ -220,7 +226,7 @@ func (ls *Loops) session(l *loop, client End, cfg Config) *Session {
 		cfg.StallTime = defaultStallTime
 	}
 	s := &Session{loop: l, cfg: cfg, done: make(chan struct{}), began: time.Now()}
-	s.state.proto, s.auth = 2, ls.backend.Load().Auth
+	s.state.proto, s.auth, s.replySize = 2, ls.backend.Load().Auth, unknownSize
 	s.used.Store(s.began.UnixNano())
 	s.publish()
 	s.client.socket = socket{fd: int32(client.FD), loop: s.loop, owner: s, in: client.Head}
@@ -275,7 +281,7 @@ func (s *Session) leave(r Reason) {
 
 // progress implements owner.
 func (s *Session) progress(*socket) {
-	if s.client.pending() > 0 && s.client.flush() != nil {
+	if s.client.pending() > 0 && s.flush() != nil {
 		s.cut(ClientFailed, s.client.outErr)
 		return
 	}
@@ -328,20 +334,31 @@ func (s *Session) pump() {
 		u.roomMade()
 	}
 	// crypto/tls may have had something to say by itself.
-	if s.client.pending() > 0 && s.client.flush() != nil {
+	if s.client.pending() > 0 && s.flush() != nil {
 		s.cut(ClientFailed, s.client.outErr)
 	}
+}
+
+// flush sends the client what it takes. A client that takes something is not idle (the engines' rule).
+func (s *Session) flush() error {
+	before := s.client.total
+	err := s.client.flush()
+	if s.client.total != before {
+		s.used.Store(s.loop.now.UnixNano())
+	}
+	return err
 }
 
 // unfinished says that the client is in the middle of a request.
 func (s *Session) unfinished() bool { return s.streaming || len(s.part) > 0 && !s.whole }
 
-// held says whether the client is not to be read now.
+// held says whether the client is not to be read now. That it does not read itself is no reason: it may do so once it has
+// said all. Its replies are kept by the engine meanwhile.
 func (s *Session) held() bool {
 	if s.gone {
 		return false
 	}
-	return s.whole || s.client.pending() >= highWater || s.own != nil && s.own.pending() >= highWater
+	return s.whole || len(s.again) > 0 || s.own != nil && s.own.pending() >= highWater
 }
 
 // reply gives the client some of what the engine said. It is sent at the end of the step.
@@ -376,7 +393,7 @@ func (s *Session) afterStep() {
 		return
 	}
 	s.sayGoaway()
-	if s.client.flush() != nil {
+	if s.flush() != nil {
 		s.cut(ClientFailed, s.client.outErr)
 		return
 	}
@@ -391,7 +408,8 @@ func (s *Session) afterStep() {
 }
 
 // maxUnread is how much a client may leave unread of what it asked for over a shared connection, whose other clients
-// can't wait for it: one reply of the greatest length, and then some. One with a connection of its own is waited for.
+// can't wait for it: one reply of the greatest length, and then some. So much it can only be where the request must not be
+// asked twice (GETDEL). One with a connection of its own is waited for.
 const maxUnread = 640 << 20
 
 var errUnread = errors.New("the client leaves its replies unread")
@@ -413,12 +431,12 @@ func (s *Session) sayGoodbye() {
 	}
 	s.gone = true
 	s.dropOwn()
-	s.whole, s.part, s.rest = false, nil, nil
+	s.whole, s.part, s.rest, s.again = false, nil, nil, nil
 	s.client.shutdown = true
 	s.client.finished = s.client.eof && s.client.tls == nil // its close follows at once, and says the same
 	s.expect()
 	s.loop.again(&s.client.socket)
-	if s.client.flush() != nil {
+	if s.flush() != nil {
 		s.cut(ClientFailed, s.client.outErr)
 	}
 }
@@ -434,11 +452,12 @@ func (s *Session) settle() {
 	s.releaseClean()
 	s.leaveRetired()
 	left := s.client.pending()
-	if busy := !s.gone && (s.inflight > 0 || s.asked || s.whole || s.unfinished() || len(s.opening) > 0) || left > 0; busy != s.wasBusy {
+	waits := s.whole || len(s.again) > 0
+	if busy := !s.gone && (s.inflight > 0 || s.asked || waits || s.unfinished() || len(s.opening) > 0) || left > 0; busy != s.wasBusy {
 		s.wasBusy = busy
 		s.busy.Store(busy)
 	}
-	if !s.gone && !s.whole && (s.client.eof || s.quitting) {
+	if !s.gone && !waits && (s.client.eof || s.quitting) {
 		switch {
 		case s.own != nil:
 			if s.own.shutdown = true; s.own.ready {
@@ -521,6 +540,9 @@ func (s *Session) tidy() {
 		s.moving, s.loop.used = false, true // looked at again, once it is idle
 		return
 	}
+	if s.inflight == 0 {
+		s.resend = resend{}
+	}
 	s.loop.freed.Add(uint64(freeInput(s.client.tls)))
 }
 
@@ -545,7 +567,7 @@ func (s *Session) cut(r Reason, err error) {
 	}
 	s.dropOwn()
 	s.client.close()
-	s.part, s.rest = nil, nil
+	s.part, s.rest, s.again, s.resend = nil, nil, nil, resend{}
 	delete(s.loop.waiting, s)
 	s.finish()
 }

@@ -58,6 +58,7 @@ type socket struct {
 
 	out      *[]byte // nil when empty
 	sent     int     // of *out
+	total    uint64  // what the peer has taken, in all
 	waits    bool    // epoll is asked for room
 	outErr   error
 	shutdown bool // FIN after *out
@@ -174,6 +175,7 @@ func (s *socket) flush() error {
 			break
 		}
 		s.sent += n
+		s.total += uint64(n)
 	}
 	s.release()
 	if s.waits {

@@ -69,6 +69,13 @@ type upstream struct {
 	scan     resp.ReplyScanner
 	gathered []byte // of a reply that is not passed on before it is complete
 	passing  bool   // the message under way is passed on as it comes
+	replied  int    // of a reply of its own client's: its bytes so far
+
+	diverted *Session // whose reply is thrown away just now, because it is asked for again
+
+	canarySent time.Time // of a shared connection: when it was last sent one
+	canaryOut  bool      // and waits for the answer
+	noCanary   bool      // the user may not ask for it
 }
 
 // waiter is who asked, and what for: so many replies in a row.
@@ -96,6 +103,9 @@ type queue struct {
 	at, len int
 }
 
+// maxWaiters is how long a queue may become in which different requests of one client are told apart.
+const maxWaiters = 4096
+
 // index is where the waiter stands that has i others before it.
 func (q *queue) index(i int) int { return (q.at + i) & (len(q.ring) - 1) }
 
@@ -108,7 +118,8 @@ func (q *queue) head() *waiter {
 
 func (q *queue) push(w waiter) {
 	if q.len > 0 {
-		if last := &q.ring[q.index(q.len-1)]; last.s == w.s && last.of == w.of && last.ask == nil && w.ask == nil && w.s != nil {
+		last := &q.ring[q.index(q.len-1)]
+		if last.s == w.s && last.ask == nil && w.ask == nil && w.s != nil && (last.of == w.of || q.len >= maxWaiters && w.s.own != nil) {
 			last.n += w.n
 			return
 		}
@@ -269,6 +280,10 @@ func (u *upstream) wakeAll() {
 
 var (
 	askSetup = &ask{whole: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
+		if bytes.HasPrefix(reply, []byte("-BUSY")) {
+			u.notNow(reply)
+			return nil
+		}
 		if reply[0] == '-' {
 			u.refused(reply)
 			u.fail(&SetupError{string(reply)})
@@ -380,6 +395,35 @@ func (s *Session) tellAway(err error) {
 	s.sayGoodbye()
 }
 
+// notNow gives up a connection that can't be set up while the engine runs a script for too long. Those that wait for it are
+// told what the engine says to everybody else, and stay.
+func (u *upstream) notNow(reply []byte) {
+	waiting := u.wake
+	u.wake = nil
+	for _, s := range waiting {
+		if s.waitsFor == u {
+			s.refuse(reply)
+		}
+	}
+	if s := u.owner; s != nil {
+		s.own, u.owner = nil, nil
+		s.engineID.Store(0)
+		s.refuse(reply)
+	}
+	u.end()
+}
+
+// refuse answers the request that waits to be sent.
+func (s *Session) refuse(reply []byte) {
+	if s.over || s.gone || !s.whole {
+		return
+	}
+	s.again, s.rest = s.rest, nil
+	s.dispatched() // what is still to come of it goes nowhere
+	s.reply(reply)
+	s.loop.again(&s.client.socket)
+}
+
 // letGo frees the clients to whom a connection's end is none.
 func (u *upstream) letGo(err error) {
 	// Another client may know a password that is still good.
@@ -466,6 +510,7 @@ func (u *upstream) end() {
 		u.cancel()
 	}
 	u.isWarmed()
+	u.goOnDiverted()
 	u.loop.group.noteConnection(u.id, false)
 	delete(u.loop.upstreams, u)
 	u.closed, u.gathered = true, nil
@@ -518,7 +563,7 @@ func (u *upstream) pump() {
 			if u.fd < 0 {
 				return // it begins again
 			}
-			if s := u.owner; s != nil && s.client.flush() != nil {
+			if s := u.owner; s != nil && s.flush() != nil {
 				s.cut(ClientFailed, s.client.outErr)
 				return
 			}
@@ -583,6 +628,8 @@ func (u *upstream) receive(b []byte) {
 			b = u.unasked(b)
 		case w != nil && w.ask != nil && u.isGathered(w, b[0]):
 			b = u.gather(w, b)
+		case s == nil:
+			b = u.passShared(w, b)
 		default:
 			b = u.pass(w, b)
 		}
@@ -628,6 +675,10 @@ func (u *upstream) isGathered(w *waiter, first byte) bool {
 }
 
 func (u *upstream) gather(w *waiter, b []byte) []byte {
+	if u.owner == nil && w.s != nil && u.scan.Between() && !u.matches(w, b) {
+		u.fail(errMismatched)
+		return nil
+	}
 	n, done, err := u.scan.Next(b)
 	if err != nil {
 		return u.garbled(b)
@@ -655,13 +706,16 @@ func (u *upstream) answered(w waiter, reply []byte) {
 		u.queue.pop()
 	}
 	if w.s == nil {
-		w.ask.answer(u, nil, reply)
+		if w.ask.answer(u, nil, reply); u.owner != nil && u.owner.whole {
+			u.owner.touch() // its request may have waited to be alone
+		}
 		return
 	}
 	if w.s.over || w.s.gone {
 		return
 	}
 	w.s.inflight--
+	w.s.resend.answered++
 	u.refusal = nil
 	u.timed(&w)
 	if w.ask != nil {
@@ -680,12 +734,9 @@ func (u *upstream) timed(w *waiter) {
 	}
 }
 
-// pass hands on what belongs to one waiter; all of it at once.
+// pass hands on what belongs to the connection's own client; all of it at once.
 func (u *upstream) pass(w *waiter, b []byte) []byte {
 	s := u.owner
-	if s == nil {
-		s = w.s
-	}
 	n, ended := 0, 0
 	for n < len(b) {
 		k, done, err := u.scan.Next(b[n:])
@@ -693,39 +744,38 @@ func (u *upstream) pass(w *waiter, b []byte) []byte {
 			return u.garbled(b)
 		}
 		n += k
+		if u.replied += k; u.replied > maxSharedReply {
+			s.large = longStay
+		}
 		if !done {
 			break
 		}
-		if u.scan.Kind() == resp.Push {
-			if u.owner == nil {
-				u.fail(errUnasked)
-				return nil
-			}
+		size := u.replied
+		u.replied = 0
+		if u.scan.Kind() == resp.Push || w == nil {
 			break
 		}
-		if w == nil {
-			break
+		if w.of.readsValue {
+			s.noteSize(size, 1)
 		}
 		if ended++; ended == w.n || w.ask != nil || u.mayGo && n < len(b) && resp.Kind(b[n]) == resp.Push {
 			break
 		}
 	}
-	if s != nil && !s.over && !s.gone {
+	if !s.over && !s.gone {
 		s.reply(b[:n])
 		s.inflight -= ended
 		s.touch()
 	}
 	if ended > 0 {
 		u.refusal = nil
-		if s != nil {
-			u.timed(w)
-		}
+		u.timed(w)
 		w.n -= ended
 		answer := w.ask
 		if w.n == 0 {
 			u.queue.pop()
 		}
-		if answer != nil && s != nil && !s.over && !s.gone {
+		if answer != nil && !s.over && !s.gone {
 			answer.answer(u, s, nil)
 		}
 	}

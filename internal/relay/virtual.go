@@ -19,10 +19,12 @@ const noID = "9223372036854775807"
 
 // special are the commands with more than a place.
 var special = map[string]command{
-	"auth":   {place: moves, pin: PinIdentity, prepare: prepareMove, leads: leadAuth},
-	"hello":  {place: moves, pin: PinIdentity, prepare: prepareHello, leads: leadHello},
+	// Some engines (Redis 7.2 to 8.8, Valkey 7.2 to 8.1.1) say nothing to a login that fails while the connection has replies to
+	// send.
+	"auth":   {place: moves, pin: PinIdentity, prepare: prepareMove, leads: leadAuth, alone: true},
+	"hello":  {place: moves, pin: PinIdentity, prepare: prepareHello, leads: leadHello, alone: true},
 	"select": {place: moves, pin: PinIdentity, prepare: prepareMove, leads: leadSelect},
-	"reset":  {place: takesReset, pin: PinState, ask: onReset},
+	"reset":  {place: takesReset, pin: PinState, ask: onReset, alone: true},
 	"quit":   {place: takesQuit, pin: PinState},
 
 	"multi":   {place: onOwn, pin: PinTransaction, ask: onMulti},
@@ -110,6 +112,13 @@ var (
 		}
 		return reply
 	}}
+	// A login in a transaction may lack its answer among EXEC's, so who the client is from then on is not known.
+	queuedLogin = onLine(func(s *Session, reply []byte) {
+		if isQueued(reply) {
+			s.queued = append(s.queued, nil)
+			s.sticky, s.kept = true, true
+		}
+	})
 	onMonitor = onLine(func(s *Session, reply []byte) {
 		if isOK(reply) {
 			s.feed.monitor = true
@@ -257,7 +266,8 @@ func prepareMove(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 		return raw, nil
 	}
 	moved := s.mover(args)
-	return raw, &ask{answer: func(u *upstream, s *Session, reply []byte) []byte {
+	return raw, &ask{whole: true, answer: func(u *upstream, s *Session, reply []byte) []byte {
+		reply = u.loginAnswer(reply)
 		moved(u, reply)
 		return reply
 	}}
@@ -266,6 +276,7 @@ func prepareMove(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 func prepareHello(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 	moved := s.mover(args)
 	return raw, &ask{whole: true, answer: func(u *upstream, s *Session, reply []byte) []byte {
+		reply = u.loginAnswer(reply)
 		moved(u, reply)
 		return withField(reply, "id", func(resp.Value) resp.Value {
 			return resp.Value{Kind: resp.Integer, Int: s.id}
@@ -289,11 +300,15 @@ func (s *Session) mover(args [][]byte) func(u *upstream, reply []byte) {
 
 // nowIs notes what became of AUTH, HELLO or SELECT.
 func (s *Session) nowIs(u *upstream, next identity, known bool, secret credentials, reply []byte) {
-	failed := reply != nil && reply[0] == '-'
+	failed := reply[0] == '-'
+	accepted := isOK(reply) || reply[0] == '*' || reply[0] == '%' // HELLO's answer is a list
 	switch {
-	case isQueued(reply), !known && (!failed || secret != nil):
+	case isQueued(reply), !known && (!failed || secret != nil), !accepted && !failed:
 		s.sticky = true // what it comes to is not followed
-	case failed || !known:
+	case failed:
+		if s.own == u && s.isAnothers(u) {
+			s.release() // it was one of what the client did not become
+		}
 	default:
 		if secret != nil {
 			s.secret = secret

@@ -84,6 +84,15 @@ func (s *ReplyScanner) Kind() Kind { return s.kind }
 // Between says that no reply is under way.
 func (s *ReplyScanner) Between() bool { return s.left == 0 }
 
+// Rest is how many bytes the reply under way still has at least, and whether those are all. It is known while a string is
+// read, and 0 otherwise.
+func (s *ReplyScanner) Rest() (n int, all bool) {
+	if s.state != inBlob {
+		return 0, false
+	}
+	return s.skip, s.left == 1
+}
+
 func (s *ReplyScanner) begin(k Kind) error {
 	if s.left == 0 {
 		s.left, s.kind = 1, k

@@ -1,0 +1,250 @@
+package relay
+
+import (
+	"hash/maphash"
+	"sync/atomic"
+	"time"
+
+	"github.com/sealane/sealane/internal/resp"
+)
+
+// Clients that share a connection wait for each other's replies, and what one of them does not read has to be kept here. So
+// little of a client is in flight on a shared connection (its window), a client that does not read goes on with a connection
+// of its own, where the engine keeps its replies as it always did, and so does a client whose reply is long: the
+// shared connection's is thrown away, and the request is asked again.
+
+const (
+	// maxSharedReply is the longest reply that a shared connection carries, where that can be helped.
+	maxSharedReply = 256 << 10
+	// slowReply is how long a reply is while whose transfer those behind it should not send any more.
+	slowReply = 8 << 20
+	// windowBytes is how much of a client's replies may be on their way over a shared connection, as far as can be guessed.
+	windowBytes = 1 << 20
+	// unknownSize is how long a client's replies are taken to be before it has had one.
+	unknownSize = windowBytes
+	// maxTrials is how many connections a loop may have and still give a client its own for the first reply.
+	maxTrials = 48
+	// longStay is for how many requests a client keeps a connection of its own after a long reply.
+	longStay = 32
+	// maxResend is how much of a client's requests is kept to be asked again.
+	maxResend = 64 << 10
+)
+
+// lags says that the client reads less than it asks for.
+func (s *Session) lags() bool { return s.client.pending() >= highWater }
+
+// needsTrial says that a request is better asked over a connection of the client's own, because nothing is known of its replies.
+// Where the server is far that would cost too much.
+func (s *Session) needsTrial(c *command) bool {
+	return s.replySize == unknownSize && c.readsValue && len(s.loop.upstreams) < maxTrials && !s.loop.group.backend.Load().remote()
+}
+
+// window is how many requests the client may have in flight on a shared connection.
+func (s *Session) window() int {
+	return min(maxInflight, max(1, windowBytes/max(1, s.replySize)))
+}
+
+// noteSize learns from n replies.
+func (s *Session) noteSize(bytes, n int) {
+	if size := bytes / n; size >= s.replySize {
+		s.replySize = size
+	} else {
+		s.replySize = max(size, s.replySize/4)
+	}
+}
+
+// resend keeps a client's requests that are in flight on a shared connection.
+type resend struct {
+	raw      []byte // since nothing was in flight
+	answered int    // of them
+	never    bool   // one of them must not be asked twice
+}
+
+// begin is called before a request is added.
+func (r *resend) begin(inflight int) {
+	if inflight == 0 {
+		*r = resend{raw: r.raw[:0]}
+	}
+}
+
+func (r *resend) add(raw []byte) {
+	if !r.never {
+		r.raw = append(r.raw, raw...)
+	}
+}
+
+// full says that another request has to wait until all are answered.
+func (r *resend) full(more int) bool { return !r.never && len(r.raw)+more > maxResend }
+
+// unanswered returns the requests that are still to be answered.
+func (r *resend) unanswered() []byte {
+	var scan resp.CommandScanner
+	left := r.raw
+	for range r.answered {
+		n, _, _ := scan.Next(left)
+		left = left[n:]
+	}
+	return left
+}
+
+// passShared hands on replies of a shared connection to the one that waits for them.
+func (u *upstream) passShared(w *waiter, b []byte) []byte {
+	n, ended := 0, 0
+	for n < len(b) {
+		if u.scan.Between() && !u.matches(w, b[n:]) {
+			u.fail(errMismatched)
+			return nil
+		}
+		k, done, err := u.scan.Next(b[n:])
+		if err != nil {
+			return u.garbled(b)
+		}
+		if u.scan.Kind() == resp.Push {
+			u.fail(errUnasked)
+			return nil
+		}
+		if !done {
+			u.deliver(w, b[:n], ended)
+			u.beginsLong(w, b[n:n+k])
+			return nil
+		}
+		if len(u.gathered) > 0 && u.isCanary(u.gathered, b[n:n+k]) {
+			u.fail(errMismatched)
+			return nil
+		}
+		n += k
+		if ended++; ended == w.n || w.ask != nil {
+			break
+		}
+	}
+	u.deliver(w, b[:n], ended)
+	return b[n:]
+}
+
+// deliver gives a client whole replies; the first may have been begun before.
+func (u *upstream) deliver(w *waiter, b []byte, ended int) {
+	if ended == 0 {
+		return
+	}
+	s, answer := w.s, w.ask
+	if s != nil && (s.over || s.gone) {
+		s = nil
+	}
+	if s != nil {
+		if w.of.readsValue {
+			s.noteSize(len(u.gathered)+len(b), ended)
+		}
+		s.reply(u.gathered)
+		s.reply(b)
+		s.inflight -= ended
+		s.resend.answered += ended
+		s.touch()
+		u.timed(w)
+	}
+	u.gathered, u.passing, u.refusal = nil, false, nil
+	if w.n -= ended; w.n == 0 {
+		u.queue.pop()
+	}
+	u.goOnDiverted()
+	if answer != nil && s != nil {
+		answer.answer(u, s, nil)
+	}
+}
+
+// beginsLong has a part of a reply that is not complete. It is kept as long as it may be short, so that a long one can be
+// asked for again.
+func (u *upstream) beginsLong(w *waiter, b []byte) {
+	s := w.s
+	if u.passing {
+		if s != nil && !s.over && !s.gone {
+			s.reply(b)
+			s.touch()
+		}
+		return
+	}
+	u.gathered = append(u.gathered, b...)
+	rest, all := u.scan.Rest()
+	size := len(u.gathered) + rest
+	switch {
+	case size > maxSharedReply:
+		if s != nil && !s.over && !s.gone {
+			s.replySize = max(s.replySize, size)
+			u.divert(w, size)
+		}
+	case !all, u.isCanary(u.gathered, nil):
+		return // it may still become long, or turn out to be for nobody
+	}
+	if s = w.s; s != nil && !s.over && !s.gone {
+		s.reply(u.gathered)
+		s.touch()
+	}
+	u.gathered, u.passing = nil, true
+}
+
+// divert makes a client ask for a long reply again, over a connection of its own, and with it for all that it waits for here.
+// What comes here is for nobody then. It does nothing where a request of the client must not be asked twice. The client goes on
+// once the long reply is over: until then the engine's time is for those who wait behind it.
+func (u *upstream) divert(w *waiter, size int) {
+	s := w.s
+	s.large = longStay
+	if s.streaming || s.resend.never {
+		return
+	}
+	again := append([]byte(nil), s.resend.unanswered()...)
+	s.loop.group.largeKeys.note(resp.Arguments(nil, again), s.loop.now)
+	for i := range u.queue.len {
+		if x := &u.queue.ring[u.queue.index(i)]; x.s == s {
+			s.inflight -= x.n
+			x.s, x.ask = nil, nil
+		}
+	}
+	again = append(again, s.part...)
+	s.again = append(again, s.rest...)
+	s.part, s.rest, s.whole, s.partial, s.waitsFor = nil, nil, false, false, nil
+	s.scan = resp.CommandScanner{}
+	u.diverted, s.diverted = s, true
+	if size >= slowReply {
+		u.retire() // others' next requests go over another connection
+	}
+}
+
+// goOnDiverted lets a client that was diverted go on.
+func (u *upstream) goOnDiverted() {
+	if s := u.diverted; s != nil {
+		u.diverted, s.diverted = nil, false
+		s.loop.again(&s.client.socket)
+	}
+}
+
+// largeKeys remembers keys that had long values lately, so that clients don't meet them on a shared connection.
+type largeKeys struct {
+	seed  maphash.Seed
+	until atomic.Int64 // Unix seconds: for how long there is one
+	slots [1024]atomic.Uint64
+}
+
+// largeFor is for how long a key is taken to be large, in seconds.
+const largeFor = 300
+
+func (l *largeKeys) note(args [][]byte, now time.Time) {
+	if len(args) < 2 {
+		return
+	}
+	until := now.Unix() + largeFor
+	h := maphash.Bytes(l.seed, args[1])
+	l.slots[h%uint64(len(l.slots))].Store(h&^uint64(1<<32-1) | uint64(uint32(until)))
+	l.until.Store(until)
+}
+
+// empty says that there is none.
+func (l *largeKeys) empty(now time.Time) bool { return l.until.Load() <= now.Unix() }
+
+// has says whether a request is about such a key. (Keys with the same hash cost their clients a connection.)
+func (l *largeKeys) has(args [][]byte, now time.Time) bool {
+	if len(args) < 2 {
+		return false
+	}
+	h := maphash.Bytes(l.seed, args[1])
+	v := l.slots[h%uint64(len(l.slots))].Load()
+	return v>>32 == h>>32 && int64(uint32(v)) > now.Unix()
+}
