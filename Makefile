@@ -15,7 +15,7 @@ PREFIX ?= /usr/local
 STATE ?=
 RUN_FLAGS ?=
 
-.PHONY: build run test check unit e2e fuzz bench gen install clean
+.PHONY: build run test engines check unit e2e fuzz bench gen install clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/sealane ./cmd/sealane
@@ -25,7 +25,11 @@ run:
 	@$(MAKE) --no-print-directory build
 	@STATE='$(STATE)' scripts/run.sh $(RUN_FLAGS)
 
-test: check unit e2e fuzz
+test: engines check unit e2e fuzz
+
+# Newer engines than the one in PATH, in a folder of their own; ENGINES_FLAGS=-u looks for newer ones, --strict wants all.
+engines:
+	@scripts/engines.sh $(ENGINES_FLAGS)
 
 check:
 	@scripts/need.sh gcc redis-server redis-cli redis-benchmark openssl sslscan curl ss setpriv node npm python3-redis php php-redis php-predis javac gnutls-cli tstclnt
