@@ -2,16 +2,27 @@
 # engines.sh [-u] [--strict]: the engines that the tests use besides the one in PATH: Redis and Valkey of Debian 13 and of
 # unstable, unpacked in a folder by debian.sh. The tests take those that are there. It says which ones are, and which are
 # left out; only --strict makes that an error. -u looks for newer ones.
+#
+# engines.sh --list prints the paths of those that are there, separated by colons, and fetches nothing.
 set -eu
 cd "$(dirname "$0")"
 
 update= strict=
+if [ "${1:-}" = --list ]; then
+	cache=${SEALANE_ENGINES:-${XDG_CACHE_HOME:-$HOME/.cache}/sealane/engines}
+	all=
+	for program in "$cache"/*/redis-server/redis-server "$cache"/*/valkey-server/valkey-server; do
+		[ ! -x "$program" ] || all=$all${all:+:}$program
+	done
+	echo "$all"
+	exit
+fi
 for flag in "$@"; do
 	case "$flag" in
 	-u) update=-u ;;
 	--strict) strict=yes ;;
 	*)
-		echo "usage: engines.sh [-u] [--strict]" >&2
+		echo "usage: engines.sh [-u] [--strict], or engines.sh --list" >&2
 		exit 2
 		;;
 	esac
