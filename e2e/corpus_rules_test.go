@@ -44,6 +44,19 @@ var volatile = []struct {
 // that no other reply needs this.
 var unordered = regexp.MustCompile(`^(COMMAND$|COMMAND (LIST|DOCS|INFO)|ACL CAT|CONFIG GET|CLIENT HELP)`)
 
+var (
+	failingLogin = regexp.MustCompile(`(?i)^(AUTH|HELLO .*AUTH) \S+( \S+)?$`)
+	justFence    = regexp.MustCompile(`^\$11\r\nfence-\d+\r\n$`)
+)
+
+// answeredLogin puts the answer in that an engine owes to a login that failed: behind Sealane it is there.
+func answeredLogin(e exchange) []byte {
+	if failingLogin.MatchString(e.sent) && justFence.Match(e.got) {
+		return append([]byte("-WRONGPASS invalid username-password pair or user is disabled.\r\n"), e.got...)
+	}
+	return e.got
+}
+
 type normaliser struct {
 	command, find *regexp.Regexp
 	put           []byte
