@@ -101,7 +101,13 @@ func (e *realEngine) client() *talker {
 	remote := netip.MustParseAddrPort(c.LocalAddr().String())
 	local := netip.MustParseAddrPort(c.RemoteAddr().String())
 	s := e.loops.Serve(relay.End{FD: descriptor(e.t, far)}, relay.Config{Remote: remote, Local: local})
-	return &talker{t: e.t, c: c, r: bufio.NewReaderSize(c, 64<<10), session: s}
+	k := newTalker(e.t, c)
+	k.session = s
+	return k
+}
+
+func newTalker(t testing.TB, c net.Conn) *talker {
+	return &talker{t: t, c: c, r: bufio.NewReaderSize(c, 64<<10)}
 }
 
 func (k *talker) send(args ...string) error {
