@@ -398,7 +398,7 @@ func (b *sides) specs() []spec {
 		if !ok || len(fields) < 4 {
 			continue
 		}
-		c := spec{name: fields[0].(string), arity: int(fields[1].(int64)), firstKey: int(fields[3].(int64))}
+		c := spec{name: strings.ToLower(fields[0].(string)), arity: int(fields[1].(int64)), firstKey: int(fields[3].(int64))}
 		for _, f := range fields[2].([]any) {
 			c.flags = append(c.flags, fmt.Sprint(f))
 		}
