@@ -15,7 +15,7 @@ PREFIX ?= /usr/local
 STATE ?=
 RUN_FLAGS ?=
 
-.PHONY: build run test engines check unit e2e fuzz bench gen install clean
+.PHONY: build run test test-engines engines check unit e2e fuzz bench gen install clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/sealane ./cmd/sealane
@@ -40,6 +40,14 @@ check:
 	$(STATICCHECK) ./...
 	cd e2e && $(STATICCHECK) ./...
 	cd bench && $(STATICCHECK) ./...
+
+# What each engine is tested with at length: the whole corpus on every path, and clients that log in, for LOGINS in each case.
+LOGINS ?= 10m
+
+test-engines: engines
+	cd e2e && SEALANE_CORPUS=all SEALANE_LOGINS=$(LOGINS) $(GO) test -count=1 -timeout 3h -run 'TestSameReplies|TestLogins' .
+	SEALANE_LOGINS=$(LOGINS) $(GO) test -count=1 -timeout 3h -parallel 20 -run TestLogins ./internal/relay
+	SEALANE_RELAY_TIME=1m $(GO) test -count=1 -timeout 3h -run TestManyClientsOnARealEngine ./internal/relay
 
 # The list is in the environment so that go test knows results from fewer engines for what they are.
 unit:
