@@ -15,7 +15,7 @@ PREFIX ?= /usr/local
 STATE ?=
 RUN_FLAGS ?=
 
-.PHONY: build run test check unit e2e fuzz bench gen install clean
+.PHONY: build run test test-engines engines check unit e2e fuzz bench gen install clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/sealane ./cmd/sealane
@@ -25,7 +25,11 @@ run:
 	@$(MAKE) --no-print-directory build
 	@STATE='$(STATE)' scripts/run.sh $(RUN_FLAGS)
 
-test: check unit e2e fuzz
+test: engines check unit e2e fuzz
+
+# Newer engines than the one in PATH, in a folder of their own; ENGINES_FLAGS=-u looks for newer ones, --strict wants all.
+engines:
+	@scripts/engines.sh $(ENGINES_FLAGS)
 
 check:
 	@scripts/need.sh gcc redis-server redis-cli redis-benchmark openssl sslscan curl ss setpriv node npm python3-redis php php-redis php-predis javac gnutls-cli tstclnt
@@ -37,8 +41,17 @@ check:
 	cd e2e && $(STATICCHECK) ./...
 	cd bench && $(STATICCHECK) ./...
 
+# What each engine is tested with at length: the whole corpus on every path, and clients that log in, for LOGINS in each case.
+LOGINS ?= 10m
+
+test-engines: engines
+	cd e2e && SEALANE_CORPUS=all SEALANE_LOGINS=$(LOGINS) $(GO) test -count=1 -timeout 3h -run 'TestSameReplies|TestLogins' .
+	SEALANE_LOGINS=$(LOGINS) $(GO) test -count=1 -timeout 3h -parallel 20 -run TestLogins ./internal/relay
+	SEALANE_RELAY_TIME=1m $(GO) test -count=1 -timeout 3h -run TestManyClientsOnARealEngine ./internal/relay
+
+# The list is in the environment so that go test knows results from fewer engines for what they are.
 unit:
-	$(GO) test -race ./...
+	SEALANE_TEST_ENGINES="$$(scripts/engines.sh --list)" $(GO) test -race ./...
 	cd bench && $(GO) test ./...
 
 e2e:

@@ -24,12 +24,14 @@ var volatile = []struct {
 	{`CLIENT LIST( TYPE NORMAL)?$`, ``, "", "shows the control plane's connections, too; real_clients_test.go looks at it"},
 	{`TIME$`, `\d+\r\n\d+`, "<time>", "the time"},
 	{`LASTSAVE$`, `:\d+`, ":<time>", "when the engine was started"},
-	{`P?TTL `, `:\d{3,}`, ":<ttl>", "time goes on between two commands"},
+	{`H?P?TTL `, `:\d{3,}`, ":<ttl>", "time goes on between two commands"},
+	{`VINFO `, `(max-level|vset-uid)\r\n:\d+`, "$1\r\n:<n>", "drawn anew for each element, and counted per engine"},
+	{`VLINKS `, ``, "", "how many levels an element has is drawn anew"},
 	{`INFO`, ``, "", "numbers of the process"},
 	{`ROLE$`, `:\d+`, ":<n>", "the replication offset"},
 	{`MEMORY (STATS|DOCTOR|MALLOC-STATS)$`, ``, "", "sizes of the process's memory"},
 	{`LATENCY (HISTOGRAM|DOCTOR)`, ``, "", "durations"},
-	{`SLOWLOG (GET|LEN)`, ``, "", "durations: whether a command was slow"},
+	{`(SLOWLOG|COMMANDLOG) (GET|LEN)`, ``, "", "durations: whether a command was slow"},
 	{`LOLWUT`, ``, "", "drawn anew each time"},
 	{`ACL GENPASS`, `\$\d+\r\n[0-9a-f]{8,}\r`, "<random>\r", "random"},
 	{`ACL LOG|FUNCTION STATS`, ``, "", "ages"},
@@ -43,6 +45,19 @@ var volatile = []struct {
 // directives), in an order that is drawn at its start. Their replies' lines are compared sorted. All data are chosen so
 // that no other reply needs this.
 var unordered = regexp.MustCompile(`^(COMMAND$|COMMAND (LIST|DOCS|INFO)|ACL CAT|CONFIG GET|CLIENT HELP)`)
+
+var (
+	failingLogin = regexp.MustCompile(`(?i)^(AUTH|HELLO .*AUTH) \S+( \S+)?$`)
+	justFence    = regexp.MustCompile(`^\$11\r\nfence-\d+\r\n$`)
+)
+
+// answeredLogin puts the answer in that an engine owes to a login that failed: behind Sealane it is there.
+func answeredLogin(e exchange) []byte {
+	if failingLogin.MatchString(e.sent) && justFence.Match(e.got) {
+		return append([]byte("-WRONGPASS invalid username-password pair or user is disabled.\r\n"), e.got...)
+	}
+	return e.got
+}
 
 type normaliser struct {
 	command, find *regexp.Regexp

@@ -469,10 +469,16 @@ func inlineStory(p *player) {
 	c.raw(3, "SET i 1\r\nINCR i\r\n"+pipeline("GET i"))
 	c.raw(6, "MULTI\r\nINCR i\r\nINCR i\nEXEC\r\nGET i\r\nHELLO 3\r\n")
 	c.raw(2, "SUBSCRIBE inline\r\nPING\r\n")
-	for _, line := range []string{"SET a \"unbalanced\r\n", "SET a 'unbalanced\r\n", "SET a \"x\"y\r\n", "QUIT\r\n", "POST / HTTP/1.1\r\n", "Host: x\r\n"} {
+	for _, line := range []string{"SET a \"unbalanced\r\n", "SET a 'unbalanced\r\n", "QUIT\r\n", "POST / HTTP/1.1\r\n", "Host: x\r\n"} {
 		c := p.connect()
 		c.wire.send([]byte(line))
 		c.ends(fmt.Sprintf("%q", line))
+	}
+	for _, line := range []string{"SET a \"x\"y\r\n", "SET a 'x'y\r\n"} { // one word to Valkey 9.1, an error to the others
+		c := p.connect()
+		send, mark := fence(1)
+		c.wire.send(append([]byte(line), send...))
+		c.record(fmt.Sprintf("%q", line), c.wire.until(mark))
 	}
 	c = p.connect()
 	c.wire.send([]byte(strings.Repeat("x", 70000)))

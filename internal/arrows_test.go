@@ -36,6 +36,9 @@ var levels = map[string]int{
 	"internal/api":       4,
 	"internal/rehearsal": 4,
 	"cmd/sealane":        5,
+
+	// For tests only.
+	"internal/enginetest": 2,
 }
 
 // forbidden are imports that would break what a package promises.

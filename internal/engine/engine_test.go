@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/engine"
+	"github.com/sealane/sealane/internal/enginetest"
 	"github.com/sealane/sealane/internal/process"
 	"github.com/sealane/sealane/internal/resp"
 )
@@ -70,17 +71,10 @@ func tempDir(t *testing.T) string {
 	return dir
 }
 
+// binary is the engine in PATH.
 func binary(t *testing.T) engine.Binary {
 	t.Helper()
-	found, err := engine.Find(t.Context(), nil)
-	var missing *engine.NotFoundError
-	if errors.As(err, &missing) {
-		t.Skipf("this test needs a real engine: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found[0]
+	return enginetest.All(t)[0]
 }
 
 func config(t *testing.T) engine.Config {
@@ -89,7 +83,12 @@ func config(t *testing.T) engine.Config {
 
 func start(t *testing.T, cfg engine.Config) *engine.Engine {
 	t.Helper()
-	e, err := engine.Start(deadline(t), binary(t), cfg)
+	return startOf(t, binary(t), cfg)
+}
+
+func startOf(t *testing.T, b engine.Binary, cfg engine.Config) *engine.Engine {
+	t.Helper()
+	e, err := engine.Start(deadline(t), b, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,13 +197,15 @@ func exists(t *testing.T, path string, want bool) {
 
 // The promise of TLS only: no TCP listener, and a socket that no other user reaches, even in a folder that was
 // world-readable before.
-func TestListensOnPrivateSocketOnly(t *testing.T) {
+func TestListensOnPrivateSocketOnly(t *testing.T) { enginetest.Each(t, listensOnPrivateSocketOnly) }
+
+func listensOnPrivateSocketOnly(t *testing.T, b engine.Binary) {
 	t.Parallel()
 	cfg := config(t)
 	if err := os.Mkdir(cfg.Dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	e := start(t, cfg)
+	e := startOf(t, b, cfg)
 	for path, want := range map[string]os.FileMode{
 		cfg.Dir:                               0o700 | os.ModeDir,
 		engine.Socket(cfg.Dir):                0o600 | os.ModeSocket,
@@ -253,10 +254,12 @@ func sockets(t *testing.T, pid int) (inodes []string) {
 	return inodes
 }
 
-func TestBlockedCommands(t *testing.T) {
+func TestBlockedCommands(t *testing.T) { enginetest.Each(t, blockedCommands) }
+
+func blockedCommands(t *testing.T, b engine.Binary) {
 	t.Parallel()
 	cfg := config(t)
-	e := start(t, cfg)
+	e := startOf(t, b, cfg)
 	c := connect(t, cfg.Dir)
 	for _, cmd := range []string{
 		"CONFIG SET port 16399", "CONFIG SET maxmemory 1", "CONFIG REWRITE", "SHUTDOWN", "SHUTDOWN NOSAVE", "DEBUG JMAP",
@@ -286,13 +289,15 @@ func TestBlockedCommands(t *testing.T) {
 	}
 }
 
-func TestAuth(t *testing.T) {
+func TestAuth(t *testing.T) { enginetest.Each(t, passwords) }
+
+func passwords(t *testing.T, b engine.Binary) {
 	t.Parallel()
 	sum := sha256.Sum256([]byte("user's secret"))
 	on, off := config(t), config(t)
 	on.PasswordHashes = []string{hex.EncodeToString(sum[:])}
-	start(t, on)
-	start(t, off)
+	startOf(t, b, on)
+	startOf(t, b, off)
 
 	c := connect(t, on.Dir)
 	c.want("NOAUTH Authentication required.", "PING")
@@ -305,14 +310,16 @@ func TestAuth(t *testing.T) {
 	connect(t, off.Dir).want("WRONGPASS invalid username-password pair or user is disabled.", "AUTH", "sealane", "wrong")
 }
 
-func TestPasswordsChangeLive(t *testing.T) {
+func TestPasswordsChangeLive(t *testing.T) { enginetest.Each(t, passwordsChangeLive) }
+
+func passwordsChangeLive(t *testing.T, b engine.Binary) {
 	t.Parallel()
 	hash := func(s string) string {
 		sum := sha256.Sum256([]byte(s))
 		return hex.EncodeToString(sum[:])
 	}
 	cfg := config(t)
-	e := start(t, cfg)
+	e := startOf(t, b, cfg)
 	stays := connect(t, cfg.Dir)
 	stays.want("PONG", "PING")
 	for _, step := range []struct {
@@ -344,7 +351,9 @@ func TestPasswordsChangeLive(t *testing.T) {
 		stays.want("PONG", "PING") // who was let in stays
 	}
 	c := connect(t, cfg.Dir)
-	c.want("NOPERM this user has no permissions to run the 'config|set' command", "CONFIG", "SET", "maxmemory", "1")
+	if got := c.do("CONFIG", "SET", "maxmemory", "1"); !strings.HasPrefix(got.Str, "NOPERM ") || !strings.Contains(got.Str, "'config|set'") {
+		t.Errorf("CONFIG SET: got %+v, want NOPERM", got) // Redis 7.0 says "this user", later ones name it
+	}
 }
 
 // Neither the arguments nor a file of the engine holds a secret.
@@ -387,37 +396,41 @@ func TestEnvironmentIsNotInherited(t *testing.T) {
 	}
 }
 
-func TestDataSurviveStop(t *testing.T) {
+func TestDataSurviveStop(t *testing.T) { enginetest.Each(t, dataSurviveStop) }
+
+func dataSurviveStop(t *testing.T, b engine.Binary) {
 	t.Parallel()
 	cfg := config(t)
-	e := start(t, cfg)
+	e := startOf(t, b, cfg)
 	connect(t, cfg.Dir).want("OK", "SET", "k", "v")
 	stop(t, e, true)
 	if err := e.Stop(deadline(t), true); err != nil {
 		t.Errorf("second stop: got %v, want nil", err)
 	}
 	exists(t, filepath.Join(cfg.Dir, "dump.rdb"), true)
-	e = start(t, cfg)
+	e = startOf(t, b, cfg)
 	connect(t, cfg.Dir).want("v", "GET", "k")
 	exists(t, filepath.Join(cfg.Dir, "dump.rdb"), false)
 	exists(t, filepath.Join(cfg.Dir, "dump.loaded.rdb"), true)
 	stop(t, e, false)
-	start(t, cfg)
+	startOf(t, b, cfg)
 	connect(t, cfg.Dir).want("", "GET", "k")
 }
 
 // After a crash the data of the last clean stop comes back only where persistence is on.
-func TestDumpAfterCrash(t *testing.T) {
+func TestDumpAfterCrash(t *testing.T) { enginetest.Each(t, dumpAfterCrash) }
+
+func dumpAfterCrash(t *testing.T, b engine.Binary) {
 	t.Parallel()
 	for keep, want := range map[bool]string{false: "", true: "v"} {
 		t.Run(fmt.Sprint("keep=", keep), func(t *testing.T) {
 			t.Parallel()
 			cfg := config(t)
 			cfg.KeepDump = keep
-			e := start(t, cfg)
+			e := startOf(t, b, cfg)
 			connect(t, cfg.Dir).want("OK", "SET", "k", "v")
 			stop(t, e, true)
-			e = start(t, cfg)
+			e = startOf(t, b, cfg)
 			if err := e.Kill(); err != nil {
 				t.Fatal(err)
 			}
@@ -425,7 +438,7 @@ func TestDumpAfterCrash(t *testing.T) {
 			if got, want := e.Exit(), "signal: killed"; got != want {
 				t.Errorf("exit: got %q, want %q", got, want)
 			}
-			start(t, cfg)
+			startOf(t, b, cfg)
 			connect(t, cfg.Dir).want(want, "GET", "k")
 		})
 	}
@@ -490,11 +503,13 @@ func TestAdopt(t *testing.T) {
 }
 
 // An engine that is busy with a script or cannot save refuses PING, but runs.
-func TestAdoptBusy(t *testing.T) {
+func TestAdoptBusy(t *testing.T) { enginetest.Each(t, adoptBusy) }
+
+func adoptBusy(t *testing.T, b engine.Binary) {
 	t.Parallel()
 	cfg := config(t)
 	cfg.Directives = map[string]string{"lua-time-limit": "1"}
-	first := start(t, cfg)
+	first := startOf(t, b, cfg)
 	first.Release()
 	loop := connect(t, cfg.Dir)
 	if _, err := loop.conn.Write(resp.AppendCommand(nil, "EVAL", "while true do end", "0")); err != nil {
@@ -594,10 +609,12 @@ func TestStartCanceled(t *testing.T) {
 }
 
 // The engine cannot write its dump (here a folder is in the way, as with a full disk): it must stay.
-func TestRefusedStopLeavesItRunning(t *testing.T) {
+func TestRefusedStopLeavesItRunning(t *testing.T) { enginetest.Each(t, refusedStopLeavesItRunning) }
+
+func refusedStopLeavesItRunning(t *testing.T, b engine.Binary) {
 	t.Parallel()
 	cfg := config(t)
-	e := start(t, cfg)
+	e := startOf(t, b, cfg)
 	c := connect(t, cfg.Dir)
 	c.want("OK", "SET", "k", "v")
 	dump := filepath.Join(cfg.Dir, "dump.rdb")
@@ -648,9 +665,11 @@ func TestFrozen(t *testing.T) {
 	}
 }
 
-func TestInfo(t *testing.T) {
+func TestInfo(t *testing.T) { enginetest.Each(t, infoOf) }
+
+func infoOf(t *testing.T, b engine.Binary) {
 	t.Parallel()
-	e := start(t, config(t))
+	e := startOf(t, b, config(t))
 	info, err := e.Info(deadline(t), "server", "memory")
 	if err != nil {
 		t.Fatal(err)
@@ -692,13 +711,15 @@ func TestLogRotation(t *testing.T) {
 }
 
 // A host that shuts down signals every process.
-func TestSIGTERMSavesData(t *testing.T) {
+func TestSIGTERMSavesData(t *testing.T) { enginetest.Each(t, sigtermSavesData) }
+
+func sigtermSavesData(t *testing.T, b engine.Binary) {
 	t.Parallel()
-	if binary(t).Version.Compare(engine.Version{Major: 7}) < 0 {
+	if b.Version.Compare(engine.Version{Major: 7}) < 0 {
 		t.Skip("engines before 7.0 can't be told to")
 	}
 	cfg := config(t)
-	e := start(t, cfg)
+	e := startOf(t, b, cfg)
 	connect(t, cfg.Dir).want("OK", "SET", "k", "v")
 	p, err := process.Adopt(engine.Socket(cfg.Dir))
 	if err != nil {
@@ -709,6 +730,6 @@ func TestSIGTERMSavesData(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitDone(t, e)
-	start(t, cfg)
+	startOf(t, b, cfg)
 	connect(t, cfg.Dir).want("v", "GET", "k")
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/engine"
+	"github.com/sealane/sealane/internal/enginetest"
 	"github.com/sealane/sealane/internal/instance"
 )
 
@@ -90,13 +91,11 @@ func TestRedisConfigsOfVersions(t *testing.T) {
 	}
 }
 
-// What the table accepts, a real engine accepts.
-func TestAcceptedConfigsStartARealEngine(t *testing.T) {
+// What the table accepts, each real engine accepts.
+func TestAcceptedConfigsStartARealEngine(t *testing.T) { enginetest.Each(t, acceptedConfigs) }
+
+func acceptedConfigs(t *testing.T, b engine.Binary) {
 	t.Parallel()
-	binaries, err := engine.Find(t.Context(), nil)
-	if err != nil {
-		t.Skipf("no engine: %v", err)
-	}
 	rounds := 0
 	for _, c := range configCases {
 		rounds = max(rounds, len(c.good))
@@ -113,7 +112,7 @@ func TestAcceptedConfigsStartARealEngine(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer os.RemoveAll(dir)
-		e, err := engine.Start(t.Context(), binaries[0], engine.Config{Dir: dir + "/n", Directives: s.Directives(), AdminPassword: "secret"})
+		e, err := engine.Start(t.Context(), b, engine.Config{Dir: dir + "/n", Directives: s.Directives(), AdminPassword: "secret"})
 		if err != nil {
 			t.Errorf("%v: %v", s.RedisConfigs, err)
 			continue

@@ -16,13 +16,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/internal/engine"
+	"github.com/sealane/sealane/internal/enginetest"
 	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
 )
 
-// realEngine is a redis-server on a Unix socket, and loops in front of it.
+// realEngine is an engine on a Unix socket, and loops in front of it.
 type realEngine struct {
 	t      testing.TB
+	binary engine.Binary
 	socket string
 	dir    string
 	cmd    *exec.Cmd
@@ -30,17 +33,20 @@ type realEngine struct {
 	base   relay.Backend
 }
 
+// newRealEngine takes the engine in PATH.
 func newRealEngine(t testing.TB, multiplexed bool) *realEngine {
 	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Skip("redis-server is not installed")
-	}
+	return newEngineOf(t, enginetest.All(t)[0], multiplexed)
+}
+
+func newEngineOf(t testing.TB, b engine.Binary, multiplexed bool) *realEngine {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "relay") // short: the path of a Unix socket is
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	e := &realEngine{t: t, socket: filepath.Join(dir, "s"), dir: dir}
+	e := &realEngine{t: t, binary: b, socket: filepath.Join(dir, "s"), dir: dir}
 	e.start()
 	t.Cleanup(e.kill)
 	e.loops = loops(t)
@@ -58,7 +64,7 @@ func (e *realEngine) use(multiplexed bool) {
 }
 
 func (e *realEngine) start() {
-	e.cmd = exec.Command("redis-server", "--port", "0", "--unixsocket", e.socket, "--save", "", "--dir", e.dir, "--logfile",
+	e.cmd = exec.Command(e.binary.Path, "--port", "0", "--unixsocket", e.socket, "--save", "", "--dir", e.dir, "--logfile",
 		filepath.Join(e.dir, "log"), "--lua-time-limit", "100", "--enable-debug-command", "yes")
 	if err := e.cmd.Start(); err != nil {
 		e.t.Fatal(err)
@@ -95,7 +101,13 @@ func (e *realEngine) client() *talker {
 	remote := netip.MustParseAddrPort(c.LocalAddr().String())
 	local := netip.MustParseAddrPort(c.RemoteAddr().String())
 	s := e.loops.Serve(relay.End{FD: descriptor(e.t, far)}, relay.Config{Remote: remote, Local: local})
-	return &talker{t: e.t, c: c, r: bufio.NewReaderSize(c, 64<<10), session: s}
+	k := newTalker(e.t, c)
+	k.session = s
+	return k
+}
+
+func newTalker(t testing.TB, c net.Conn) *talker {
+	return &talker{t: t, c: c, r: bufio.NewReaderSize(c, 64<<10)}
 }
 
 func (k *talker) send(args ...string) error {
@@ -172,7 +184,7 @@ func (k *talker) want(words, answer string) {
 
 func (k *talker) id() string { return k.do("CLIENT ID") }
 
-// Both paths must look the same; each step says what is shown.
+// Both paths must look the same, with every engine; each step says what is shown.
 func TestWhatClientsSeeOfEachOther(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -361,10 +373,12 @@ func TestWhatClientsSeeOfEachOther(t *testing.T) {
 		}},
 	} {
 		for path, multiplexed := range map[string]bool{"transparent": false, "multiplexed": true} {
-			t.Run(path+"/"+tc.name, func(t *testing.T) {
-				t.Parallel()
-				tc.test(t, newRealEngine(t, multiplexed))
-			})
+			for _, b := range enginetest.All(t) {
+				t.Run(enginetest.Name(b)+"/"+path+"/"+tc.name, func(t *testing.T) {
+					t.Parallel()
+					tc.test(t, newEngineOf(t, b, multiplexed))
+				})
+			}
 		}
 	}
 }
@@ -401,8 +415,13 @@ func users(t *testing.T, e *realEngine) {
 // When a password is replaced, each client goes on by the one that let it in, as long as that is accepted; nobody loses by what
 // others have logged in with.
 func TestClientsGoOnByTheirOwnPassword(t *testing.T) {
-	t.Parallel()
-	e := newRealEngine(t, true)
+	enginetest.Each(t, func(t *testing.T, b engine.Binary) {
+		t.Parallel()
+		goOnByTheirOwnPassword(t, newEngineOf(t, b, true))
+	})
+}
+
+func goOnByTheirOwnPassword(t *testing.T, e *realEngine) {
 	admin := e.client()
 	admin.want("ACL SETUSER app on >old >new ~* +@all", "OK")
 	first, second := e.client(), e.client()
@@ -423,8 +442,13 @@ func TestClientsGoOnByTheirOwnPassword(t *testing.T) {
 
 // A client is back on the shared connection as soon as it has left its state behind.
 func TestClientsComeBackToTheSharedConnection(t *testing.T) {
-	t.Parallel()
-	e := newRealEngine(t, true)
+	enginetest.Each(t, func(t *testing.T, b engine.Binary) {
+		t.Parallel()
+		comeBack(t, newEngineOf(t, b, true))
+	})
+}
+
+func comeBack(t *testing.T, e *realEngine) {
 	for _, steps := range []string{
 		"MULTI|SET k v|EXEC", "MULTI|DISCARD", "WATCH k|UNWATCH", "WATCH k|MULTI|EXEC", "BLPOP none 0.01", "SUBSCRIBE c|UNSUBSCRIBE c",
 		"EVAL return(1) 0", "HELLO 3|SUBSCRIBE c|UNSUBSCRIBE", "SUBSCRIBE c|RESET", "CLIENT NEWER-THAN-THE-ENGINE on", "NEWER.COMMAND 1",
@@ -509,13 +533,18 @@ func TestEngineAwayAndEngineFull(t *testing.T) {
 
 // SEALANE_RELAY_TIME makes it go on for longer.
 func TestManyClientsOnARealEngine(t *testing.T) {
-	e := newRealEngine(t, true)
-	length := 5 * time.Second
-	if d, err := time.ParseDuration(os.Getenv("SEALANE_RELAY_TIME")); err == nil {
-		length = d
-	} else if testing.Short() {
-		length = time.Second
+	for i, b := range enginetest.All(t) {
+		length := 5 * time.Second
+		if d, err := time.ParseDuration(os.Getenv("SEALANE_RELAY_TIME")); err == nil {
+			length = d
+		} else if testing.Short() || i > 0 {
+			length = 2 * time.Second
+		}
+		t.Run(enginetest.Name(b), func(t *testing.T) { manyClients(t, newEngineOf(t, b, true), length) })
 	}
+}
+
+func manyClients(t *testing.T, e *realEngine, length time.Duration) {
 	stop, began := make(chan struct{}), time.Now()
 	var all sync.WaitGroup
 	var rounds, broken, generation atomic.Int64

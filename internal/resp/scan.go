@@ -220,7 +220,11 @@ func (s *CommandScanner) Next(b []byte) (n int, done bool, err error) {
 			n++
 			s.expect(inLength)
 		case inArgument:
-			n += s.argument(b[n:])
+			k, ok := s.argument(b[n:])
+			n += k
+			if !ok {
+				return n, false, errScan
+			}
 			if s.skip > 0 {
 				continue // to the end of b
 			}
@@ -256,7 +260,9 @@ func (s *CommandScanner) whole(b []byte) int {
 			words[i] = b[n : n+length]
 		}
 		big = max(big, length)
-		n += length + 2
+		if n += length + 2; b[n-2] != '\r' || b[n-1] != '\n' {
+			return 0
+		}
 	}
 	*s = CommandScanner{args: args, arg: args, size: n, big: big}
 	for i, w := range words {
@@ -333,13 +339,17 @@ func (s *CommandScanner) numbered() bool {
 	return true
 }
 
-func (s *CommandScanner) argument(b []byte) int {
-	k := min(s.skip, len(b))
-	if text := s.skip - 2; s.arg < 2 && text > 0 {
+// argument reads an argument and its line's end. Valkey 9.1 and newer close where another two bytes end it; the others
+// pass over whatever these are.
+func (s *CommandScanner) argument(b []byte) (n int, ok bool) {
+	k, text := min(s.skip, len(b)), max(s.skip-2, 0)
+	if s.arg < 2 && text > 0 {
 		s.note(b[:min(k, text)])
 	}
+	end := b[min(text, k):k]
+	ok = string(end) == "\r\n"[2-min(s.skip, 2):][:len(end)]
 	s.skip -= k
-	return k
+	return k, ok
 }
 
 func (s *CommandScanner) note(b []byte) {
