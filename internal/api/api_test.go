@@ -219,13 +219,20 @@ func (s *server) do(method, path, body string) (int, object) {
 
 func (s *server) doAs(authorization, method, path, body string) (int, object) {
 	s.t.Helper()
+	header := http.Header{}
+	if authorization != "" {
+		header.Set("Authorization", authorization)
+	}
+	return s.doWith(header, method, path, body)
+}
+
+func (s *server) doWith(header http.Header, method, path, body string) (int, object) {
+	s.t.Helper()
 	r, err := http.NewRequestWithContext(s.t.Context(), method, s.rest.URL+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if authorization != "" {
-		r.Header.Set("Authorization", authorization)
-	}
+	r.Header = header
 	resp, err := s.rest.Client().Do(r)
 	if err != nil {
 		s.t.Fatalf("%s %s: %v", method, path, err)

@@ -29,7 +29,7 @@ func (s *certificatesServer) GetCertificates(ctx context.Context, r *sealanepb.G
 }
 
 func (s *certificatesServer) RotateCa(ctx context.Context, r *sealanepb.RotateCaRequest) (*sealanepb.InstanceCertificates, error) {
-	return s.change(ctx, r.GetName(), func(n instance.Name) error { return s.manager.RotateCA(ctx, n) })
+	return s.change(ctx, r.GetName(), func(n instance.Name) error { return s.manager.RotateCA(ctx, n, r.NameConstraints) })
 }
 
 func (s *certificatesServer) ActivateCa(ctx context.Context, r *sealanepb.ActivateCaRequest) (*sealanepb.InstanceCertificates, error) {
@@ -167,6 +167,7 @@ func certificatesProto(name instance.Name, c instance.Certificates) *sealanepb.I
 			NotBefore: timestamppb.New(ca.NotBefore), NotAfter: timestamppb.New(ca.NotAfter),
 			ActivateTime: timeUnlessZero(ca.Activated), RetireTime: timeUnlessZero(ca.Retired),
 			SerialNumber: ca.Serial, Sha256Fingerprint: ca.SHA256Fingerprint, Sha1Fingerprint: ca.SHA1Fingerprint, Cert: ca.PEM,
+			NameConstraints: ca.Constrained,
 		})
 	}
 	if l := c.Leaf; l != nil {

@@ -3,14 +3,17 @@ package api_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"cloud.google.com/go/redis/apiv1/redispb"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
@@ -97,6 +100,54 @@ func TestCertificatesOverREST(t *testing.T) {
 	// It is no operation.
 	if ops := s.ok("GET", "/v1/projects/p1/locations/local/operations", "")["operations"].([]any); len(ops) != 1 {
 		t.Errorf("operations: %v", ops)
+	}
+}
+
+// Name constraints are asked for in a header over REST, in metadata over gRPC, and in a rotation's message.
+func TestNameConstraintsAreAskedFor(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	constrained := func(v object) string {
+		var out []string
+		for _, a := range v["authorities"].([]any) {
+			out = append(out, fmt.Sprint(a.(object)["nameConstraints"] == true))
+		}
+		return strings.Join(out, " ")
+	}
+	create := func(id, header string) (int, object) {
+		return s.doWith(http.Header{"Authorization": {"Bearer " + token}, "Sealane-Ca-Name-Constraints": {header}}, "POST", instances+"?instanceId="+id, encrypted)
+	}
+	code, v := create("first", "yes")
+	s.refused(400, "INVALID_ARGUMENT", v, code, `sealane-ca-name-constraints`, `"yes": want true or false`)
+	if code, v = create("first", "true"); code != http.StatusOK {
+		t.Fatalf("create: %d, %v", code, v)
+	}
+	s.done(v)
+	if got := constrained(s.ok("GET", certificates, "")); got != "true" {
+		t.Errorf("over REST: %s; want true", got)
+	}
+	if got := constrained(s.ok("POST", certificates+":rotateCa", "{}")); got != "true true" {
+		t.Errorf("the next generation, which nothing is said of: %s", got)
+	}
+	if got := constrained(s.ok("POST", certificates+":compromiseCa", "{}")); got != "true true true" {
+		t.Errorf("after all were given up: %s", got)
+	}
+	got := s.ok("POST", certificates+":rotateCa", `{"nameConstraints":false}`)
+	if constrained(got) != "true true true false" || !strings.Contains(fmt.Sprint(got["warnings"]), "CA-3 has name constraints, and rustls (valkey-glide, Deno, redis-rs)") {
+		t.Errorf("without: %s, warnings %v", constrained(got), got["warnings"])
+	}
+
+	ctx := metadata.AppendToOutgoingContext(authorized(t), "sealane-ca-name-constraints", "true")
+	op, err := redispb.NewCloudRedisClient(s.grpc).CreateInstance(ctx, &redispb.CreateInstanceRequest{
+		Parent: "projects/p1/locations/local", InstanceId: "second",
+		Instance: &redispb.Instance{MemorySizeGb: 1, Tier: redispb.Instance_BASIC, TransitEncryptionMode: redispb.Instance_SERVER_AUTHENTICATION},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.done(s.ok("GET", "/v1/"+op.GetName(), ""))
+	if got := constrained(s.ok("GET", instances+"/second/certificates", "")); got != "true" {
+		t.Errorf("over gRPC: %s; want true", got)
 	}
 }
 

@@ -73,7 +73,7 @@ func TestReadyClientsNeedNoForce(t *testing.T) {
 		m.made(first)
 		c := m.gathers()
 		time.Sleep(time.Hour)
-		if err := m.server.RotateCA(t.Context(), first); err != nil {
+		if err := m.server.RotateCA(t.Context(), first, nil); err != nil {
 			t.Fatal(err)
 		}
 		if n := m.node(first).Gateway.Next; n == nil || n.Name != pki.NextName || len(n.Anchors) != 1 || n.Anchors[0] != m.label(2) || n.Sampling != nil {
@@ -144,7 +144,7 @@ func TestActivationComesOnceClientsAreReady(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.made(first)
 		c := m.gathers()
-		if err := m.server.RotateCA(t.Context(), first); err != nil {
+		if err := m.server.RotateCA(t.Context(), first, nil); err != nil {
 			t.Fatal(err)
 		}
 		c.connects(app("web"), 2)
@@ -249,7 +249,7 @@ func TestCompromiseNamesTheClients(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.made(first)
 		c := m.gathers()
-		if err := m.server.RotateCA(t.Context(), first); err != nil {
+		if err := m.server.RotateCA(t.Context(), first, nil); err != nil {
 			t.Fatal(err)
 		}
 		c.connects(app("both"), 1)
@@ -281,7 +281,7 @@ func TestSamplingIsForOneGeneration(t *testing.T) {
 		wantError(t, "without a next CA", set(1, 1), instance.FailedPrecondition, "start the next generation first")
 		wantError(t, "percent", set(101, 1), instance.InvalidArgument, "percent: 101: want more than 0 and at most 100")
 		wantError(t, "per hour", set(5, 0), instance.InvalidArgument, "per_hour: 0: want 1 to 1000")
-		if err := m.server.RotateCA(t.Context(), first); err != nil {
+		if err := m.server.RotateCA(t.Context(), first, nil); err != nil {
 			t.Fatal(err)
 		}
 		sampled := func() string {
@@ -311,7 +311,7 @@ func TestSamplingIsForOneGeneration(t *testing.T) {
 			t.Error(err)
 		}
 		time.Sleep(time.Hour)
-		if err := m.server.RotateCA(t.Context(), first); err != nil || sampled() != "none" {
+		if err := m.server.RotateCA(t.Context(), first, nil); err != nil || sampled() != "none" {
 			t.Errorf("another generation: %v, %s", err, sampled())
 		}
 	})

@@ -24,11 +24,19 @@
 // right; only Retire before its day and Compromise cut that short. A leaf that Do returned verifies, for every name in it,
 // against its issuer, and under the cross-certificate against the one before. A leaf never outlives its issuer, nor does
 // a cross-certificate. Two CAs are published at most, more only after new names (below) or when the clock was wrong.
-// Private keys are in a State only sealed under the master key. Every CA and cross-certificate is limited by critical
-// name constraints to the names it was made for, and NextName, so that one installed in a system's trust store can
-// impersonate nothing else.
+// Private keys are in a State only sealed under the master key.
+//
+// # Name constraints
+//
+// A CA has none, so it could vouch for any name: clients should trust it for the instance alone. With State.NameConstraints
+// the CAs that are made from then on have critical ones, for the names they were made for and NextName: one that is
+// installed in a system's trust store can impersonate nothing else. Not every TLS library can use such a CA, see
+// ConstraintsCost. What a CA has is read from its certificate, so a State may have CAs of both kinds, as one of a time when
+// all had constraints does. A cross-certificate has none: those of the CA that signed it hold below it all the same.
 //
 // # New names
+//
+// Under CAs without constraints the leaf has every wanted name at once. The rest of this section is about those with them.
 //
 // One name outside the constraints of any CA on the path makes clients refuse a leaf for all its names (RFC 5280,
 // 6.1.3). So the leaf has those wanted names that all CAs permit which sign one after another, and the rest waits: no
@@ -66,6 +74,9 @@ import (
 // NextChain is to be presented to those who ask for it. Every CA permits it, so it is the same for all instances. It
 // has a dot because Java sends no single label in SNI, and nobody can own it (RFC 2606).
 const NextName = "ca-next.sealane.invalid"
+
+// ConstraintsCost is what users are told of a CA with name constraints.
+const ConstraintsCost = "rustls (valkey-glide, Deno, redis-rs), BoringSSL (Bun), wolfSSL, Botan and mbedTLS refuse such a CA and all that it signs"
 
 // Algorithm is the kind of key that certificates are made with.
 type Algorithm string
@@ -113,9 +124,12 @@ func (n Names) without(o Names) []string {
 type State struct {
 	Algorithm Algorithm `json:",omitempty"`
 	Lifetimes Lifetimes `json:",omitzero"`
-	Names     Names     // wanted; the leaf has those that its CAs permit
-	CAs       []CA      // every generation there ever was, oldest first
-	Leaf      *Leaf     `json:",omitempty"`
+	// NameConstraints is for CAs that are made from now on; those that there are have what their certificates say.
+	NameConstraints bool `json:",omitempty"`
+
+	Names Names // wanted; the leaf has those that its CAs permit
+	CAs   []CA  // every generation there ever was, oldest first
+	Leaf  *Leaf `json:",omitempty"`
 
 	// Next is the second leaf, by the newest CA. Kept, but not presented, while only one CA is published.
 	Next *Leaf `json:",omitempty"`
@@ -313,6 +327,12 @@ func (s State) Awaited(now time.Time) (CA, bool) {
 		return CA{}, false
 	}
 	return v.line[v.signer+1].CA, true
+}
+
+// WithNameConstraints says whether CAs that are made from now on are to have name constraints.
+func (s State) WithNameConstraints(on bool) State {
+	s.NameConstraints = on
+	return s
 }
 
 // WithReady notes since when all clients are known to trust a generation; the zero time: they aren't.

@@ -971,9 +971,13 @@ type CertificateAuthority struct {
 	Sha256Fingerprint string `protobuf:"bytes,10,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
 	Sha1Fingerprint   string `protobuf:"bytes,11,opt,name=sha1_fingerprint,json=sha1Fingerprint,proto3" json:"sha1_fingerprint,omitempty"`
 	// PEM.
-	Cert          string `protobuf:"bytes,12,opt,name=cert,proto3" json:"cert,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Cert string `protobuf:"bytes,12,opt,name=cert,proto3" json:"cert,omitempty"`
+	// Whether it has critical name constraints: then it can vouch for this instance's names and addresses and for nothing else,
+	// wherever it is trusted. The price: rustls (valkey-glide, Deno, redis-rs), BoringSSL (Bun), wolfSSL, Botan and mbedTLS
+	// refuse such a CA and all that it signs.
+	NameConstraints bool `protobuf:"varint,13,opt,name=name_constraints,json=nameConstraints,proto3" json:"name_constraints,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CertificateAuthority) Reset() {
@@ -1088,6 +1092,13 @@ func (x *CertificateAuthority) GetCert() string {
 		return x.Cert
 	}
 	return ""
+}
+
+func (x *CertificateAuthority) GetNameConstraints() bool {
+	if x != nil {
+		return x.NameConstraints
+	}
+	return false
 }
 
 // ServerCertificate is what the instance presents to its clients.
@@ -1333,9 +1344,12 @@ func (x *GetCertificatesRequest) GetName() string {
 type RotateCaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Whether this generation and those after it have name constraints; absent: as the instance's CAs are made by now, which is
+	// without unless its creation, or a rotation since, asked for them. What they cost is said at CertificateAuthority.
+	NameConstraints *bool `protobuf:"varint,2,opt,name=name_constraints,json=nameConstraints,proto3,oneof" json:"name_constraints,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RotateCaRequest) Reset() {
@@ -1373,6 +1387,13 @@ func (x *RotateCaRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *RotateCaRequest) GetNameConstraints() bool {
+	if x != nil && x.NameConstraints != nil {
+		return *x.NameConstraints
+	}
+	return false
 }
 
 type ActivateCaRequest struct {
@@ -1855,7 +1876,7 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\rdeclared_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fdeclaredTime\x12;\n" +
 	"\vfailed_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"failedTime\x12\x18\n" +
-	"\afailure\x18\x05 \x01(\tR\afailure\"\xd6\x05\n" +
+	"\afailure\x18\x05 \x01(\tR\afailure\"\x81\x06\n" +
 	"\x14CertificateAuthority\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x05R\n" +
@@ -1873,7 +1894,8 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\x12sha256_fingerprint\x18\n" +
 	" \x01(\tR\x11sha256Fingerprint\x12)\n" +
 	"\x10sha1_fingerprint\x18\v \x01(\tR\x0fsha1Fingerprint\x12\x12\n" +
-	"\x04cert\x18\f \x01(\tR\x04cert\"\x9c\x01\n" +
+	"\x04cert\x18\f \x01(\tR\x04cert\x12)\n" +
+	"\x10name_constraints\x18\r \x01(\bR\x0fnameConstraints\"\x9c\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tPUBLISHED\x10\x01\x12\x10\n" +
@@ -1905,9 +1927,11 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"generation\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\"1\n" +
 	"\x16GetCertificatesRequest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"*\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"o\n" +
 	"\x0fRotateCaRequest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"B\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12.\n" +
+	"\x10name_constraints\x18\x02 \x01(\bH\x00R\x0fnameConstraints\x88\x01\x01B\x13\n" +
+	"\x11_name_constraints\"B\n" +
 	"\x11ActivateCaRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"@\n" +
@@ -2064,6 +2088,7 @@ func file_sealane_v1_sealane_proto_init() {
 	if File_sealane_v1_sealane_proto != nil {
 		return
 	}
+	file_sealane_v1_sealane_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
