@@ -297,7 +297,7 @@ func namesOf(all []string) pki.Names {
 			n.IPs = append(n.IPs, ip)
 		case strings.Contains(name, "://"):
 			n.URI = name
-		case name != pki.NextName:
+		case !pki.TestName(name):
 			n.DNS = append(n.DNS, name)
 		}
 	}

@@ -41,8 +41,9 @@ type nodes struct {
 	panics  bool // Versions does, which every create calls
 	refuses bool // Ensure fails for the multiplexed path
 	paths   map[instance.Name]gateway.DataPath
-	status  gateway.Status // of every gateway
-	ledger  ledger.Ledger  // likewise
+	status  gateway.Status   // of every gateway
+	ledger  ledger.Ledger    // likewise
+	given   gateway.Snapshot // the last one
 	exits   chan instance.Exit
 }
 
@@ -58,6 +59,7 @@ func (n *nodes) Versions() []string {
 func (n *nodes) Ensure(ctx context.Context, node instance.Node, progress func(string)) error {
 	progress("starting the engine")
 	n.mu.Lock()
+	n.given = node.Gateway
 	hold, refuses := n.hold, n.refuses && node.Gateway.DataPath == gateway.Multiplexed
 	n.running[node.ID] = !hold
 	if !hold && !refuses {

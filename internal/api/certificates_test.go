@@ -267,11 +267,21 @@ func TestClientsOfCertificates(t *testing.T) {
 	if len(clients) != 2 {
 		t.Fatalf("clients: %v", clients)
 	}
+	if web := clients[0].(object); web["readiness"] != "UNKNOWN" || fmt.Sprint(web["missingTests"]) != "[cross.ca-next.sealane.invalid]" {
+		t.Errorf("who has shown half of it: %v", web)
+	}
+	s.nodes.set(func(n *nodes) {
+		seen.Seen(ledger.Identity{Address: netip.MustParseAddr("10.0.0.1"), Name: "web", Library: "redis-py", User: "default"},
+			ledger.Handshake{At: now, Anchors: n.given.NextCross.Anchors}, now)
+		n.ledger = seen.Ledger()
+	})
+	clients = s.ok("GET", certificates+":clients", "")["clients"].([]any)
 	bad, good := clients[0].(object), clients[1].(object)
 	if bad["readiness"] != "FAILED" || bad["failure"] != "unknown_ca" || bad["address"] != "10.0.0.2" || bad["user"] != nil {
 		t.Errorf("the one in doubt: %v", bad)
 	}
-	if good["readiness"] != "PROVEN" || good["clientName"] != "web" || good["library"] != "redis-py" || len(good["evidence"].([]any)) != 2 {
+	if good["readiness"] != "PROVEN" || good["clientName"] != "web" || good["library"] != "redis-py" || good["missingTests"] != nil || len(good["evidence"].([]any)) != 3 ||
+		good["evidence"].([]any)[2].(object)["crossCertificate"] != true || good["evidence"].([]any)[2].(object)["generation"] != 2.0 {
 		t.Errorf("the other: %v", good)
 	}
 	code, v = s.do("POST", certificates+":activateCa", "{}")

@@ -180,10 +180,18 @@ func (r request) check(s pki.State, actions []pki.Action, known ledger.Ledger, n
 		return "", nil
 	}
 	if !r.force {
-		return "", precondition("%s. Have each client install the bundle and connect once with the server name (SNI) %s, as in `redis-cli … --sni %s`, or force it",
-			refusal, pki.NextName, pki.NextName)
+		return "", precondition("%s. Have each client install the bundle and connect once with %s, or force it", refusal, testNames(s, now))
 	}
 	return refusal, nil
+}
+
+// testNames are the server names that a client has to connect with, as users are told.
+func testNames(s pki.State, now time.Time) string {
+	const one = "the server name (SNI) %s, as in `redis-cli … --sni %s`"
+	if s.NextCrossLabel(now) == "" {
+		return fmt.Sprintf(one, pki.NextName, pki.NextName)
+	}
+	return fmt.Sprintf(one, pki.NextName, pki.NextName) + ", and once with " + pki.NextCrossName
 }
 
 // logOperator enters what an operator asked for into the audit log, with the CA that it is about.

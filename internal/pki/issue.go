@@ -242,7 +242,7 @@ func newLeaf(s State, l *Leaf, path path, purpose string, key MasterKey, now tim
 		return err
 	}
 	if path.permits(NextName) {
-		template.DNSNames = append(slices.Clone(l.Names.DNS), NextName)
+		template.DNSNames = append(slices.Clone(l.Names.DNS), NextName, NextCrossName)
 	}
 	if l.Certificate, err = x509.CreateCertificate(rand.Reader, template, issuer, signer.Public(), issuerKey); err != nil {
 		return err

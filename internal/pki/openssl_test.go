@@ -28,12 +28,12 @@ func TestTrustStoresInEveryPhase(t *testing.T) {
 			phases := []struct {
 				name string
 				day  int
-				want map[string]string // trust store → accepts: the chain, the second leaf
+				want map[string]string // trust store → accepts: the chain, the second leaf, that with the cross-certificate
 			}{
-				{"CA-1 signs", 2000, map[string]string{"CA-1": "yes no", "CA-2": "no yes", "both": "yes yes"}},
-				{"cross-signed", 2800, map[string]string{"CA-1": "yes no", "CA-2": "yes yes", "both": "yes yes"}},
-				{"cross-certificate ended", 3630, map[string]string{"CA-1": "no no", "CA-2": "yes yes", "both": "yes yes"}},
-				{"after CA-1", 3660, map[string]string{"CA-1": "no no", "CA-2": "yes no", "both": "yes no"}},
+				{"CA-1 signs", 2000, map[string]string{"CA-1": "yes no yes", "CA-2": "no yes yes", "both": "yes yes yes"}},
+				{"cross-signed", 2800, map[string]string{"CA-1": "yes no -", "CA-2": "yes yes -", "both": "yes yes -"}},
+				{"cross-certificate ended", 3630, map[string]string{"CA-1": "no no -", "CA-2": "yes yes -", "both": "yes yes -"}},
+				{"after CA-1", 3660, map[string]string{"CA-1": "no no no", "CA-2": "yes no yes", "both": "yes no yes"}},
 			}
 			s = settle(t, s.WithNameConstraints(kind.constrained(2)), key, at(1825))
 			ca1, ca2 := pki.EncodePEM(s.CAs[0].Certificate), pki.EncodePEM(s.CAs[1].Certificate)
@@ -49,13 +49,26 @@ func TestTrustStoresInEveryPhase(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, pair := range [][2][]byte{{chain, private}, {next, nextPrivate}} {
+				cross, crossPrivate, err := s.NextCrossChain(key, now)
+				if err != nil {
+					t.Fatal(err)
+				}
+				pairs := [][2][]byte{{chain, private}, {next, nextPrivate}}
+				if len(cross) > 0 {
+					pairs = append(pairs, [2][]byte{cross, crossPrivate})
+				}
+				for _, pair := range pairs {
 					if _, err := tls.X509KeyPair(pair[0], pair[1]); err != nil {
 						t.Errorf("%s: chain and key do not fit: %v", phase.name, err)
 					}
 				}
 				for store, want := range phase.want {
-					got := accepts(t, stores[store], chain, "localhost", now) + " " + accepts(t, stores[store], next, pki.NextName, now)
+					got := accepts(t, stores[store], chain, "localhost", now) + " " + accepts(t, stores[store], next, pki.NextName, now) + " "
+					if len(cross) == 0 {
+						got += "-"
+					} else {
+						got += accepts(t, stores[store], cross, pki.NextCrossName, now)
+					}
 					if got != want {
 						t.Errorf("%s, %s in the store: accepts %s; want %s", phase.name, store, got, want)
 					}
@@ -134,6 +147,7 @@ func TestCrossCertificateHasTheDocumentedShape(t *testing.T) {
 		"subjects of the CAs differ":  string(one.RawSubject) != string(two.RawSubject),
 		"the second leaf is of CA-2":  parse(t, s.Next.Certificate).CheckSignatureFrom(two) == nil,
 		"NextName is in both leaves":  hasName(parse(t, s.Next.Certificate), pki.NextName) && hasName(parse(t, s.Leaf.Certificate), pki.NextName),
+		"so is NextCrossName":         hasName(parse(t, s.Next.Certificate), pki.NextCrossName) && hasName(parse(t, s.Leaf.Certificate), pki.NextCrossName),
 		"it is no name of the record": !strings.Contains(fmt.Sprint(s.Leaf.Names, s.Next.Names), pki.NextName),
 	} {
 		if !ok {

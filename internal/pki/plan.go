@@ -23,7 +23,7 @@ const (
 	RetireCA      Kind = "retire-ca"       // takes a generation out of the bundle
 	CompromiseCA  Kind = "compromise-ca"   // gives a generation up for good, and its key with it
 	IssueLeaf     Kind = "issue-leaf"      // signs the server certificate
-	IssueNextLeaf Kind = "issue-next-leaf" // signs the one for NextName
+	IssueNextLeaf Kind = "issue-next-leaf" // signs the one for NextName and NextCrossName
 )
 
 // Action is one step of a plan.
@@ -174,6 +174,13 @@ func (v view) crossServed() bool { return v.needsCross(v.signer) && v.crossed(v.
 
 func (v view) nextServed() bool {
 	return len(v.line) > 1 && v.Next != nil && v.Next.Issuer == v.newest().Generation
+}
+
+// nextCrossServed says whether the newest CA's activation is ahead, its cross-certificate will be served then, and the second
+// leaf can be presented with it.
+func (v view) nextCrossServed() bool {
+	newest := len(v.line) - 1
+	return v.nextServed() && newest > v.signer && v.needsCross(newest) && v.crossed(newest) && v.line[newest].Cross != nil && v.Next.CrossTest
 }
 
 func (v view) newest() authority { return v.line[len(v.line)-1] }
@@ -329,6 +336,8 @@ func (v view) reissue(kind Kind, l *Leaf, issuer authority, names Names) (Action
 		a.Reason = fmt.Sprintf("clients can be tested against %s alone", caName(issuer.Generation))
 	case l.Issuer != issuer.Generation:
 		a.Reason = fmt.Sprintf("another certificate authority signs now: %s instead of %s", caName(issuer.Generation), caName(l.Issuer))
+	case kind == IssueNextLeaf && !l.CrossTest:
+		a.Reason = fmt.Sprintf("the second certificate has no name for tests with the cross-certificate: %s", NextCrossName)
 	case !l.Names.Equal(names):
 		a.Reason = "the names or addresses of the instance changed, or those that its certificate authorities permit"
 	case v.now.Before(l.Created.Add(-v.life.Backdate)):
@@ -371,9 +380,9 @@ func (s State) noted(a Action, now time.Time) State {
 		s.CAs = append(s.CAs, ca)
 		slices.SortStableFunc(s.CAs, func(a, b CA) int { return a.Created.Compare(b.Created) })
 	case IssueLeaf:
-		s.Leaf = &Leaf{Issuer: a.Generation, Created: now, Names: v.names}
+		s.Leaf = &Leaf{Issuer: a.Generation, Created: now, Names: v.names, CrossTest: true}
 	case IssueNextLeaf:
-		s.Next = &Leaf{Issuer: a.Generation, Created: now, Names: v.newest().permitted(v.Names)}
+		s.Next = &Leaf{Issuer: a.Generation, Created: now, Names: v.newest().permitted(v.Names), CrossTest: true}
 	default:
 		s.mark(a, v)
 	}

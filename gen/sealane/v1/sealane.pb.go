@@ -86,7 +86,8 @@ type CertificateClient_Readiness int32
 
 const (
 	CertificateClient_READINESS_UNSPECIFIED CertificateClient_Readiness = 0
-	// It completed a full handshake with a certificate that only this generation verifies.
+	// It completed full handshakes with all that is served once this generation signs: a certificate that only this
+	// generation verifies, and before its activation one with its cross-certificate too.
 	CertificateClient_PROVEN CertificateClient_Readiness = 1
 	// It declared that it verifies against this generation.
 	CertificateClient_DECLARED CertificateClient_Readiness = 2
@@ -766,10 +767,13 @@ type CertificateClient struct {
 	Readiness CertificateClient_Readiness `protobuf:"varint,7,opt,name=readiness,proto3,enum=sealane.v1.CertificateClient_Readiness" json:"readiness,omitempty"`
 	// When it showed that.
 	ReadinessTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=readiness_time,json=readinessTime,proto3" json:"readiness_time,omitempty"`
-	// Of FAILED: unknown_ca, bad_certificate, certificate_unknown, or closed, which is without an alert.
+	// Of FAILED: unknown_ca, bad_certificate, certificate_unknown, unsupported_certificate, certificate_expired, client_alert
+	// (another alert), or closed, which is without an alert.
 	Failure string `protobuf:"bytes,9,opt,name=failure,proto3" json:"failure,omitempty"`
 	// For each generation of which something was shown.
-	Evidence      []*CertificateEvidence `protobuf:"bytes,10,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	Evidence []*CertificateEvidence `protobuf:"bytes,10,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	// Of UNKNOWN, where it has completed one of the two tests: the server name of the other.
+	MissingTests  []string `protobuf:"bytes,11,rep,name=missing_tests,json=missingTests,proto3" json:"missing_tests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -874,16 +878,25 @@ func (x *CertificateClient) GetEvidence() []*CertificateEvidence {
 	return nil
 }
 
+func (x *CertificateClient) GetMissingTests() []string {
+	if x != nil {
+		return x.MissingTests
+	}
+	return nil
+}
+
 // CertificateEvidence is what a client has shown of one generation. Times that are not set: never.
 type CertificateEvidence struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Generation    int32                  `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	ProvenTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=proven_time,json=provenTime,proto3" json:"proven_time,omitempty"`
-	DeclaredTime  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=declared_time,json=declaredTime,proto3" json:"declared_time,omitempty"`
-	FailedTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=failed_time,json=failedTime,proto3" json:"failed_time,omitempty"`
-	Failure       string                 `protobuf:"bytes,5,opt,name=failure,proto3" json:"failure,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Generation   int32                  `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	ProvenTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=proven_time,json=provenTime,proto3" json:"proven_time,omitempty"`
+	DeclaredTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=declared_time,json=declaredTime,proto3" json:"declared_time,omitempty"`
+	FailedTime   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=failed_time,json=failedTime,proto3" json:"failed_time,omitempty"`
+	Failure      string                 `protobuf:"bytes,5,opt,name=failure,proto3" json:"failure,omitempty"`
+	// Whether it is about the generation's cross-certificate, sent beside a server certificate by that generation.
+	CrossCertificate bool `protobuf:"varint,6,opt,name=cross_certificate,json=crossCertificate,proto3" json:"cross_certificate,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *CertificateEvidence) Reset() {
@@ -949,6 +962,13 @@ func (x *CertificateEvidence) GetFailure() string {
 		return x.Failure
 	}
 	return ""
+}
+
+func (x *CertificateEvidence) GetCrossCertificate() bool {
+	if x != nil {
+		return x.CrossCertificate
+	}
+	return false
 }
 
 // CertificateAuthority is one generation of an instance's CA.
@@ -1845,7 +1865,7 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"generation\x18\x01 \x01(\x05R\n" +
 	"generation\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\x01R\apercent\x12\x19\n" +
-	"\bper_hour\x18\x03 \x01(\x05R\aperHour\"\xbe\x04\n" +
+	"\bper_hour\x18\x03 \x01(\x05R\aperHour\"\xe3\x04\n" +
 	"\x11CertificateClient\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1f\n" +
 	"\vclient_name\x18\x02 \x01(\tR\n" +
@@ -1858,7 +1878,8 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\x0ereadiness_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rreadinessTime\x12\x18\n" +
 	"\afailure\x18\t \x01(\tR\afailure\x12;\n" +
 	"\bevidence\x18\n" +
-	" \x03(\v2\x1f.sealane.v1.CertificateEvidenceR\bevidence\"Y\n" +
+	" \x03(\v2\x1f.sealane.v1.CertificateEvidenceR\bevidence\x12#\n" +
+	"\rmissing_tests\x18\v \x03(\tR\fmissingTests\"Y\n" +
 	"\tReadiness\x12\x19\n" +
 	"\x15READINESS_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1866,7 +1887,7 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\bDECLARED\x10\x02\x12\n" +
 	"\n" +
 	"\x06FAILED\x10\x03\x12\v\n" +
-	"\aUNKNOWN\x10\x04\"\x8a\x02\n" +
+	"\aUNKNOWN\x10\x04\"\xb7\x02\n" +
 	"\x13CertificateEvidence\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x05R\n" +
@@ -1876,7 +1897,8 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\rdeclared_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fdeclaredTime\x12;\n" +
 	"\vfailed_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"failedTime\x12\x18\n" +
-	"\afailure\x18\x05 \x01(\tR\afailure\"\x81\x06\n" +
+	"\afailure\x18\x05 \x01(\tR\afailure\x12+\n" +
+	"\x11cross_certificate\x18\x06 \x01(\bR\x10crossCertificate\"\x81\x06\n" +
 	"\x14CertificateAuthority\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x05R\n" +
