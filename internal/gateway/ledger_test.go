@@ -466,7 +466,7 @@ func TestEachTestNameHasItsChain(t *testing.T) {
 		raw := dialTCP(t, w.addr)
 		cfg.VerifyConnection = func(tls.ConnectionState) error {
 			_, err := raw.Write([]byte{21, 3, 3, 0, 2, 2, 80}) // internal_error
-			return errors.Join(err, raw.Close(), io.EOF) // before crypto/tls sends one of its own
+			return errors.Join(err, raw.Close(), io.EOF)       // before crypto/tls sends one of its own
 		}
 		_ = tls.Client(raw, cfg).Handshake()
 		if label != "" {

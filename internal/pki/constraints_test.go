@@ -114,7 +114,7 @@ func TestInstanceOfBeforeGetsRidOfConstraints(t *testing.T) {
 	if constrained(parse(t, w.s.CAs[1].Certificate)) {
 		t.Error("CA-2 has name constraints")
 	}
-	warned(20, "CA-2 has none: such clients connect once it signs")
+	warned(20, "CA-2 has none, so they connect once it signs")
 	for i := range 4 {
 		w.s.Names.DNS = append(slices.Clone(w.s.Names.DNS), fmt.Sprintf("new%d.example", i))
 		w.tick(at(30 + i))
@@ -127,7 +127,7 @@ func TestInstanceOfBeforeGetsRidOfConstraints(t *testing.T) {
 	if err := verify(t, first, w.served, "a.example", at(50)); err != nil {
 		t.Errorf("who holds only CA-1 is cut off: %v", err)
 	}
-	warned(50, "not in the server certificate yet, for clients that hold nothing newer than CA-1 would", "CA-1 has name constraints")
+	warned(50, "not in the server certificate yet, for clients that hold nothing newer than CA-1 would", "CA-2 has none, so they connect as it signs now")
 	operate(60, pki.State.Retire)
 	w.wantNames(at(60), strings.Join(w.s.Names.DNS, " "), "")
 	warned(60)

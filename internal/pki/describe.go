@@ -211,9 +211,13 @@ func (v view) constraintsWarning() string {
 	if len(with) > 1 {
 		has = "have"
 	}
-	newest, out := v.live[len(v.live)-1], "start the next generation, which has none, have clients install it in place of "+all+", and activate it"
+	newest, out := v.live[len(v.live)-1], "start the next generation, which has none, and activate it once clients have it"
 	if !constrained(newest.cert) {
-		out = fmt.Sprintf("%s has none: such clients connect once it signs, and they hold it and not %s", caName(newest.Generation), all)
+		signs := "once it signs"
+		if v.stateOf(newest) == Signing || v.stateOf(newest) == CrossSigned {
+			signs = "as it signs now"
+		}
+		out = fmt.Sprintf("%s has none, so they connect %s, if they hold it (mbedTLS: and not %s)", caName(newest.Generation), signs, all)
 	}
 	return fmt.Sprintf("%s %s name constraints, and %s: %s", all, has, ConstraintsCost, out)
 }
