@@ -72,14 +72,14 @@ func newCreate(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if f.nameConstraints {
+				fmt.Fprintln(e.err, "note: "+constraintsNote)
+			}
 			if f.async {
 				return f.format.print(e.out, raw, func(w io.Writer) { fmt.Fprintln(w, op.GetName()) })
 			}
 			if err := waitFor(c.Context(), e, api, op, "creating "+args[0]); err != nil {
 				return err
-			}
-			if f.nameConstraints {
-				fmt.Fprintln(e.err, "note: "+constraintsNote)
 			}
 			return describe(c.Context(), e, api, f.parentFlags.instance(args[0]), f.format)
 		},

@@ -177,11 +177,7 @@ func newChains(s Snapshot) (*chains, error) {
 
 // labels are all anchors of which something may be learnt.
 func (v *chains) labels() []string {
-	return slices.Concat(v.main.anchors, v.labelsOfTests())
-}
-
-// labelsOfTests are those of which tests tell.
-func (v *chains) labelsOfTests() (all []string) {
+	all := v.main.anchors
 	for _, t := range v.tests {
 		all = slices.Concat(all, t.anchors)
 	}
@@ -219,7 +215,7 @@ func (c *conn) choose(h *tls.ClientHelloInfo, v *chains) *tls.Config {
 	}
 	if t := v.test(h.ServerName); t != nil {
 		c.choice.chain, c.choice.test = t, true
-	} else if len(v.tests) > 0 && c.mayBeSampled(h) && c.door.g.sampler.take(c.remote.Addr(), *c.serving.snapshot.Next.Sampling, v.labelsOfTests()) {
+	} else if len(v.tests) > 0 && c.mayBeSampled(h) && c.door.g.sampler.take(c.remote.Addr(), *c.serving.snapshot.Next) {
 		// Which one is left to chance: in time every client meets each.
 		c.choice.chain, c.choice.test, c.choice.sampled = v.tests[rand.IntN(len(v.tests))].chain, true, true
 	}

@@ -471,7 +471,9 @@ func TestEachTestNameHasItsChain(t *testing.T) {
 		_ = tls.Client(raw, cfg).Handshake()
 		eventually(t, "the handshake has ended", func() bool { return w.status().Connections == 0 })
 	}
-	all := w.eventually("the refusal is there", func(all map[ledger.Identity]ledger.Client) bool { return all[nobody].Anchors["cross"].How == ledger.ClientAlert })
+	all := w.eventually("the refusal is there", func(all map[ledger.Identity]ledger.Client) bool {
+		return all[nobody].Anchors["cross"].How == ledger.ClientAlert
+	})
 	if len(all[nobody].Anchors) != 1 {
 		t.Errorf("the same alert where nobody is tested counted: %v", all[nobody])
 	}

@@ -75,22 +75,22 @@ func newSampler(dir string, log *slog.Logger) *sampler {
 	return s
 }
 
-// take says whether a source is to be sampled, and notes that it is. What failed under other anchors is forgotten.
-func (s *sampler) take(from netip.Addr, limit Sampling, anchors []string) bool {
-	if rand.Float64()*100 >= limit.Percent {
+// take says whether a source is to be sampled, and notes that it is: with which of the two chains doesn't matter.
+func (s *sampler) take(from netip.Addr, next NextChain) bool {
+	if rand.Float64()*100 >= next.Sampling.Percent {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !slices.Equal(s.anchors, anchors) {
-		s.anchors = anchors
+	if !slices.Equal(s.anchors, next.Anchors) {
+		s.anchors = next.Anchors
 		clear(s.failed)
 	}
 	now := s.now()
 	if now.Before(s.hour) || now.Sub(s.hour) >= time.Hour {
 		s.hour, s.used = now, 0
 	}
-	if s.used >= limit.PerHour || s.failed[from] || len(s.failed) >= maxRefused {
+	if s.used >= next.Sampling.PerHour || s.failed[from] || len(s.failed) >= maxRefused {
 		return false
 	}
 	s.used++

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/sealane/sealane/internal/ledger"
 )
@@ -22,11 +23,14 @@ var refusals = []struct{ class, how string }{
 	{"certificate_expired", "with the alert certificate_expired"},
 	{"client_handshake_failure", "with the alert handshake_failure"},
 	{"client_alert", "with an alert that names no reason"},
-	{"eof", "by closing the connection in the handshake, without an alert"},
-	{"reset", "by closing the connection in the handshake, without an alert"},
+	{"eof", withoutAlert},
+	{"reset", withoutAlert},
 }
 
-const unknownCA = "with the alert unknown_ca"
+const (
+	unknownCA    = "with the alert unknown_ca"
+	withoutAlert = "without an alert" // lesser evidence
+)
 
 // handshakes counts the failed ones by class.
 type handshakes map[string]uint64
@@ -37,6 +41,28 @@ func (l *live) handshakes(ctx context.Context) (handshakes, error) {
 		err = fmt.Errorf("%w: its gateway does not answer", ErrLate)
 	}
 	return maps.Clone(plane.Failures), err
+}
+
+// refusal is how the client of a run that has ended refused a certificate, in words; "": it didn't. The gateway may know a moment
+// after the client has ended: once it has no connection left.
+func (l *live) refusal(ctx context.Context, r *run) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	for {
+		plane, err := l.Manager.DataPlane(ctx, l.Name)
+		if err != nil {
+			return "", err
+		}
+		now, gone := handshakes(plane.Failures), plane.Connections == 0
+		if how := now.refused(r.before); how != "" || gone {
+			return how, nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", nil // somebody else is connected, or the client left something behind
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // refused says how certificates were refused since before; "": they weren't.

@@ -236,11 +236,6 @@ func (l *live) judge(ctx context.Context, r *run) error {
 		}
 		return nil
 	}
-	now, err := l.handshakes(ctx)
-	if err != nil {
-		return err
-	}
-	r.refused = now.refused(r.before)
 	i, err := l.Manager.Get(l.Name)
 	if err != nil {
 		return err
@@ -250,6 +245,9 @@ func (l *live) judge(ctx context.Context, r *run) error {
 			return ctx.Err()
 		}
 		return fmt.Errorf("%w: %w", ErrLate, err)
+	}
+	if r.refused, err = l.refusal(ctx, r); err != nil {
+		return err
 	}
 	connected, err := l.connected(ctx)
 	if err != nil {
@@ -314,7 +312,11 @@ func (l *live) unrelated(r *run) error {
 		when = "before anything had changed"
 	}
 	e := &ClientError{Reason: fmt.Sprintf("the client ended %s, with %s", when, r.status()), Refused: r.refused, Output: r.output.lines()}
-	if r.refused != "" {
+	switch r.refused {
+	case "":
+	case withoutAlert:
+		e.Reason = fmt.Sprintf("the client closed the connection in the TLS handshake without an alert, as some do that don't accept the certificate, %s", when)
+	default:
 		e.Reason = fmt.Sprintf("the client refuses the server's certificate, %s, %s", r.refused, when)
 	}
 	return e

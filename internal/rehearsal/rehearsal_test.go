@@ -72,7 +72,7 @@ func TestRefusalsAreSeen(t *testing.T) {
 	}{
 		"none":            {map[string]uint64{"unknown_ca": 2}, map[string]uint64{"unknown_ca": 2, "not_tls": 1}, ""},
 		"an alert":        {nil, map[string]uint64{"certificate_unknown": 1, "eof": 3}, "with the alert certificate_unknown"},
-		"no alert":        {map[string]uint64{"eof": 1}, map[string]uint64{"eof": 2}, "by closing the connection"},
+		"no alert":        {map[string]uint64{"eof": 1}, map[string]uint64{"eof": 2}, "without an alert"},
 		"an unusual one":  {nil, map[string]uint64{"client_alert": 1}, "names no reason"},
 		"of a run before": {map[string]uint64{"unknown_ca": 2, "bad_certificate": 0}, map[string]uint64{"unknown_ca": 2, "bad_certificate": 1}, "bad_certificate"},
 	} {

@@ -2,6 +2,7 @@ package rehearsal
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +33,7 @@ func (l *live) explain(at int, r *run) (verdict, advice string) {
 		return fmt.Sprintf("this client ended, though it was to live on: %s", fails), connectAnew + ", or leave --long-lived out"
 	case l.cutsOff(at):
 		return fmt.Sprintf("this client trusts %s only: %s", held, fails), fmt.Sprintf(installBundle, days)
-	case kind == pki.ActivateCA && r.refused != "" && r.refused != unknownCA:
+	case kind == pki.ActivateCA && !slices.Contains([]string{"", unknownCA, withoutAlert}, r.refused):
 		ca := s.accepted[len(s.accepted)-1]
 		return fmt.Sprintf("this client refuses the certificates of CA-%d, the server's and the cross-certificate by %s, %s: %s", ca, held, r.refused, fails),
 			fmt.Sprintf(tryTests, ca)
