@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
+	"github.com/sealane/sealane/internal/pki"
 )
 
 func newCA(e *env) *cobra.Command {
@@ -47,16 +48,19 @@ or retiring; that is what ` + "`sealane ca bundle`" + ` prints.`,
 
 func caTable(certs *sealanepb.InstanceCertificates) func(io.Writer) {
 	return func(w io.Writer) {
-		row(w, "CA", "STATE", "SIGNS", "FROM", "UNTIL", "SHA256_FINGERPRINT")
+		row(w, "CA", "STATE", "SIGNS", "FROM", "UNTIL", "NAME_CONSTRAINTS", "SHA256_FINGERPRINT")
 		for _, ca := range certs.GetAuthorities() {
-			signs := "no"
-			if ca.GetSigns() {
-				signs = "yes"
-			}
-			row(w, fmt.Sprintf("CA-%d", ca.GetGeneration()), ca.GetState().String(), signs, ca.GetNotBefore().AsTime().Format(time.RFC3339),
-				ca.GetNotAfter().AsTime().Format(time.RFC3339), ca.GetSha256Fingerprint())
+			row(w, fmt.Sprintf("CA-%d", ca.GetGeneration()), ca.GetState().String(), yesNo(ca.GetSigns()), ca.GetNotBefore().AsTime().Format(time.RFC3339),
+				ca.GetNotAfter().AsTime().Format(time.RFC3339), yesNo(ca.GetNameConstraints()), ca.GetSha256Fingerprint())
 		}
 	}
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }
 
 func newCABundle(e *env) *cobra.Command {
@@ -99,13 +103,26 @@ func bundleOf(i *redispb.Instance) []byte {
 }
 
 func newCARotate(e *env) *cobra.Command {
-	return caChange(e, &cobra.Command{
+	var constraints bool
+	c := &cobra.Command{
 		Use: "rotate NAME", Short: "Publish the next generation of the CA now",
 		Long: `Publish the next generation of the CA now: it is in the bundle from then on and signs nothing yet, so no client notices.
-By itself that happens every five years. Once all clients have the new bundle, activate it.`,
-		Example: "  sealane ca rotate first\n  sealane ca bundle first > ca.pem",
-	}, "rotateCa", func(bool) proto.Message { return &sealanepb.RotateCaRequest{} },
-		"have all clients install the new bundle (`sealane ca bundle %[1]s`); then `sealane ca activate %[1]s`", "")
+By itself that happens every five years. Once all clients have the new bundle, activate it.
+
+It has no name constraints, also where the generation before does, unless the instance was created with --ca-name-constraints:
+then --ca-name-constraints=false makes it, and those after it, without.`,
+		Example: "  sealane ca rotate first\n  sealane ca bundle first > ca.pem\n  sealane ca rotate first --ca-name-constraints=false",
+	}
+	caChange(e, c, "rotateCa", func(bool) proto.Message {
+		r := &sealanepb.RotateCaRequest{}
+		if c.Flags().Changed("ca-name-constraints") {
+			r.NameConstraints = &constraints
+		}
+		return r
+	}, "have all clients install the new bundle (`sealane ca bundle %[1]s`); then `sealane ca activate %[1]s`", "")
+	c.Flags().BoolVar(&constraints, "ca-name-constraints", false, "whether this generation, and those after it, have critical name constraints; "+
+		"with them "+pki.ConstraintsCost+" (default: as the instance was created)")
+	return c
 }
 
 func newCAActivate(e *env) *cobra.Command {

@@ -19,15 +19,18 @@ func newCAClients(e *env) *cobra.Command {
 		Use: "clients NAME", Short: "List the clients, and whether each has shown that it trusts the newest CA", Args: exactly("NAME"),
 		Long: `List the clients of the last 90 days, those in doubt first, and what each has shown of the newest published generation:
 
-  proven    a full TLS handshake with a certificate that only that generation verifies
+  proven    full TLS handshakes with all that is served once that generation signs: its certificate by itself, and with the
+            cross-certificate by the generation before
   declared  it is a sidecar, and said that it verifies against that generation
-  failed    it, or somebody at its address, refused such a certificate
-  unknown   nothing tells: it was only seen under the generation before, or resumed a session
+  failed    it, or somebody at its address, refused one of these
+  unknown   nothing tells, or one of the two is missing: it was only seen under the generation before, or resumed a session
 
-A client shows it when it connects once with the server name (SNI) ca-next.sealane.invalid; a sidecar does it by itself. Another
-program with the same trust store may do it in its name: what it proves counts for all of the same address and name.
+A client shows it when it connects once with the server name (SNI) ca-next.sealane.invalid and once with
+cross.ca-next.sealane.invalid; a sidecar does it by itself. Another program with the same trust store may do it in its name: what it
+proves counts for all of the same address and name.
 
   redis-cli --tls --cacert ca.pem --sni ca-next.sealane.invalid -h HOST CLIENT SETNAME my-app
+  redis-cli --tls --cacert ca.pem --sni cross.ca-next.sealane.invalid -h HOST CLIENT SETNAME my-app
 
 A client is its address, its connection's name, its library and its user: several behind one address that say the same (NAT)
 are one here.`,
@@ -65,6 +68,9 @@ func clientsTable(clients *sealanepb.ListClientsResponse) func(io.Writer) {
 			if c.GetFailure() != "" {
 				trusts += " (" + c.GetFailure() + ")"
 			}
+			if missing := c.GetMissingTests(); len(missing) > 0 {
+				trusts += " (not yet as " + strings.Join(missing, ", ") + ")"
+			}
 			if at := c.GetReadinessTime(); at != nil {
 				when = at.AsTime().Format(time.RFC3339)
 			}
@@ -97,10 +103,10 @@ func newCASample(e *env) *cobra.Command {
 	var off bool
 	c := &cobra.Command{
 		Use: "sample NAME", Short: "Test the next CA on some of the clients that come", Args: exactly("NAME"),
-		Long: `Present the published generation of the CA, and nothing else, to a share of the clients that did not ask for it, and note
-who accepts it; ` + "`sealane ca clients`" + ` shows that.
+		Long: `Present the published generation of the CA, by itself or with its cross-certificate as chance has it, to a share of the clients
+that did not ask for it, and note who accepts it; ` + "`sealane ca clients`" + ` shows that.
 
-A CLIENT THAT DOES NOT TRUST IT SEES AN ERROR: its connection fails. Most try again at once, and are then served as always: an
+A CLIENT THAT DOES NOT ACCEPT IT SEES AN ERROR: its connection fails. Most try again at once, and are then served as always: an
 address at which a sample failed is never sampled again while the generation is the same. So it is off by default, begin with
 a small share, and only after clients were given the bundle. It ends by itself when the generation signs.`,
 		Example: "  sealane ca sample first --percent 1 --per-hour 10\n  sealane ca sample first --off",

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
+	"github.com/sealane/sealane/internal/pki"
 )
 
 // newCertificates has what is about the server certificate.
@@ -93,6 +94,7 @@ func certificatesTable(certs *sealanepb.InstanceCertificates) func(io.Writer) {
 		row(w, "renewal due:", leaf.GetRenewalTime().AsTime().Format(time.RFC3339))
 		row(w, "sha256 fingerprint:", leaf.GetSha256Fingerprint())
 		row(w, "cross-certificate:", cross)
+		row(w, "name constraints:", constraintsText(certs.GetAuthorities()))
 		for _, u := range certs.GetUpcoming() {
 			row(w, "next:", fmt.Sprintf("%s %s of CA-%d: %s", u.GetTime().AsTime().Format(time.RFC3339), u.GetAction(), u.GetGeneration(), u.GetReason()))
 		}
@@ -103,6 +105,24 @@ func certificatesTable(certs *sealanepb.InstanceCertificates) func(io.Writer) {
 			row(w, "problem:", oneLine(p))
 		}
 	}
+}
+
+// constraintsText says which CAs in the bundle have name constraints, and what that costs.
+func constraintsText(all []*sealanepb.CertificateAuthority) string {
+	var with []string
+	for _, ca := range all {
+		switch ca.GetState() {
+		case sealanepb.CertificateAuthority_RETIRED, sealanepb.CertificateAuthority_COMPROMISED, sealanepb.CertificateAuthority_NOT_YET_VALID:
+		default:
+			if ca.GetNameConstraints() {
+				with = append(with, fmt.Sprintf("CA-%d", ca.GetGeneration()))
+			}
+		}
+	}
+	if len(with) == 0 {
+		return "none"
+	}
+	return strings.Join(with, ", ") + ": " + pki.ConstraintsCost
 }
 
 // keyText names the kind of a certificate's key.

@@ -57,6 +57,9 @@ type config struct {
 	// CAKeyAlgorithm is that of the CAs and certificates of instances for which none is asked: ecdsa-p256 or rsa-2048, for
 	// clients that know no ECDSA. Default ecdsa-p256.
 	CAKeyAlgorithm string `yaml:"ca_key_algorithm"`
+	// CANameConstraints gives the CAs of instances critical name constraints for which nothing else is asked. Not every TLS
+	// library can use such a CA. Default false.
+	CANameConstraints bool `yaml:"ca_name_constraints"`
 
 	addresses instance.Addresses
 	lifetimes pki.Lifetimes // zero: the default

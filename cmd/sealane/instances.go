@@ -21,6 +21,8 @@ import (
 	"github.com/spf13/cobra"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
+	"github.com/sealane/sealane/internal/api"
+	"github.com/sealane/sealane/internal/pki"
 )
 
 func newInstances(e *env) *cobra.Command {
@@ -36,6 +38,7 @@ func (p *parentFlags) add(c *cobra.Command) {
 type createFlags struct {
 	parentFlags
 	keyAlgorithm       string
+	nameConstraints    bool
 	size               int32
 	tier, mode         string
 	version, zone      string
@@ -64,12 +67,13 @@ func newCreate(e *env) *cobra.Command {
 				return err
 			}
 			op := &longrunningpb.Operation{}
-			if f.keyAlgorithm != "" {
-				api.headers = map[string]string{"Sealane-Ca-Key-Algorithm": f.keyAlgorithm}
-			}
+			api.headers = f.headers(c.Flags().Changed("ca-name-constraints"))
 			raw, err := api.call(c.Context(), http.MethodPost, "/v1/"+f.parent()+"/instances", url.Values{"instanceId": args[:1]}, in, op)
 			if err != nil {
 				return err
+			}
+			if f.nameConstraints {
+				fmt.Fprintln(e.err, "note: "+constraintsNote)
 			}
 			if f.async {
 				return f.format.print(e.out, raw, func(w io.Writer) { fmt.Fprintln(w, op.GetName()) })
@@ -100,7 +104,23 @@ func (f *createFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.persistence, "persistence-mode", "disabled", "disabled or rdb")
 	fl.StringVar(&f.every, "rdb-snapshot-period", "24h", "1h, 6h, 12h or 24h")
 	fl.StringVar(&f.keyAlgorithm, "ca-key-algorithm", "", "keys of the CA and the certificates: ecdsa-p256, or rsa-2048 for clients that know no ECDSA (default: the server's)")
+	fl.BoolVar(&f.nameConstraints, "ca-name-constraints", false, "give the CA critical name constraints: it can vouch for nothing but this instance; but "+pki.ConstraintsCost+" (default: the server's)")
 	fl.BoolVar(&f.async, "async", false, "don't wait: print the operation's name")
+}
+
+// constraintsNote is said where a CA with name constraints was asked for.
+const constraintsNote = "the CA has name constraints, which not every client can use: " + pki.ConstraintsCost
+
+// headers are what the request has no fields for.
+func (f *createFlags) headers(constraints bool) map[string]string {
+	headers := make(map[string]string)
+	if f.keyAlgorithm != "" {
+		headers[api.KeyAlgorithmHeader] = f.keyAlgorithm
+	}
+	if constraints {
+		headers[api.NameConstraintsHeader] = strconv.FormatBool(f.nameConstraints)
+	}
+	return headers
 }
 
 // instance is the request. Enums are taken in any usual spelling: server_authentication, SERVER-AUTHENTICATION.

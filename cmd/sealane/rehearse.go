@@ -27,6 +27,8 @@ type rehearseFlags struct {
 	duration    time.Duration
 	longLived   bool
 	reconnect   bool
+
+	nameConstraints bool
 }
 
 const (
@@ -77,6 +79,7 @@ The exit code is 0 when the client survives, and 1 when it does not: then the fi
 	c.Flags().DurationVar(&r.duration, "duration", 5*time.Minute, "how long the years take with --client")
 	c.Flags().IntVar(&r.generations, "generations", 0, "in place of --years: until CA-`N` has taken over")
 	c.Flags().BoolVar(&r.longLived, "long-lived", false, "the client must never end, not even with status 0")
+	c.Flags().BoolVar(&r.nameConstraints, "ca-name-constraints", false, "with --client: the CAs have name constraints, as those of instances may that were created with this flag or long ago")
 	c.Flags().BoolVar(&r.reconnect, "reconnect", false, "cut the client's connections after each change; wants --long-lived")
 	return c
 }
@@ -104,7 +107,7 @@ func (r *rehearseFlags) check(c *cobra.Command, args []string) error {
 		return usage(c, "--years %g: want more than 0, and %d at most", r.years, maxYears)
 	}
 	if !given("client") {
-		for _, flag := range []string{"duration", "long-lived", "reconnect"} {
+		for _, flag := range []string{"duration", "long-lived", "reconnect", "ca-name-constraints"} {
 			if given(flag) {
 				return usage(c, "--%s goes with --client", flag)
 			}
@@ -297,7 +300,7 @@ func namesOf(all []string) pki.Names {
 			n.IPs = append(n.IPs, ip)
 		case strings.Contains(name, "://"):
 			n.URI = name
-		case name != pki.NextName:
+		case !pki.TestName(name):
 			n.DNS = append(n.DNS, name)
 		}
 	}

@@ -38,13 +38,26 @@ func (r *rehearseFlags) live(ctx context.Context, e *env) error {
 		return errors.New("interrupted; everything of the rehearsal is stopped and removed")
 	case errors.As(err, &failed):
 		showOutput(e.err, failed.Output)
-		return withHint(err, "no certificate is to blame: run the client by hand against a real instance first, such as one of `sealane instances create`")
+		return withHint(err, "%s", r.clientHint(failed))
 	case errors.Is(err, rehearsal.ErrLate):
 		return withHint(err, "give it more time for the same years, such as --duration %s", 2*r.duration)
 	case err != nil:
 		return err
 	}
 	return r.report(e, lifetimes, outcome)
+}
+
+// clientHint is what to do about a client that fails without any change.
+func (r *rehearseFlags) clientHint(failed *rehearsal.ClientError) string {
+	switch {
+	case failed.Refused != "" && r.nameConstraints:
+		return "the CA has name constraints, and " + pki.ConstraintsCost + ": for such clients leave --ca-name-constraints out"
+	case failed.Refused != "":
+		return "have it trust every CA in $SEALANE_CA_FILE, and verify $SEALANE_HOST, which is an address; a client that compares DNS names only connects to localhost, which is in the certificate too"
+	case r.nameConstraints:
+		return "it refused no certificate, but it may not have got so far: mbedTLS can't read a CA with name constraints. Try it without --ca-name-constraints"
+	}
+	return "no certificate is to blame, for it refused none: run the client by hand against a real instance first, such as one of `sealane instances create`"
 }
 
 // held starts a server of its own, holds the rehearsal, and leaves nothing behind.
@@ -77,7 +90,7 @@ func (r *rehearseFlags) held(ctx context.Context, e *env, lifetimes pki.Lifetime
 	}
 	defer s.close()
 	fmt.Fprintf(e.err, "note: the rehearsal takes %s; its files are in %s, and should it be killed `sealane stop --state %s` stops what is left\n", r.duration, dir, dir)
-	if err := s.open(ctx, dir, &config{addresses: address, lifetimes: lifetimes}); err != nil {
+	if err := s.open(ctx, dir, &config{addresses: address, lifetimes: lifetimes, CANameConstraints: r.nameConstraints}); err != nil {
 		return nil, err
 	}
 	if err := s.manager.Start(); err != nil {

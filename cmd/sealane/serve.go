@@ -163,7 +163,8 @@ func (s *server) open(ctx context.Context, state string, cfg *config) error {
 	s.closers = append(s.closers, s.runtime.Close)
 	s.manager, err = instance.New(instance.Config{
 		Store: s.store, Audit: s.audit, Runtime: s.runtime, Key: key, Addresses: cfg.addresses,
-		Projects: cfg.Projects, Locations: cfg.Locations, Lifetimes: cfg.lifetimes, KeyAlgorithm: pki.Algorithm(cfg.CAKeyAlgorithm), Now: time.Now, Log: s.log, Changed: s.changed,
+		Projects: cfg.Projects, Locations: cfg.Locations, Lifetimes: cfg.lifetimes, KeyAlgorithm: pki.Algorithm(cfg.CAKeyAlgorithm),
+		NameConstraints: cfg.CANameConstraints, Now: time.Now, Log: s.log, Changed: s.changed,
 	})
 	if err != nil {
 		return withHint(err, "%s needs the master key that it was made with (SEALANE_MASTER_KEY, master_key_file or master.key), and space on its disk", s.state)

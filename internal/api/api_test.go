@@ -41,8 +41,9 @@ type nodes struct {
 	panics  bool // Versions does, which every create calls
 	refuses bool // Ensure fails for the multiplexed path
 	paths   map[instance.Name]gateway.DataPath
-	status  gateway.Status // of every gateway
-	ledger  ledger.Ledger  // likewise
+	status  gateway.Status   // of every gateway
+	ledger  ledger.Ledger    // likewise
+	given   gateway.Snapshot // the last one
 	exits   chan instance.Exit
 }
 
@@ -58,6 +59,7 @@ func (n *nodes) Versions() []string {
 func (n *nodes) Ensure(ctx context.Context, node instance.Node, progress func(string)) error {
 	progress("starting the engine")
 	n.mu.Lock()
+	n.given = node.Gateway
 	hold, refuses := n.hold, n.refuses && node.Gateway.DataPath == gateway.Multiplexed
 	n.running[node.ID] = !hold
 	if !hold && !refuses {
@@ -219,13 +221,20 @@ func (s *server) do(method, path, body string) (int, object) {
 
 func (s *server) doAs(authorization, method, path, body string) (int, object) {
 	s.t.Helper()
+	header := http.Header{}
+	if authorization != "" {
+		header.Set("Authorization", authorization)
+	}
+	return s.doWith(header, method, path, body)
+}
+
+func (s *server) doWith(header http.Header, method, path, body string) (int, object) {
+	s.t.Helper()
 	r, err := http.NewRequestWithContext(s.t.Context(), method, s.rest.URL+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if authorization != "" {
-		r.Header.Set("Authorization", authorization)
-	}
+	r.Header = header
 	resp, err := s.rest.Client().Do(r)
 	if err != nil {
 		s.t.Fatalf("%s %s: %v", method, path, err)

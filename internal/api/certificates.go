@@ -29,7 +29,7 @@ func (s *certificatesServer) GetCertificates(ctx context.Context, r *sealanepb.G
 }
 
 func (s *certificatesServer) RotateCa(ctx context.Context, r *sealanepb.RotateCaRequest) (*sealanepb.InstanceCertificates, error) {
-	return s.change(ctx, r.GetName(), func(n instance.Name) error { return s.manager.RotateCA(ctx, n) })
+	return s.change(ctx, r.GetName(), func(n instance.Name) error { return s.manager.RotateCA(ctx, n, r.NameConstraints) })
 }
 
 func (s *certificatesServer) ActivateCa(ctx context.Context, r *sealanepb.ActivateCaRequest) (*sealanepb.InstanceCertificates, error) {
@@ -71,7 +71,10 @@ func (s *certificatesServer) ListClients(ctx context.Context, r *sealanepb.ListC
 	}
 	out := &sealanepb.ListClientsResponse{Generation: int32(known.Generation), EvictTime: timeUnlessZero(known.Evicted), Ready: known.Doubt == "", Doubt: known.Doubt}
 	for _, c := range known.Clients {
-		p := clientProto(c.Client, known.CAs)
+		p := clientProto(c.Client, known.Labels)
+		for _, missing := range c.Missing {
+			p.MissingTests = append(p.MissingTests, testName(known.Labels[missing]))
+		}
 		p.Readiness, p.ReadinessTime, p.Failure = readinesses[c.Readiness], timeUnlessZero(c.At), string(c.How)
 		out.Clients = append(out.Clients, p)
 	}
@@ -85,23 +88,36 @@ var readinesses = map[ledger.Readiness]sealanepb.CertificateClient_Readiness{
 	ledger.Unknown:  sealanepb.CertificateClient_UNKNOWN,
 }
 
-// clientProto is a client as the API shows it; generations are those of CAs by label.
-func clientProto(c ledger.Client, generations map[string]int) *sealanepb.CertificateClient {
+// testName is the server name under which something can be shown.
+func testName(l instance.Label) string {
+	if l.Cross {
+		return pki.NextCrossName
+	}
+	return pki.NextName
+}
+
+// clientProto is a client as the API shows it; labels are what it may have shown something of.
+func clientProto(c ledger.Client, labels map[string]instance.Label) *sealanepb.CertificateClient {
 	out := &sealanepb.CertificateClient{
 		Address: c.Address.String(), ClientName: c.Name, Library: c.Library, User: c.User,
 		FirstSeenTime: timestamppb.New(c.First), LastSeenTime: timestamppb.New(c.Last),
 	}
 	for label, e := range c.Anchors {
-		generation, ok := generations[label]
+		of, ok := labels[label]
 		if !ok {
 			continue
 		}
 		out.Evidence = append(out.Evidence, &sealanepb.CertificateEvidence{
-			Generation: int32(generation), ProvenTime: timeUnlessZero(e.Proven), DeclaredTime: timeUnlessZero(e.Declared),
+			Generation: int32(of.Generation), CrossCertificate: of.Cross, ProvenTime: timeUnlessZero(e.Proven), DeclaredTime: timeUnlessZero(e.Declared),
 			FailedTime: timeUnlessZero(e.Failed), Failure: string(e.How),
 		})
 	}
-	slices.SortFunc(out.Evidence, func(a, b *sealanepb.CertificateEvidence) int { return cmp.Compare(a.Generation, b.Generation) })
+	slices.SortFunc(out.Evidence, func(a, b *sealanepb.CertificateEvidence) int {
+		if a.Generation == b.Generation && a.CrossCertificate != b.CrossCertificate {
+			return map[bool]int{true: 1, false: -1}[a.CrossCertificate]
+		}
+		return cmp.Compare(a.Generation, b.Generation)
+	})
 	return out
 }
 
@@ -167,6 +183,7 @@ func certificatesProto(name instance.Name, c instance.Certificates) *sealanepb.I
 			NotBefore: timestamppb.New(ca.NotBefore), NotAfter: timestamppb.New(ca.NotAfter),
 			ActivateTime: timeUnlessZero(ca.Activated), RetireTime: timeUnlessZero(ca.Retired),
 			SerialNumber: ca.Serial, Sha256Fingerprint: ca.SHA256Fingerprint, Sha1Fingerprint: ca.SHA1Fingerprint, Cert: ca.PEM,
+			NameConstraints: ca.Constrained,
 		})
 	}
 	if l := c.Leaf; l != nil {

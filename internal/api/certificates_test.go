@@ -3,14 +3,17 @@ package api_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"cloud.google.com/go/redis/apiv1/redispb"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
@@ -97,6 +100,54 @@ func TestCertificatesOverREST(t *testing.T) {
 	// It is no operation.
 	if ops := s.ok("GET", "/v1/projects/p1/locations/local/operations", "")["operations"].([]any); len(ops) != 1 {
 		t.Errorf("operations: %v", ops)
+	}
+}
+
+// Name constraints are asked for in a header over REST, in metadata over gRPC, and in a rotation's message.
+func TestNameConstraintsAreAskedFor(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	constrained := func(v object) string {
+		var out []string
+		for _, a := range v["authorities"].([]any) {
+			out = append(out, fmt.Sprint(a.(object)["nameConstraints"] == true))
+		}
+		return strings.Join(out, " ")
+	}
+	create := func(id, header string) (int, object) {
+		return s.doWith(http.Header{"Authorization": {"Bearer " + token}, "Sealane-Ca-Name-Constraints": {header}}, "POST", instances+"?instanceId="+id, encrypted)
+	}
+	code, v := create("first", "yes")
+	s.refused(400, "INVALID_ARGUMENT", v, code, `sealane-ca-name-constraints`, `"yes": want true or false`)
+	if code, v = create("first", "true"); code != http.StatusOK {
+		t.Fatalf("create: %d, %v", code, v)
+	}
+	s.done(v)
+	if got := constrained(s.ok("GET", certificates, "")); got != "true" {
+		t.Errorf("over REST: %s; want true", got)
+	}
+	if got := constrained(s.ok("POST", certificates+":rotateCa", "{}")); got != "true true" {
+		t.Errorf("the next generation, which nothing is said of: %s", got)
+	}
+	if got := constrained(s.ok("POST", certificates+":compromiseCa", "{}")); got != "true true true" {
+		t.Errorf("after all were given up: %s", got)
+	}
+	got := s.ok("POST", certificates+":rotateCa", `{"nameConstraints":false}`)
+	if constrained(got) != "true true true false" || !strings.Contains(fmt.Sprint(got["warnings"]), "CA-3 has name constraints, and rustls (valkey-glide, Deno, redis-rs)") {
+		t.Errorf("without: %s, warnings %v", constrained(got), got["warnings"])
+	}
+
+	ctx := metadata.AppendToOutgoingContext(authorized(t), "sealane-ca-name-constraints", "true")
+	op, err := redispb.NewCloudRedisClient(s.grpc).CreateInstance(ctx, &redispb.CreateInstanceRequest{
+		Parent: "projects/p1/locations/local", InstanceId: "second",
+		Instance: &redispb.Instance{MemorySizeGb: 1, Tier: redispb.Instance_BASIC, TransitEncryptionMode: redispb.Instance_SERVER_AUTHENTICATION},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.done(s.ok("GET", "/v1/"+op.GetName(), ""))
+	if got := constrained(s.ok("GET", instances+"/second/certificates", "")); got != "true" {
+		t.Errorf("over gRPC: %s; want true", got)
 	}
 }
 
@@ -216,11 +267,21 @@ func TestClientsOfCertificates(t *testing.T) {
 	if len(clients) != 2 {
 		t.Fatalf("clients: %v", clients)
 	}
+	if web := clients[0].(object); web["readiness"] != "UNKNOWN" || fmt.Sprint(web["missingTests"]) != "[cross.ca-next.sealane.invalid]" {
+		t.Errorf("who has shown half of it: %v", web)
+	}
+	s.nodes.set(func(n *nodes) {
+		seen.Seen(ledger.Identity{Address: netip.MustParseAddr("10.0.0.1"), Name: "web", Library: "redis-py", User: "default"},
+			ledger.Handshake{At: now, Anchors: n.given.NextCross.Anchors}, now)
+		n.ledger = seen.Ledger()
+	})
+	clients = s.ok("GET", certificates+":clients", "")["clients"].([]any)
 	bad, good := clients[0].(object), clients[1].(object)
 	if bad["readiness"] != "FAILED" || bad["failure"] != "unknown_ca" || bad["address"] != "10.0.0.2" || bad["user"] != nil {
 		t.Errorf("the one in doubt: %v", bad)
 	}
-	if good["readiness"] != "PROVEN" || good["clientName"] != "web" || good["library"] != "redis-py" || len(good["evidence"].([]any)) != 2 {
+	if good["readiness"] != "PROVEN" || good["clientName"] != "web" || good["library"] != "redis-py" || good["missingTests"] != nil || len(good["evidence"].([]any)) != 3 ||
+		good["evidence"].([]any)[2].(object)["crossCertificate"] != true || good["evidence"].([]any)[2].(object)["generation"] != 2.0 {
 		t.Errorf("the other: %v", good)
 	}
 	code, v = s.do("POST", certificates+":activateCa", "{}")

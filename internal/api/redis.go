@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -110,7 +111,7 @@ func (s *redisServer) create(ctx context.Context, r *redispb.CreateInstanceReque
 	if err != nil {
 		return nil, err
 	}
-	if spec.KeyAlgorithm, err = keyAlgorithm(ctx); err != nil {
+	if err := fromHeaders(ctx, &spec); err != nil {
 		return nil, err
 	}
 	op, err := s.manager.Create(name, spec, apiVersion(ctx))
@@ -120,24 +121,35 @@ func (s *redisServer) create(ctx context.Context, r *redispb.CreateInstanceReque
 	return operationProto(op, instance.Instance{Name: name})
 }
 
-// KeyAlgorithmHeader is where a create says which keys the instance's CAs have: the Memorystore API has no field for it. It is
-// metadata in gRPC.
-const KeyAlgorithmHeader = "sealane-ca-key-algorithm"
+// What a create may say of the instance's CAs, for which the Memorystore API has no fields. They are metadata in gRPC.
+const (
+	KeyAlgorithmHeader    = "sealane-ca-key-algorithm"    // ecdsa-p256 or rsa-2048
+	NameConstraintsHeader = "sealane-ca-name-constraints" // true or false
+)
 
-func keyAlgorithm(ctx context.Context) (pki.Algorithm, error) {
+// createHeaders are all headers that a create reads.
+var createHeaders = []string{KeyAlgorithmHeader, NameConstraintsHeader}
+
+// fromHeaders completes a spec with what the headers say. One that is empty says nothing.
+func fromHeaders(ctx context.Context, spec *instance.Spec) error {
 	md, _ := metadata.FromIncomingContext(ctx)
-	for _, v := range md.Get(KeyAlgorithmHeader) {
-		switch a := pki.Algorithm(v); a {
-		case "":
-		case pki.ECDSAP256, pki.RSA2048:
-			return a, nil
-		default:
-			var p problems
-			p.invalid(KeyAlgorithmHeader, fmt.Sprintf("%q: want %s or %s", v, pki.ECDSAP256, pki.RSA2048))
-			return "", p.err()
-		}
+	said := func(header string) string { return cmp.Or(md.Get(header)...) }
+	var p problems
+	switch a := pki.Algorithm(said(KeyAlgorithmHeader)); a {
+	case "", pki.ECDSAP256, pki.RSA2048:
+		spec.KeyAlgorithm = a
+	default:
+		p.invalid(KeyAlgorithmHeader, fmt.Sprintf("%q: want %s or %s", a, pki.ECDSAP256, pki.RSA2048))
 	}
-	return "", nil
+	switch v := said(NameConstraintsHeader); v {
+	case "":
+	case "true", "false":
+		on := v == "true"
+		spec.NameConstraints = &on
+	default:
+		p.invalid(NameConstraintsHeader, fmt.Sprintf("%q: want true or false", v))
+	}
+	return p.err()
 }
 
 // checkBodyName accepts what clients put into the body's name: nothing, the id, or the full name (Terraform).

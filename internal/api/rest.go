@@ -147,8 +147,11 @@ func pattern(r *annotations.HttpRule) (verb, path string) {
 func (b *binding) serve(w http.ResponseWriter, r *http.Request, path map[string]string) {
 	query := parseQuery(r.URL)
 	numeric := enumNumbers(query)
-	ctx := metadata.NewIncomingContext(r.Context(), metadata.Pairs("authorization", r.Header.Get("Authorization"),
-		KeyAlgorithmHeader, r.Header.Get(KeyAlgorithmHeader)))
+	md := metadata.Pairs("authorization", r.Header.Get("Authorization"))
+	for _, h := range createHeaders {
+		md.Set(h, r.Header.Get(h))
+	}
+	ctx := metadata.NewIncomingContext(r.Context(), md)
 	decode := func(into any) error {
 		return b.decode(into.(proto.Message), r, http.MaxBytesReader(w, r.Body, maxRequest), path, query)
 	}

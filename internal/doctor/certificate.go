@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -33,13 +35,18 @@ func (x *exam) chainStep(context.Context) finding {
 		// A CA that a Sealane instance has moved to: its cross-certificate ends with the CA before it.
 		return warned(x.caNextMissing(chain[1]), "%s by way of %s", detail, caName(chain[1]))
 	}
+	if i := slices.IndexFunc(chain, constrained); identityOf(served[0]) != "" && i >= 0 {
+		return warned(x.nameConstraints(chain[i]), "%s, which has name constraints", detail)
+	}
 	return ok("%s", detail)
 }
 
 // options are those of a client that trusts roots, at a time when the leaf is valid.
 func (x *exam) options(roots *x509.CertPool) x509.VerifyOptions {
-	served := x.seen.state.PeerCertificates
-	at := x.Now()
+	return optionsFor(x.seen.state.PeerCertificates, roots, x.Now())
+}
+
+func optionsFor(served []*x509.Certificate, roots *x509.CertPool, at time.Time) x509.VerifyOptions {
 	if at.Before(served[0].NotBefore) {
 		at = served[0].NotBefore
 	}
@@ -51,6 +58,11 @@ func (x *exam) options(roots *x509.CertPool) x509.VerifyOptions {
 		intermediates.AddCert(c)
 	}
 	return x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: at}
+}
+
+// constrained says whether a certificate has name constraints.
+func constrained(c *x509.Certificate) bool {
+	return slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 30}) })
 }
 
 // serving describes what the server sends.

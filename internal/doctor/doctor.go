@@ -169,6 +169,7 @@ func (x *exam) steps() []step {
 		{"names", []string{"protocol"}, x.encrypted(x.namesStep)},
 		{"expiry", []string{"protocol"}, x.encrypted(x.expiryStep)},
 		{"verification", verified, x.encrypted(x.verificationStep)},
+		{"rotation", []string{"chain", "names", "expiry"}, x.encrypted(x.rotationStep)},
 		{"auth", append(verified, "answer", "verification"), x.authStep},
 		{"ping", []string{"auth"}, x.pingStep},
 		{"clock", nil, x.clockStep},

@@ -83,7 +83,23 @@ var scenarios = []scenario{
 		return b.client(b.redis(cert), b.ca.pem())
 	}},
 
+	{"next-chain-refused", "the next CA is to sign, and the client's file lacks it", func(b *bench) doctor.Config {
+		next := b.authority("Redis CA 2")
+		return b.client(b.rotating(b.ca.leaf(identity(first)), next.leaf(identity(first)), b.ca.cross(next, "Redis CA 2")), b.ca.pem())
+	}},
+	{"name-constraints", "a CA with name constraints", func(b *bench) doctor.Config {
+		_, network, _ := net.ParseCIDR(b.ip + "/32")
+		bound := b.authority("Redis CA", func(c *x509.Certificate) {
+			c.PermittedDNSDomainsCritical, c.PermittedDNSDomains, c.PermittedURIDomains = true, []string{"cache.internal"}, []string{"sealane"}
+			c.PermittedIPRanges = []*net.IPNet{network}
+		})
+		return b.client(b.redis(bound.leaf(identity(first))), bound.pem())
+	}},
+
 	// The way there.
+	{"name-trailing-dot", "a name with a dot at its end", func(b *bench) doctor.Config {
+		return b.named("cache.internal.", b.redis(b.ca.leaf(nil)), b.nameServer(0, b.ip))
+	}},
 	{"name-unknown", "a name that does not exist", func(b *bench) doctor.Config {
 		return b.named("chache.internal", b.redis(b.ca.leaf(nil)), b.nameServer(3))
 	}},

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+
+	"github.com/sealane/sealane/internal/pki"
 )
 
 // The faults, one function each, in the order of the steps. A sentence says what is wrong; a fix says what to do, with a
@@ -139,6 +141,13 @@ func (x *exam) caNextMissing(ca *x509.Certificate) Fault {
 }
 
 // Name, route, port.
+
+func (x *exam) nameTrailingDot() Fault {
+	plain := strings.TrimRight(x.Host, ".")
+	return Fault{"name-trailing-dot",
+		fmt.Sprintf("the name %s ends in a dot: a client that puts it into SNI as it is (RFC 6066 does not allow the dot) is refused with decode_error by Sealane's ports, though Redis's own TLS takes it", quoted(x.Host)),
+		fmt.Sprintf("leave the dot out of the host name that clients are given: `%s`", x.again(plain))}
+}
 
 func (x *exam) nameUnknown() Fault {
 	return Fault{"name-unknown",
@@ -395,6 +404,18 @@ func (x *exam) expiredExtra(c *x509.Certificate) Fault {
 	return Fault{"expired-extra",
 		fmt.Sprintf("the server also sends %s, which expired on %s: some TLS libraries fail on it", caName(c), date(c.NotAfter)),
 		"take it out of the chain that the server sends"}
+}
+
+func (x *exam) nameConstraints(ca *x509.Certificate) Fault {
+	return Fault{"name-constraints",
+		fmt.Sprintf("the CA %s has name constraints: this program verifies what it signs, but %s", caName(ca), pki.ConstraintsCost),
+		fmt.Sprintf("where such clients are to connect, move to a CA without, with the usual overlap: `sealane ca rotate %s --ca-name-constraints=false`", x.instanceName())}
+}
+
+func (x *exam) nextChainRefused(next *x509.Certificate, l later, err error) Fault {
+	return Fault{"next-chain-refused",
+		fmt.Sprintf("the certificate that will be served, by %s, %s, does not verify with %s: %s", issuerName(next), l.when, x.trustName(), printable(err.Error())),
+		x.saveBundle("save the present bundle, and have the clients load it")}
 }
 
 func (x *exam) notVerified(what string) Fault {

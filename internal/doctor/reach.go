@@ -44,6 +44,9 @@ func (x *exam) nameStep(ctx context.Context) finding {
 			shown = append(shown, a.String())
 		}
 	}
+	if strings.HasSuffix(x.Host, ".") && !x.plain {
+		return warned(x.nameTrailingDot(), "%s is %s", x.Host, few(shown))
+	}
 	return ok("%s is %s", x.Host, few(shown))
 }
 

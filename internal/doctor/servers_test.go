@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +34,7 @@ import (
 
 	"github.com/sealane/sealane/internal/doctor"
 	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/resp"
 )
 
@@ -245,6 +247,22 @@ func (b *bench) serveTLS(config *tls.Config, handle func(net.Conn)) string {
 // redis serves a Redis with a certificate, whose clock is the bench's.
 func (b *bench) redis(cert tls.Certificate) string {
 	return b.serveTLS(&tls.Config{Certificates: []tls.Certificate{cert}}, b.speakRedis)
+}
+
+// rotating serves a Redis whose certificate a next CA will sign: under the names of tests it presents that, with its
+// cross-certificate or alone.
+func (b *bench) rotating(now, next tls.Certificate, cross *authority) string {
+	crossed := next
+	crossed.Certificate = append(slices.Clone(next.Certificate), cross.cert.Raw)
+	return b.serveTLS(&tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		switch h.ServerName {
+		case pki.NextName:
+			return &next, nil
+		case pki.NextCrossName:
+			return &crossed, nil
+		}
+		return &now, nil
+	}}, b.speakRedis)
 }
 
 // speakRedis answers PING, TIME and, as one without a password does, AUTH.

@@ -57,6 +57,17 @@ var sound = []struct {
 		cert := next.leaf(identity(first), b.ca.cross(next, "Redis CA 2"))
 		return b.client(b.redis(cert), append(b.ca.pem(), next.pem()...))
 	}, []string{`chain|ok|leads to "Redis CA 2"`}},
+	{"a client that trusts the CA that signs and the one that will", func(b *bench) doctor.Config {
+		next := b.authority("Redis CA 2")
+		server := b.rotating(b.ca.leaf(identity(first)), next.leaf(identity(first)), b.ca.cross(next, "Redis CA 2"))
+		return b.client(server, append(b.ca.pem(), next.pem()...))
+	}, []string{`rotation|ok|each certificate verifies: today's, that of "Redis CA 2" (key `, "rotation|ok|with its cross-certificate, from its activation on", "rotation|ok|by itself, once the CA before is retired"}},
+	{"an instance with one CA", func(b *bench) doctor.Config {
+		return b.client(b.redis(b.ca.leaf(identity(first))), b.ca.pem())
+	}, []string{"rotation|ok|no other CA is published that is to sign"}},
+	{"a server that is not Sealane's", func(b *bench) doctor.Config {
+		return b.client(b.redis(b.ca.leaf(nil)), b.ca.pem())
+	}, []string{"rotation|skipped|none of Sealane's"}},
 	{"a self-signed certificate that the client trusts", func(b *bench) doctor.Config {
 		own := b.authority("cache", func(c *x509.Certificate) {
 			c.IsCA, c.KeyUsage, c.IPAddresses = false, x509.KeyUsageDigitalSignature, []net.IP{net.ParseIP(b.ip)}

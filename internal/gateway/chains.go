@@ -3,22 +3,23 @@ package gateway
 import (
 	"crypto/tls"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"strings"
 
 	"github.com/sealane/sealane/internal/relay"
 )
 
-// NextChain is a second certificate, for clients to be tested against. Which clients get it is decided by the name that they
+// NextChain is another certificate, for clients to be tested against. Which clients get it is decided by the name that they
 // ask for, and by sampling: the main certificate may be for that name as well.
 type NextChain struct {
 	// Name is the DNS name (SNI) whose clients are presented it.
 	Name        string `json:"name"`
 	Certificate []byte `json:"certificate"`
 	PrivateKey  []byte `json:"private_key"`
-	// Anchors are as Snapshot.Anchors.
+	// Anchors are as Snapshot.Anchors. Of Snapshot.NextCross it is one label, of the chain as such.
 	Anchors []string `json:"anchors"`
-	// Sampling presents it to other clients too. Nil: to none.
+	// Sampling presents it, and Snapshot.NextCross if there is one, to other clients too. Nil: to none.
 	Sampling *Sampling `json:"sampling,omitempty"`
 }
 
@@ -39,26 +40,41 @@ const (
 
 func (s Snapshot) checkAnchors(p *problems) {
 	p.labels("anchors", s.Anchors)
-	n := s.Next
-	if n == nil {
+	if s.Next == nil {
+		if s.NextCross != nil {
+			p.add("next_cross: must be with next")
+		}
 		return
-	}
-	if n.Name == "" || len(n.Name) > maxName || !printable(n.Name) {
-		p.add("next.name %.80q: must be a DNS name", n.Name)
 	}
 	if len(s.Anchors) == 0 || !s.hasTLS() {
 		p.add("next: must be with anchors and a listener with TLS")
 	}
-	if len(n.Anchors) == 0 {
-		p.add("next.anchors: must not be empty")
+	s.Next.check("next", p)
+	if c := s.NextCross; c != nil {
+		c.check("next_cross", p)
+		if strings.EqualFold(c.Name, s.Next.Name) {
+			p.add("next_cross.name %.80q: must be another one than next.name", c.Name)
+		}
+		if c.Sampling != nil {
+			p.add("next_cross.sampling: must not be set: next.sampling is for both")
+		}
 	}
-	p.labels("next.anchors", n.Anchors)
+}
+
+func (n *NextChain) check(field string, p *problems) {
+	if n.Name == "" || len(n.Name) > maxName || !printable(n.Name) {
+		p.add("%s.name %.80q: must be a DNS name", field, n.Name)
+	}
+	if len(n.Anchors) == 0 {
+		p.add("%s.anchors: must not be empty", field)
+	}
+	p.labels(field+".anchors", n.Anchors)
 	if q := n.Sampling; q != nil {
 		if !(q.Percent > 0 && q.Percent <= 100) { // NaN is neither
-			p.add("next.sampling.percent %v: must be more than 0 and at most 100", q.Percent)
+			p.add("%s.sampling.percent %v: must be more than 0 and at most 100", field, q.Percent)
 		}
 		if q.PerHour < 1 || q.PerHour > MaxSamplesPerHour {
-			p.add("next.sampling.per_hour %d: must be 1 to %d", q.PerHour, MaxSamplesPerHour)
+			p.add("%s.sampling.per_hour %d: must be 1 to %d", field, q.PerHour, MaxSamplesPerHour)
 		}
 	}
 }
@@ -74,9 +90,14 @@ func (p *problems) labels(field string, labels []string) {
 	}
 }
 
-// Older returns the snapshot for a gateway that does not know of anchors, which would refuse it.
-func (s Snapshot) Older() Snapshot {
-	s.Anchors, s.Next = nil, nil
+// Older returns the snapshot for a gateway that says this of itself, without what it does not know of and would refuse.
+func (s Snapshot) Older(l *LedgerStatus) Snapshot {
+	if l == nil {
+		s.Anchors, s.Next = nil, nil
+	}
+	if l == nil || !l.NextCross {
+		s.NextCross = nil
+	}
 	return s
 }
 
@@ -109,11 +130,17 @@ func tlsConfig(cert tls.Certificate, v policy, protocols ...string) *tls.Config 
 	return config
 }
 
+// test is a chain that clients are tested against.
+type test struct {
+	*chain
+	name string
+}
+
 // chains are all that a snapshot serves.
 type chains struct {
 	allowed policy
 	main    *chain
-	next    *chain      // nil: none
+	tests   []*test     // Snapshot.Next and Snapshot.NextCross, as far as there are any
 	entry   *tls.Config // what handshakes begin with
 }
 
@@ -122,20 +149,23 @@ func newChains(s Snapshot) (*chains, error) {
 	allowed, more := s.policy(cert.Leaf)
 	p = slices.Concat(p, more)
 	v := &chains{allowed: allowed}
-	var second tls.Certificate
-	var secondAllowed policy
-	if s.Next != nil {
-		second, more = keyPair("next.", s.Next.Certificate, s.Next.PrivateKey)
-		p = slices.Concat(p, more)
-		secondAllowed, _ = s.policy(second.Leaf)
+	for _, t := range []struct {
+		field string
+		*NextChain
+	}{{"next.", s.Next}, {"next_cross.", s.NextCross}} {
+		if t.NextChain == nil {
+			continue
+		}
+		second, more := keyPair(t.field, t.Certificate, t.PrivateKey)
+		if p = slices.Concat(p, more); len(p) == 0 {
+			secondAllowed, _ := s.policy(second.Leaf)
+			v.tests = append(v.tests, &test{newChain(second, secondAllowed, t.Anchors), t.Name})
+		}
 	}
 	if len(p) > 0 {
 		return nil, errors.Join(p...)
 	}
 	v.main = newChain(cert, allowed, s.Anchors)
-	if s.Next != nil {
-		v.next = newChain(second, secondAllowed, s.Next.Anchors)
-	}
 	v.entry = &tls.Config{
 		Certificates: v.main.all.Certificates, MinVersion: allowed.min,
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -148,15 +178,26 @@ func newChains(s Snapshot) (*chains, error) {
 // labels are all anchors of which something may be learnt.
 func (v *chains) labels() []string {
 	all := v.main.anchors
-	if v.next != nil {
-		all = slices.Concat(all, v.next.anchors)
+	for _, t := range v.tests {
+		all = slices.Concat(all, t.anchors)
 	}
 	return all
+}
+
+// test is the chain for a name that is for tests, nil for another name.
+func (v *chains) test(name string) *chain {
+	for _, t := range v.tests {
+		if strings.EqualFold(name, t.name) {
+			return t.chain
+		}
+	}
+	return nil
 }
 
 // choice is what was decided about a handshake once its ClientHello was there.
 type choice struct {
 	chain    *chain // nil: it didn't get so far
+	test     bool   // it is one that clients are tested against
 	sampled  bool
 	probe    bool     // it is no client's
 	declared []string // anchors, of those that are known
@@ -172,13 +213,11 @@ func (c *conn) choose(h *tls.ClientHelloInfo, v *chains) *tls.Config {
 			c.choice.declared = append(c.choice.declared, label)
 		}
 	}
-	if next := c.serving.snapshot.Next; v.next != nil && next != nil {
-		switch {
-		case strings.EqualFold(h.ServerName, next.Name):
-			c.choice.chain = v.next
-		case c.mayBeSampled(h) && c.door.g.sampler.take(c.remote.Addr(), *next):
-			c.choice.chain, c.choice.sampled = v.next, true
-		}
+	if t := v.test(h.ServerName); t != nil {
+		c.choice.chain, c.choice.test = t, true
+	} else if len(v.tests) > 0 && c.mayBeSampled(h) && c.door.g.sampler.take(c.remote.Addr(), *c.serving.snapshot.Next) {
+		// Which one is left to chance: in time every client meets each.
+		c.choice.chain, c.choice.test, c.choice.sampled = v.tests[rand.IntN(len(v.tests))].chain, true, true
 	}
 	if slices.Contains(h.SupportedProtos, relay.Protocol) {
 		return c.choice.chain.sidecars
@@ -191,6 +230,7 @@ const extensionPreSharedKey = 41 // RFC 8446, 4.2
 // mayBeSampled leaves out those that would resume a session, which they could not under another certificate, and those that
 // say what they trust.
 func (c *conn) mayBeSampled(h *tls.ClientHelloInfo) bool {
-	return c.serving.snapshot.Next.Sampling != nil && !c.resumes && !slices.Contains(h.Extensions, extensionPreSharedKey) &&
+	next := c.serving.snapshot.Next
+	return next != nil && next.Sampling != nil && !c.resumes && !slices.Contains(h.Extensions, extensionPreSharedKey) &&
 		!c.choice.probe && len(c.choice.declared) == 0
 }

@@ -21,6 +21,15 @@ var trustFailures = map[string]ledger.Failure{
 	failReset.class:        ledger.Closed,
 }
 
+// testFailures are those that tell of it too where the certificate is a test's: a client that verifies everything else as well as
+// this one ends the handshake because of it, whatever its alert.
+var testFailures = map[string]ledger.Failure{
+	clientAlerts[40].class: ledger.ClientAlert,
+	clientAlerts[43].class: ledger.UnsupportedCertificate,
+	clientAlerts[45].class: ledger.CertificateExpired,
+	failAlert.class:        ledger.ClientAlert,
+}
+
 // shaken notes what a completed handshake tells.
 func (g *gateway) shaken(c *conn, state tls.ConnectionState) {
 	g.count.shaken(state)
@@ -39,6 +48,9 @@ func (g *gateway) shaken(c *conn, state tls.ConnectionState) {
 func (g *gateway) refused(c *conn, f failure) {
 	v := c.choice
 	how, trust := trustFailures[f.class]
+	if !trust && v.test {
+		how, trust = testFailures[f.class]
+	}
 	if v.sampled {
 		outcome := sampleFailed
 		if trust && how != ledger.Closed {
@@ -78,10 +90,12 @@ type LedgerStatus struct {
 	Clients int               `json:"clients"` // that are known
 	Evicted uint64            `json:"evicted"` // not kept, because there were too many
 	Samples map[string]uint64 `json:"samples"` // by outcome: accepted, refused, failed
+	// NextCross says that it knows of Snapshot.NextCross.
+	NextCross bool `json:"next_cross"`
 }
 
 func (g *gateway) ledgerStatus() *LedgerStatus {
-	var s LedgerStatus
+	s := LedgerStatus{NextCross: true}
 	s.Clients, s.Evicted = g.seen.Count()
 	s.Samples, _ = g.sampler.outcomes.load()
 	return &s

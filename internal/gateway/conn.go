@@ -261,11 +261,16 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 	_ = c.SetDeadline(c.first.Add(s.timeout))
 	c.alerts = new(alertWatch)
 	c.serving = s
+	head := c.head
 	t := tls.Server(c, s.chains.entry)
 	err := t.Handshake()
 	done()
 	g.door.places.leave(c)
 	if err != nil {
+		if !c.hello.seen { // crypto/tls refused the ClientHello before it was shown to choose
+			seen, _ := peek(head)
+			c.hello.dotted = seen.dotted
+		}
 		g.handshakeFailed(c, err)
 		return
 	}

@@ -127,3 +127,9 @@ func (h *HandshakeForTest) End() { h.p.leave(h.c) }
 
 // MaxBegun is how many may be under way.
 const MaxBegun = maxBegun
+
+// DottedForTest says whether the server name of a ClientHello ends in a dot.
+func DottedForTest(b []byte) bool {
+	g, _ := peek(b)
+	return g.dotted
+}

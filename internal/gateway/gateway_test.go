@@ -362,6 +362,11 @@ func TestFailedHandshakesAreExplained(t *testing.T) {
 			_, _ = io.ReadAll(c)
 		}},
 		{"reset", func() { c := dialTCP(t, w.addr); send(t, c, "\x16\x03"); c.SetLinger(0); c.Close() }},
+		{"sni_trailing_dot", func() {
+			c := dialTCP(t, w.addr)
+			send(t, c, strings.Replace(string(clientHello(t, &tls.Config{ServerName: "localhost"})), "localhost", "localhos.", 1))
+			_, _ = io.ReadAll(c)
+		}},
 		{"not_tls", func() { c := dialTCP(t, w.addr); send(t, c, "\x16nonsense"); _, _ = io.ReadAll(c) }},
 	} {
 		tc.fail()
@@ -372,8 +377,8 @@ func TestFailedHandshakesAreExplained(t *testing.T) {
 			t.Errorf("%s: counted %d; want 1", tc.class, n)
 		}
 	}
-	if st := w.status(); st.Handshakes["failed"] != 9 || len(st.Failures) < 20 {
-		t.Errorf("handshakes %v; want 9 failed, of a closed set of classes: %v", st.Handshakes, st.Failures)
+	if st := w.status(); st.Handshakes["failed"] != 10 || len(st.Failures) < 20 {
+		t.Errorf("handshakes %v; want 10 failed, of a closed set of classes: %v", st.Handshakes, st.Failures)
 	}
 }
 

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/binary"
 
@@ -15,6 +16,7 @@ const maxHello = 4 << 10
 type glimpse struct {
 	resumes bool   // it has a session ticket to show, which may be worth nothing
 	version uint16 // the newest that the client offers; 0 if the hello was not understood
+	dotted  bool   // its server name ends in a dot
 }
 
 // peek looks at the start of a connection. complete says that waiting for more would tell nothing more: the ClientHello is
@@ -43,6 +45,8 @@ func peek(b []byte) (g glimpse, complete bool) {
 	extensions := reader{b: hello.vector(2)}
 	for len(extensions.b) > 0 && !extensions.short {
 		switch name, body := extensions.number(), extensions.vector(2); name {
+		case 0: // server_name, RFC 6066, section 3
+			g.dotted = g.dotted || endsInDot(body)
 		case 35: // session_ticket, RFC 5077; empty where the client has none yet
 			g.resumes = g.resumes || len(body) > 0
 		case 41: // pre_shared_key
@@ -55,6 +59,18 @@ func peek(b []byte) (g glimpse, complete bool) {
 		return glimpse{}, true
 	}
 	return g, true
+}
+
+// endsInDot says whether a host name of a server_name extension does.
+func endsInDot(body []byte) bool {
+	r := reader{b: body}
+	list := reader{b: r.vector(2)}
+	for len(list.b) > 0 {
+		if kind, name := list.take(1)[0], list.vector(2); kind == 0 && bytes.HasSuffix(name, []byte(".")) {
+			return true
+		}
+	}
+	return false
 }
 
 func newest(body []byte) (version uint16) {

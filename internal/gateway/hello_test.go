@@ -67,6 +67,20 @@ func TestPeekSeesVersionAndResumption(t *testing.T) {
 	}
 }
 
+// A server name that ends in a dot is told from one that doesn't.
+func TestPeekSeesATrailingDot(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{"redis.example.com": false, "": false} {
+		if got := gateway.DottedForTest(clientHello(t, &tls.Config{ServerName: name})); got != want {
+			t.Errorf("%q: %t", name, got)
+		}
+	}
+	hello := clientHello(t, &tls.Config{ServerName: "redis.example.com"})
+	if !gateway.DottedForTest(bytes.Replace(hello, []byte("redis.example.com"), []byte("redis.example.co."), 1)) {
+		t.Error("a dot at the end is not seen")
+	}
+}
+
 // What is no ClientHello, or a long one, is for crypto/tls to judge: waiting for more of it would be for nothing.
 func TestPeekDoesNotWaitForWhatItCannotUse(t *testing.T) {
 	t.Parallel()

@@ -3,12 +3,14 @@ package gateway_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -402,7 +404,97 @@ func TestAnchorsOfASnapshotAreChecked(t *testing.T) {
 		}
 	}
 	s := w.withNext(1, next)
-	if err := s.Validate(); err != nil || s.Older().Digest() != w.snapshot(1).Digest() {
+	if err := s.Validate(); err != nil || s.Older(nil).Digest() != w.snapshot(1).Digest() {
 		t.Errorf("%v; for an older gateway it must be as if there were no anchors", err)
 	}
+	cross := w.withCross(1, next)
+	if err := cross.Validate(); err != nil || cross.Older(nil).Digest() != w.snapshot(1).Digest() || cross.Older(&gateway.LedgerStatus{}).Digest() != s.Digest() ||
+		cross.Older(&gateway.LedgerStatus{NextCross: true}).Digest() != cross.Digest() {
+		t.Errorf("%v; for a gateway that knows no third chain it must be as if there were none", err)
+	}
+	for says, change := range map[string]func(*gateway.Snapshot){
+		"next_cross: must be with next":         func(s *gateway.Snapshot) { s.Next = nil },
+		"next_cross.name":                       func(s *gateway.Snapshot) { s.NextCross.Name = "CA-next.sealane.invalid" },
+		"next_cross.anchors: must not be empty": func(s *gateway.Snapshot) { s.NextCross.Anchors = nil },
+		"next_cross.sampling: must not be set":  func(s *gateway.Snapshot) { s.NextCross.Sampling = &gateway.Sampling{Percent: 1, PerHour: 1} },
+		"next_cross.certificate":                func(s *gateway.Snapshot) { s.NextCross.Certificate = nil },
+	} {
+		s := w.withCross(1, next)
+		change(&s)
+		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v; want %q", err, says)
+		}
+	}
+}
+
+const nextCrossName = "cross.ca-next.sealane.invalid"
+
+// withCross is withNext, and a third chain, which "cross" stands for.
+func (w *world) withCross(generation uint64, next identity) gateway.Snapshot {
+	s := w.withNext(generation, next)
+	s.NextCross = &gateway.NextChain{Name: nextCrossName, Certificate: slices.Concat(next.chain, w.id.chain), PrivateKey: next.key, Anchors: []string{"cross"}}
+	return s
+}
+
+// The two names of tests are answered with a chain each, and each tells of its own label; a session of one is not resumed under
+// the other.
+func TestEachTestNameHasItsChain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.id = newIdentity(t, w.addr, nextName, nextCrossName)
+	next := newIdentity(t, w.addr, nextName, nextCrossName)
+	fakeEngine(t, w.engine, echo)
+	w.run()
+	w.apply(w.withCross(1, next))
+	who, nobody := ledger.Identity{Address: here, User: "default"}, ledger.Identity{Address: here}
+	slot := oneSession{tls.NewLRUClientSessionCache(8)}
+	for _, c := range []struct {
+		name, proves string
+		length       int
+	}{{"localhost", "old", 1}, {nextName, "new", 1}, {nextCrossName, "cross", 2}, {"Cross.CA-next.Sealane.invalid", "cross", 2}, {nextName, "new", 1}} {
+		cfg := trusting(w.id, next)
+		cfg.ServerName, cfg.ClientSessionCache = c.name, slot
+		s, err := w.hello(cfg)
+		if err != nil || s.DidResume != (c.name == "Cross.CA-next.Sealane.invalid") || len(s.PeerCertificates) != c.length {
+			t.Fatalf("%s: %v, %d certificates, resumed: %t", c.name, err, len(s.PeerCertificates), s.DidResume)
+		}
+		w.eventually(c.name+" proves "+c.proves, func(all map[ledger.Identity]ledger.Client) bool { return !all[who].Anchors[c.proves].Proven.IsZero() })
+	}
+	// A client that can't use the chain ends the handshake with an alert of its own choice.
+	for _, name := range []string{"localhost", nextCrossName} { // where nobody is tested it may have other reasons
+		cfg := &tls.Config{ServerName: name, InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}
+		raw := dialTCP(t, w.addr)
+		cfg.VerifyConnection = func(tls.ConnectionState) error {
+			_, err := raw.Write([]byte{21, 3, 3, 0, 2, 2, 80}) // internal_error
+			return errors.Join(err, raw.Close(), io.EOF)       // before crypto/tls sends one of its own
+		}
+		_ = tls.Client(raw, cfg).Handshake()
+		eventually(t, "the handshake has ended", func() bool { return w.status().Connections == 0 })
+	}
+	all := w.eventually("the refusal is there", func(all map[ledger.Identity]ledger.Client) bool {
+		return all[nobody].Anchors["cross"].How == ledger.ClientAlert
+	})
+	if len(all[nobody].Anchors) != 1 {
+		t.Errorf("the same alert where nobody is tested counted: %v", all[nobody])
+	}
+}
+
+// Samples are of both chains.
+func TestSamplesAreOfBothChains(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.id = newIdentity(t, w.addr, nextName, nextCrossName)
+	next := newIdentity(t, w.addr, nextName, nextCrossName)
+	fakeEngine(t, w.engine, echo)
+	w.run()
+	s := w.withCross(1, next)
+	s.Next.Sampling = &gateway.Sampling{Percent: 100, PerHour: gateway.MaxSamplesPerHour}
+	w.apply(s)
+	who := ledger.Identity{Address: here, User: "default"}
+	w.eventually("both are proven", func(all map[ledger.Identity]ledger.Client) bool {
+		if _, err := w.hello(trusting(w.id, next)); err != nil {
+			t.Fatal(err)
+		}
+		return !all[who].Anchors["new"].Proven.IsZero() && !all[who].Anchors["cross"].Proven.IsZero()
+	})
 }

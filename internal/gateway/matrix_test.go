@@ -38,7 +38,7 @@ type stage struct {
 	served time.Duration
 	// want says which trust stores verify it.
 	want    string
-	foreign bool // the leaf is for an address that its CA does not permit
+	foreign bool // the CAs have name constraints, and the leaf is for an address that they don't permit
 	// except names clients that connect all the same.
 	except string
 }
@@ -49,7 +49,7 @@ var stages = []stage{
 	{name: "the cross-certificate has ended", age: 3630 * day, want: "CA-2 both"},
 	{name: "CA-1 has expired", age: 3660 * day, want: "CA-2 both"},
 	{name: "the same, and an expired cross-certificate is still served", age: 3660 * day, served: 3600 * day, want: "CA-2 both"},
-	{name: "a certificate for an address that CA-1 does not permit", age: 1900 * day, foreign: true, except: "Java"},
+	{name: "with name constraints, a certificate for an address that CA-1 does not permit", age: 1900 * day, foreign: true, except: "Java"},
 }
 
 var stores = []string{"CA-1", "CA-2", "both"}
@@ -133,7 +133,7 @@ func setStage(t *testing.T, algorithm pki.Algorithm) []trial {
 		if g.foreign {
 			names.IPs[0] = netip.MustParseAddr("127.9.9.9")
 		}
-		s := pki.State{Names: names, Algorithm: algorithm}
+		s := pki.State{Names: names, Algorithm: algorithm, NameConstraints: g.foreign}
 		var chain, private []byte
 		for _, age := range []time.Duration{0, 1825 * day, 2000 * day, 2500 * day, 2750 * day, 3590 * day, 3600 * day, g.age} {
 			if age > g.age {

@@ -116,7 +116,7 @@ func (t TLSPolicy) policy(leaf *x509.Certificate) (policy, problems) {
 // certificate that they were made with stays.
 func (s Snapshot) sameTLS(o Snapshot) bool {
 	return bytes.Equal(s.Certificate, o.Certificate) && bytes.Equal(s.PrivateKey, o.PrivateKey) &&
-		slices.Equal(s.Anchors, o.Anchors) && s.Next.sameTLS(o.Next) &&
+		slices.Equal(s.Anchors, o.Anchors) && s.Next.sameTLS(o.Next) && s.NextCross.sameTLS(o.NextCross) &&
 		s.MinTLSVersion == o.MinTLSVersion && slices.Equal(s.Groups, o.Groups) && slices.Equal(s.TLS12Ciphers, o.TLS12Ciphers)
 }
 

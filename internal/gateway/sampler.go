@@ -75,7 +75,7 @@ func newSampler(dir string, log *slog.Logger) *sampler {
 	return s
 }
 
-// take says whether a source is to be sampled, and notes that it is.
+// take says whether a source is to be sampled, and notes that it is: with which of the two chains doesn't matter.
 func (s *sampler) take(from netip.Addr, next NextChain) bool {
 	if rand.Float64()*100 >= next.Sampling.Percent {
 		return false

@@ -59,6 +59,7 @@ type hello struct {
 	seen                  bool
 	version, suite, group bool   // there is one that both sides know
 	newest                uint16 // version that the client knows; 0: SSL 3.0
+	dotted                bool   // not seen, because its server name ends in a dot
 }
 
 func readHello(h *tls.ClientHelloInfo, v policy) hello {
@@ -96,6 +97,7 @@ var (
 	failGroup   = failure{"no_shared_group", "the client offers no key exchange that is allowed here: widen its list of groups (X25519MLKEM768, X25519, P-256, P-384 unless the instance allows fewer)"}
 	failAlert   = failure{"client_alert", "the client refused the handshake: its own log says why"}
 	failOther   = failure{"other", "see the error"}
+	failDot     = failure{"sni_trailing_dot", "the client sends the server name (SNI) with a dot at its end, which RFC 6066 does not allow and this port refuses: leave the dot out of the host name that the client is given"}
 	failShed    = failure{"shed", "the client took long over its handshake while others needed the room: find out who connects so often"}
 	oldVersions = map[uint16]failure{
 		0:                {"sslv3", "the client knows no TLS, only SSL 3.0: update its TLS library, TLS 1.2 is needed"},
@@ -117,7 +119,7 @@ var (
 // failureClasses is the closed set of them.
 var failureClasses = func() []string {
 	var all []string
-	for _, f := range []failure{failTimeout, failEOF, failReset, failNotTLS, failSuite, failGroup, failAlert, failOther, failShed} {
+	for _, f := range []failure{failTimeout, failEOF, failReset, failNotTLS, failSuite, failGroup, failAlert, failOther, failDot, failShed} {
 		all = append(all, f.class)
 	}
 	for _, f := range oldVersions {
@@ -151,6 +153,8 @@ func classify(err error, h hello) failure {
 			return alertFailure(v.Uint())
 		}
 		return failAlert
+	case h.dotted:
+		return failDot
 	case !h.seen:
 		return failOther
 	case !h.version:

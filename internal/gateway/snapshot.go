@@ -56,6 +56,8 @@ type Snapshot struct {
 	Anchors []string `json:"anchors,omitempty"`
 	// Next is a second certificate. Nil: there is none, and its name is served with Certificate.
 	Next *NextChain `json:"next,omitempty"`
+	// NextCross is a third one, beside Next. Nil: there is none.
+	NextCross *NextChain `json:"next_cross,omitempty"`
 	// Connect is what a client that speaks the wrong protocol is told to do: one line of printable ASCII. Needed when a
 	// listener has TLS.
 	Connect string `json:"connect,omitempty"`

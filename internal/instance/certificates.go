@@ -47,16 +47,22 @@ type request struct {
 	action audit.Action
 	plan   func(pki.State, time.Time) ([]pki.Action, error)
 	force  bool
+	// change, if any, is what the plan is made for; it is kept with what the plan does.
+	change func(pki.State) pki.State
 	// early says what an action that is not due yet would do to clients, as far as it is known what they trust; "": they
 	// are ready. nil: nothing that they would notice.
 	early func(s pki.State, a pki.Action, known ledger.Ledger, now time.Time) string
 }
 
-// RotateCA makes the next generation of the CA now. It, and what follows, returns once the node serves and has proved what
-// came of it. After Unavailable the change is recorded, and the server goes on trying to serve it; after any other error
-// nothing was changed.
-func (m *Manager) RotateCA(ctx context.Context, name Name) error {
-	return m.operate(ctx, name, request{action: audit.Rotate, plan: pki.State.Rotate})
+// RotateCA makes the next generation of the CA now. constraints says whether it, and those after it, have name constraints;
+// nil: as before. It, and what follows, returns once the node serves and has proved what came of it. After Unavailable the
+// change is recorded, and the server goes on trying to serve it; after any other error nothing was changed.
+func (m *Manager) RotateCA(ctx context.Context, name Name, constraints *bool) error {
+	r := request{action: audit.Rotate, plan: pki.State.Rotate}
+	if constraints != nil {
+		r.change = func(s pki.State) pki.State { return s.WithNameConstraints(*constraints) }
+	}
+	return m.operate(ctx, name, r)
 }
 
 // ActivateCA lets the generation that is published sign in place of the one before. Before it is due that takes force,
@@ -129,16 +135,19 @@ func (m *Manager) operate(ctx context.Context, name Name, r request) error {
 		if err := i.encrypted(); err != nil {
 			return err
 		}
-		now := m.Now()
+		now, wanted := m.Now(), *i.Certificates
+		if r.change != nil {
+			wanted = r.change(wanted)
+		}
 		var err error
-		if actions, err = r.plan(*i.Certificates, now); err != nil {
+		if actions, err = r.plan(wanted, now); err != nil {
 			return precondition("%v", err)
 		}
-		refusal, err := r.check(*i.Certificates, actions, known, now)
+		refusal, err := r.check(wanted, actions, known, now)
 		if err != nil {
 			return err
 		}
-		next, signed, err := i.Certificates.DoAll(actions, m.Key, now)
+		next, signed, err := wanted.DoAll(actions, m.Key, now)
 		if err != nil {
 			return precondition("%v; nothing was changed, and what is served stays", err)
 		}
@@ -171,10 +180,18 @@ func (r request) check(s pki.State, actions []pki.Action, known ledger.Ledger, n
 		return "", nil
 	}
 	if !r.force {
-		return "", precondition("%s. Have each client install the bundle and connect once with the server name (SNI) %s, as in `redis-cli … --sni %s`, or force it",
-			refusal, pki.NextName, pki.NextName)
+		return "", precondition("%s. Have each client install the bundle and connect once with %s, or force it", refusal, testNames(s, now))
 	}
 	return refusal, nil
+}
+
+// testNames are the server names that a client has to connect with, as users are told.
+func testNames(s pki.State, now time.Time) string {
+	const one = "the server name (SNI) %s, as in `redis-cli … --sni %s`"
+	if s.NextCrossLabel(now) == "" {
+		return fmt.Sprintf(one, pki.NextName, pki.NextName)
+	}
+	return fmt.Sprintf(one, pki.NextName, pki.NextName) + ", and once with " + pki.NextCrossName
 }
 
 // logOperator enters what an operator asked for into the audit log, with the CA that it is about.

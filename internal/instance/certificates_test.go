@@ -67,12 +67,12 @@ func TestOperatorReplacesTheCA(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Hour)
-		step("rotate", m.server.RotateCA(t.Context(), first), "signing published", true)
+		step("rotate", m.server.RotateCA(t.Context(), first, nil), "signing published", true)
 		bundle := m.node(first).Bundle
 		if bytes.Count(bundle, []byte("BEGIN")) != 2 || len(m.get(first).ServerCAs) != 2 {
 			t.Errorf("the bundle is %s", bundle)
 		}
-		wantError(t, "rotate again", m.server.RotateCA(t.Context(), first), instance.FailedPrecondition, "retire CA-1 first")
+		wantError(t, "rotate again", m.server.RotateCA(t.Context(), first, nil), instance.FailedPrecondition, "retire CA-1 first")
 		wantError(t, "retire what signs", m.server.RetireCA(t.Context(), first, true), instance.FailedPrecondition, "CA-1 still signs")
 		wantError(t, "activate early", m.server.ActivateCA(t.Context(), first, false), instance.FailedPrecondition,
 			"it is not known that any client trusts CA-2: none was seen", "hold only CA-1", "--sni ca-next.sealane.invalid", "force it")
@@ -176,7 +176,7 @@ func (m *machine) auditedSince(n int) string {
 func TestDueActionsNeedNoForce(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.made(first)
-		if err := m.server.RotateCA(t.Context(), first); err != nil {
+		if err := m.server.RotateCA(t.Context(), first, nil); err != nil {
 			t.Fatal(err)
 		}
 		m.jump(1000 * 24 * time.Hour) // the server has not looked yet
@@ -229,7 +229,7 @@ func TestOperatorReplacesTheLeaf(t *testing.T) {
 
 func TestCertificatesCannotBeChanged(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
-		rotate := func(n instance.Name) error { return m.server.RotateCA(t.Context(), n) }
+		rotate := func(n instance.Name) error { return m.server.RotateCA(t.Context(), n, nil) }
 		wantError(t, "of nothing", rotate(first), instance.NotFound)
 		_, err := m.server.Certificates(first)
 		wantError(t, "show nothing", err, instance.NotFound)
@@ -286,34 +286,51 @@ func (m *machine) reboot(names ...string) {
 	m.server.Settled(m.t.Context())
 }
 
-// When the names in the configuration change so does the certificate: at once when its CA permits them. Otherwise another CA is
-// published at once, and they are served when that is the only one.
+// wantNames checks what is served to clients of the first instance, and how often it was given to the gateway.
+func (m *machine) wantNames(states, served, waiting string, applied int) {
+	m.t.Helper()
+	m.waitReady(first)
+	got, err := m.server.Certificates(first)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if now := strings.Join(got.Leaf.Waiting, " "); m.states() != states || now != waiting || m.node(first).applied != applied {
+		m.t.Errorf("CAs %s, waiting %s, applied %d; want %s, %s, %d", m.states(), now, m.node(first).applied, states, waiting, applied)
+	}
+	var names []string
+	for _, n := range got.Leaf.Names {
+		if strings.HasSuffix(n, ".example") {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	if now := strings.Join(names, " "); now != served {
+		m.t.Errorf("served %s, want %s", now, served)
+	}
+	checkVerifies(m.t, m.node(first), append(names, "localhost", m.get(first).Host)...)
+}
+
+// When the names in the configuration change so does the certificate, at once: the CA permits all.
 func TestNamesFollowTheConfiguration(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.reboot("{instance}.a.example", "{instance}.b.example")
-		host := m.made(first).Host
-		want := func(states, served, waiting string, applied int) {
-			t.Helper()
-			m.waitReady(first)
-			got, err := m.server.Certificates(first)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if now := strings.Join(got.Leaf.Waiting, " "); m.states() != states || now != waiting || m.node(first).applied != applied {
-				t.Errorf("CAs %s, waiting %s, applied %d; want %s, %s, %d", m.states(), now, m.node(first).applied, states, waiting, applied)
-			}
-			var names []string
-			for _, n := range got.Leaf.Names {
-				if strings.HasSuffix(n, ".example") {
-					names = append(names, n)
-				}
-			}
-			slices.Sort(names)
-			if now := strings.Join(names, " "); now != served {
-				t.Errorf("served %s, want %s", now, served)
-			}
-			checkVerifies(t, m.node(first), append(names, "localhost", host)...)
-		}
+		m.made(first)
+		m.wantNames("signing", "first.a.example first.b.example", "", 1)
+		m.reboot("{instance}.b.example", "{instance}.a.example")
+		m.wantNames("signing", "first.a.example first.b.example", "", 1)
+		m.reboot("{instance}.b.example", "{instance}.c.example")
+		m.wantNames("signing", "first.b.example first.c.example", "", 2)
+	})
+}
+
+// With name constraints they change at once as far as the CA permits them. Otherwise another CA is published at once, and they
+// are served when that is the only one.
+func TestNamesFollowTheConfigurationWithNameConstraints(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		m.constraints = true
+		m.reboot("{instance}.a.example", "{instance}.b.example")
+		m.made(first)
+		want := m.wantNames
 		want("signing", "first.a.example first.b.example", "", 1)
 		m.reboot("{instance}.b.example", "{instance}.a.example")
 		want("signing", "first.a.example first.b.example", "", 1)
@@ -327,6 +344,46 @@ func TestNamesFollowTheConfiguration(t *testing.T) {
 			t.Fatal(err)
 		}
 		want("retired signing", "first.b.example first.c.example", "", 5)
+	})
+}
+
+// A rotation may decide about name constraints, for the generations from then on; one that is refused decides nothing.
+func TestRotationDecidesAboutNameConstraints(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		m.made(first)
+		on, off := true, false
+		wantCAs := func(want string) {
+			t.Helper()
+			got, err := m.server.Certificates(first)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var all []string
+			for _, ca := range got.CAs {
+				all = append(all, fmt.Sprint(ca.Constrained))
+			}
+			if now := strings.Join(all, " "); now != want {
+				t.Errorf("CAs with name constraints: %s; want %s", now, want)
+			}
+		}
+		next := func() {
+			t.Helper()
+			if err := errors.Join(m.server.ActivateCA(t.Context(), first, true), m.server.RetireCA(t.Context(), first, true)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, step := range []struct {
+			constraints *bool
+			want        string
+		}{{&on, "false true"}, {nil, "false true true"}, {&off, "false true true false"}, {nil, "false true true false false"}} {
+			if err := m.server.RotateCA(t.Context(), first, step.constraints); err != nil {
+				t.Fatal(err)
+			}
+			wantCAs(step.want)
+			wantError(t, "rotate again", m.server.RotateCA(t.Context(), first, &on), instance.FailedPrecondition, "first, or wait until")
+			next()
+			checkVerifies(t, m.node(first), "localhost")
+		}
 	})
 }
 
@@ -436,7 +493,7 @@ func TestOperatorIsToldOfAnUnreadableKey(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.made(first)
 		m.breakKeys(first)
-		wantError(t, "rotate", m.server.RotateCA(t.Context(), first), instance.FailedPrecondition, "key of CA-1", "nothing was changed")
+		wantError(t, "rotate", m.server.RotateCA(t.Context(), first, nil), instance.FailedPrecondition, "key of CA-1", "nothing was changed")
 		wantError(t, "renew", m.server.RenewLeaf(t.Context(), first), instance.FailedPrecondition, "key of CA-1")
 		if m.states() != "signing" || len(m.audited) != 2 {
 			t.Errorf("CAs %s, %d entries", m.states(), len(m.audited))

@@ -43,9 +43,27 @@ type Sampling struct {
 type Clients struct {
 	Generation int // the CA that is asked about: the newest that is published
 	Clients    []ledger.Status
-	CAs        map[string]int // generations by label, of those published
-	Evicted    time.Time      // when clients were last not kept, for want of room; zero: never
-	Doubt      string         // why it can't be said that all clients trust that CA; "": they do
+	Labels     map[string]Label
+	Evicted    time.Time // when clients were last not kept, for want of room; zero: never
+	Doubt      string    // why it can't be said that all clients trust that CA; "": they do
+}
+
+// Label is what clients show something of: a CA, or its cross-certificate beside a server certificate by it.
+type Label struct {
+	Generation int
+	Cross      bool
+}
+
+// labels are those of the published CAs, and of the cross-certificate that clients are tested with.
+func (i *Instance) labels(now time.Time) map[string]Label {
+	all := make(map[string]Label)
+	for _, ca := range i.ServerCAs {
+		all[ca.Fingerprint()] = Label{Generation: ca.Generation}
+	}
+	if cross := i.Certificates.NextCrossLabel(now); cross != "" {
+		all[cross] = Label{all[i.Certificates.NextAnchor(now)].Generation, true}
+	}
+	return all
 }
 
 // Clients shows what is known of an instance's clients.
@@ -58,33 +76,25 @@ func (m *Manager) Clients(ctx context.Context, name Name) (Clients, error) {
 	if err != nil || i.Certificates == nil || len(i.ServerCAs) == 0 {
 		return Clients{}, err
 	}
-	out := Clients{CAs: make(map[string]int), Evicted: known.LastEvicted}
-	for _, ca := range i.ServerCAs {
-		out.CAs[ca.Fingerprint()] = ca.Generation
-	}
-	newest := i.ServerCAs[len(i.ServerCAs)-1]
-	out.Generation = newest.Generation
-	out.Doubt = doubts(*i.Certificates, newest.Generation, known, m.Now())
-	out.Clients = known.Statuses(newest.Fingerprint(), m.Now().Add(-keepClients))
+	now := m.Now()
+	out := Clients{Labels: i.labels(now), Evicted: known.LastEvicted}
+	out.Generation = i.ServerCAs[len(i.ServerCAs)-1].Generation
+	out.Doubt = doubts(*i.Certificates, out.Generation, known, now)
+	out.Clients = known.Statuses(i.Certificates.Proofs(out.Generation, now), now.Add(-keepClients))
 	return out, nil
 }
 
 // doubts says why it can't be said that all clients trust a generation; "": they do.
 func doubts(s pki.State, generation int, known ledger.Ledger, now time.Time) string {
-	label := ""
-	for _, ca := range s.CAs {
-		if ca.Generation == generation {
-			label = ca.Fingerprint()
-		}
-	}
-	d, ok := known.Doubts(label, now.Add(-clientsCount))
+	proofs := s.Proofs(generation, now)
+	d, ok := known.Doubts(proofs, now.Add(-clientsCount))
 	switch {
 	case ok:
 		return ""
 	case len(d.Clients) > 0:
 		named := make([]string, 0, maxNamed)
 		for _, c := range d.Clients[:min(len(d.Clients), maxNamed)] {
-			named = append(named, describe(c))
+			named = append(named, describe(c, proofs))
 		}
 		others := ""
 		if n := len(d.Clients) - len(named); n > 0 {
@@ -98,7 +108,7 @@ func doubts(s pki.State, generation int, known ledger.Ledger, now time.Time) str
 }
 
 // describe names a client in doubt, and why.
-func describe(c ledger.Status) string {
+func describe(c ledger.Status, proofs []string) string {
 	var b strings.Builder
 	b.WriteString(c.Address.String())
 	for _, f := range []struct{ name, value string }{{"name", c.Name}, {"library", c.Library}, {"user", c.User}} {
@@ -108,6 +118,13 @@ func describe(c ledger.Status) string {
 	}
 	if c.Readiness == ledger.Failed {
 		fmt.Fprintf(&b, " (%s on %s)", c.How, c.At.UTC().Format(time.RFC3339))
+	}
+	if len(c.Missing) > 0 {
+		name := pki.NextCrossName
+		if c.Missing[0] == proofs[0] {
+			name = pki.NextName
+		}
+		fmt.Fprintf(&b, " (not yet as %s)", name)
 	}
 	return b.String()
 }
@@ -165,11 +182,8 @@ func (m *Manager) ledgerOf(ctx context.Context, i Instance) (stored, now ledger.
 			fresh = ledger.Ledger{} // it is down, or older: what is stored counts
 		}
 	}
-	published := make(map[string]bool)
-	for _, ca := range i.ServerCAs {
-		published[ca.Fingerprint()] = true
-	}
-	keep := func(anchor string) bool { return published[anchor] }
+	labels := i.labels(m.Now())
+	keep := func(label string) bool { _, ok := labels[label]; return ok }
 	return stored, ledger.Merge(stored, fresh, m.Now().Add(-keepClients), keep), version, nil
 }
 
@@ -305,22 +319,27 @@ func (m *Manager) sweepLedgers(all []Instance) {
 	}
 }
 
-// nextChain is what the gateway presents to those who are to be tested; nil: nothing.
-func (m *Manager) nextChain(i Instance) (*gateway.NextChain, error) {
-	chain, key, err := i.Certificates.NextChain(m.Key, m.Now())
+// tests completes a snapshot with what the gateway presents to those who are to be tested, if there is anything.
+func (m *Manager) tests(i Instance, s *gateway.Snapshot) error {
+	now := m.Now()
+	chain, key, err := i.Certificates.NextChain(m.Key, now)
 	if err != nil || len(chain) == 0 {
-		return nil, err
+		return err
 	}
-	next := &gateway.NextChain{Name: pki.NextName, Certificate: chain, PrivateKey: key, Anchors: []string{i.Certificates.NextAnchor(m.Now())}}
-	if s := i.activeSampling(m.Now()); s != nil {
-		next.Sampling = &gateway.Sampling{Percent: s.Percent, PerHour: s.PerHour}
+	s.Next = &gateway.NextChain{Name: pki.NextName, Certificate: chain, PrivateKey: key, Anchors: []string{i.Certificates.NextAnchor(now)}}
+	if q := i.activeSampling(now); q != nil {
+		s.Next.Sampling = &gateway.Sampling{Percent: q.Percent, PerHour: q.PerHour}
 	}
-	return next, nil
+	if chain, key, err = i.Certificates.NextCrossChain(m.Key, now); err != nil || len(chain) == 0 {
+		return err
+	}
+	s.NextCross = &gateway.NextChain{Name: pki.NextCrossName, Certificate: chain, PrivateKey: key, Anchors: []string{i.Certificates.NextCrossLabel(now)}}
+	return nil
 }
 
-// SetSampling presents the CA that is to sign next, and nothing else, to some of the clients that did not ask for it: to a
-// share of the full handshakes, at most so many an hour. A client that does not trust it sees an error, once. It ends when
-// that CA signs. A percentage of 0 ends it now. It returns as RotateCA does.
+// SetSampling presents the CA that is to sign next, by itself or with its cross-certificate as chance has it, to some of the clients
+// that did not ask for it: to a share of the full handshakes, at most so many an hour. A client that does not verify it sees an
+// error, once. It ends when that CA signs. A percentage of 0 ends it now. It returns as RotateCA does.
 func (m *Manager) SetSampling(ctx context.Context, name Name, percent float64, perHour int) error {
 	switch {
 	case !(percent >= 0 && percent <= 100): // NaN is neither

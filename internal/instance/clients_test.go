@@ -60,6 +60,17 @@ func (c *crowd) connects(who ledger.Identity, generation int) {
 	c.table.Seen(who, ledger.Handshake{At: c.m.now(), Anchors: []string{label}}, c.m.now())
 }
 
+// tested is a handshake under each chain that is to be proven of a generation.
+func (c *crowd) tested(who ledger.Identity, generation int) {
+	c.m.t.Helper()
+	proofs := c.m.get(first).Certificates.Proofs(generation, c.m.now())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, label := range proofs {
+		c.table.Seen(who, ledger.Handshake{At: c.m.now(), Anchors: []string{label}}, c.m.now())
+	}
+}
+
 func (c *crowd) fails(who ledger.Identity, generation int) {
 	label := c.m.label(generation)
 	c.mu.Lock()
@@ -73,7 +84,7 @@ func TestReadyClientsNeedNoForce(t *testing.T) {
 		m.made(first)
 		c := m.gathers()
 		time.Sleep(time.Hour)
-		if err := m.server.RotateCA(t.Context(), first); err != nil {
+		if err := m.server.RotateCA(t.Context(), first, nil); err != nil {
 			t.Fatal(err)
 		}
 		if n := m.node(first).Gateway.Next; n == nil || n.Name != pki.NextName || len(n.Anchors) != 1 || n.Anchors[0] != m.label(2) || n.Sampling != nil {
@@ -89,12 +100,17 @@ func TestReadyClientsNeedNoForce(t *testing.T) {
 		activate("not known that any client trusts CA-2")
 		c.connects(app("web"), 1)
 		activate(`these clients trust CA-2: 10.0.0.7 name="web" library="redis-py" user="default":`, "--sni ca-next.sealane.invalid")
+		// CA-2 alone is half of what will be served: at first it has a cross-certificate beside it.
 		c.connects(app("web"), 2)
+		activate(`user="default" (not yet as cross.ca-next.sealane.invalid):`, "--sni ca-next.sealane.invalid`, and once with cross.ca-next.sealane.invalid")
+		if n := m.node(first).Gateway.NextCross; n == nil || n.Name != pki.NextCrossName || len(n.Anchors) != 1 || n.Anchors[0] == m.label(2) || n.Sampling != nil {
+			t.Fatalf("the gateway's next chain with the cross-certificate: %v", n)
+		}
 		time.Sleep(time.Second)
 		c.fails(app(""), 2)
 		activate("(unknown_ca on 20")
 		time.Sleep(time.Second)
-		c.connects(app("web"), 2)
+		c.tested(app("web"), 2)
 		for n := range 14 {
 			c.connects(app(fmt.Sprint("many", n)), 1)
 		}
@@ -119,7 +135,7 @@ func TestReadyClientsNeedNoForce(t *testing.T) {
 			t.Errorf("%d clients are named", got)
 		}
 		for n := range 14 {
-			c.connects(app(fmt.Sprint("many", n)), 2)
+			c.tested(app(fmt.Sprint("many", n)), 2)
 		}
 		if err := m.server.ActivateCA(t.Context(), first, false); err != nil || m.states() != "retiring cross-signed" {
 			t.Errorf("activate: %v, %s", err, m.states())
@@ -133,8 +149,8 @@ func TestReadyClientsNeedNoForce(t *testing.T) {
 		if got := m.auditedSince(2); strings.Contains(got, "force") {
 			t.Errorf("audit log: %s", got)
 		}
-		if n := m.node(first).Gateway.Next; n != nil {
-			t.Errorf("with one CA the next chain is for %v", n.Anchors)
+		if n := m.node(first).Gateway; n.Next != nil || n.NextCross != nil {
+			t.Errorf("with one CA the next chain is for %v", n.Next.Anchors)
 		}
 	})
 }
@@ -144,16 +160,16 @@ func TestActivationComesOnceClientsAreReady(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.made(first)
 		c := m.gathers()
-		if err := m.server.RotateCA(t.Context(), first); err != nil {
+		if err := m.server.RotateCA(t.Context(), first, nil); err != nil {
 			t.Fatal(err)
 		}
-		c.connects(app("web"), 2)
+		c.tested(app("web"), 2)
 		ready := func() time.Time { return m.get(first).Certificates.CAs[1].Ready }
 		m.wait("it is noted that clients are ready", func() bool { return !ready().IsZero() })
 		m.jump(20 * 24 * time.Hour)
 		c.connects(app("other"), 1)
 		m.wait("it is noted that they aren't any more", func() bool { return ready().IsZero() })
-		c.connects(app("other"), 2)
+		c.tested(app("other"), 2)
 		m.wait("it is noted that they are again", func() bool { return !ready().IsZero() })
 		m.jump(29 * 24 * time.Hour)
 		time.Sleep(5 * time.Minute)
@@ -249,7 +265,7 @@ func TestCompromiseNamesTheClients(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.made(first)
 		c := m.gathers()
-		if err := m.server.RotateCA(t.Context(), first); err != nil {
+		if err := m.server.RotateCA(t.Context(), first, nil); err != nil {
 			t.Fatal(err)
 		}
 		c.connects(app("both"), 1)
@@ -281,7 +297,7 @@ func TestSamplingIsForOneGeneration(t *testing.T) {
 		wantError(t, "without a next CA", set(1, 1), instance.FailedPrecondition, "start the next generation first")
 		wantError(t, "percent", set(101, 1), instance.InvalidArgument, "percent: 101: want more than 0 and at most 100")
 		wantError(t, "per hour", set(5, 0), instance.InvalidArgument, "per_hour: 0: want 1 to 1000")
-		if err := m.server.RotateCA(t.Context(), first); err != nil {
+		if err := m.server.RotateCA(t.Context(), first, nil); err != nil {
 			t.Fatal(err)
 		}
 		sampled := func() string {
@@ -311,7 +327,7 @@ func TestSamplingIsForOneGeneration(t *testing.T) {
 			t.Error(err)
 		}
 		time.Sleep(time.Hour)
-		if err := m.server.RotateCA(t.Context(), first); err != nil || sampled() != "none" {
+		if err := m.server.RotateCA(t.Context(), first, nil); err != nil || sampled() != "none" {
 			t.Errorf("another generation: %v, %s", err, sampled())
 		}
 	})

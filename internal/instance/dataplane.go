@@ -41,14 +41,15 @@ func (s Spec) snapshotPath() gateway.DataPath {
 type DataPlane struct {
 	Path        gateway.DataPath // as the record has it; Problem says so while another one serves
 	TLS         gateway.TLSPolicy
-	Clients     int64     // served now
-	Limit       int64     // how many can be; 0: not known
-	LimitedBy   string    // why that is less than the instance's size allows
-	Connections int64     // open now, those on their way in too
-	Accepted    uint64    // since the gateway started
-	Rejected    uint64    // of them, for want of room
-	Problem     string    // why clients are not served as they should be, in words for the user
-	OldAuth     time.Time // until when an AUTH string of before is accepted; zero: none is
+	Clients     int64             // served now
+	Limit       int64             // how many can be; 0: not known
+	LimitedBy   string            // why that is less than the instance's size allows
+	Connections int64             // open now, those on their way in too
+	Accepted    uint64            // since the gateway started
+	Rejected    uint64            // of them, for want of room
+	Failures    map[string]uint64 // handshakes that failed since the gateway started, by class; nil: not known
+	Problem     string            // why clients are not served as they should be, in words for the user
+	OldAuth     time.Time         // until when an AUTH string of before is accepted; zero: none is
 }
 
 // DataPlane shows how an instance's clients are served.
@@ -78,7 +79,7 @@ func (m *Manager) DataPlane(ctx context.Context, name Name) (DataPlane, error) {
 		p.Problem = s.Problem
 	}
 	p.Clients, p.Limit, p.LimitedBy = s.Clients, s.Limit, s.LimitedBy
-	p.Connections, p.Accepted, p.Rejected = s.Connections, s.Accepted, s.Rejected
+	p.Connections, p.Accepted, p.Rejected, p.Failures = s.Connections, s.Accepted, s.Rejected, s.Failures
 	return p, nil
 }
 

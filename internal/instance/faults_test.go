@@ -119,7 +119,7 @@ func scenarios() []scenario {
 				if len(m.stored()[0].Certificates.CAs) > 1 {
 					return nil
 				}
-				return m.server.RotateCA(m.t.Context(), first)
+				return m.server.RotateCA(m.t.Context(), first, nil)
 			},
 			func(m *machine) bool {
 				i, err := m.server.Get(first)

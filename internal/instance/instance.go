@@ -43,6 +43,7 @@ type Spec struct {
 	RedisConfigs          map[string]string
 	TransitEncryption     bool
 	KeyAlgorithm          pki.Algorithm
+	NameConstraints       *bool `json:"-"` // of the CAs; nil: whatever the server's default is. Certificates keeps it: a rotation may change it
 	AuthEnabled           bool
 	SnapshotPeriod        time.Duration    // RDB persistence; 0: none
 	DataPath              gateway.DataPath // "": whatever DefaultDataPath is

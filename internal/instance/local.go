@@ -245,9 +245,7 @@ func (l *Local) ensureSnapshot(ctx context.Context, n *localNode, node Node, pro
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
-	if status.Ledger == nil {
-		snapshot = snapshot.Older() // it would refuse what it does not know
-	}
+	snapshot = snapshot.Older(status.Ledger)
 	digest := snapshot.Digest()
 	if status.Digest != digest || status.Problem != "" {
 		progress("giving the gateway its certificate and address")

@@ -34,6 +34,8 @@ type machine struct {
 	key       pki.MasterKey
 	addresses instance.Addresses
 	skew      time.Duration // of the clock
+	// constraints says that CAs have name constraints by the configuration.
+	constraints bool
 
 	mu      sync.Mutex
 	records map[string]store.Record
@@ -133,7 +135,7 @@ func ownPool(bits int) netip.Prefix {
 
 func (m *machine) newManager(s *server) (*instance.Manager, error) {
 	return instance.New(instance.Config{
-		Store: disk{m, s}, Audit: auditLog{m, s}, Runtime: host{m, s}, Key: m.key, Addresses: m.addresses, Now: m.now,
+		Store: disk{m, s}, Audit: auditLog{m, s}, Runtime: host{m, s}, Key: m.key, Addresses: m.addresses, Now: m.now, NameConstraints: m.constraints,
 		Log: slog.New(slog.NewTextHandler(lockedWriter{m}, nil)),
 	})
 }

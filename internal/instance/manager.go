@@ -46,8 +46,10 @@ type Config struct {
 	Locations    []string      // likewise
 	Lifetimes    pki.Lifetimes // of new instances' certificates; zero: the default
 	KeyAlgorithm pki.Algorithm // of the CAs of instances for which none is asked; "": P-256
-	Now          func() time.Time
-	Log          *slog.Logger
+	// NameConstraints says whether the CAs of instances have them for which it isn't said.
+	NameConstraints bool
+	Now             func() time.Time
+	Log             *slog.Logger
 
 	// Changed, if any, is told what was done to certificates, after it was recorded and before it is served. It must not
 	// block.
@@ -181,7 +183,10 @@ func (m *Manager) design(name Name, spec Spec) (Instance, error) {
 		i.SealedAuth = m.Key.Seal([]byte(uuid.NewString()), i.authPurpose())
 	}
 	if spec.TransitEncryption {
-		i.Certificates = &pki.State{Algorithm: spec.KeyAlgorithm, Lifetimes: m.Lifetimes, Names: names}
+		i.Certificates = &pki.State{Algorithm: spec.KeyAlgorithm, Lifetimes: m.Lifetimes, Names: names, NameConstraints: m.NameConstraints}
+		if spec.NameConstraints != nil {
+			i.Certificates.NameConstraints = *spec.NameConstraints
+		}
 	}
 	return i, nil
 }

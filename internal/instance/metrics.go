@@ -138,7 +138,7 @@ func (x *metrics) collectReadiness(i Instance, gauge func(*prometheus.Desc, floa
 		asked = ca
 	}
 	counts := make(map[ledger.Readiness]int)
-	for _, s := range known.Statuses(asked.Fingerprint(), now.Add(-clientsCount)) {
+	for _, s := range known.Statuses(i.Certificates.Proofs(asked.Generation, now), now.Add(-clientsCount)) {
 		counts[s.Readiness]++
 	}
 	for _, r := range ledger.Readinesses {

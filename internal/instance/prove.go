@@ -23,7 +23,10 @@ func prove(ctx context.Context, snapshot gateway.Snapshot, node Node) error {
 	if err := proveChain(ctx, snapshot, snapshot.Certificate, node.Host, node.Bundle); err != nil {
 		return err
 	}
-	if n := snapshot.Next; n != nil {
+	for _, n := range []*gateway.NextChain{snapshot.Next, snapshot.NextCross} {
+		if n == nil {
+			continue
+		}
 		if err := proveChain(ctx, snapshot, n.Certificate, n.Name, node.Bundle); err != nil {
 			return fmt.Errorf("%s: %w", n.Name, err)
 		}

@@ -401,7 +401,7 @@ func (m *Manager) node(i Instance) (Node, error) {
 		}
 		n.Bundle = i.Certificates.Bundle(m.Now())
 		n.Gateway.Anchors = i.Certificates.Anchors(m.Now())
-		if n.Gateway.Next, err = m.nextChain(i); err != nil {
+		if err := m.tests(i, &n.Gateway); err != nil {
 			return Node{}, err
 		}
 	}

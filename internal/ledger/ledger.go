@@ -45,6 +45,12 @@ const (
 	BadCertificate     Failure = "bad_certificate"     // alert 42
 	CertificateUnknown Failure = "certificate_unknown" // alert 46
 	Closed             Failure = "closed"              // without an alert, after it was shown the certificate: lesser evidence
+
+	// Only where a client was tested: elsewhere something else may be the reason.
+
+	UnsupportedCertificate Failure = "unsupported_certificate" // alert 43
+	CertificateExpired     Failure = "certificate_expired"     // alert 45
+	ClientAlert            Failure = "client_alert"            // another alert
 )
 
 // Evidence is what a client has shown of one anchor. A zero time: never.

@@ -98,13 +98,71 @@ func TestWhoIsInDoubt(t *testing.T) {
 		c.happens(table)
 		l := table.Ledger()
 		var got []string
-		for _, s := range l.Statuses("new", at(-60)) {
+		for _, s := range l.Statuses([]string{"new"}, at(-60)) {
 			got = append(got, s.Name+":"+string(s.Readiness))
 		}
-		_, ok := l.Doubts("new", at(-60))
+		_, ok := l.Doubts([]string{"new"}, at(-60))
 		if text := strings.Join(got, " "); text != c.want || ok != c.ok {
 			t.Errorf("%s: %s, ready: %t; want %s, %t", name, text, ok, c.want, c.ok)
 		}
+	}
+}
+
+// With two proofs a client must give each: what one chain shows says nothing of the other.
+func TestBothProofsAreNeeded(t *testing.T) {
+	t.Parallel()
+	a, b := client("10.0.0.1", "a"), client("10.0.0.1", "b")
+	tool := a
+	tool.Library = "redis-cli"
+	for name, c := range map[string]struct {
+		happens func(*ledger.Table)
+		want    string // name:readiness, and what is missing
+		ok      bool
+	}{
+		"the CA alone":       {func(t *ledger.Table) { t.Seen(a, shake(1, "new"), at(2)) }, "a:unknown[cross]", false},
+		"the cross alone":    {func(t *ledger.Table) { t.Seen(a, shake(1, "cross"), at(2)) }, "a:unknown[new]", false},
+		"neither":            {func(t *ledger.Table) { t.Seen(a, shake(1, "old"), at(2)) }, "a:unknown[]", false},
+		"both":               {func(t *ledger.Table) { t.Seen(a, shake(1, "new"), at(2)); t.Seen(a, shake(3, "cross"), at(4)) }, "a:proven[]", true},
+		"by two programs":    {func(t *ledger.Table) { t.Seen(a, shake(1, "new"), at(2)); t.Seen(tool, shake(3, "cross"), at(4)) }, "a:proven[] a:proven[]", true},
+		"each by another":    {func(t *ledger.Table) { t.Seen(a, shake(1, "new"), at(2)); t.Seen(b, shake(3, "cross"), at(4)) }, "b:unknown[new] a:unknown[cross]", false},
+		"declared":           {func(t *ledger.Table) { t.Seen(a, ledger.Handshake{At: at(1), Declared: []string{"new"}}, at(2)) }, "a:declared[]", true},
+		"declared the cross": {func(t *ledger.Table) { t.Seen(a, ledger.Handshake{At: at(1), Declared: []string{"cross"}}, at(2)) }, "a:unknown[]", false},
+		// As Erlang did when the cross-certificate had name constraints: CA-2 alone proves nothing about it.
+		"refused the cross, then the CA alone": {func(t *ledger.Table) {
+			t.Failed(a.Address, []string{"cross"}, ledger.ClientAlert, at(1))
+			t.Seen(a, shake(3, "new"), at(4))
+		}, "a:failed[]", false},
+		"refused the cross after both": {func(t *ledger.Table) {
+			t.Seen(a, shake(1, "new"), at(2))
+			t.Seen(a, shake(1, "cross"), at(2))
+			t.Failed(a.Address, []string{"cross"}, ledger.ClientAlert, at(3))
+			t.Seen(a, shake(4, "new"), at(5))
+		}, "a:failed[]", false},
+		"refused the cross, and it is mended": {func(t *ledger.Table) {
+			t.Failed(a.Address, []string{"cross"}, ledger.ClientAlert, at(1))
+			t.Seen(a, shake(3, "new"), at(4))
+			t.Seen(a, shake(3, "cross"), at(4))
+		}, "a:proven[]", true},
+		"somebody refused the cross": {func(t *ledger.Table) {
+			t.Failed(netip.MustParseAddr("10.0.0.2"), []string{"cross"}, ledger.Closed, at(1))
+			t.Seen(a, shake(3, "new"), at(4))
+			t.Seen(a, shake(3, "cross"), at(4))
+		}, ":failed[] a:proven[]", false},
+	} {
+		table := ledger.NewTable(10)
+		c.happens(table)
+		l, proofs := table.Ledger(), []string{"new", "cross"}
+		var got []string
+		for _, s := range l.Statuses(proofs, at(-60)) {
+			got = append(got, s.Name+":"+string(s.Readiness)+fmt.Sprint(s.Missing))
+		}
+		_, ok := l.Doubts(proofs, at(-60))
+		if text := strings.Join(got, " "); text != c.want || ok != c.ok {
+			t.Errorf("%s: %s, ready: %t; want %s, %t", name, text, ok, c.want, c.ok)
+		}
+	}
+	if got := (ledger.Ledger{Clients: []ledger.Client{{Identity: a, Last: at(1)}}}).Statuses(nil, at(0)); len(got) != 1 || got[0].Ready() {
+		t.Errorf("of no proof: %v", got)
 	}
 }
 
@@ -119,10 +177,10 @@ func TestTablesAreBounded(t *testing.T) {
 	if len(l.Clients) != 2 || l.Clients[0].Name != "a" || l.Clients[1].Name != "c" || l.Evicted != 1 || !l.LastEvicted.Equal(at(3)) {
 		t.Errorf("%+v", l)
 	}
-	if d, ok := l.Doubts("new", at(-60)); ok || !d.Evicted || len(d.Clients) != 0 {
+	if d, ok := l.Doubts([]string{"new"}, at(-60)); ok || !d.Evicted || len(d.Clients) != 0 {
 		t.Errorf("%+v, %t", d, ok)
 	}
-	if _, ok := l.Doubts("new", at(3)); !ok {
+	if _, ok := l.Doubts([]string{"new"}, at(3)); !ok {
 		t.Error("an eviction of before counts")
 	}
 	long := ledger.Identity{Address: netip.MustParseAddr("::ffff:10.0.0.1"), Name: strings.Repeat("ä", 1000), User: "u"}

@@ -23,9 +23,14 @@ type Description struct {
 
 // Describe reads a certificate.
 func Describe(der []byte) (Description, error) {
+	d, _, err := describe(der)
+	return d, err
+}
+
+func describe(der []byte) (Description, *x509.Certificate, error) {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return Description{}, fmt.Errorf("parse certificate: %w", err)
+		return Description{}, nil, fmt.Errorf("parse certificate: %w", err)
 	}
 	// SHA-1 names the certificate as the API does; nothing is trusted because of it.
 	sha1sum, sha256sum := sha1.Sum(der), sha256.Sum256(der)
@@ -36,7 +41,7 @@ func Describe(der []byte) (Description, error) {
 		SHA1Fingerprint:   hex.EncodeToString(sha1sum[:]),
 		NotBefore:         cert.NotBefore,
 		NotAfter:          cert.NotAfter,
-	}, nil
+	}, cert, nil
 }
 
 // CAState is where in its life a CA is.
@@ -60,6 +65,7 @@ type CADescription struct {
 	State         CAState
 	Signs         bool
 	CrossSignedBy int       // the generation by which it has a cross-certificate; 0: none
+	Constrained   bool      // it has name constraints
 	Activated     time.Time // zero: not yet
 	Retired       time.Time // zero: not yet
 }
@@ -88,11 +94,11 @@ func (s State) Overview(now time.Time) (Overview, error) {
 	v := look(s, now)
 	out := Overview{CrossServed: v.crossServed(), Upcoming: Upcoming(s, now)}
 	for _, a := range v.all {
-		d, err := Describe(a.Certificate)
+		d, cert, err := describe(a.Certificate)
 		if err != nil {
 			return Overview{}, fmt.Errorf("%s: %w", caName(a.Generation), err)
 		}
-		c := CADescription{Description: d, Generation: a.Generation, State: v.stateOf(a), CrossSignedBy: a.CrossedBy}
+		c := CADescription{Description: d, Generation: a.Generation, State: v.stateOf(a), CrossSignedBy: a.CrossedBy, Constrained: constrained(cert)}
 		c.Signs = c.State == Signing || c.State == CrossSigned
 		if v.counts(a.Activated) {
 			c.Activated = a.Activated
@@ -115,6 +121,9 @@ func (s State) Overview(now time.Time) (Overview, error) {
 		out.Warnings = append(out.Warnings, v.behindWarning())
 	} else if out.Leaf != nil && len(out.Leaf.Waiting) > 0 {
 		out.Warnings = append(out.Warnings, v.waitingWarning(out.Leaf.Waiting))
+	}
+	if warning := v.constraintsWarning(); warning != "" {
+		out.Warnings = append(out.Warnings, warning)
 	}
 	return out, nil
 }
@@ -149,13 +158,9 @@ func (v view) describeLeaf(l *Leaf) (*LeafDescription, error) {
 	if l == nil {
 		return nil, nil
 	}
-	d, err := Describe(l.Certificate)
+	d, cert, err := describe(l.Certificate)
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
-	}
-	cert, err := x509.ParseCertificate(l.Certificate)
-	if err != nil {
-		return nil, err
 	}
 	out := &LeafDescription{Description: d, Issuer: l.Issuer, Names: cert.DNSNames, Waiting: v.Names.without(l.Names), RenewalDue: v.renewal(l)}
 	for _, ip := range cert.IPAddresses {
@@ -188,6 +193,33 @@ func (v view) waitingWarning(names []string) string {
 	by := strings.Join(forbid, " and ")
 	return fmt.Sprintf("%s: not in the server certificate yet, for clients that hold nothing newer than %s would refuse it: have them install the bundle, then activate the next generation and retire %s",
 		strings.Join(names, ", "), by, by)
+}
+
+// constraintsWarning says what the name constraints of published CAs cost that nobody asked for, as all had them once, and how to
+// be rid of them; "": there are none.
+func (v view) constraintsWarning() string {
+	var with []string
+	for _, a := range v.live {
+		if constrained(a.cert) {
+			with = append(with, caName(a.Generation))
+		}
+	}
+	if len(with) == 0 || v.NameConstraints {
+		return ""
+	}
+	has, all := "has", strings.Join(with, " and ")
+	if len(with) > 1 {
+		has = "have"
+	}
+	newest, out := v.live[len(v.live)-1], "start the next generation, which has none, and activate it once clients have it"
+	if !constrained(newest.cert) {
+		signs := "once it signs"
+		if v.stateOf(newest) == Signing || v.stateOf(newest) == CrossSigned {
+			signs = "as it signs now"
+		}
+		out = fmt.Sprintf("%s has none, so they connect %s, if they hold it (mbedTLS: and not %s)", caName(newest.Generation), signs, all)
+	}
+	return fmt.Sprintf("%s %s name constraints, and %s: %s", all, has, ConstraintsCost, out)
 }
 
 // Expiry is when one of the certificates in use expires.

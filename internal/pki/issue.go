@@ -138,8 +138,10 @@ func newCA(s State, generation int, key MasterKey, now time.Time) (der, sealed [
 		ExtraNames: []pkix.AttributeTypeAndValue{{Type: oidDNQualifier, Value: uuid.NewString()}},
 	}
 	template.MaxPathLen = 1 // the cross-certificate of the next generation hangs below
-	if err := constrain(template, s.Names); err != nil {
-		return nil, nil, err
+	if s.NameConstraints {
+		if err := constrain(template, s.Names); err != nil {
+			return nil, nil, err
+		}
 	}
 	if der, err = x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer); err != nil {
 		return nil, nil, err
@@ -160,7 +162,9 @@ func caTemplate(notBefore, notAfter time.Time) (*x509.Certificate, error) {
 	}, err
 }
 
-// newCross has the CA that of is to be crossed by sign of's key: to a client it is of itself, one level further down.
+// newCross has the CA that of is to be crossed by sign of's key: to a client it is of itself, one level further down. It has no
+// name constraints, also where both CAs do: those of the issuer hold below it anyway, and OTP and BearSSL, which can use
+// a CA with constraints, can't use a certificate between it and the leaf that has them.
 func newCross(s State, of CA, key MasterKey) ([]byte, error) {
 	issuer, issuerKey, err := s.issuer(of.CrossedBy, key)
 	if err != nil {
@@ -176,11 +180,6 @@ func newCross(s State, of CA, key MasterKey) ([]byte, error) {
 	}
 	template.RawSubject, template.SubjectKeyId = root.RawSubject, root.SubjectKeyId
 	template.MaxPathLenZero = true
-	template.PermittedDNSDomainsCritical = true
-	template.PermittedDNSDomains = root.PermittedDNSDomains
-	template.PermittedIPRanges = root.PermittedIPRanges
-	template.PermittedURIDomains = root.PermittedURIDomains
-	template.PermittedEmailAddresses = root.PermittedEmailAddresses
 	return x509.CreateCertificate(rand.Reader, template, issuer, root.PublicKey, issuerKey)
 }
 
@@ -243,7 +242,7 @@ func newLeaf(s State, l *Leaf, path path, purpose string, key MasterKey, now tim
 		return err
 	}
 	if path.permits(NextName) {
-		template.DNSNames = append(slices.Clone(l.Names.DNS), NextName)
+		template.DNSNames = append(slices.Clone(l.Names.DNS), NextName, NextCrossName)
 	}
 	if l.Certificate, err = x509.CreateCertificate(rand.Reader, template, issuer, signer.Public(), issuerKey); err != nil {
 		return err
@@ -262,7 +261,7 @@ func leafTemplate(names Names, issuer *x509.Certificate, signer crypto.Signer, n
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial,
-		// Not an address: OpenSSL holds a common name that looks like a host name against the constraints.
+		// Not an address: OpenSSL holds a common name that looks like a host name against the CA's name constraints.
 		Subject:     pkix.Name{CommonName: "Sealane Redis Server"},
 		NotBefore:   later(now.Add(-life.Backdate), issuer.NotBefore),
 		NotAfter:    earlier(now.Add(life.Leaf), issuer.NotAfter),

@@ -1,6 +1,7 @@
 package pki_test
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -154,10 +155,14 @@ func verify(t testing.TB, bundle []byte, chain []*x509.Certificate, host string,
 // ticks that are missed for up to four weeks.
 func TestSixtyYears(t *testing.T) {
 	t.Parallel()
-	for _, missed := range []time.Duration{0, 28 * day} {
-		t.Run(fmt.Sprintf("missed=%s", missed), func(t *testing.T) {
+	for i, kind := range kindsOfCAs {
+		missed := time.Duration(i%2) * 28 * day
+		t.Run(fmt.Sprintf("%s, missed=%s", kind.name, missed), func(t *testing.T) {
 			t.Parallel()
-			sixtyYears(t, missed, nil, rand.New(rand.NewPCG(1, 1)))
+			sixtyYears(t, missed, func(w *world, _ time.Time) []pki.Action {
+				w.s = w.s.WithNameConstraints(kind.constrained(len(w.s.CAs) + 1))
+				return nil
+			}, rand.New(rand.NewPCG(1, 1)))
 		})
 	}
 	// The same when clients are ready, or not any more, at any time.
@@ -191,7 +196,11 @@ func TestSixtyYears(t *testing.T) {
 
 func sixtyYears(t *testing.T, missed time.Duration, before func(*world, time.Time) []pki.Action, random *rand.Rand) {
 	now, end := start, start.AddDate(60, 0, 0)
-	w := newWorld(t, pki.State{Names: loopback}, now)
+	w := &world{t: t, key: masterKey(t), s: pki.State{Names: loopback}, bundles: make(map[string]time.Time)}
+	if before != nil {
+		before(w, now)
+	}
+	w.tick(now)
 	grace := w.s.Lifetimes.Grace()
 	if grace != 1795*day {
 		t.Fatalf("a bundle is good for %s", grace)
@@ -249,6 +258,7 @@ func (w *world) checkNext(now time.Time) {
 	if o, err := w.s.Overview(now); err != nil || (o.Next != nil) != (len(chain) > 0) || len(published) == 1 && o.Next != nil {
 		w.t.Fatalf("%s: of %d CAs a second leaf is served: %v, %v", now, len(published), len(chain) > 0, err)
 	}
+	w.checkNextCross(now, chain)
 	if len(chain) == 0 {
 		return
 	}
@@ -261,6 +271,84 @@ func (w *world) checkNext(now time.Time) {
 				w.t.Fatalf("%s: who holds only CA-%d gets %v for %q from the second leaf, of CA-%d", now, ca.Generation, err, host, w.s.Next.Issuer)
 			}
 		}
+	}
+}
+
+// checkNextCross checks that NextCrossChain is what is served once the newest CA is activated, until then.
+func (w *world) checkNextCross(now time.Time, next []*x509.Certificate) {
+	w.t.Helper()
+	text, _, err := w.s.NextCrossChain(w.key, now)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	published := w.s.Published(now)
+	newest := published[len(published)-1]
+	if w.s.Next != nil { // a later one may be passed over
+		for _, ca := range published {
+			if ca.Generation == w.s.Next.Issuer {
+				newest = ca
+			}
+		}
+	}
+	chain, proofs := certificates(w.t, text), w.s.Proofs(newest.Generation, now)
+	if (len(chain) > 0) != (w.s.NextCrossLabel(now) != "") || len(chain) > 0 && len(proofs) != 2 {
+		w.t.Fatalf("%s: presented with the cross-certificate: %s; label %q, proofs of CA-%d %q", now, subjects(chain), w.s.NextCrossLabel(now), newest.Generation, proofs)
+	}
+	if len(chain) == 0 {
+		return
+	}
+	if len(chain) != 2 || !chain[0].Equal(next[0]) || !bytes.Equal(chain[1].Raw, newest.Cross) || proofs[0] != w.s.NextAnchor(now) || proofs[1] != w.s.NextCrossLabel(now) {
+		w.t.Fatalf("%s: presented with the cross-certificate: %s; proofs %q", now, subjects(chain), proofs)
+	}
+	for _, ca := range published {
+		if ca.Generation != newest.Generation && (ca.Generation != newest.CrossedBy || !w.s.Next.Names.Equal(w.s.Leaf.Names)) {
+			continue // a name that the CA before does not permit is in the second leaf
+		}
+		for _, host := range append(slices.Clone(w.s.Next.Names.DNS), pki.NextCrossName, "") {
+			if err := verify(w.t, pki.EncodePEM(ca.Certificate), chain, host, now); err != nil {
+				w.t.Fatalf("%s: who holds only CA-%d: %s: %v", now, ca.Generation, host, err)
+			}
+		}
+	}
+}
+
+// The chain that clients are tested with is the one that is served from the activation on.
+func TestTestedChainIsTheOneThatIsServed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pki.State{Names: loopback}, start)
+	at := func(days int) time.Time { return start.Truncate(time.Second).Add(time.Duration(days) * day) }
+	w.tick(at(1825))
+	tested, _, err := w.s.NextCrossChain(w.key, at(1825))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.s.Proofs(1, at(1825)); len(got) != 1 || got[0] != w.s.CAs[0].Fingerprint() {
+		t.Errorf("proofs of CA-1: %q", got)
+	}
+	w.tick(at(2737))
+	if len(w.served) != 2 || !w.served[1].Equal(certificates(t, tested)[1]) || w.served[0].CheckSignatureFrom(w.served[1]) != nil {
+		t.Errorf("tested %s, served %s", subjects(certificates(t, tested)), subjects(w.served))
+	}
+	if got := w.s.Proofs(2, at(2737)); len(got) != 1 || got[0] != w.s.CAs[1].Fingerprint() || w.s.NextCrossLabel(at(2737)) != "" {
+		t.Errorf("once CA-2 signs, its proofs are %q, and what is served is tested as %q", got, w.s.NextCrossLabel(at(2737)))
+	}
+}
+
+// A second certificate of before there was a test with the cross-certificate is replaced, and not presented under a name that
+// it doesn't have.
+func TestSecondCertificateOfBeforeIsReplaced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pki.State{Names: loopback}, start)
+	now := start.Add(1900 * day)
+	w.tick(now)
+	old := *w.s.Next
+	old.CrossTest = false
+	w.s.Next = &old
+	if label := w.s.NextCrossLabel(now); label != "" {
+		t.Errorf("it is presented as %s", label)
+	}
+	if plan := w.tick(now); fmt.Sprint(kinds(plan)) != "[issue-next-leaf]" || w.s.NextCrossLabel(now) == "" {
+		t.Errorf("done: %v", plan)
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 func TestNewNameOutsideTheConstraints(t *testing.T) {
 	t.Parallel()
 	at := func(days int) time.Time { return start.Truncate(time.Second).Add(time.Duration(days) * day) }
-	w := newWorld(t, pki.State{Names: pki.Names{DNS: []string{"a.example"}, IPs: addressOnly.IPs, URI: addressOnly.URI}}, start)
+	w := newWorld(t, pki.State{NameConstraints: true, Names: pki.Names{DNS: []string{"a.example"}, IPs: addressOnly.IPs, URI: addressOnly.URI}}, start)
 	first := w.s.Bundle(start)
 	w.s.Names.DNS = []string{"a.example", "below.a.example"}
 	if plan := w.tick(at(10)); len(plan) != 1 || plan[0].Kind != pki.IssueLeaf {
@@ -63,7 +63,7 @@ func TestNewNameOutsideTheConstraints(t *testing.T) {
 // A glitch years ahead, during which a waiting name was served, takes nothing from who doesn't know of it.
 func TestGlitchWhileANameWaits(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, pki.State{Names: pki.Names{DNS: []string{"a.example"}}}, start)
+	w := newWorld(t, pki.State{NameConstraints: true, Names: pki.Names{DNS: []string{"a.example"}}}, start)
 	now := start.Add(100 * day)
 	w.s.Names.DNS = []string{"a.example", "b.example"}
 	w.tick(now)
@@ -79,7 +79,7 @@ func TestGlitchWhileANameWaits(t *testing.T) {
 // A third generation, for a new name, waits for its turn: while CA-2 is served under CA-1, it can't be CA-3.
 func TestThirdGenerationWaitsForItsTurn(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, pki.State{Names: pki.Names{DNS: []string{"a.example"}}}, start)
+	w := newWorld(t, pki.State{NameConstraints: true, Names: pki.Names{DNS: []string{"a.example"}}}, start)
 	at := func(days int) time.Time { return start.Truncate(time.Second).Add(time.Duration(days) * day) }
 	for now := w.next(start); now.Before(at(2740)); now = w.next(now) {
 		if now.After(at(1900)) {
@@ -106,7 +106,7 @@ func TestThirdGenerationWaitsForItsTurn(t *testing.T) {
 func TestNewNameComesByItself(t *testing.T) {
 	t.Parallel()
 	now := start.Truncate(time.Second)
-	w := newWorld(t, pki.State{Names: pki.Names{DNS: []string{"a.example"}}}, now)
+	w := newWorld(t, pki.State{NameConstraints: true, Names: pki.Names{DNS: []string{"a.example"}}}, now)
 	w.s.Names.DNS = []string{"a.example", "b.example"}
 	changed := now.Add(100 * day)
 	w.tick(changed)
@@ -123,7 +123,7 @@ func TestNewNameComesByItself(t *testing.T) {
 func TestNewNamesWaitForRoom(t *testing.T) {
 	t.Parallel()
 	now := start.Truncate(time.Second)
-	w := newWorld(t, pki.State{Names: pki.Names{DNS: []string{"a.example"}}}, now)
+	w := newWorld(t, pki.State{NameConstraints: true, Names: pki.Names{DNS: []string{"a.example"}}}, now)
 	for _, want := range []int{2, 3, 3} {
 		now = now.Add(10 * day)
 		w.s.Names.DNS = append(slices.Clone(w.s.Names.DNS), fmt.Sprintf("new%d.example", len(w.s.Names.DNS)))
@@ -152,7 +152,7 @@ func TestNewNamesWaitForRoom(t *testing.T) {
 // clients of the old names find all as it was.
 func TestAllNamesChange(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, pki.State{Names: pki.Names{DNS: []string{"a.example"}}}, start)
+	w := newWorld(t, pki.State{NameConstraints: true, Names: pki.Names{DNS: []string{"a.example"}}}, start)
 	before := w.s.Bundle(start)
 	now := start.Add(100 * day)
 	for _, tt := range []struct{ name, want string }{
@@ -197,14 +197,15 @@ type client struct {
 // Names that come and go for thirty years: a client that uses a name for as long as it is one is not disturbed.
 func TestNamesComeAndGo(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(2) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+	for seed, kind := range kindsOfCAs {
+		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
-			random := rand.New(rand.NewPCG(5, seed))
+			random := rand.New(rand.NewPCG(5, uint64(seed)))
 			now := start
-			w := newWorld(t, pki.State{Names: pki.Names{DNS: []string{"n0.example"}}}, now)
+			w := newWorld(t, pki.State{NameConstraints: kind.constrained(1), Names: pki.Names{DNS: []string{"n0.example"}}}, now)
 			var clients []client
 			step := func() {
+				w.s = w.s.WithNameConstraints(kind.constrained(len(w.s.CAs) + 1))
 				w.tick(now)
 				clients = slices.DeleteFunc(clients, func(c client) bool { return now.Sub(c.installed) > w.s.Lifetimes.Grace() })
 				for i := range clients {

@@ -9,7 +9,7 @@
 // With the default lifetimes, counted from CA-1's creation:
 //
 //	1,825 days  CA-2 is made: it is published, that is, in the bundle. CA-1 signs its key too (the cross-certificate).
-//	            A second leaf is signed by CA-2 alone, for clients to be tested against (NextName).
+//	            A second leaf is signed by CA-2, for clients to be tested against (NextName, NextCrossName).
 //	2,737 days  CA-2 is activated: it signs the leaf. The cross-certificate is served beside it, so clients that hold
 //	            only CA-1, only CA-2 or both verify. Sooner, once all clients have been known for 30 days to trust it (WithReady).
 //	3,620 days  The cross-certificate is no longer served: an expired one in the chain breaks some clients.
@@ -24,11 +24,19 @@
 // right; only Retire before its day and Compromise cut that short. A leaf that Do returned verifies, for every name in it,
 // against its issuer, and under the cross-certificate against the one before. A leaf never outlives its issuer, nor does
 // a cross-certificate. Two CAs are published at most, more only after new names (below) or when the clock was wrong.
-// Private keys are in a State only sealed under the master key. Every CA and cross-certificate is limited by critical
-// name constraints to the names it was made for, and NextName, so that one installed in a system's trust store can
-// impersonate nothing else.
+// Private keys are in a State only sealed under the master key.
+//
+// # Name constraints
+//
+// A CA has none, so it could vouch for any name: clients should trust it for the instance alone. With State.NameConstraints
+// the CAs that are made from then on have critical ones, for the names they were made for and NextName: one that is
+// installed in a system's trust store can impersonate nothing else. Not every TLS library can use such a CA, see
+// ConstraintsCost. What a CA has is read from its certificate, so a State may have CAs of both kinds, as one of a time when
+// all had constraints does. A cross-certificate has none: those of the CA that signed it hold below it all the same.
 //
 // # New names
+//
+// Under CAs without constraints the leaf has every wanted name at once. The rest of this section is about those with them.
 //
 // One name outside the constraints of any CA on the path makes clients refuse a leaf for all its names (RFC 5280,
 // 6.1.3). So the leaf has those wanted names that all CAs permit which sign one after another, and the rest waits: no
@@ -62,10 +70,23 @@ import (
 	"time"
 )
 
-// NextName is the DNS name under which a client can be tested against the newest CA alone, the one that signs later:
-// NextChain is to be presented to those who ask for it. Every CA permits it, so it is the same for all instances. It
-// has a dot because Java sends no single label in SNI, and nobody can own it (RFC 2606).
-const NextName = "ca-next.sealane.invalid"
+// Two DNS names under which a client can be tested against the CA that signs later, before it does: what is served then is
+// to be presented to those who ask for them. Whoever verifies both goes on when that CA is activated, and when the one before
+// is retired. Every CA permits them (the second is below the first), so they are the same for all instances. They have a dot
+// because Java sends no single label in SNI, and nobody can own them (RFC 2606).
+const (
+	// NextName is for NextChain: the newest CA alone.
+	NextName = "ca-next.sealane.invalid"
+	// NextCrossName is for NextCrossChain: the newest CA with its cross-certificate, as on the day after its activation. That
+	// alone would not do as a test: who trusts the CA before only verifies it too.
+	NextCrossName = "cross.ca-next.sealane.invalid"
+)
+
+// TestName says whether a DNS name is for tests, and in every certificate.
+func TestName(name string) bool { return name == NextName || name == NextCrossName }
+
+// ConstraintsCost is what users are told of a CA with name constraints.
+const ConstraintsCost = "rustls (valkey-glide, Deno, redis-rs), BoringSSL (Bun), wolfSSL, Botan and mbedTLS refuse such a CA and all that it signs"
 
 // Algorithm is the kind of key that certificates are made with.
 type Algorithm string
@@ -113,9 +134,12 @@ func (n Names) without(o Names) []string {
 type State struct {
 	Algorithm Algorithm `json:",omitempty"`
 	Lifetimes Lifetimes `json:",omitzero"`
-	Names     Names     // wanted; the leaf has those that its CAs permit
-	CAs       []CA      // every generation there ever was, oldest first
-	Leaf      *Leaf     `json:",omitempty"`
+	// NameConstraints is for CAs that are made from now on; those that there are have what their certificates say.
+	NameConstraints bool `json:",omitempty"`
+
+	Names Names // wanted; the leaf has those that its CAs permit
+	CAs   []CA  // every generation there ever was, oldest first
+	Leaf  *Leaf `json:",omitempty"`
 
 	// Next is the second leaf, by the newest CA. Kept, but not presented, while only one CA is published.
 	Next *Leaf `json:",omitempty"`
@@ -141,9 +165,10 @@ type CA struct {
 type Leaf struct {
 	Issuer      int // the generation of the CA that signed it
 	Created     time.Time
-	Names       Names  // without NextName
+	Names       Names  // without the test names
 	Certificate []byte // DER
 	SealedKey   []byte
+	CrossTest   bool `json:",omitempty"` // it has NextCrossName; those of before have NextName only
 }
 
 // Lifetimes are how long everything lasts, in whole seconds. The zero value stands for DefaultLifetimes; otherwise
@@ -276,6 +301,19 @@ func (s State) NextChain(key MasterKey, now time.Time) (chain, privateKey []byte
 	return EncodePEM(s.Next.Certificate), privateKey, nil
 }
 
+// NextCrossChain is what the server presents to who asks for NextCrossName: NextChain with the newest CA's cross-certificate.
+// It is empty when no cross-certificate will be served, and once it is: then Chain is that.
+func (s State) NextCrossChain(key MasterKey, now time.Time) (chain, privateKey []byte, err error) {
+	v := look(s, now)
+	if !v.nextCrossServed() {
+		return nil, nil, nil
+	}
+	if chain, privateKey, err = s.NextChain(key, now); err != nil {
+		return nil, nil, err
+	}
+	return append(chain, EncodePEM(v.newest().Cross)...), privateKey, nil
+}
+
 // Anchors are the fingerprints of the CAs each of which, by itself, verifies what Chain presents.
 func (s State) Anchors(now time.Time) []string {
 	if s.Leaf == nil {
@@ -300,9 +338,41 @@ func (s State) NextAnchor(now time.Time) string {
 	return ""
 }
 
+// NextCrossLabel names what NextCrossChain presents beside the leaf, as NextAnchor does the CA: "cross-" and the fingerprint of the
+// cross-certificate; "" while that is empty.
+func (s State) NextCrossLabel(now time.Time) string {
+	if v := look(s, now); v.nextCrossServed() {
+		return crossLabel(v.newest().CA)
+	}
+	return ""
+}
+
+// Proofs are the labels of everything that clients will be presented from a generation's activation on: the CA's
+// fingerprint, and with the cross-certificate, if that is to be served and isn't yet. Who has verified each is ready.
+func (s State) Proofs(generation int, now time.Time) []string {
+	v := look(s, now)
+	for i, a := range v.line {
+		if a.Generation == generation && i > v.signer && v.needsCross(i) && v.crossed(i) {
+			return []string{a.Fingerprint(), crossLabel(a.CA)}
+		}
+	}
+	for _, ca := range s.CAs {
+		if ca.Generation == generation {
+			return []string{ca.Fingerprint()}
+		}
+	}
+	return nil
+}
+
+func crossLabel(ca CA) string {
+	return "cross-" + fingerprint(ca.Cross)
+}
+
 // Fingerprint is the SHA-256 of the CA's certificate, in lower-case hexadecimal.
-func (ca CA) Fingerprint() string {
-	sum := sha256.Sum256(ca.Certificate)
+func (ca CA) Fingerprint() string { return fingerprint(ca.Certificate) }
+
+func fingerprint(der []byte) string {
+	sum := sha256.Sum256(der)
 	return hex.EncodeToString(sum[:])
 }
 
@@ -313,6 +383,12 @@ func (s State) Awaited(now time.Time) (CA, bool) {
 		return CA{}, false
 	}
 	return v.line[v.signer+1].CA, true
+}
+
+// WithNameConstraints says whether CAs that are made from now on are to have name constraints.
+func (s State) WithNameConstraints(on bool) State {
+	s.NameConstraints = on
+	return s
 }
 
 // WithReady notes since when all clients are known to trust a generation; the zero time: they aren't.

@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,17 +127,16 @@ func TestCAHasTheDocumentedShape(t *testing.T) {
 	ca := parse(t, s.CAs[0].Certificate)
 	second := start.Truncate(time.Second)
 	for what, ok := range map[string]bool{
-		"self-signed":              ca.CheckSignatureFrom(ca) == nil,
-		"common name":              ca.Subject.CommonName == "Sealane Redis Server CA",
-		"dnQualifier":              strings.Contains(fmt.Sprint(ca.Subject.Names), "2.5.4.46"),
-		"backdated one minute":     ca.NotBefore.Equal(second.Add(-time.Minute)),
-		"3650 days":                ca.NotAfter.Equal(second.AddDate(0, 0, 3650)),
-		"certSign+crlSign":         ca.KeyUsage == x509.KeyUsageCertSign|x509.KeyUsageCRLSign,
-		"pathlen 1":                ca.IsCA && ca.MaxPathLen == 1,
-		"critical constraints":     ca.PermittedDNSDomainsCritical,
-		"positive serial":          ca.SerialNumber.Sign() > 0,
-		"P-256":                    ca.PublicKey.(*ecdsa.PublicKey).Curve == elliptic.P256(),
-		"every address is allowed": len(ca.PermittedIPRanges) == len(loopback.IPs),
+		"self-signed":          ca.CheckSignatureFrom(ca) == nil,
+		"common name":          ca.Subject.CommonName == "Sealane Redis Server CA",
+		"dnQualifier":          strings.Contains(fmt.Sprint(ca.Subject.Names), "2.5.4.46"),
+		"backdated one minute": ca.NotBefore.Equal(second.Add(-time.Minute)),
+		"3650 days":            ca.NotAfter.Equal(second.AddDate(0, 0, 3650)),
+		"certSign+crlSign":     ca.KeyUsage == x509.KeyUsageCertSign|x509.KeyUsageCRLSign,
+		"pathlen 1":            ca.IsCA && ca.MaxPathLen == 1,
+		"no name constraints":  !constrained(ca),
+		"positive serial":      ca.SerialNumber.Sign() > 0,
+		"P-256":                ca.PublicKey.(*ecdsa.PublicKey).Curve == elliptic.P256(),
 	} {
 		if !ok {
 			t.Errorf("%s: not so in %+v", what, ca.Subject)
@@ -155,14 +156,22 @@ func TestCAHasTheDocumentedShape(t *testing.T) {
 	}
 }
 
-// A CA that lands in a system's trust store must be of no use for any other name, of any kind.
-func TestCACannotImpersonateOtherNames(t *testing.T) {
+// constrained says whether a certificate has name constraints, of any kind.
+func constrained(c *x509.Certificate) bool {
+	return slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 30}) })
+}
+
+// A CA with name constraints that lands in a system's trust store must be of no use for any other name, of any kind.
+func TestConstrainedCACannotImpersonateOtherNames(t *testing.T) {
 	t.Parallel()
 	for _, names := range []pki.Names{loopback, addressOnly, {DNS: []string{"redis.example.com"}}} {
 		key := masterKey(t)
-		s := settle(t, pki.State{Names: names}, key, start)
+		s := settle(t, pki.State{Names: names, NameConstraints: true}, key, start)
 		ca := parse(t, s.CAs[0].Certificate)
-		signer := caSigner(t, s, key)
+		if !ca.PermittedDNSDomainsCritical {
+			t.Errorf("the constraints for %v are not critical", names)
+		}
+		signer := caSigner(t, s, key, 1)
 		for what, template := range map[string]*x509.Certificate{
 			"dns name":     {DNSNames: []string{"www.example.org"}},
 			"IPv4 address": {IPAddresses: []net.IP{net.IPv4(192, 0, 2, 1)}},
@@ -197,9 +206,9 @@ func TestCACannotImpersonateOtherNames(t *testing.T) {
 	}
 }
 
-func caSigner(t *testing.T, s pki.State, key pki.MasterKey) crypto.Signer {
+func caSigner(t *testing.T, s pki.State, key pki.MasterKey, generation int) crypto.Signer {
 	t.Helper()
-	der, err := key.Open(s.CAs[0].SealedKey, "ca 1 of "+s.Names.URI)
+	der, err := key.Open(s.CAs[generation-1].SealedKey, fmt.Sprintf("ca %d of %s", generation, s.Names.URI))
 	if err != nil {
 		t.Fatal(err)
 	}

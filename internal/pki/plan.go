@@ -23,7 +23,7 @@ const (
 	RetireCA      Kind = "retire-ca"       // takes a generation out of the bundle
 	CompromiseCA  Kind = "compromise-ca"   // gives a generation up for good, and its key with it
 	IssueLeaf     Kind = "issue-leaf"      // signs the server certificate
-	IssueNextLeaf Kind = "issue-next-leaf" // signs the one for NextName
+	IssueNextLeaf Kind = "issue-next-leaf" // signs the one for NextName and NextCrossName
 )
 
 // Action is one step of a plan.
@@ -176,20 +176,45 @@ func (v view) nextServed() bool {
 	return len(v.line) > 1 && v.Next != nil && v.Next.Issuer == v.newest().Generation
 }
 
+// nextCrossServed says whether the newest CA's activation is ahead, its cross-certificate will be served then, and the second
+// leaf can be presented with it.
+func (v view) nextCrossServed() bool {
+	newest := len(v.line) - 1
+	return v.nextServed() && newest > v.signer && v.needsCross(newest) && v.crossed(newest) && v.line[newest].Cross != nil && v.Next.CrossTest
+}
+
 func (v view) newest() authority { return v.line[len(v.line)-1] }
 
-// permitted are those of n that the CA's constraints allow.
+// permitted are those of n that the CA's constraints allow. A kind of name that they don't speak of is not constrained.
 func (a authority) permitted(n Names) Names {
 	if a.cert == nil {
 		return n // it will be made for them
 	}
-	n.DNS = slices.DeleteFunc(slices.Clone(n.DNS), func(name string) bool {
-		return !slices.ContainsFunc(a.cert.PermittedDNSDomains, func(d string) bool { return within(name, d) })
-	})
-	n.IPs = slices.DeleteFunc(slices.Clone(n.IPs), func(ip netip.Addr) bool {
-		return !slices.ContainsFunc(a.cert.PermittedIPRanges, func(r *net.IPNet) bool { return r.Contains(ip.Unmap().AsSlice()) })
-	})
+	if domains := a.cert.PermittedDNSDomains; len(domains) > 0 {
+		n.DNS = slices.DeleteFunc(slices.Clone(n.DNS), func(name string) bool {
+			return !slices.ContainsFunc(domains, func(d string) bool { return within(name, d) })
+		})
+	}
+	if ranges := a.cert.PermittedIPRanges; len(ranges) > 0 {
+		n.IPs = slices.DeleteFunc(slices.Clone(n.IPs), func(ip netip.Addr) bool {
+			return !slices.ContainsFunc(ranges, func(r *net.IPNet) bool { return r.Contains(ip.Unmap().AsSlice()) })
+		})
+	}
 	return n
+}
+
+// constrained says whether a certificate has name constraints.
+func constrained(cert *x509.Certificate) bool {
+	return cert != nil && len(cert.PermittedDNSDomains)+len(cert.PermittedIPRanges)+len(cert.PermittedURIDomains)+len(cert.PermittedEmailAddresses) > 0
+}
+
+// crossConstrained says whether the CA's cross-certificate has name constraints, as those did that were made when all CAs had.
+func (a authority) crossConstrained() bool {
+	if a.Cross == nil || !constrained(a.cert) { // it took its own over
+		return false
+	}
+	cert, err := x509.ParseCertificate(a.Cross)
+	return err == nil && constrained(cert)
 }
 
 func (v view) retire() (Action, bool) {
@@ -238,9 +263,15 @@ func (v view) publish() (Action, bool) {
 
 func (v view) cross() (Action, bool) {
 	for i := 1; i < len(v.line); i++ {
-		if v.needsCross(i) && !v.crossed(i) {
-			return Action{Kind: SignCross, Generation: v.line[i].Generation, Reason: fmt.Sprintf("clients that hold only %s are to accept what %s signs",
-				caName(v.line[i-1].Generation), caName(v.line[i].Generation))}, true
+		a := Action{Kind: SignCross, Generation: v.line[i].Generation}
+		switch {
+		case !v.needsCross(i):
+		case !v.crossed(i):
+			a.Reason = fmt.Sprintf("clients that hold only %s are to accept what %s signs", caName(v.line[i-1].Generation), caName(a.Generation))
+			return a, true
+		case v.line[i].crossConstrained():
+			a.Reason = fmt.Sprintf("the cross-certificate of %s has name constraints, which some clients don't take between the server's certificate and a CA", caName(a.Generation))
+			return a, true
 		}
 	}
 	return Action{}, false
@@ -305,6 +336,8 @@ func (v view) reissue(kind Kind, l *Leaf, issuer authority, names Names) (Action
 		a.Reason = fmt.Sprintf("clients can be tested against %s alone", caName(issuer.Generation))
 	case l.Issuer != issuer.Generation:
 		a.Reason = fmt.Sprintf("another certificate authority signs now: %s instead of %s", caName(issuer.Generation), caName(l.Issuer))
+	case kind == IssueNextLeaf && !l.CrossTest:
+		a.Reason = fmt.Sprintf("the second certificate has no name for tests with the cross-certificate: %s", NextCrossName)
 	case !l.Names.Equal(names):
 		a.Reason = "the names or addresses of the instance changed, or those that its certificate authorities permit"
 	case v.now.Before(l.Created.Add(-v.life.Backdate)):
@@ -347,9 +380,9 @@ func (s State) noted(a Action, now time.Time) State {
 		s.CAs = append(s.CAs, ca)
 		slices.SortStableFunc(s.CAs, func(a, b CA) int { return a.Created.Compare(b.Created) })
 	case IssueLeaf:
-		s.Leaf = &Leaf{Issuer: a.Generation, Created: now, Names: v.names}
+		s.Leaf = &Leaf{Issuer: a.Generation, Created: now, Names: v.names, CrossTest: true}
 	case IssueNextLeaf:
-		s.Next = &Leaf{Issuer: a.Generation, Created: now, Names: v.newest().permitted(v.Names)}
+		s.Next = &Leaf{Issuer: a.Generation, Created: now, Names: v.newest().permitted(v.Names), CrossTest: true}
 	default:
 		s.mark(a, v)
 	}
@@ -377,7 +410,7 @@ func (s State) mark(a Action, v view) {
 		switch a.Kind {
 		case SignCross:
 			if at > 0 {
-				ca.CrossedBy = v.line[at-1].Generation
+				ca.Cross, ca.CrossedBy = nil, v.line[at-1].Generation
 			}
 		case ActivateCA:
 			ca.Activated = v.now

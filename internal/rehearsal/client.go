@@ -17,6 +17,8 @@ type run struct {
 	begin, end time.Time
 	err        error // nil: exit status 0
 	output     tail
+	before     handshakes // when it began
+	refused    string     // how it refused a certificate, in words; "": it didn't
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -26,9 +28,9 @@ type run struct {
 const killDelay = 2 * time.Second
 
 // start runs the client in a process group of its own, which is gone when the run has ended.
-func start(command string, environment []string, ended chan<- *run) (*run, error) {
+func start(command string, environment []string, before handshakes, ended chan<- *run) (*run, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &run{begin: time.Now(), cancel: cancel, done: make(chan struct{})}
+	r := &run{begin: time.Now(), before: before, cancel: cancel, done: make(chan struct{})}
 	c := exec.CommandContext(ctx, "sh", "-c", command)
 	c.Env = append(clientEnvironment(os.Environ()), environment...)
 	c.Stdout, c.Stderr = &r.output, &r.output

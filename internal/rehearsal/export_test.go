@@ -30,9 +30,12 @@ type Lived struct {
 	Accepted []int
 }
 
+// Refused is how a client refused a certificate, by the failed handshakes before and after.
+func Refused(before, after map[string]uint64) string { return handshakes(after).refused(before) }
+
 // Judged is the step that is blamed, -1 for none, and the verdict on a client that ran well from passed on, and whose last run
 // ended at failed.
-func Judged(cfg Config, steps []Lived, passed, failed int, status error) (at int, verdict, advice string) {
+func Judged(cfg Config, steps []Lived, passed, failed int, status error, refused string) (at int, verdict, advice string) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	second := func(n int) time.Time { return start.Add(time.Duration(n) * time.Second) }
 	l := &live{Config: cfg, created: start, first: []int{1}, passed: second(passed)}
@@ -44,7 +47,7 @@ func Judged(cfg Config, steps []Lived, passed, failed int, status error) (at int
 			accepted: s.Accepted, published: []int{1, 2}, recorded: second(s.At), servedAt: second(s.At),
 		})
 	}
-	r := &run{end: second(failed), err: status}
+	r := &run{end: second(failed), err: status, refused: refused}
 	if at = l.suspect(r); at >= 0 {
 		verdict, advice = l.explain(at, r)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
 )
 
@@ -24,7 +25,7 @@ type probe struct {
 func (p probe) look(ctx context.Context, bundle []byte, cut bool) ([][]byte, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
-	d := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: p.host, MinVersion: tls.VersionTLS12}}
+	d := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: p.host, MinVersion: tls.VersionTLS12, NextProtos: []string{relay.Probe}}}
 	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(p.host, strconv.Itoa(p.port)))
 	if err != nil {
 		return nil, err

@@ -150,8 +150,11 @@ func (l *live) live(ctx context.Context) error {
 			}
 		case <-next.C:
 			if l.client == nil {
-				var err error
-				if l.client, err = start(l.Command, l.environment(), l.ended); err != nil {
+				before, err := l.handshakes(ctx)
+				if err != nil {
+					return err
+				}
+				if l.client, err = start(l.Command, l.environment(), before, l.ended); err != nil {
 					return err
 				}
 			}
@@ -243,8 +246,15 @@ func (l *live) judge(ctx context.Context, r *run) error {
 		}
 		return fmt.Errorf("%w: %w", ErrLate, err)
 	}
+	if r.refused, err = l.refusal(ctx, r); err != nil {
+		return err
+	}
+	connected, err := l.connected(ctx)
+	if err != nil {
+		return err
+	}
 	at := l.suspect(r)
-	if at < 0 {
+	if at < 0 || r.refused != "" && !connected {
 		return l.unrelated(r)
 	}
 	l.outcome.Runs++
@@ -301,13 +311,22 @@ func (l *live) unrelated(r *run) error {
 	if l.passed.IsZero() {
 		when = "before anything had changed"
 	}
-	return &ClientError{Reason: fmt.Sprintf("the client ended %s, with %s", when, r.status()), Output: r.output.lines()}
+	e := &ClientError{Reason: fmt.Sprintf("the client ended %s, with %s", when, r.status()), Refused: r.refused, Output: r.output.lines()}
+	switch r.refused {
+	case "":
+	case withoutAlert:
+		e.Reason = fmt.Sprintf("the client closed the connection in the TLS handshake without an alert, as some do that don't accept the certificate, %s", when)
+	default:
+		e.Reason = fmt.Sprintf("the client refuses the server's certificate, %s, %s", r.refused, when)
+	}
+	return e
 }
 
 // ClientError is of a client that fails for other reasons than a change of certificates.
 type ClientError struct {
-	Reason string
-	Output []string // its last lines
+	Reason  string
+	Refused string   // how it refused the certificate that it was shown, in words; "": it didn't
+	Output  []string // its last lines
 }
 
 func (e *ClientError) Error() string { return e.Reason }

@@ -34,10 +34,13 @@ func TestVerdicts(t *testing.T) {
 		at             int
 		verdict        string
 		advice         string
+		refused        string
 	}{
 		"pins the leaf":             {passed: 2, failed: 4, at: 0, verdict: "accepts only the server certificate that it saw first: it would fail on 20", advice: "not the server certificate"},
 		"knows the last CA only":    {passed: 9, failed: 11, at: 1, verdict: "can't use a bundle of CA-1 and CA-2: it would fail on 2030-12-31, when CA-2 is published", advice: "load every certificate"},
 		"takes no chain":            {passed: 13, failed: 15, at: 2, verdict: "takes no certificate between the server's and CA-1: it would fail on 2033-06-30, when CA-2 signs", advice: "all certificates that the server sends"},
+		"takes no chain, says so":   {passed: 13, failed: 15, at: 2, verdict: "takes no certificate between the server's and CA-1", advice: "all certificates that the server sends", refused: "with the alert unknown_ca"},
+		"can't use the cross":       {passed: 13, failed: 15, at: 2, verdict: "refuses the certificates of CA-2, the server's and the cross-certificate by CA-1, with the alert bad_certificate: it would fail on 2033-06-30, when CA-2 signs", advice: "cross.ca-next.sealane.invalid an instance presents both", refused: "with the alert bad_certificate"},
 		"pins CA-1":                 {passed: 18, failed: 20, at: 4, verdict: "trusts CA-1 only: it would fail on 2035-11-30, when CA-1's cross-certificate for CA-2 is no longer served", advice: "every 1795 days"},
 		"pins CA-1, and is slow":    {passed: 11, failed: 21, at: 4, verdict: "trusts CA-1 only: it would fail on 2035-11-30", advice: "install the bundle"},
 		"trusts what expired":       {passed: 20, failed: 21, at: 5, verdict: "trusts what has expired, or needs it: it would fail on 2035-12-30, when CA-1 leaves the bundle; CA-3 is published", advice: "needs no CA that has expired"},
@@ -50,12 +53,31 @@ func TestVerdicts(t *testing.T) {
 		if name == "ends though it is to live" {
 			status, c.advice = nil, "connect anew when its connection is lost, with the bundle as it is by then, or leave --long-lived out"
 		}
-		at, verdict, advice := rehearsal.Judged(c.cfg, life, c.passed, c.failed, status)
+		at, verdict, advice := rehearsal.Judged(c.cfg, life, c.passed, c.failed, status, c.refused)
 		if at != c.at || !strings.Contains(verdict, c.verdict) || !strings.Contains(advice, c.advice) {
 			t.Errorf("%s: step %d, %q, %q; want step %d, %q, %q", name, at, verdict, advice, c.at, c.verdict, c.advice)
 		}
 		if strings.Contains(verdict+advice, "%!") || strings.Count(verdict, "\n") > 0 {
 			t.Errorf("%s: %q, %q", name, verdict, advice)
+		}
+	}
+}
+
+// A client that refuses a certificate is told from one that fails for other reasons by the handshakes that failed meanwhile.
+func TestRefusalsAreSeen(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		before, after map[string]uint64
+		want          string
+	}{
+		"none":            {map[string]uint64{"unknown_ca": 2}, map[string]uint64{"unknown_ca": 2, "not_tls": 1}, ""},
+		"an alert":        {nil, map[string]uint64{"certificate_unknown": 1, "eof": 3}, "with the alert certificate_unknown"},
+		"no alert":        {map[string]uint64{"eof": 1}, map[string]uint64{"eof": 2}, "without an alert"},
+		"an unusual one":  {nil, map[string]uint64{"client_alert": 1}, "names no reason"},
+		"of a run before": {map[string]uint64{"unknown_ca": 2, "bad_certificate": 0}, map[string]uint64{"unknown_ca": 2, "bad_certificate": 1}, "bad_certificate"},
+	} {
+		if got := rehearsal.Refused(c.before, c.after); !strings.Contains(got, c.want) || (got == "") != (c.want == "") {
+			t.Errorf("%s: %q; want %q", name, got, c.want)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package rehearsal
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,9 +13,11 @@ const (
 	installBundle = "install the bundle (`sealane ca bundle NAME`) with every deployment, and at least every %d days, and trust every CA in it"
 	trustTheCA    = "trust the CAs of the bundle (`sealane ca bundle NAME`), not the server certificate or its key: those change every %d days"
 	takeChain     = "let it verify with all certificates that the server sends, as TLS libraries do unless told otherwise, and " + installBundle
-	loadAll       = "let it load every certificate of the file, not only the first or the last; and have no check that expects just one"
-	connectAnew   = "let it connect anew when its connection is lost, with the bundle as it is by then"
-	dropCA        = "let it take the bundle as it is, in place of the one before: it needs no CA that has expired"
+	tryTests      = "see which of the two it is: with the server name (SNI) " + pki.NextCrossName + " an instance presents both, with " + pki.NextName +
+		" only the first; if that works, have the client trust CA-%d by itself, in place of the one before"
+	loadAll     = "let it load every certificate of the file, not only the first or the last; and have no check that expects just one"
+	connectAnew = "let it connect anew when its connection is lost, with the bundle as it is by then"
+	dropCA      = "let it take the bundle as it is, in place of the one before: it needs no CA that has expired"
 )
 
 // explain says what the client that broke at a step does wrong, and what to do about it.
@@ -30,6 +33,10 @@ func (l *live) explain(at int, r *run) (verdict, advice string) {
 		return fmt.Sprintf("this client ended, though it was to live on: %s", fails), connectAnew + ", or leave --long-lived out"
 	case l.cutsOff(at):
 		return fmt.Sprintf("this client trusts %s only: %s", held, fails), fmt.Sprintf(installBundle, days)
+	case kind == pki.ActivateCA && !slices.Contains([]string{"", unknownCA, withoutAlert}, r.refused):
+		ca := s.accepted[len(s.accepted)-1]
+		return fmt.Sprintf("this client refuses the certificates of CA-%d, the server's and the cross-certificate by %s, %s: %s", ca, held, r.refused, fails),
+			fmt.Sprintf(tryTests, ca)
 	case kind == pki.ActivateCA:
 		return fmt.Sprintf("this client takes no certificate between the server's and %s: %s", held, fails), fmt.Sprintf(takeChain, days)
 	case kind == pki.CreateCA:

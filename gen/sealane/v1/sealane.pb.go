@@ -86,7 +86,8 @@ type CertificateClient_Readiness int32
 
 const (
 	CertificateClient_READINESS_UNSPECIFIED CertificateClient_Readiness = 0
-	// It completed a full handshake with a certificate that only this generation verifies.
+	// It completed full handshakes with all that is served once this generation signs: a certificate that only this
+	// generation verifies, and before its activation one with its cross-certificate too.
 	CertificateClient_PROVEN CertificateClient_Readiness = 1
 	// It declared that it verifies against this generation.
 	CertificateClient_DECLARED CertificateClient_Readiness = 2
@@ -766,10 +767,13 @@ type CertificateClient struct {
 	Readiness CertificateClient_Readiness `protobuf:"varint,7,opt,name=readiness,proto3,enum=sealane.v1.CertificateClient_Readiness" json:"readiness,omitempty"`
 	// When it showed that.
 	ReadinessTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=readiness_time,json=readinessTime,proto3" json:"readiness_time,omitempty"`
-	// Of FAILED: unknown_ca, bad_certificate, certificate_unknown, or closed, which is without an alert.
+	// Of FAILED: unknown_ca, bad_certificate, certificate_unknown, unsupported_certificate, certificate_expired, client_alert
+	// (another alert), or closed, which is without an alert.
 	Failure string `protobuf:"bytes,9,opt,name=failure,proto3" json:"failure,omitempty"`
 	// For each generation of which something was shown.
-	Evidence      []*CertificateEvidence `protobuf:"bytes,10,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	Evidence []*CertificateEvidence `protobuf:"bytes,10,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	// Of UNKNOWN, where it has completed one of the two tests: the server name of the other.
+	MissingTests  []string `protobuf:"bytes,11,rep,name=missing_tests,json=missingTests,proto3" json:"missing_tests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -874,16 +878,25 @@ func (x *CertificateClient) GetEvidence() []*CertificateEvidence {
 	return nil
 }
 
+func (x *CertificateClient) GetMissingTests() []string {
+	if x != nil {
+		return x.MissingTests
+	}
+	return nil
+}
+
 // CertificateEvidence is what a client has shown of one generation. Times that are not set: never.
 type CertificateEvidence struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Generation    int32                  `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	ProvenTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=proven_time,json=provenTime,proto3" json:"proven_time,omitempty"`
-	DeclaredTime  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=declared_time,json=declaredTime,proto3" json:"declared_time,omitempty"`
-	FailedTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=failed_time,json=failedTime,proto3" json:"failed_time,omitempty"`
-	Failure       string                 `protobuf:"bytes,5,opt,name=failure,proto3" json:"failure,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Generation   int32                  `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	ProvenTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=proven_time,json=provenTime,proto3" json:"proven_time,omitempty"`
+	DeclaredTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=declared_time,json=declaredTime,proto3" json:"declared_time,omitempty"`
+	FailedTime   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=failed_time,json=failedTime,proto3" json:"failed_time,omitempty"`
+	Failure      string                 `protobuf:"bytes,5,opt,name=failure,proto3" json:"failure,omitempty"`
+	// Whether it is about the generation's cross-certificate, sent beside a server certificate by that generation.
+	CrossCertificate bool `protobuf:"varint,6,opt,name=cross_certificate,json=crossCertificate,proto3" json:"cross_certificate,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *CertificateEvidence) Reset() {
@@ -951,6 +964,13 @@ func (x *CertificateEvidence) GetFailure() string {
 	return ""
 }
 
+func (x *CertificateEvidence) GetCrossCertificate() bool {
+	if x != nil {
+		return x.CrossCertificate
+	}
+	return false
+}
+
 // CertificateAuthority is one generation of an instance's CA.
 type CertificateAuthority struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -971,9 +991,13 @@ type CertificateAuthority struct {
 	Sha256Fingerprint string `protobuf:"bytes,10,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
 	Sha1Fingerprint   string `protobuf:"bytes,11,opt,name=sha1_fingerprint,json=sha1Fingerprint,proto3" json:"sha1_fingerprint,omitempty"`
 	// PEM.
-	Cert          string `protobuf:"bytes,12,opt,name=cert,proto3" json:"cert,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Cert string `protobuf:"bytes,12,opt,name=cert,proto3" json:"cert,omitempty"`
+	// Whether it has critical name constraints: then it can vouch for this instance's names and addresses and for nothing else,
+	// wherever it is trusted. The price: rustls (valkey-glide, Deno, redis-rs), BoringSSL (Bun), wolfSSL, Botan and mbedTLS
+	// refuse such a CA and all that it signs.
+	NameConstraints bool `protobuf:"varint,13,opt,name=name_constraints,json=nameConstraints,proto3" json:"name_constraints,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CertificateAuthority) Reset() {
@@ -1088,6 +1112,13 @@ func (x *CertificateAuthority) GetCert() string {
 		return x.Cert
 	}
 	return ""
+}
+
+func (x *CertificateAuthority) GetNameConstraints() bool {
+	if x != nil {
+		return x.NameConstraints
+	}
+	return false
 }
 
 // ServerCertificate is what the instance presents to its clients.
@@ -1333,9 +1364,12 @@ func (x *GetCertificatesRequest) GetName() string {
 type RotateCaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// projects/PROJECT/locations/LOCATION/instances/INSTANCE/certificates
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Whether this generation and those after it have name constraints; absent: as the instance's CAs are made by now, which is
+	// without unless its creation, or a rotation since, asked for them. What they cost is said at CertificateAuthority.
+	NameConstraints *bool `protobuf:"varint,2,opt,name=name_constraints,json=nameConstraints,proto3,oneof" json:"name_constraints,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RotateCaRequest) Reset() {
@@ -1373,6 +1407,13 @@ func (x *RotateCaRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *RotateCaRequest) GetNameConstraints() bool {
+	if x != nil && x.NameConstraints != nil {
+		return *x.NameConstraints
+	}
+	return false
 }
 
 type ActivateCaRequest struct {
@@ -1824,7 +1865,7 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"generation\x18\x01 \x01(\x05R\n" +
 	"generation\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\x01R\apercent\x12\x19\n" +
-	"\bper_hour\x18\x03 \x01(\x05R\aperHour\"\xbe\x04\n" +
+	"\bper_hour\x18\x03 \x01(\x05R\aperHour\"\xe3\x04\n" +
 	"\x11CertificateClient\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1f\n" +
 	"\vclient_name\x18\x02 \x01(\tR\n" +
@@ -1837,7 +1878,8 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\x0ereadiness_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rreadinessTime\x12\x18\n" +
 	"\afailure\x18\t \x01(\tR\afailure\x12;\n" +
 	"\bevidence\x18\n" +
-	" \x03(\v2\x1f.sealane.v1.CertificateEvidenceR\bevidence\"Y\n" +
+	" \x03(\v2\x1f.sealane.v1.CertificateEvidenceR\bevidence\x12#\n" +
+	"\rmissing_tests\x18\v \x03(\tR\fmissingTests\"Y\n" +
 	"\tReadiness\x12\x19\n" +
 	"\x15READINESS_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1845,7 +1887,7 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\bDECLARED\x10\x02\x12\n" +
 	"\n" +
 	"\x06FAILED\x10\x03\x12\v\n" +
-	"\aUNKNOWN\x10\x04\"\x8a\x02\n" +
+	"\aUNKNOWN\x10\x04\"\xb7\x02\n" +
 	"\x13CertificateEvidence\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x05R\n" +
@@ -1855,7 +1897,8 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\rdeclared_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fdeclaredTime\x12;\n" +
 	"\vfailed_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"failedTime\x12\x18\n" +
-	"\afailure\x18\x05 \x01(\tR\afailure\"\xd6\x05\n" +
+	"\afailure\x18\x05 \x01(\tR\afailure\x12+\n" +
+	"\x11cross_certificate\x18\x06 \x01(\bR\x10crossCertificate\"\x81\x06\n" +
 	"\x14CertificateAuthority\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x05R\n" +
@@ -1873,7 +1916,8 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\x12sha256_fingerprint\x18\n" +
 	" \x01(\tR\x11sha256Fingerprint\x12)\n" +
 	"\x10sha1_fingerprint\x18\v \x01(\tR\x0fsha1Fingerprint\x12\x12\n" +
-	"\x04cert\x18\f \x01(\tR\x04cert\"\x9c\x01\n" +
+	"\x04cert\x18\f \x01(\tR\x04cert\x12)\n" +
+	"\x10name_constraints\x18\r \x01(\bR\x0fnameConstraints\"\x9c\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tPUBLISHED\x10\x01\x12\x10\n" +
@@ -1905,9 +1949,11 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"generation\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\"1\n" +
 	"\x16GetCertificatesRequest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"*\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"o\n" +
 	"\x0fRotateCaRequest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"B\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12.\n" +
+	"\x10name_constraints\x18\x02 \x01(\bH\x00R\x0fnameConstraints\x88\x01\x01B\x13\n" +
+	"\x11_name_constraints\"B\n" +
 	"\x11ActivateCaRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"@\n" +
@@ -2064,6 +2110,7 @@ func file_sealane_v1_sealane_proto_init() {
 	if File_sealane_v1_sealane_proto != nil {
 		return
 	}
+	file_sealane_v1_sealane_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

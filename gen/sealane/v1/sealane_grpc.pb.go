@@ -214,8 +214,8 @@ type CertificatesClient interface {
 	// ListClients shows the clients of the last 90 days, and where each stands with the newest generation of the CA. A client is
 	// an address and what it says of itself; several behind one address that say the same are one here.
 	ListClients(ctx context.Context, in *ListClientsRequest, opts ...grpc.CallOption) (*ListClientsResponse, error)
-	// SetSampling presents the generation that is to sign next, and nothing else, to a share of the clients that did not ask
-	// for it. One that does not trust it sees an error, once. It ends when that generation signs.
+	// SetSampling presents the generation that is to sign next, by itself or with its cross-certificate as chance has it, to a share
+	// of the clients that did not ask for it. One that does not verify it sees an error, once. It ends when that generation signs.
 	SetSampling(ctx context.Context, in *SetSamplingRequest, opts ...grpc.CallOption) (*InstanceCertificates, error)
 	// RotateLeaf replaces the server certificate now. No connection is dropped.
 	RotateLeaf(ctx context.Context, in *RotateLeafRequest, opts ...grpc.CallOption) (*InstanceCertificates, error)
@@ -337,8 +337,8 @@ type CertificatesServer interface {
 	// ListClients shows the clients of the last 90 days, and where each stands with the newest generation of the CA. A client is
 	// an address and what it says of itself; several behind one address that say the same are one here.
 	ListClients(context.Context, *ListClientsRequest) (*ListClientsResponse, error)
-	// SetSampling presents the generation that is to sign next, and nothing else, to a share of the clients that did not ask
-	// for it. One that does not trust it sees an error, once. It ends when that generation signs.
+	// SetSampling presents the generation that is to sign next, by itself or with its cross-certificate as chance has it, to a share
+	// of the clients that did not ask for it. One that does not verify it sees an error, once. It ends when that generation signs.
 	SetSampling(context.Context, *SetSamplingRequest) (*InstanceCertificates, error)
 	// RotateLeaf replaces the server certificate now. No connection is dropped.
 	RotateLeaf(context.Context, *RotateLeafRequest) (*InstanceCertificates, error)
