@@ -39,6 +39,8 @@ func (g *generator) do(ctx context.Context, r request) (response, error) {
 		return response{}, g.burst(r)
 	case "live":
 		return g.live(r)
+	case "neighbour":
+		return g.neighbour(r)
 	}
 	config, err := clientConfig(r)
 	if err != nil {
