@@ -85,7 +85,7 @@ func rules() []rule {
 		all = append(all, rule{multiplexed, "aim: " + titles[name] + ": CPU, of plaintext", measured{name, multiplexed, cpuPerOp},
 			measured{name, plaintext, cpuPerOp}, 1, true, true, 0})
 	}
-	return slices.Concat(all, besideRules(), neighbourRules())
+	return slices.Concat(all, besideRules(), firstReplyRules(), neighbourRules())
 }
 
 // besideRules compare the sidecar with what stands beside clients today.

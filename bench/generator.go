@@ -51,6 +51,8 @@ func (g *generator) do(ctx context.Context, r request) (response, error) {
 		return response{}, g.connect(ctx, r, config)
 	case "visits":
 		return visitAgain(ctx, r, config)
+	case "first-reply":
+		return firstReplies(ctx, r, config)
 	case "storm":
 		return storm(ctx, r, config)
 	}

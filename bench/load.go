@@ -36,6 +36,10 @@ const (
 
 	othersWorst figure = "others_worst_ms" // beside a neighbour
 	lateWorst   figure = "sending_late_worst_ms"
+
+	firstMs    figure = "first_reply_ms"
+	firstP90Ms figure = "first_reply_p90_ms"
+
 	peakMiB     figure = "mib_above" // at the peak
 	serverMiB   figure = "gateway_mib_above"
 	complete    figure = "complete_part"
@@ -71,6 +75,8 @@ var figures = []struct {
 	{goodput, "handshakes done meanwhile, of the capacity", "goodput ×", false},
 	{wholeDone, "of them by clients that complete and PING (a fifth of the arrivals)", "", false},
 	{idleCount, "idle connections", "", false},
+	{firstMs, "from connecting to the first reply, median, ms", "first reply ms", true},
+	{firstP90Ms, "from connecting to the first reply, p90, ms", "", true},
 	{othersWorst, "worst latency of other clients beside a bad neighbour, ms", "others' worst ms", true},
 	{peakMiB, "resident MiB at the peak above the size without the neighbour (plaintext, native: of the engine)", "MiB above", true},
 	{serverMiB, "the same of the gateway behind a sidecar", "gateway's MiB above", true},
@@ -144,7 +150,7 @@ func loads() []load {
 		{name: "storm", title: "live traffic while 10 × the handshake capacity arrives", guess: guessStorm, run: liveStorm},
 		// One or two rounds: it takes long, and resident memory hardly differs from run to run.
 		{name: "memory", title: "memory of idle connections", rounds: 2, guess: guessMemory, run: memory},
-	}, neighbourLoads()...)
+	}, slices.Concat(firstReplyLoads(), neighbourLoads())...)
 }
 
 func guessVisits(o options) time.Duration { return o.runFor + time.Second }
