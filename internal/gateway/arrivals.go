@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"container/list"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
@@ -197,25 +198,37 @@ type Unserved struct {
 	FromSource int64  `json:"from_source,omitempty"`
 }
 
-// status returns them, and what an operator should know: "" where there was room for all.
-func (a *arrivals) status(limit int64, now time.Time) (u Unserved, warning string) {
+func (a *arrivals) unserved(limit int64) Unserved {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	u = Unserved{Stages: make(map[string]int64), Limit: limit}
-	sum := 0
+	u := Unserved{Stages: make(map[string]int64), Limit: limit}
 	for at := range stages {
 		u.Stages[at.String()] = int64(a.count[at])
-		sum += a.count[at]
 	}
 	if len(a.most) > 0 {
 		u.Source, u.FromSource = a.most[0].String(), int64(a.most[0].n)
 	}
-	if now.Sub(a.pressure) < pressureTime {
-		warning = fmt.Sprintf("too many connections are open that are no clients yet: %d, %d of which have sent nothing; most come from %s (%d). "+
-			"The oldest of these are closed when others come: find out what connects there and says nothing",
-			sum, a.count[stageSilent], u.Source, u.FromSource)
+	return u
+}
+
+// LogValue is looked at only when a line is written: in a storm that is a small part of those that could be.
+func (a *arrivals) LogValue() slog.Value {
+	u := a.unserved(0)
+	return slog.GroupValue(slog.Int64("silent", u.Stages[stageSilent.String()]), slog.String("source", u.Source), slog.Int64("from_source", u.FromSource))
+}
+
+// warning is what an operator should know; "" where there was room for all in the last minute.
+func (a *arrivals) warning(now time.Time) string {
+	a.mu.Lock()
+	pressed := !a.pressure.IsZero() && now.Sub(a.pressure) < pressureTime
+	a.mu.Unlock()
+	if !pressed {
+		return ""
 	}
-	return u, warning
+	u := a.unserved(0)
+	return fmt.Sprintf("too many connections are open that are no clients yet, %d of them have sent nothing; most come from %s (%d). "+
+		"The oldest of these are closed when others come: find out what connects there and says nothing",
+		u.Stages[stageSilent.String()], u.Source, u.FromSource)
 }
 
 // String is an address, or an IPv6 network.

@@ -449,9 +449,8 @@ func (d *door) makeRoom(newcomer *conn, now time.Time) bool {
 		return false
 	}
 	d.g.limit.rejected.Add(at.shedReason())
-	u, _ := d.g.arrivals.status(0, now)
 	d.g.lines.warn("shed", "too many connections are open that are no clients yet, the oldest of the source with the most are closed",
-		"client", c.remote.String(), "stage", at.String(), "source", u.Source, "from_source", u.FromSource, "silent", u.Stages[stageSilent.String()],
+		"client", c.remote.String(), "stage", at.String(), "unserved", d.g.arrivals,
 		"hint", "find out what connects there and says nothing: a health check, a pool without TLS, a scan")
 	if at == stageHandshake {
 		c.shed.Store(true)

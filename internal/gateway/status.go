@@ -189,7 +189,7 @@ func (g *gateway) status() Status {
 	if v := g.active.Load(); v != nil {
 		st.Generation, st.Digest = v.snapshot.Generation, v.digest
 		st.Limit, st.LimitedBy = g.limit.limit(v.snapshot)
-		st.Unserved, st.Warning = g.arrivals.status(g.limit.unserved(v.snapshot), time.Now())
+		st.Unserved, st.Warning = g.arrivals.unserved(g.limit.unserved(v.snapshot)), g.arrivals.warning(time.Now())
 		if g.accepting.Err() == nil {
 			st.Listening = slices.Collect(maps.Keys(v.modes))
 		}
