@@ -43,7 +43,15 @@ type arrivals struct {
 	sources  map[netip.Prefix]*source
 	most     sources
 	count    [stages]int
-	pressure time.Time // when there was no room last
+	pressure pressure
+}
+
+// pressure is how it was when there was no room last.
+type pressure struct {
+	at     time.Time
+	count  [stages]int
+	source *source // with the most, which had
+	n      int
 }
 
 // source is where connections come from: whoever has an IPv6 address has 2^64 of them.
@@ -141,11 +149,11 @@ func (a *arrivals) drop(c *conn) {
 func (a *arrivals) shed(newcomer netip.Addr, now time.Time) (c *conn, at stage) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.pressure = now
 	if len(a.most) == 0 {
 		return nil, 0
 	}
 	s := a.most[0]
+	a.pressure = pressure{now, a.count, s, s.n}
 	for at = stageSilent; at < stages; at++ {
 		e := s.at[at].Front()
 		if e == nil {
@@ -220,15 +228,17 @@ func (a *arrivals) LogValue() slog.Value {
 // warning is what an operator should know; "" where there was room for all in the last minute.
 func (a *arrivals) warning(now time.Time) string {
 	a.mu.Lock()
-	pressed := !a.pressure.IsZero() && now.Sub(a.pressure) < pressureTime
+	p := a.pressure
 	a.mu.Unlock()
-	if !pressed {
+	if p.source == nil || now.Sub(p.at) >= pressureTime {
 		return ""
 	}
-	u := a.unserved(0)
-	return fmt.Sprintf("too many connections are open that are no clients yet, %d of them have sent nothing; most come from %s (%d). "+
-		"The oldest of these are closed when others come: find out what connects there and says nothing",
-		u.Stages[stageSilent.String()], u.Source, u.FromSource)
+	sum := 0
+	for _, n := range p.count {
+		sum += n
+	}
+	return fmt.Sprintf("too many connections that are no clients yet: %d, of which %d have sent nothing; %d come from %s. The oldest of these are closed "+
+		"when others come: find out what connects there and does not go on", sum, p.count[stageSilent], p.n, p.source)
 }
 
 // String is an address, or an IPv6 network.
