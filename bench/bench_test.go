@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -272,6 +273,116 @@ func TestRules(t *testing.T) {
 			if !found || u.limit == 0 {
 				t.Errorf("%s: %+v, limit %v", u.what, m, u.limit)
 			}
+		}
+	}
+}
+
+// Beside a neighbour a figure may be a part more than the bare Redis's, or a fixed one where that is less.
+func TestNeighbourBars(t *testing.T) {
+	for name, c := range map[string]struct {
+		bare, got, limit float64
+		want             string
+	}{
+		"less than the fixed one":   {10, 49, 50, met},
+		"more than the fixed one":   {10, 51, 50, missed},
+		"less than a part more":     {1000, 1199, 1200, met},
+		"more than a part more":     {1000, 1201, 1200, missed},
+		"the bare one shows little": {0.5, 3, 50, met},
+	} {
+		l := newResult(load{name: "unread"})
+		l.Samples[plaintext] = []sample{{othersWorst: c.bare}}
+		l.Samples[transparent] = []sample{{othersWorst: c.got}}
+		r := &report{Targets: []facts{{Name: plaintext}, {Name: transparent}}, Loads: []*result{l}}
+		r.summarise()
+		found := false
+		for _, b := range r.Bars {
+			if b.Path != transparent || !strings.Contains(b.What, "others' worst ms") || b.Verdict == notMeasured {
+				continue
+			}
+			found = true
+			if b.Verdict != c.want || b.Limit != c.limit || b.Got != c.got {
+				t.Errorf("%s: got %+v, want %v of %v, %s", name, b, c.got, c.limit, c.want)
+			}
+		}
+		if !found {
+			t.Errorf("%s: no bar was judged", name)
+		}
+	}
+}
+
+// Every neighbour must get all its bytes from a server that keeps them for it, and say what was wrong elsewhere.
+func TestNeighbours(t *testing.T) {
+	for name, c := range map[string]struct {
+		request
+		lies bool
+		want string // what the reason has; empty: all is well
+	}{
+		"pipeline": {request: request{Kind: pipelineNeighbour, Bytes: 64, Replies: 5000}},
+		"unread":   {request: request{Kind: unreadNeighbour, Bytes: 10_000, Replies: 20, For: 20 * time.Millisecond}},
+		"slow":     {request: request{Kind: slowNeighbour, Bytes: 1 << 20, Replies: 1, For: 50 * time.Millisecond}},
+		"large":    {request: request{Kind: largeNeighbour, Bytes: 1 << 20, Replies: 1}},
+		"cut off":  {request: request{Kind: pipelineNeighbour, Bytes: 64, Replies: 5000}, lies: true, want: "reply 5000 of 5000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client, server := tcpPair(t)
+			go answerNeighbour(server, c.request, c.lies)
+			c.Timeout = 10 * time.Second
+			got, err := (&generator{conns: []net.Conn{client}}).neighbour(c.request)
+			if err != nil || got.Sent != 1 || (got.Done == 1) != (c.want == "") || !strings.Contains(got.WhyFailed, c.want) {
+				t.Errorf("got %+v, %v, want it to fail with %q", got, err, c.want)
+			}
+		})
+	}
+}
+
+func tcpPair(t *testing.T) (client, server net.Conn) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if client, err = net.Dial("tcp4", l.Addr().String()); err == nil {
+		server, err = l.Accept()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close(); server.Close() })
+	return client, server
+}
+
+// answerNeighbour reads all requests first. One that lies ends within the last reply.
+func answerNeighbour(conn net.Conn, r request, lies bool) {
+	defer conn.Close()
+	asked := r.Replies * len(neighbourGet())
+	if r.Kind == largeNeighbour {
+		asked += r.Bytes
+	}
+	if _, err := io.CopyN(io.Discard, conn, int64(asked)); err != nil {
+		return
+	}
+	reply := fmt.Sprintf("$%d\r\n%s\r\n", r.Bytes, value(r.Bytes))
+	for range r.Replies - 1 {
+		_, _ = io.WriteString(conn, reply)
+	}
+	if lies {
+		reply = reply[:len(reply)-10]
+	}
+	_, _ = io.WriteString(conn, reply)
+	if r.Kind == largeNeighbour {
+		_, _ = io.WriteString(conn, "+OK\r\n")
+		_, _ = io.Copy(io.Discard, conn) // closing with input unread would reset the connection
+	}
+}
+
+func TestParsePeak(t *testing.T) {
+	if got, err := parsePeak("Name:\tx\nVmHWM:\t  12345 kB\nVmRSS:\t 9 kB\n"); err != nil || got != 12345 {
+		t.Errorf("got %v, %v, want 12345", got, err)
+	}
+	for _, text := range []string{"", "VmRSS: 9 kB\n", "VmHWM: much\n"} {
+		if got, err := parsePeak(text); err == nil {
+			t.Errorf("%q: got %v, want an error", text, got)
 		}
 	}
 }

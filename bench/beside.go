@@ -10,17 +10,22 @@ import (
 
 // besideGateway starts a gateway, and returns its address. The target is what stands before it, beside the client: the
 // gateway's and the engine's CPU and memory are not the target's.
-func (s *site) besideGateway() (server string, err error) {
-	if err := s.startSealane("transparent"); err != nil {
+func (s *site) besideGateway(dataPath string) (server string, err error) {
+	if err := s.startSealane(dataPath); err != nil {
 		return "", err
 	}
+	return s.standBeside()
+}
+
+// standBeside makes the server that was started the one that the target talks to, and returns its address.
+func (s *site) standBeside() (server string, err error) {
 	port, err := freePort()
 	if err != nil {
 		return "", err
 	}
 	server = s.target.addr
 	s.target.addr, s.target.caFile, s.target.beside = "127.0.0.1:"+port, "", true
-	s.target.proxy, s.target.engine = nil, nil
+	s.target.server, s.target.proxy, s.target.engine = s.target.proxy, nil, nil
 	return server, nil
 }
 
@@ -35,7 +40,7 @@ func (s *site) startBeside(program string, args ...string) error {
 }
 
 func startStunnelSide(s *site) error {
-	server, err := s.besideGateway()
+	server, err := s.besideGateway("transparent")
 	if err != nil {
 		return err
 	}
@@ -60,11 +65,27 @@ sslVersionMin = TLSv1.3
 	return s.startBeside("stunnel", file)
 }
 
-func startSidecar(s *site) error {
-	server, err := s.besideGateway()
+func (s *site) startSidecar(dataPath string) error {
+	server, err := s.besideGateway(dataPath)
 	if err != nil {
 		return err
 	}
+	return s.sidecarTo(server)
+}
+
+func startSidecarNative(s *site) error {
+	if err := startNative(s); err != nil {
+		return err
+	}
+	server, err := s.standBeside()
+	if err != nil {
+		return err
+	}
+	s.target.server = nil // no gateway
+	return s.sidecarTo(server)
+}
+
+func (s *site) sidecarTo(server string) error {
 	return s.startBeside(s.lab.sealane, "sidecar", "--address", server, "--ca", s.lab.ca, "--listen", s.target.addr, "--ops", "none")
 }
 

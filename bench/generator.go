@@ -39,6 +39,8 @@ func (g *generator) do(ctx context.Context, r request) (response, error) {
 		return response{}, g.burst(r)
 	case "live":
 		return g.live(r)
+	case "neighbour":
+		return g.neighbour(r)
 	}
 	config, err := clientConfig(r)
 	if err != nil {
@@ -49,6 +51,8 @@ func (g *generator) do(ctx context.Context, r request) (response, error) {
 		return response{}, g.connect(ctx, r, config)
 	case "visits":
 		return visitAgain(ctx, r, config)
+	case "first-reply":
+		return firstReplies(ctx, r, config)
 	case "storm":
 		return storm(ctx, r, config)
 	}

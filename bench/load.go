@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -32,6 +33,17 @@ const (
 	offered    figure = "offered_of_capacity"
 	goodput    figure = "goodput_of_capacity"
 	wholeDone  figure = "done_by_whole_clients_of_capacity"
+
+	othersWorst figure = "others_worst_ms" // beside a neighbour
+	lateWorst   figure = "sending_late_worst_ms"
+
+	firstMs    figure = "first_reply_ms"
+	firstP90Ms figure = "first_reply_p90_ms"
+
+	peakMiB     figure = "mib_above" // at the peak
+	serverMiB   figure = "gateway_mib_above"
+	complete    figure = "complete_part"
+	tookSeconds figure = "neighbour_seconds"
 )
 
 // figures are all of them, in the order in which a reader wants them.
@@ -63,6 +75,14 @@ var figures = []struct {
 	{goodput, "handshakes done meanwhile, of the capacity", "goodput ×", false},
 	{wholeDone, "of them by clients that complete and PING (a fifth of the arrivals)", "", false},
 	{idleCount, "idle connections", "", false},
+	{firstMs, "from connecting to the first reply, median, ms", "first reply ms", true},
+	{firstP90Ms, "from connecting to the first reply, p90, ms", "", true},
+	{othersWorst, "worst latency of other clients beside a bad neighbour, ms", "others' worst ms", true},
+	{peakMiB, "resident MiB at the peak above the size without the neighbour (plaintext, native: of the engine)", "MiB above", true},
+	{serverMiB, "the same of the gateway behind a sidecar", "gateway's MiB above", true},
+	{complete, "part of the neighbour's connections that got all their bytes", "complete", false},
+	{tookSeconds, "seconds until the neighbour had all its bytes, or was given up", "seconds", true},
+	{lateWorst, "the generator's own worst lateness meanwhile, ms", "generator late", true},
 }
 
 // sample is what one run showed.
@@ -73,6 +93,11 @@ type skipped struct{ why string }
 
 func (s *skipped) Error() string { return s.why }
 
+// incomplete is the error of a load that has measured all the same: the sample counts.
+type incomplete struct{ why string }
+
+func (i *incomplete) Error() string { return i.why }
+
 // load is one row of the table.
 type load struct {
 	name   string
@@ -80,9 +105,19 @@ type load struct {
 	rounds int // at most; 0: as many as asked for
 	guess  func(options) time.Duration
 	run    func(context.Context, *bench, *target) (sample, error)
+	group  string   // a name for several rows
+	on     []string // the targets that it is for; nil: all but those that are for other loads alone
 }
 
 func loadName(l load) string { return l.name }
+
+// suits says whether a target is measured under the load.
+func (l load) suits(target string) bool {
+	if l.on == nil {
+		return target != sidecarMultiplexed && target != sidecarNative
+	}
+	return slices.Contains(l.on, target)
+}
 
 // bench is what the runs share.
 type bench struct {
@@ -94,12 +129,12 @@ type bench struct {
 
 func loads() []load {
 	calls := func(name, title string, c commands) load {
-		return load{name, title, 0, c.guess, c.run}
+		return load{name: name, title: title, guess: c.guess, run: c.run}
 	}
 	shake := func(name, title string, h shakes) load {
-		return load{name, title, 0, func(o options) time.Duration { return o.runFor + time.Second }, h.run}
+		return load{name: name, title: title, guess: guessVisits, run: h.run}
 	}
-	return []load{
+	return append([]load{
 		calls("get-50", "GET 64 B, 50 clients", commands{"get", 64, 50, 1}),
 		calls("get-500", "GET 64 B, 500 clients", commands{"get", 64, 500, 1}),
 		calls("get-2000", "GET 64 B, 2,000 clients", commands{"get", 64, 2000, 1}),
@@ -110,13 +145,15 @@ func loads() []load {
 		shake("handshake", "full handshake + PING, X25519", shakes{group: x25519}),
 		shake("handshake-mlkem", "full handshake + PING, X25519MLKEM768", shakes{group: x25519MLKEM768}),
 		shake("handshake-resumed", "resumed handshake + PING, X25519", shakes{group: x25519, resume: true}),
-		{"visits", "connect, PING and leave, without TLS", 0, func(o options) time.Duration { return o.runFor + time.Second }, visits},
-		{"live-idle", "live traffic while many connections idle", 0, guessIdle, liveIdle},
-		{"storm", "live traffic while 10 × the handshake capacity arrives", 0, guessStorm, liveStorm},
+		{name: "visits", title: "connect, PING and leave, without TLS", guess: guessVisits, run: visits},
+		{name: "live-idle", title: "live traffic while many connections idle", guess: guessIdle, run: liveIdle},
+		{name: "storm", title: "live traffic while 10 × the handshake capacity arrives", guess: guessStorm, run: liveStorm},
 		// One or two rounds: it takes long, and resident memory hardly differs from run to run.
-		{"memory", "memory of idle connections", 2, guessMemory, memory},
-	}
+		{name: "memory", title: "memory of idle connections", rounds: 2, guess: guessMemory, run: memory},
+	}, slices.Concat(firstReplyLoads(), neighbourLoads())...)
 }
+
+func guessVisits(o options) time.Duration { return o.runFor + time.Second }
 
 func (b *bench) worker(ctx context.Context, nice int) (*worker, error) { return startWorker(ctx, nice) }
 
@@ -226,12 +263,12 @@ type probe struct {
 	request request
 }
 
-func (b *bench) newProbe(ctx context.Context, t *target) (*probe, error) {
+func (b *bench) newProbe(ctx context.Context, t *target, clients int) (*probe, error) {
 	w, err := b.worker(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
-	r := request{Addr: t.addr, CAFile: t.caFile, Clients: liveClients, Bytes: liveBytes, Rate: b.liveRate, For: liveTime(b.options)}
+	r := request{Addr: t.addr, CAFile: t.caFile, Clients: clients, Bytes: liveBytes, Rate: b.liveRate, For: liveTime(b.options)}
 	r.Do = "connect"
 	if _, err := w.call(r); err != nil {
 		w.close()
@@ -302,7 +339,7 @@ func liveIdle(ctx context.Context, b *bench, t *target) (sample, error) {
 	if t.beside {
 		return nil, &skipped{"not asked of it"}
 	}
-	p, err := b.newProbe(ctx, t)
+	p, err := b.newProbe(ctx, t, liveClients)
 	if err != nil {
 		return nil, err
 	}
@@ -339,7 +376,7 @@ func liveStorm(ctx context.Context, b *bench, t *target) (sample, error) {
 		return nil, err
 	}
 	s := sample{capacity: full[opRate]}
-	p, err := b.newProbe(ctx, t)
+	p, err := b.newProbe(ctx, t, liveClients)
 	if err != nil {
 		return s, err
 	}

@@ -77,7 +77,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.IntVar(&o.idle, "idle", 10_000, "idle connections; fewer if the limit of open files demands it")
 	fs.Float64Var(&o.liveRate, "rate", 2000, "operations per second of the live traffic")
 	fs.IntVar(&o.nice, "nice", 5, "how much lower the priority of the load is than that of the servers")
-	only := fs.String("only", "", "loads to run, separated by commas (default all): "+strings.Join(allLoads, ","))
+	only := fs.String("only", "", "loads to run, separated by commas (default all): "+strings.Join(slices.Concat(allLoads, groups()), ","))
 	targets := fs.String("targets", "", "targets to run, likewise: "+strings.Join(allTargets, ","))
 	quick := fs.Bool("quick", false, "one short round: shows that it works, not how fast")
 	if err := fs.Parse(args); err != nil {
@@ -93,7 +93,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, errors.New("-rounds, -idle and -rate must be positive, -nice not negative, and -run at least 100ms")
 	}
 	var err error
-	if o.only, err = choose("-only", *only, allLoads); err != nil {
+	if o.only, err = choose("-only", *only, allLoads, groups()...); err != nil {
 		return o, err
 	}
 	if o.targets, err = choose("-targets", *targets, allTargets); err != nil {
@@ -128,10 +128,11 @@ func names[T any](list []T, name func(T) string) []string {
 }
 
 // choose splits a list of names and checks each; an empty list means all.
-func choose(flagName, list string, known []string) ([]string, error) {
+func choose(flagName, list string, known []string, more ...string) ([]string, error) {
 	if list == "" {
 		return known, nil
 	}
+	known = slices.Concat(known, more)
 	chosen := strings.Split(list, ",")
 	for _, name := range chosen {
 		if !slices.Contains(known, name) {
@@ -139,6 +140,28 @@ func choose(flagName, list string, known []string) ([]string, error) {
 		}
 	}
 	return chosen, nil
+}
+
+// groups are the names that stand for several loads.
+func groups() []string {
+	var all []string
+	for _, l := range loads() {
+		if l.group != "" && !slices.Contains(all, l.group) {
+			all = append(all, l.group)
+		}
+	}
+	return all
+}
+
+// chosen says whether a load was asked for.
+func (o options) chosen(l load) bool {
+	return slices.Contains(o.only, l.name) || slices.Contains(o.only, l.group)
+}
+
+// needs says whether a target was asked for, and a load that it is for.
+func (o options) needs(target string) bool {
+	return slices.Contains(o.targets, target) &&
+		slices.ContainsFunc(loads(), func(l load) bool { return o.chosen(l) && l.suits(target) })
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -211,21 +234,24 @@ func raiseFileLimit() (int, error) {
 // machine does hits all of them alike. A run that fails is noted, and its target started anew.
 func measure(ctx context.Context, o options, l *lab, stderr io.Writer) (*report, error) {
 	r := newReport(o, l)
-	targets, all := l.startAll(ctx, o.targets, stderr)
+	targets, all := l.startAll(ctx, o, stderr)
 	r.Targets = all
 	if len(targets) == 0 {
 		return nil, errors.New("none of the targets can be measured")
 	}
 	b := &bench{options: o, lab: l, pace: map[string]pace{}}
-	p := newProgress(o, stderr, len(targets))
+	p := newProgress(o, stderr, targets)
 	for _, ld := range loads() {
-		if !slices.Contains(o.only, ld.name) {
+		if !o.chosen(ld) {
 			continue
 		}
 		res := newResult(ld)
 		r.Loads = append(r.Loads, res)
 		for round := range ld.times(o) {
 			for i, t := range targets {
+				if !ld.suits(t.name) {
+					continue
+				}
 				if ctx.Err() != nil {
 					r.Interrupted = true
 					return r, ctx.Err()
@@ -259,7 +285,11 @@ func (b *bench) once(ctx context.Context, ld load, t *target, res *result) (samp
 		return nil, errors.New(res.Errors[t.name])
 	}
 	s, err := ld.run(ctx, b, t)
-	note := (*skipped)(nil)
+	note, part := (*skipped)(nil), (*incomplete)(nil)
+	if errors.As(err, &part) {
+		res.Errors[t.name] = part.why
+		err = nil
+	}
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
@@ -288,14 +318,15 @@ func (l *lab) again(ctx context.Context, t *target) *target {
 type progress struct {
 	options
 	w       io.Writer
-	targets int
+	targets []string
 	took    map[string][]time.Duration // by load
 	done    map[string]int
 	started time.Time // of the current run
 }
 
-func newProgress(o options, w io.Writer, targets int) *progress {
-	return &progress{options: o, w: w, targets: targets, took: map[string][]time.Duration{}, done: map[string]int{}}
+func newProgress(o options, w io.Writer, targets []*target) *progress {
+	up := names(targets, func(t *target) string { return t.name })
+	return &progress{options: o, w: w, targets: up, took: map[string][]time.Duration{}, done: map[string]int{}}
 }
 
 func (p *progress) begin(l load, target string, round int) {
@@ -311,7 +342,7 @@ func left(d time.Duration) string {
 func (p *progress) left() time.Duration {
 	var sum time.Duration
 	for _, l := range loads() {
-		if !slices.Contains(p.only, l.name) {
+		if !p.chosen(l) {
 			continue
 		}
 		each := l.guess(p.options)
@@ -321,7 +352,13 @@ func (p *progress) left() time.Duration {
 				each += d / time.Duration(len(took))
 			}
 		}
-		sum += each * time.Duration(p.targets*l.times(p.options)-p.done[l.name])
+		targets := 0
+		for _, name := range p.targets {
+			if l.suits(name) {
+				targets++
+			}
+		}
+		sum += each * time.Duration(targets*l.times(p.options)-p.done[l.name])
 	}
 	return sum
 }

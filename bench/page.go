@@ -58,7 +58,7 @@ const (
 
 func (r *report) page() pageData {
 	d := pageData{Report: r, Tables: r.figureTables(true)}
-	for _, path := range []string{multiplexed, transparent, sidecar} {
+	for _, path := range ownPaths {
 		d.Paths = append(d.Paths, r.pathBars(path))
 	}
 	for _, l := range r.Loads {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -101,6 +102,37 @@ func parseStatm(statm string) (int64, error) {
 		return 0, err
 	}
 	return resident, nil
+}
+
+// peakKiB returns the largest resident memory of a process since resetPeak.
+func peakKiB(pid int) (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("a server has ended: %w", err)
+	}
+	return parsePeak(string(status))
+}
+
+// parsePeak finds the peak in the text of /proc/PID/status.
+func parsePeak(status string) (float64, error) {
+	for line := range strings.Lines(status) {
+		rest, ok := strings.CutPrefix(line, "VmHWM:")
+		if !ok {
+			continue
+		}
+		var kib float64
+		if _, err := fmt.Sscanf(rest, "%f kB", &kib); err != nil {
+			return 0, fmt.Errorf("VmHWM %q: %w", rest, err)
+		}
+		return kib, nil
+	}
+	return 0, errors.New("there is no VmHWM in the status of the process")
+}
+
+// resetPeak makes the resident memory of now the largest one of a process.
+func resetPeak(pid int) error {
+	const peak = "5" // proc(5), clear_refs
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte(peak), 0)
 }
 
 // alive says whether all of the processes are there and not only waiting to be reaped.

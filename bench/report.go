@@ -174,7 +174,7 @@ type table struct {
 // barTables has one table for each path that is measured.
 func (r *report) barTables() []table {
 	var tables []table
-	for _, path := range []string{multiplexed, transparent, sidecar} {
+	for _, path := range ownPaths {
 		t := table{"Bars of " + path, []string{"bar", "limit", "got", "rounds", "verdict"}, nil}
 		for _, b := range r.Bars {
 			if b.Path != path {
@@ -184,7 +184,7 @@ func (r *report) barTables() []table {
 			if b.Why != "" {
 				verdict += ": " + firstLine(b.Why)
 			}
-			if b.Got == 0 {
+			if b.Got == 0 && b.Verdict == notMeasured {
 				got = ""
 			}
 			t.Rows = append(t.Rows, []string{b.What, b.limitText(), got, b.spreadText(), verdict})

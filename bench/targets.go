@@ -33,8 +33,9 @@ type target struct {
 	name   string
 	addr   string
 	caFile string // empty: no TLS
-	beside bool   // it stands beside the client: plaintext comes in, and what it encrypts goes to a gateway
+	beside bool   // it stands beside the client: plaintext comes in, and what it encrypts goes to a server with TLS
 	proxy  []int  // pids of what encrypts
+	server []int  // pids of the gateway that a target beside the client talks to; measured by neighbours only
 	engine []int  // pids of what is behind it; empty if the engine encrypts by itself
 	facts  facts
 	stop   func()
@@ -72,6 +73,9 @@ const (
 	multiplexed = "sealane-multiplexed"
 	sidecar     = "sealane-sidecar"
 	stunnelSide = "stunnel-client"
+	// A sidecar in front of a multiplexed gateway, and of Redis's own TLS: for neighbours.
+	sidecarMultiplexed = "sealane-sidecar-multiplexed"
+	sidecarNative      = "sealane-sidecar-native"
 )
 
 func starters() []starter {
@@ -85,7 +89,9 @@ func starters() []starter {
 		{transparent, "", "version", func(s *site) error { return s.startSealane("transparent") }},
 		{multiplexed, "", "version", func(s *site) error { return s.startSealane("multiplexed") }},
 		{stunnelSide, "stunnel", "-version", startStunnelSide},
-		{sidecar, "", "version", startSidecar},
+		{sidecar, "", "version", func(s *site) error { return s.startSidecar("transparent") }},
+		{sidecarMultiplexed, "", "version", func(s *site) error { return s.startSidecar("multiplexed") }},
+		{sidecarNative, "", "version", startSidecarNative},
 	}
 }
 
@@ -124,8 +130,11 @@ func newLab(o options, files int) (*lab, error) {
 	return l, nil
 }
 
+// ownPaths are the targets that have bars.
+var ownPaths = []string{multiplexed, transparent, sidecar, sidecarMultiplexed, sidecarNative}
+
 func isOurs(name string) bool {
-	return slices.Contains([]string{transparent, multiplexed, sidecar}, name)
+	return slices.Contains(ownPaths, name)
 }
 
 func needsOurs(name string) bool { return isOurs(name) || name == stunnelSide }
@@ -198,9 +207,9 @@ func (l *lab) makeCertificates() error {
 
 // startAll starts the targets that are chosen and installed, and says of every chosen one what it is or why it is left
 // out.
-func (l *lab) startAll(ctx context.Context, chosen []string, progress io.Writer) (up []*target, all []facts) {
+func (l *lab) startAll(ctx context.Context, o options, progress io.Writer) (up []*target, all []facts) {
 	for _, s := range starters() {
-		if !slices.Contains(chosen, s.name) {
+		if !o.needs(s.name) {
 			continue
 		}
 		if _, err := exec.LookPath(s.program); s.program != "" && err != nil {
@@ -385,6 +394,7 @@ func freePort() (string, error) {
 func (s *site) spawnEngine(program string, args ...string) (int, error) {
 	return s.spawn(syscall.SIGTERM, program, append([]string{
 		"--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--tcp-backlog", "4096",
+		"--client-output-buffer-limit", "normal 0 0 0", // as Sealane configures its engines
 		"--protected-mode", "no", // it takes clients from our many loopback addresses for strangers
 		"--maxclients", strconv.Itoa(s.lab.files - spareFiles),
 	}, args...)...)

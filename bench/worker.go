@@ -27,7 +27,7 @@ const workerCommand = "worker"
 
 // request is what a worker is asked to do. The connections that "connect" opens stay open for the others.
 type request struct {
-	Do      string        `json:"do"`             // connect, burst, live, visits, storm
+	Do      string        `json:"do"`             // connect, burst, live, visits, storm, neighbour, first-reply
 	Addr    string        `json:"addr,omitempty"` // empty for those that only use open connections
 	CAFile  string        `json:"ca_file,omitempty"`
 	Clients int           `json:"clients,omitempty"`
@@ -39,6 +39,9 @@ type request struct {
 	Timeout time.Duration `json:"timeout,omitempty"`
 	Group   uint16        `json:"group,omitempty"` // of the key exchange
 	Resume  bool          `json:"resume,omitempty"`
+	Kind    string        `json:"kind,omitempty"` // of neighbour
+	Replies int           `json:"replies,omitempty"`
+	Prepare bool          `json:"prepare,omitempty"`
 }
 
 type response struct {
@@ -53,6 +56,7 @@ type response struct {
 	WhyFailed   string        `json:"why_failed,omitempty"` // the first of them
 	Latency     *histogram    `json:"latency,omitempty"`    // since an operation was due
 	SendingLate *histogram    `json:"sending_late,omitempty"`
+	FirstMs     []float64     `json:"first_ms,omitempty"` // of each connection
 }
 
 // startWorker starts a worker. It must be called from the main goroutine: see Pdeathsig.

@@ -74,6 +74,7 @@ type serverOptions struct {
 	state  string   // the state folder; "" is one in the temporary folder
 	config string   // lines of YAML, in place of the default http, grpc, ops and addresses
 	env    []string // added to the environment
+	files  int      // how many files a process may have open; 0: as many as this one
 }
 
 // server is one `sealane serve` with a folder of its own. What is in it changes with restart.
@@ -84,6 +85,7 @@ type server struct {
 	home  string
 	conf  string
 	env   []string
+	files int
 
 	pid   int
 	api   string // base URL of REST
@@ -116,7 +118,7 @@ func newServer(t *testing.T, o serverOptions) *server {
 	}
 	s := &server{
 		t: t, base: base, state: o.state, home: filepath.Join(base, "home"), conf: filepath.Join(base, "sealane.yaml"),
-		env: o.env, stderr: newOutput(),
+		env: o.env, files: o.files, stderr: newOutput(),
 	}
 	if s.state == "" {
 		s.state = filepath.Join(base, "state")
@@ -178,7 +180,12 @@ func (s *server) start() {
 func (s *server) launch() {
 	s.t.Helper()
 	s.stdout = newOutput()
-	s.cmd = exec.Command(sealane, "serve", "--config", s.conf, "--state", s.state)
+	serve := []string{sealane, "serve", "--config", s.conf, "--state", s.state}
+	if s.files > 0 {
+		serve = append([]string{"prlimit", fmt.Sprintf("--nofile=%d:%d", s.files, s.files)}, serve...)
+		need(s.t, serve[0])
+	}
+	s.cmd = exec.Command(serve[0], serve[1:]...)
 	s.cmd.Env = s.environment()
 	s.cmd.Stdout, s.cmd.Stderr = s.stdout, s.stderr
 	if err := s.cmd.Start(); err != nil {
@@ -353,6 +360,7 @@ var installs = map[string]string{
 	"curl":            "apt-get install curl",
 	"ss":              "apt-get install iproute2",
 	"setpriv":         "apt-get install util-linux",
+	"prlimit":         "apt-get install util-linux",
 	"make":            "apt-get install make",
 	"node":            "apt-get install nodejs",
 	"npm":             "apt-get install npm",

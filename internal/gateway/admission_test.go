@@ -13,23 +13,22 @@ import (
 
 var epoch = time.Unix(1e9, 0)
 
-func TestNewestOfTheLineComesFirstAndTheOldestGoes(t *testing.T) {
+func TestNewestOfTheLineComesFirst(t *testing.T) {
 	t.Parallel()
 	l := gateway.NewLineForTest()
-	for i, name := range []string{"first", "second", "third", "fourth"} {
-		l.Push(name, "10.0.0.1", false, epoch.Add(time.Duration(i)))
+	for _, name := range []string{"first", "second", "third", "fourth"} {
+		l.Push(name, "10.0.0.1", false)
 	}
-	if got := l.Next(); got != "fourth" {
-		t.Errorf("next is %q; want the fourth", got)
+	if got := l.Oldest(); got != "first" {
+		t.Errorf("the oldest is %q; want the first", got)
 	}
-	if got := l.Shed(); got != "first" {
-		t.Errorf("%q is shed; want the first", got)
+	l.Remove("first")
+	for _, want := range []string{"fourth", "third", "second"} {
+		if got := l.Next(); got != want {
+			t.Errorf("next is %q; want the %s", got, want)
+		}
 	}
-	l.Remove("second")
-	if got := l.Next(); got != "third" || l.Len() != 0 || l.Left() != 0 {
-		t.Errorf("next is %q, %d wait, %d left; want the third and nothing", got, l.Len(), l.Left())
-	}
-	if l.Next() != "" || l.Shed() != "" || l.Oldest() != "" {
+	if l.Next() != "" || l.Oldest() != "" || l.Len() != 0 || l.Left() != 0 {
 		t.Error("an empty line has somebody")
 	}
 }
@@ -37,9 +36,9 @@ func TestNewestOfTheLineComesFirstAndTheOldestGoes(t *testing.T) {
 func TestWhoResumesComesBeforeTheNewestOfItsSource(t *testing.T) {
 	t.Parallel()
 	l := gateway.NewLineForTest()
-	l.Push("resumes", "10.0.0.1", true, epoch)
-	l.Push("new", "10.0.0.1", false, epoch.Add(1))
-	l.Push("other", "10.0.0.2", false, epoch.Add(2))
+	l.Push("resumes", "10.0.0.1", true)
+	l.Push("new", "10.0.0.1", false)
+	l.Push("other", "10.0.0.2", false)
 	// A ticket may be made up: it helps against one's own, not against others.
 	for _, want := range []string{"resumes", "other", "new"} {
 		if got := l.Next(); got != want {
@@ -48,31 +47,23 @@ func TestWhoResumesComesBeforeTheNewestOfItsSource(t *testing.T) {
 	}
 }
 
-func TestSourcesTakeTurnsAndTheGreediestIsShed(t *testing.T) {
+func TestSourcesTakeTurns(t *testing.T) {
 	t.Parallel()
 	l := gateway.NewLineForTest()
-	l.Push("quiet", "10.0.0.2", false, epoch)
+	l.Push("quiet", "10.0.0.2", false)
 	for i := range 100 {
-		l.Push(fmt.Sprint("flood ", i), "10.0.0.1", i%2 == 0, epoch.Add(time.Duration(i+1)))
+		l.Push(fmt.Sprint("flood ", i), "10.0.0.1", i%2 == 0)
 	}
 	// One with an IPv6 network is one source, whatever address it takes.
 	for i := range 50 {
-		l.Push(fmt.Sprint("six ", i), fmt.Sprintf("2001:db8::%x", i+1), false, epoch.Add(time.Duration(i+200)))
-	}
-	for i := range 50 {
-		if got := l.Shed(); got != fmt.Sprint("flood ", i) {
-			t.Fatalf("%q is shed; want the flood's oldest, %d", got, i)
-		}
-	}
-	if got := l.Oldest(); got != "quiet" {
-		t.Errorf("the oldest is %q; want the quiet one", got)
+		l.Push(fmt.Sprint("six ", i), fmt.Sprintf("2001:db8::%x", i+1), false)
 	}
 	turns := map[string]bool{l.Next(): true, l.Next(): true, l.Next(): true}
 	if !turns["quiet"] || !turns["flood 98"] || !turns["six 49"] {
 		t.Errorf("first turns %v; want one for each source", turns)
 	}
-	if l.Next() == "" || l.Len() != 97 {
-		t.Errorf("%d wait; want 97", l.Len())
+	if l.Next() == "" || l.Len() != 147 {
+		t.Errorf("%d wait; want 147", l.Len())
 	}
 }
 
@@ -92,13 +83,11 @@ func TestLineLosesNobody(t *testing.T) {
 		switch n := rnd.IntN(10); {
 		case n < 6 && i < 15000:
 			name := fmt.Sprint(i)
-			l.Push(name, fmt.Sprintf("10.0.0.%d", 1+rnd.IntN(20)), rnd.IntN(2) == 0, epoch.Add(time.Duration(i)))
+			l.Push(name, fmt.Sprintf("10.0.0.%d", 1+rnd.IntN(20)), rnd.IntN(2) == 0)
 			in[name] = true
 		case len(in) == 0:
 		case n < 8:
 			gone(l.Next())
-		case n < 9:
-			gone(l.Shed())
 		default:
 			name := l.Oldest()
 			l.Remove(name)

@@ -48,6 +48,8 @@ type conn struct {
 	place   *list.Element // guarded by places' mutex: it has begun its handshake
 	began   time.Time
 
+	arrival arrival // guarded by arrivals' mutex
+
 	silent  atomic.Bool // it has not sent anything yet
 	stopped atomic.Bool // it is to end
 	shed    atomic.Bool // because others need its room
@@ -58,6 +60,7 @@ type conn struct {
 	under      io.ReadWriter // what TLS reads and writes instead, once an event loop has it
 	head       []byte
 	ended      error     // what comes after head, where the door has met it
+	came       time.Time // when it was accepted; not changed
 	first      time.Time // when its first byte came
 	computing  bool      // it holds one of the places
 	deadline   time.Time // of everything that waits; zero: none
@@ -164,6 +167,20 @@ func (c *conn) patience() time.Duration {
 	return c.door.g.active.Load().at(c.listener, c.accepted).timeout
 }
 
+// maySayNothing is for how long the client may send nothing at all; false: for ever. Without TLS that is the engine's own rule,
+// which knows its timeout only.
+func (c *conn) maySayNothing() (time.Duration, bool) {
+	s := c.door.g.active.Load().at(c.listener, c.accepted)
+	limit, idle := time.Duration(0), s.snapshot.IdleTimeout
+	if s.modes[c.listener] {
+		limit = s.firstByte
+	}
+	if idle > 0 && (limit == 0 || idle < limit) {
+		limit = idle
+	}
+	return limit, limit > 0
+}
+
 func (c *conn) poke() {
 	select {
 	case c.wake <- struct{}{}:
@@ -189,6 +206,13 @@ func (c *conn) watch(b []byte) {
 	if c.alerts != nil {
 		c.alerts.see(b)
 	}
+}
+
+// acknowledge tells the client at once that its last message of the handshake has arrived. One that leaves Nagle's algorithm on
+// (RFC 9293, 3.7.4) sends its first request only then, and the kernel would take 40 ms to say so by itself: what crypto/tls writes
+// comes before that message (also the session tickets, which OpenSSL sends after it), so nothing carries the acknowledgement.
+func (c *conn) acknowledge() {
+	_ = unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
 }
 
 // farewell ends a connection whose last words have been written.
@@ -274,6 +298,7 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 		g.handshakeFailed(c, err)
 		return
 	}
+	c.acknowledge()
 	c.alerts = nil
 	g.shaken(c, t.ConnectionState())
 	_ = c.SetDeadline(time.Time{})
@@ -331,6 +356,7 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 		g.refuse(c, t)
 		return
 	}
+	g.arrivals.remove(c)
 	cfg := relay.Config{
 		Remote: c.remote, Local: c.localAddr(),
 		Goaway: t != nil && t.ConnectionState().NegotiatedProtocol == relay.Protocol,

@@ -22,8 +22,9 @@ import (
 const (
 	// acceptShare is how many clients a listener lets in before the other sockets have their turn.
 	acceptShare = 64
-	// doorPace is how often deadlines at the door are looked at, while there are any.
-	doorPace = 100 * time.Millisecond
+	// doorPace is how often deadlines at the door are looked at, while there are any; silentPace those of the silent.
+	doorPace   = 100 * time.Millisecond
+	silentPace = time.Second
 
 	edgeTriggered = 1 << 31 // unix.EPOLLET is negative
 )
@@ -60,6 +61,7 @@ type door struct {
 	due     bool // the wait has a deadline
 	scratch [maxHello]byte
 	ticked  time.Time
+	heard   time.Time // when the silent were looked at
 }
 
 // listener is one address at which clients are accepted.
@@ -265,12 +267,12 @@ func (d *door) wait() error {
 	if d.look(); d.found > 0 || d.failure != nil {
 		return d.failure
 	}
-	if due := d.hasDeadlines(); due || d.due {
+	if pace := d.pace(); pace > 0 || d.due {
 		var until time.Time
-		if due {
-			until = time.Now().Add(doorPace)
+		if pace > 0 {
+			until = time.Now().Add(pace)
 		}
-		d.due = due
+		d.due = pace > 0
 		if err := d.epoll.SetReadDeadline(until); err != nil {
 			return err
 		}
@@ -298,18 +300,22 @@ func (d *door) look() {
 	}
 }
 
-func (d *door) hasDeadlines() bool {
+// pace is how soon deadlines have to be looked at; 0: there are none.
+func (d *door) pace() time.Duration {
 	if len(d.partial) > 0 || d.line.len() > 0 {
-		return true
+		return doorPace
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, l := range d.listeners {
 		if !l.retry.IsZero() {
-			return true
+			return doorPace
 		}
 	}
-	return false
+	if d.g.arrivals.silent() {
+		return silentPace
+	}
+	return 0
 }
 
 // accept lets clients in until there is none, or others should have their turn.
@@ -327,7 +333,7 @@ func (d *door) accept(l *listener, now time.Time) {
 		switch err {
 		case nil:
 			l.wait = 0
-			d.enter(l, fd, from)
+			d.enter(l, fd, from, now)
 		case unix.EAGAIN:
 			return
 		case unix.EINTR, unix.ECONNABORTED:
@@ -350,11 +356,11 @@ func (d *door) pause(l *listener, now time.Time) {
 }
 
 // enter begins a connection.
-func (d *door) enter(l *listener, fd int, from netip.AddrPort) {
-	c := &conn{door: d, fd: fd, local: l.local, remote: from, listener: l.address, accepted: d.g.active.Load(), wake: make(chan struct{}, 1)}
+func (d *door) enter(l *listener, fd int, from netip.AddrPort, now time.Time) {
+	c := &conn{door: d, fd: fd, local: l.local, remote: from, listener: l.address, came: now, accepted: d.g.active.Load(), wake: make(chan struct{}, 1)}
 	c.silent.Store(true)
 	c.atDoor.Store(true)
-	if !d.g.admit(c, d.makeRoom) {
+	if !d.g.admit(c, now) {
 		unix.Close(fd)
 		return
 	}
@@ -400,11 +406,13 @@ func (d *door) hear(c *conn, now time.Time) {
 		if g, complete := peek(c.head); complete {
 			delete(d.partial, c)
 			c.resumes = g.resumes
-			c.waiting = d.line.push(c, g.resumes, now)
+			c.waiting = d.line.push(c, g.resumes)
+			d.g.arrivals.move(c, stageQueued)
 			d.queued.Store(int64(d.line.len()))
 			return
 		}
 		d.partial[c] = struct{}{}
+		d.g.arrivals.move(c, stageHello)
 	}
 }
 
@@ -425,6 +433,7 @@ func (d *door) take(c *conn) {
 	}
 	delete(d.partial, c)
 	c.atDoor.Store(false)
+	d.g.arrivals.move(c, stageHandshake)
 }
 
 // dismiss ends a client that is at the door.
@@ -433,15 +442,22 @@ func (d *door) dismiss(c *conn) {
 	d.g.forget(c)
 }
 
-// makeRoom sheds a client that waits for its handshake; false when there is none.
-func (d *door) makeRoom() bool {
-	w := d.line.shed()
-	if w == nil {
+// makeRoom closes a connection that is not served yet for one that comes; false when none is worth less.
+func (d *door) makeRoom(newcomer *conn, now time.Time) bool {
+	c, at := d.g.arrivals.shed(newcomer.remote.Addr(), now)
+	if c == nil {
 		return false
 	}
-	d.g.limit.rejected.Add(noShed)
-	d.g.lines.warn("shed", "clients that have waited longest for their handshake are closed, there are too many", "client", w.c.remote.String())
-	d.dismiss(w.c)
+	d.g.limit.rejected.Add(at.shedReason())
+	d.g.lines.warn("shed", "too many connections are open that are no clients yet, the oldest of the source with the most are closed",
+		"client", c.remote.String(), "stage", at.String(), "unserved", d.g.arrivals,
+		"hint", "find out what connects there and says nothing: a health check, a pool without TLS, a scan")
+	if at == stageHandshake {
+		c.shed.Store(true)
+		c.cut()
+	} else {
+		d.dismiss(c)
+	}
 	return true
 }
 
@@ -494,12 +510,26 @@ func (d *door) tick(now time.Time) {
 		d.g.lines.warn("late", "client closed, its handshake had no turn in time", "client", w.c.remote.String())
 		d.dismiss(w.c)
 	}
+	if now.Sub(d.heard) >= silentPace {
+		d.heard = now
+		d.endSilent(now)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, l := range d.listeners {
 		if !l.retry.IsZero() && !now.Before(l.retry) && d.control(unix.EPOLL_CTL_ADD, l.fd, unix.EPOLLIN) == nil {
 			l.retry = time.Time{}
 		}
+	}
+}
+
+// endSilent closes those who have sent nothing for longer than they may.
+func (d *door) endSilent(now time.Time) {
+	for _, c := range d.g.arrivals.overdue((*conn).maySayNothing, now) {
+		d.g.count.timedOut.Add(1)
+		d.g.lines.warn("silent", "connection closed, it has sent nothing since it was opened", "client", c.remote.String(),
+			"after", now.Sub(c.came).Round(time.Second), "hint", "a health check, a pool without TLS, a scan: find out what connects there and says nothing")
+		d.dismiss(c)
 	}
 }
 

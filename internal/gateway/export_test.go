@@ -77,20 +77,61 @@ func NewLineForTest() *LineForTest {
 }
 
 // Push lets a client from an address join the line.
-func (t *LineForTest) Push(name, from string, resumes bool, at time.Time) {
-	w := t.l.push(&conn{remote: netip.AddrPortFrom(netip.MustParseAddr(from), 1)}, resumes, at)
+func (t *LineForTest) Push(name, from string, resumes bool) {
+	w := t.l.push(&conn{remote: netip.AddrPortFrom(netip.MustParseAddr(from), 1)}, resumes)
 	t.names[w], t.by[name] = name, w
 }
 
-// Next is who has its turn, Shed who must go; "" when nobody waits. Remove is for who leaves by itself.
+// Next is who has its turn; "" when nobody waits. Remove is for who leaves by itself.
 func (t *LineForTest) Next() string       { return t.names[t.l.next()] }
-func (t *LineForTest) Shed() string       { return t.names[t.l.shed()] }
 func (t *LineForTest) Oldest() string     { return t.names[t.l.oldest()] }
 func (t *LineForTest) Remove(name string) { t.l.remove(t.by[name]) }
 func (t *LineForTest) Len() int           { return t.l.len() }
 
 // Left is what the line still remembers of its sources.
-func (t *LineForTest) Left() int { return len(t.l.sources) + len(t.l.most) + t.l.turns.Len() }
+func (t *LineForTest) Left() int { return len(t.l.by) + t.l.turns.Len() }
+
+// ArrivalsForTest are connections that are not served yet, known by a name.
+type ArrivalsForTest struct {
+	a     *arrivals
+	names map[*conn]string
+	by    map[string]*conn
+}
+
+// NewArrivalsForTest returns none.
+func NewArrivalsForTest() *ArrivalsForTest {
+	return &ArrivalsForTest{newArrivals(), make(map[*conn]string), make(map[string]*conn)}
+}
+
+// Add counts one in that comes from an address and has got as far as a stage at a time.
+func (t *ArrivalsForTest) Add(name, from, at string, now time.Time) {
+	c := &conn{remote: netip.AddrPortFrom(netip.MustParseAddr(from), 1), came: now, first: now}
+	t.names[c], t.by[name] = name, c
+	t.a.add(c)
+	t.Move(name, at)
+}
+
+// Move notes that one has come as far as a stage.
+func (t *ArrivalsForTest) Move(name, to string) {
+	for at := range stages {
+		if at.String() == to {
+			t.a.move(t.by[name], at)
+		}
+	}
+}
+
+// Shed is who goes for a newcomer from an address; "" when it is the newcomer.
+func (t *ArrivalsForTest) Shed(newcomer string, now time.Time) string {
+	c, _ := t.a.shed(netip.MustParseAddr(newcomer), now)
+	return t.names[c]
+}
+
+// Remove counts one out.
+func (t *ArrivalsForTest) Remove(name string) { t.a.remove(t.by[name]) }
+
+// Len is how many there are, Left what is still remembered of sources.
+func (t *ArrivalsForTest) Len() int  { return t.a.len() }
+func (t *ArrivalsForTest) Left() int { return len(t.a.sources) + len(t.a.most) }
 
 // PlacesForTest are places for handshakes; Run is one that has begun, waits for its client, and computes again.
 type PlacesForTest struct{ p *places }

@@ -146,17 +146,18 @@ func (g *gateway) prepare() (err error) {
 }
 
 type gateway struct {
-	cfg     Config
-	lines   *throttle
-	started time.Time
-	active  atomic.Pointer[serving] // nil until the first snapshot serves
-	count   counters
-	paths   *relay.Loops
-	limit   *limiter
-	door    *door
-	crew    *crew
-	seen    *ledger.Table
-	sampler *sampler
+	cfg      Config
+	lines    *throttle
+	started  time.Time
+	active   atomic.Pointer[serving] // nil until the first snapshot serves
+	count    counters
+	paths    *relay.Loops
+	limit    *limiter
+	door     *door
+	arrivals *arrivals
+	crew     *crew
+	seen     *ledger.Table
+	sampler  *sampler
 
 	accepting     context.Context // ends when draining starts
 	stopAccepting context.CancelFunc
@@ -188,6 +189,7 @@ func newGateway(ctx context.Context, cfg Config) *gateway {
 		stopping:  make(chan struct{}),
 		drained:   make(chan struct{}),
 		listeners: make(map[string]*listener),
+		arrivals:  newArrivals(),
 		conns:     make(map[*conn]struct{}),
 		seen:      ledger.NewTable(ledger.MaxClients),
 		sampler:   newSampler(cfg.Dir, cfg.Log),
@@ -396,16 +398,18 @@ func (g *gateway) setProblem(text string) {
 	g.problem = text
 }
 
-// admit counts a client in, unless too many are on their way in already and makeRoom cannot help that.
-func (g *gateway) admit(c *conn, makeRoom func() bool) bool {
+// admit counts a client in, unless too many are on their way in already and none can go for it.
+func (g *gateway) admit(c *conn, now time.Time) bool {
 	g.count.accepted.Add(1)
+	unserved := g.arrivals.len()
 	g.mu.Lock()
-	crowded := g.limit.crowded(len(g.conns), c.accepted.snapshot)
+	crowded := g.limit.crowded(len(g.conns), unserved, g.active.Load().snapshot)
 	g.mu.Unlock()
-	if crowded && makeRoom() {
+	if crowded && g.door.makeRoom(c, now) {
 		crowded = false
 	}
 	if !crowded {
+		g.arrivals.add(c)
 		g.mu.Lock()
 		g.conns[c] = struct{}{}
 		g.connections.Add(1)
@@ -419,6 +423,7 @@ func (g *gateway) admit(c *conn, makeRoom func() bool) bool {
 
 func (g *gateway) forget(c *conn) {
 	c.Close()
+	g.arrivals.remove(c)
 	g.mu.Lock()
 	delete(g.conns, c)
 	g.mu.Unlock()

@@ -13,9 +13,9 @@ const (
 	tooMany = "-ERR max number of clients reached\r\n"
 
 	// Beyond the clients that are served, so many connections may be on their way in, or as many as clients can be served
-	// if that is more: silent ones, in their handshake, or being told that there is no room. What comes on top is closed
-	// at once. (redis-benchmark opens all its connections before the first handshake.)
-	minWaiting = 1024
+	// if that is more: silent ones, in their handshake, or being told that there is no room. For what comes on top another one
+	// goes (see arrivals). (redis-benchmark opens all its connections before the first handshake.)
+	minUnserved = 1024
 	// So many of them may be handshakes whose only end is to say that there is no room: in a storm of reconnects they
 	// would take the processor from the clients that are served.
 	maxRefusing = 64
@@ -27,6 +27,7 @@ const (
 const (
 	noLimit   = "limit"
 	noCrowded = "crowded"
+	noSilent  = "silent"
 	noShed    = "shed"
 	noLate    = "late"
 	noStalled = "stalled"
@@ -47,7 +48,7 @@ func newLimiter() (*limiter, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
 		return nil, fmt.Errorf("read the limit of open files: %w", err)
 	}
-	return &limiter{descriptors: r.Cur, rejected: newTally([]string{noLimit, noCrowded, noShed, noLate, noStalled})}, nil
+	return &limiter{descriptors: r.Cur, rejected: newTally([]string{noLimit, noCrowded, noSilent, noShed, noLate, noStalled})}, nil
 }
 
 // clients is how many clients the limit of open files allows: each has a descriptor here and one to the engine. An
@@ -60,11 +61,15 @@ func (l *limiter) usable() int64 {
 	return max(2, int64(min(l.descriptors, 1<<31))-ownDescriptors)
 }
 
-// crowded says whether there is no room for one connection more, of which there are so many now.
-func (l *limiter) crowded(connections int, s Snapshot) bool {
-	served, now := l.served.Load(), int64(connections)
+// crowded says whether there is no room for one connection more, of which there are so many now, and so many not served.
+func (l *limiter) crowded(connections, unserved int, s Snapshot) bool {
+	return int64(unserved) >= l.unserved(s) || int64(connections)+l.served.Load() >= l.usable()
+}
+
+// unserved is how many connections may be open that are not served.
+func (l *limiter) unserved(s Snapshot) int64 {
 	n, _ := l.limit(s)
-	return now-served >= max(minWaiting, n) || now+served >= l.usable()
+	return max(minUnserved, n)
 }
 
 // limit is how many clients are served under a snapshot, and why not as many as it says; "" if it is so many.

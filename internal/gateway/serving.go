@@ -19,6 +19,8 @@ type serving struct {
 	modes    map[string]bool // by listener address: whether it has TLS
 	chains   *chains         // nil when no listener has TLS
 	timeout  time.Duration
+	// firstByte is how long a client of a listener with TLS may send nothing.
+	firstByte time.Duration
 }
 
 // newServing is the one place where a snapshot is validated. A predecessor with the same certificates and policy lends its
@@ -26,9 +28,12 @@ type serving struct {
 // across a change of any certificate. Clones of them would share the keys of the moment (CVE-2025-68121), so there are none.
 func newServing(s Snapshot, previous *serving) (*serving, error) {
 	p := s.check()
-	v := &serving{snapshot: s, digest: s.Digest(), modes: make(map[string]bool), timeout: s.HandshakeTimeout}
+	v := &serving{snapshot: s, digest: s.Digest(), modes: make(map[string]bool), timeout: s.HandshakeTimeout, firstByte: s.FirstByteTimeout}
 	if v.timeout == 0 {
 		v.timeout = defaultHandshakeTimeout
+	}
+	if v.firstByte == 0 {
+		v.firstByte = defaultFirstByteTimeout
 	}
 	for _, l := range s.Listeners {
 		v.modes[l.Address] = l.TLS

@@ -24,8 +24,10 @@ const (
 	maxListeners        = 64
 	maxConnectLength    = 512
 	maxHandshakeTimeout = 10 * time.Minute
+	maxFirstByteTimeout = 24 * time.Hour
 
 	defaultHandshakeTimeout = 10 * time.Second
+	defaultFirstByteTimeout = 5 * time.Minute
 
 	// maxSocketPath is what sockaddr_un holds besides its final zero byte.
 	maxSocketPath = 107
@@ -61,8 +63,11 @@ type Snapshot struct {
 	// Connect is what a client that speaks the wrong protocol is told to do: one line of printable ASCII. Needed when a
 	// listener has TLS.
 	Connect string `json:"connect,omitempty"`
-	// HandshakeTimeout counts from the client's first byte, so that a silent connection is no error: pools open early.
-	// Zero: 10 s.
+	// FirstByteTimeout closes a connection to a listener with TLS that has sent nothing since it was opened. It is generous: pools
+	// open early, and a silent connection harms nobody while there is room for others (see Unserved). Zero: 5 min. IdleTimeout
+	// counts for silent connections too, if it is shorter, and alone where a listener has no TLS, as with the engine itself.
+	FirstByteTimeout time.Duration `json:"first_byte_timeout,omitempty"`
+	// HandshakeTimeout counts from the client's first byte. Zero: 10 s.
 	HandshakeTimeout time.Duration `json:"handshake_timeout,omitempty"`
 	// MaxClients is how many clients are served at a time. Zero: as many as the limit of open files allows.
 	MaxClients int `json:"max_clients,omitempty"`
@@ -147,6 +152,9 @@ func (s Snapshot) check() problems {
 	}
 	if s.IdleTimeout < 0 {
 		p.add("idle_timeout %v: must be 0 or more", s.IdleTimeout)
+	}
+	if s.FirstByteTimeout < 0 || s.FirstByteTimeout > maxFirstByteTimeout {
+		p.add("first_byte_timeout %v: must be 0 to %v", s.FirstByteTimeout, maxFirstByteTimeout)
 	}
 	if s.HandshakeTimeout < 0 || s.HandshakeTimeout > maxHandshakeTimeout {
 		p.add("handshake_timeout %v: must be 0 to %v", s.HandshakeTimeout, maxHandshakeTimeout)

@@ -21,16 +21,20 @@ type Status struct {
 	Started    time.Time `json:"started"`
 	Listening  []string  `json:"listening"` // sorted
 	// Problem is why it does not serve what it should; "" when all is well.
-	Problem     string `json:"problem"`
+	Problem string `json:"problem"`
+	// Warning is what an operator should know although it serves as it should; "": nothing.
+	Warning     string `json:"warning,omitempty"`
 	Connections int64  `json:"connections"` // open now, silent ones too
 	Accepted    uint64 `json:"accepted"`
 	// Clients are those that are served, Limit how many can be; LimitedBy says why it is less than the snapshot's.
 	Clients   int64  `json:"clients"`
 	Limit     int64  `json:"limit"`
 	LimitedBy string `json:"limited_by,omitempty"`
+	// Unserved are those of the connections that are no clients yet.
+	Unserved Unserved `json:"unserved"`
 	// Rejected are those that there was no room for, RejectedBy them by reason: limit (max clients, told so), crowded (too
-	// many on their way in), and of those that waited for their handshake shed (the oldest, for newer ones), late (no turn
-	// in time), stalled (begun, and the client took long over its next flight).
+	// many on their way in), silent (closed for a newer one, had sent nothing), and of those that had begun their handshake shed
+	// (it waited for its turn, and was closed for a newer one), late (no turn in time), stalled (the client took long over the rest).
 	Rejected   uint64            `json:"rejected"`
 	RejectedBy map[string]uint64 `json:"rejected_by"`
 	// Handshakes by result: tls1.2, tls1.3, failed, timeout.
@@ -58,7 +62,7 @@ type Status struct {
 	// Pins are how often a client got an engine connection of its own, by reason; path is that the instance is not
 	// multiplexed.
 	Pins map[relay.Pin]uint64 `json:"pins"`
-	// TimedOut are the clients closed because they were idle for too long.
+	// TimedOut are the clients closed because they were idle for too long, and connections on which nothing ever came.
 	TimedOut uint64 `json:"timed_out"`
 }
 
@@ -80,6 +84,7 @@ type Admission struct {
 
 type counters struct {
 	accepted, unreachable atomic.Uint64
+	timedOut              atomic.Uint64 // before their first byte
 	diagnosed, failures   tally
 	completed             [2][5][2]atomic.Uint64 // whether TLS 1.3; index in knownGroups, or one more; whether resumed
 }
@@ -162,7 +167,7 @@ func (g *gateway) status() Status {
 	st := Status{
 		Commands:          map[string]uint64{"shared": relayed.Shared, "own": relayed.Own},
 		Pins:              relayed.Pins,
-		TimedOut:          relayed.TimedOut,
+		TimedOut:          relayed.TimedOut + g.count.timedOut.Load(),
 		Started:           g.started,
 		Accepted:          g.count.accepted.Load(),
 		EngineUnreachable: g.count.unreachable.Load(),
@@ -184,6 +189,7 @@ func (g *gateway) status() Status {
 	if v := g.active.Load(); v != nil {
 		st.Generation, st.Digest = v.snapshot.Generation, v.digest
 		st.Limit, st.LimitedBy = g.limit.limit(v.snapshot)
+		st.Unserved, st.Warning = g.arrivals.unserved(g.limit.unserved(v.snapshot)), g.arrivals.warning(time.Now())
 		if g.accepting.Err() == nil {
 			st.Listening = slices.Collect(maps.Keys(v.modes))
 		}

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -76,7 +77,7 @@ func (m *Manager) DataPlane(ctx context.Context, name Name) (DataPlane, error) {
 		m.Log.Warn("gateway does not answer", "instance", name, "err", err)
 		p.Problem = "the gateway does not answer"
 	case p.Problem == "":
-		p.Problem = s.Problem
+		p.Problem = cmp.Or(s.Problem, s.Warning)
 	}
 	p.Clients, p.Limit, p.LimitedBy = s.Clients, s.Limit, s.LimitedBy
 	p.Connections, p.Accepted, p.Rejected, p.Failures = s.Connections, s.Accepted, s.Rejected, s.Failures

@@ -206,6 +206,7 @@ func TestDataPlaneShowsTheGateway(t *testing.T) {
 				instance.DataPlane{Clients: 2, Limit: 500, LimitedBy: "open files", Connections: 3, Accepted: 5, Rejected: 1},
 			},
 			"the gateway's own trouble":     {gateway.Status{Problem: "open listener"}, nil, instance.DataPlane{Problem: "open listener"}},
+			"a gateway's warning":           {gateway.Status{Warning: "too many"}, nil, instance.DataPlane{Problem: "too many"}},
 			"a gateway that doesn't answer": {gateway.Status{}, errors.New("dial /some/path"), instance.DataPlane{Problem: "the gateway does not answer"}},
 		} {
 			m.set(func() { m.status = func() (gateway.Status, error) { return c.status, c.err } })

@@ -64,9 +64,12 @@ var (
 	descGaveUp      = prometheus.NewDesc("sealane_gateway_handshakes_abandoned_total", "Clients that hung up while they waited for their TLS handshake to begin.", instanceLabels, nil)
 	descCommands    = prometheus.NewDesc("sealane_gateway_commands_total", "Requests of clients, by whether the engine connection that carried them was shared.", append(instanceLabels, "connection"), nil)
 	descPins        = prometheus.NewDesc("sealane_gateway_pins_total", "Engine connections given to one client, by why it could not share one.", append(instanceLabels, "reason"), nil)
-	descTimedOut    = prometheus.NewDesc("sealane_gateway_timed_out_total", "Clients closed because they were idle for too long.", instanceLabels, nil)
+	descTimedOut    = prometheus.NewDesc("sealane_gateway_timed_out_total", "Clients closed because they were idle for too long, and connections on which nothing ever came.", instanceLabels, nil)
 	descResident    = prometheus.NewDesc("sealane_gateway_resident_bytes", "Resident memory of the gateway.", instanceLabels, nil)
 	descPerConn     = prometheus.NewDesc("sealane_gateway_resident_bytes_per_connection", "Resident memory of the gateway for each of its connections; 0 without any.", instanceLabels, nil)
+	descUnserved    = prometheus.NewDesc("sealane_gateway_unserved_connections", "Open connections that are no clients yet, by how far they have come: silent, hello, queued, handshake.", append(instanceLabels, "stage"), nil)
+	descUnservedMax = prometheus.NewDesc("sealane_gateway_unserved_connections_limit", "How many connections may be open that are no clients yet; then the oldest of the source with the most are closed.", instanceLabels, nil)
+	descUnservedTop = prometheus.NewDesc("sealane_gateway_unserved_connections_of_one_source", "The most connections that are no clients yet and come from one IPv4 address or IPv6 /64.", instanceLabels, nil)
 	descReadiness   = prometheus.NewDesc("sealane_ca_clients", "Clients of the last 30 days by what they have shown of the CA that is to sign next, or of the newest.", append(instanceLabels, "readiness"), nil)
 	descEvicted     = prometheus.NewDesc("sealane_ca_clients_evicted_total", "Clients of whom no account is kept since the gateway started, because there were too many.", instanceLabels, nil)
 	descSamples     = prometheus.NewDesc("sealane_ca_samples_total", "Clients that were presented the next CA without asking for it, by outcome.", append(instanceLabels, "outcome"), nil)
@@ -78,6 +81,7 @@ func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descInstance, descExpiry, descIntended, descIssued, descRotated, descConnections, descAccepted, descHandshakes, descDiagnosed, descBytes, descLimit, descClients,
 		descRejected, descUnreachable, descCompleted, descFailures, descAdmitted, descBegun, descWaiting, descGaveUp, descResident, descCommands, descPins, descTimedOut, descPerConn,
+		descUnserved, descUnservedMax, descUnservedTop,
 		descReadiness, descEvicted, descSamples,
 	} {
 		ch <- d
@@ -177,6 +181,11 @@ func (x *metrics) collectGateway(ctx context.Context, ch chan<- prometheus.Metri
 	gauge(descPerConn, int64(s.PerConnection))
 	count(descAdmitted, s.Admission.Admitted)
 	count(descGaveUp, s.Admission.GaveUp)
+	gauge(descUnservedMax, s.Unserved.Limit)
+	gauge(descUnservedTop, s.Unserved.FromSource)
+	for stage, n := range s.Unserved.Stages {
+		ch <- prometheus.MustNewConstMetric(descUnserved, prometheus.GaugeValue, float64(n), i.Name.labels(stage)...)
+	}
 	for reason, n := range s.RejectedBy {
 		count(descRejected, n, reason)
 	}

@@ -249,6 +249,7 @@ func TestGatewayIsInTheMetrics(t *testing.T) {
 					Rejected: 5, RejectedBy: map[string]uint64{"limit": 2, "late": 3},
 					Completed: []gateway.Completed{{Version: "1.2", Group: "P-256", Count: 7}, {Version: "1.3", Group: "X25519", Resumed: true, Count: 4}},
 					Failures:  map[string]uint64{"unknown_ca": 6, "eof": 1},
+					Unserved:  gateway.Unserved{Stages: map[string]int64{"silent": 20, "hello": 1}, Limit: 1024, FromSource: 19},
 					Admission: gateway.Admission{Admitted: 18, Begun: 2, Waiting: 9, GaveUp: 8},
 					Resident:  1 << 20, PerConnection: 1 << 10, TimedOut: 12,
 					Commands: map[string]uint64{"shared": 13, "own": 1}, Pins: map[relay.Pin]uint64{relay.PinWatch: 15},
@@ -257,6 +258,7 @@ func TestGatewayIsInTheMetrics(t *testing.T) {
 		})
 		for name, want := range map[string]float64{
 			"sealane_gateway_commands_total": 14, "sealane_gateway_pins_total": 15, "sealane_gateway_timed_out_total": 12,
+			"sealane_gateway_unserved_connections": 21, "sealane_gateway_unserved_connections_limit": 1024, "sealane_gateway_unserved_connections_of_one_source": 19,
 			"sealane_gateway_rejected_total": 5, "sealane_gateway_handshakes_completed_total": 11, "sealane_gateway_handshake_failures_total": 7,
 			"sealane_gateway_handshakes_admitted_total": 18, "sealane_gateway_handshakes_under_way": 2, "sealane_gateway_handshakes_waiting": 9,
 			"sealane_gateway_handshakes_abandoned_total": 8, "sealane_gateway_resident_bytes": 1 << 20, "sealane_gateway_resident_bytes_per_connection": 1 << 10,
