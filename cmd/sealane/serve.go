@@ -234,15 +234,15 @@ func (s *server) listen(cfg *config) error {
 		return err
 	}
 	info := serverInfo{PID: os.Getpid(), MasterKeyFile: cfg.MasterKeyFile}
-	rest, err := s.serveHTTP("http", cfg.HTTP, a.REST, tlsConfig)
+	rest, err := s.serveHTTP("http", cfg.HTTP, a.REST, tlsConfig, a.Guard)
 	if err != nil {
 		return err
 	}
 	info.HTTP = scheme + rest
-	if info.Ops, err = s.serveHTTP("ops", cfg.Ops, opsHandler, nil); err != nil {
+	if info.Ops, err = s.serveHTTP("ops", cfg.Ops, opsHandler, nil, nil); err != nil {
 		return err
 	}
-	if info.GRPC, err = s.serveGRPC(cfg.GRPC, a.GRPC); err != nil {
+	if info.GRPC, err = s.serveGRPC(cfg.GRPC, a); err != nil {
 		return err
 	}
 	if err := s.serveControl(); err != nil {
@@ -271,12 +271,17 @@ func listenTCP(field, address string) (net.Listener, error) {
 	return l, nil
 }
 
-func (s *server) serveHTTP(field, address string, h http.Handler, tlsConfig *tls.Config) (string, error) {
+// serveHTTP serves a handler at an address, over TLS if there is a configuration for it, with connections limited by
+// guard if there is one.
+func (s *server) serveHTTP(field, address string, h http.Handler, tlsConfig *tls.Config, guard func(net.Listener) net.Listener) (string, error) {
 	l, err := listenTCP(field, address)
 	if err != nil {
 		return "", err
 	}
 	bound := l.Addr().String()
+	if guard != nil {
+		l = guard(l)
+	}
 	if tlsConfig != nil {
 		l = tls.NewListener(l, tlsConfig)
 	}
@@ -285,10 +290,8 @@ func (s *server) serveHTTP(field, address string, h http.Handler, tlsConfig *tls
 }
 
 func (s *server) serveOn(field string, l net.Listener, h http.Handler) {
-	hs := &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-	}
+	hs := api.HTTPServer(h)
+	hs.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
 	s.running.Go(func() {
 		if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- fmt.Errorf("%s: %w", field, err)
@@ -303,13 +306,14 @@ func (s *server) serveOn(field string, l net.Listener, h http.Handler) {
 	})
 }
 
-func (s *server) serveGRPC(address string, g *grpc.Server) (string, error) {
+func (s *server) serveGRPC(address string, a *api.Server) (string, error) {
 	l, err := listenTCP("grpc", address)
 	if err != nil {
 		return "", err
 	}
+	g := a.GRPC
 	s.running.Go(func() {
-		if err := g.Serve(l); err != nil {
+		if err := g.Serve(a.Guard(l)); err != nil {
 			s.failed <- fmt.Errorf("grpc: %w", err)
 		}
 	})
