@@ -143,12 +143,15 @@ func (s *server) open(ctx context.Context, state string, cfg *config) error {
 	}
 	_, statErr := os.Stat(storePath(s.state))
 	isNew := errors.Is(statErr, fs.ErrNotExist)
+	if err := checkConfigured(cfg); err != nil {
+		return err
+	}
 	// The key comes first: a start that fails without one must not leave a store that looks as if it had had one.
 	key, err := masterKey(s.state, cfg.MasterKeyFile, isNew)
 	if err != nil {
 		return err
 	}
-	if s.store, err = openStore(s.state); err != nil {
+	if s.store, err = openStore(s.state, key); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, func() { s.store.Close() })
@@ -166,22 +169,13 @@ func (s *server) open(ctx context.Context, state string, cfg *config) error {
 		Projects: cfg.Projects, Locations: cfg.Locations, Lifetimes: cfg.lifetimes, KeyAlgorithm: pki.Algorithm(cfg.CAKeyAlgorithm), Now: time.Now, Log: s.log, Changed: s.changed,
 	})
 	if err != nil {
-		return withHint(err, "%s needs the master key that it was made with (SEALANE_MASTER_KEY, master_key_file or master.key), and space on its disk", s.state)
+		return wrongKey(s.state, err)
+	}
+	// From here on the key is known to be the right one.
+	if err := s.store.Seal(); err != nil {
+		s.log.Error("the records of an older version of Sealane are not protected against damage yet; it is tried again with the next change", "err", err)
 	}
 	return nil
-}
-
-// openStore opens the records, or says who else has them open.
-func openStore(state string) (*store.Store, error) {
-	st, err := store.Open(storePath(state))
-	if errors.Is(err, store.ErrInUse) {
-		return nil, withHint(fmt.Errorf("another sealane serve uses the state folder %s", state),
-			"stop it with `sealane stop`, or choose another folder with --state")
-	}
-	if err != nil {
-		return nil, withHint(err, "make the folder %s readable and writable, with space on its disk; a damaged state.db comes back from a backup", state)
-	}
-	return st, nil
 }
 
 // openAudit opens the audit log, which the store's lock keeps others from writing. One that was changed stops the start:
@@ -245,11 +239,13 @@ func (s *server) listen(cfg *config) error {
 	if info.GRPC, err = s.serveGRPC(cfg.GRPC, a); err != nil {
 		return err
 	}
+	// Without these two only `sealane stop` and what the CLI finds by itself suffer. A disk that is full is no reason to leave
+	// gateways and engines unwatched.
 	if err := s.serveControl(); err != nil {
-		return err
+		s.log.Error("`sealane stop` can't reach this server: end it with SIGINT", "err", err)
 	}
 	if err := info.write(s.state); err != nil {
-		return withHint(err, "make the state folder writable, with space on its disk")
+		s.log.Error("the CLI can't see where this server listens: set SEALANE_API, or free space in the state folder and start again", "err", err, "http", info.HTTP)
 	}
 	if err := s.manager.Start(); err != nil {
 		return err

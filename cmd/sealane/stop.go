@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/store"
 )
 
 func newStop(e *env) *cobra.Command {
@@ -64,9 +65,8 @@ func stopServer(ctx context.Context, state string) error {
 	}
 	// Its last act after the answer is to let go of the store.
 	for range 200 {
-		st, err := openStore(state)
-		if err == nil {
-			return st.Close()
+		if used, err := store.InUse(storePath(state)); err != nil || !used {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -82,16 +82,19 @@ func stopOrphans(ctx context.Context, e *env, state string) error {
 	if _, err := os.Stat(storePath(state)); err != nil {
 		return withHint(fmt.Errorf("no server runs with the state folder %s", state), "name its folder with --state")
 	}
-	st, err := openStore(state)
-	if err != nil {
-		return err
+	if used, err := store.InUse(storePath(state)); err == nil && used {
+		return inUse(state)
 	}
-	defer st.Close()
 	info, _ := readServerInfo(state) // without it, the usual places are tried
 	key, err := masterKey(state, info.MasterKeyFile, false)
 	if err != nil {
 		return err
 	}
+	st, err := openStore(state, key)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
 	runtime := instance.NewLocal(nodesPath(state), nil, nil)
 	defer runtime.Close()
 	log := slog.New(slog.NewTextHandler(e.err, nil))

@@ -18,6 +18,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -118,7 +119,7 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 			if logged, err = rotate(log); err != nil {
 				return err
 			}
-			return durable.WriteFile(filepath.Join(cfg.Dir, confName), conf, 0o600)
+			return writeUnlessSame(filepath.Join(cfg.Dir, confName), conf)
 		},
 	})
 	if err != nil {
@@ -142,6 +143,14 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 	}
 	proc.Release()
 	return nil, err
+}
+
+// writeUnlessSame spares the write where nothing changes, so that an engine can be started again on a full disk.
+func writeUnlessSame(path string, conf []byte) error {
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, conf) {
+		return nil
+	}
+	return durable.WriteFile(path, conf, 0o600)
 }
 
 // startProcess waits for the lock as long as nobody listens on the socket.
