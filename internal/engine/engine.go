@@ -7,6 +7,8 @@
 //   - Of one folder at most one engine lives; see package process.
 //   - Passwords are on disk and in arguments as SHA-256 hashes only, and the engine does not get the environment of its
 //     parent, which may hold keys.
+//   - What a client may send can't take the engine down by a damaged payload, load code or read files, as far as the engine's
+//     version has directives against it; see Harden.
 //   - Stop with save either saves and ends the engine, or leaves it running.
 //
 // Not guaranteed:
@@ -25,6 +27,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -52,6 +55,7 @@ type Engine struct {
 	password string
 	proc     *process.Process
 	stopping chan struct{} // holds one token: one Stop at a time
+	hard     atomic.Bool   // Harden is done
 }
 
 // StartError says that the engine ended before it was ready.

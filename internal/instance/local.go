@@ -103,6 +103,9 @@ func (l *Local) Ensure(ctx context.Context, node Node, progress func(string)) er
 	if err := l.ensureEngine(ctx, n, node, progress); err != nil {
 		return hopeless(err)
 	}
+	if err := n.engine.Harden(ctx); err != nil {
+		return err
+	}
 	if err := n.engine.SetPasswords(ctx, node.PasswordHashes); err != nil {
 		return err
 	}
