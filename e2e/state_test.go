@@ -130,6 +130,11 @@ func TestADamagedStateStopsTheStartAndNothingElse(t *testing.T) {
 	if got := s.redisCLI(first, ca, "PING"); !strings.Contains(got.stdout+got.stderr, "NOAUTH") {
 		t.Errorf("PING: got %q, want that the instance serves on, with AUTH", got.stdout+got.stderr)
 	}
+	// Without the records, too, there is a way to end what runs.
+	if got := s.cli("stop", "--force"); got != "stopped\n" {
+		t.Errorf("stop --force: got %q", got)
+	}
+	s.wantStopped()
 	s.write(path, string(whole))
 	s.start()
 }

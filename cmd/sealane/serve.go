@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -68,7 +67,7 @@ type server struct {
 	runtime  *instance.Local
 	manager  *instance.Manager
 	changed  func(instance.Name, []pki.Action) // of instance.Config; nil: nobody is told
-	stopping chan chan<- error                 // a request to stop everything; it is told the outcome
+	stopping chan stopRequest                  // to stop everything
 	failed   chan error                        // a listener ended
 	ready    atomic.Bool
 	closers  []func() // in reverse order
@@ -86,7 +85,7 @@ func serve(ctx context.Context, e *env, cfg *config) error {
 
 	s := &server{
 		log:      slog.New(slog.NewTextHandler(e.err, nil)),
-		stopping: make(chan chan<- error), failed: make(chan error, 4),
+		stopping: make(chan stopRequest), failed: make(chan error, 4),
 	}
 	defer s.close()
 	if l := cfg.lifetimes; l != (pki.Lifetimes{}) {
@@ -120,10 +119,10 @@ func serve(ctx context.Context, e *env, cfg *config) error {
 			return err
 		case <-interrupt:
 			s.log.Info("stopping everything; interrupt again to leave it as it is")
-			return s.stopAll(ctx, interrupt)
-		case done := <-s.stopping:
-			err := s.stopAll(ctx, interrupt)
-			done <- err
+			return s.stopAll(ctx, interrupt, stopRequest{})
+		case r := <-s.stopping:
+			err := s.stopAll(ctx, interrupt, r)
+			r.outcome <- err
 			return err
 		}
 	}
@@ -333,29 +332,17 @@ func (s *server) serveControl() error {
 		return fmt.Errorf("control socket: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
-		outcome := make(chan error, 1)
-		select {
-		case s.stopping <- outcome:
-		case <-r.Context().Done():
-			return
-		}
-		if err := <-outcome; err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		io.WriteString(w, "stopped\n")
-	})
+	mux.HandleFunc("POST /stop", s.answerStop)
 	s.serveOn("control socket", l, mux)
 	return nil
 }
 
 // stopAll stops every gateway and engine. A second interrupt gives up.
-func (s *server) stopAll(ctx context.Context, interrupt <-chan os.Signal) error {
+func (s *server) stopAll(ctx context.Context, interrupt <-chan os.Signal, r stopRequest) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- s.manager.StopAll(ctx, logStopped(s.log)) }()
+	go func() { done <- s.manager.StopAll(ctx, stopOptions(s.log, r)) }()
 	select {
 	case err := <-done:
 		return err
@@ -363,14 +350,6 @@ func (s *server) stopAll(ctx context.Context, interrupt <-chan os.Signal) error 
 		cancel()
 		<-done
 		return withHint(errors.New("interrupted; some gateways and engines may still run"), "stop them with `sealane stop`")
-	}
-}
-
-func logStopped(log *slog.Logger) func(instance.Name, error) {
-	return func(n instance.Name, err error) {
-		if err == nil {
-			log.Info("instance stopped, its data saved", "instance", n)
-		}
 	}
 }
 

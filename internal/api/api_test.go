@@ -74,7 +74,7 @@ func (n *nodes) Ensure(ctx context.Context, node instance.Node, progress func(st
 	return nil
 }
 
-func (n *nodes) Stop(context.Context, instance.Node) error { return nil }
+func (n *nodes) Stop(context.Context, instance.Node, instance.StopOptions) error { return nil }
 
 func (n *nodes) Remove(_ context.Context, id string) error {
 	n.mu.Lock()

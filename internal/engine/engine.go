@@ -45,6 +45,8 @@ const (
 	loadedName = "dump.loaded.rdb"
 
 	pollInterval = 10 * time.Millisecond
+	// maxSilences is how many PINGs, of commandTimeout each, may go unanswered before an engine counts as silent.
+	maxSilences = 2
 	// maxLog is the size from which a start moves the log away.
 	maxLog = 10 << 20
 )
@@ -171,7 +173,8 @@ func startProcess(ctx context.Context, cfg process.Config) (*process.Process, er
 }
 
 // Adopt finds the engine that runs in dir, whoever started it, and returns when it answers to adminPassword. When an
-// engine is about to listen or to end, Adopt waits for either. process.ErrNotRunning: there is none.
+// engine is about to listen or to end, Adopt waits for either. process.ErrNotRunning: there is none. A *SilentError: there is
+// one that does not answer.
 func Adopt(ctx context.Context, dir, adminPassword string) (*Engine, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -216,12 +219,19 @@ func newEngine(dir, password string, proc *process.Process) *Engine {
 	return &Engine{dir: dir, password: password, proc: proc, stopping: make(chan struct{}, 1)}
 }
 
-// ready waits until the engine answers. Its error is process.ErrNotRunning when the process ends instead.
+// ready waits until the engine answers. Its error is process.ErrNotRunning when the process ends instead, and a *SilentError
+// when it says nothing at all: one that loads its data says so.
 func (e *Engine) ready(ctx context.Context) error {
-	for {
+	for silences := 0; ; {
 		final, err := e.ping(ctx)
 		if final {
 			return err
+		}
+		var silent *SilentError
+		if errors.As(err, &silent) {
+			if silences++; silent.Stopped || silences == maxSilences {
+				return err
+			}
 		}
 		if waitErr := wait(ctx, e.Done()); waitErr != nil {
 			return fmt.Errorf("wait until it answers (last: %v): %w", err, waitErr)
@@ -269,8 +279,9 @@ func (e *Engine) retireDump() error {
 }
 
 // Stop shuts the engine down, saving its data or not, and returns when the process has ended. If the engine refuses,
-// because the disk is full, the error is a ReplyError with its words and the engine goes on as before. If ctx
-// ends first, the engine may still end. Stop of an engine that has ended does nothing.
+// because the disk is full, the error is a ReplyError with its words and the engine goes on as before; its code is BUSY while
+// a script runs, which KillScript may end. If ctx ends first, the engine may still end. Stop of an engine that has ended
+// does nothing.
 func (e *Engine) Stop(ctx context.Context, save bool) error {
 	if err := e.stop(ctx, save); err != nil {
 		return fmt.Errorf("stop engine %s: %w", e.dir, err)
@@ -291,6 +302,9 @@ func (e *Engine) stop(ctx context.Context, save bool) error {
 	case <-e.Done():
 		return nil
 	default:
+	}
+	if e.proc.Stopped() {
+		return e.silent(0) // it would find the command when it is continued, whoever still wants that
 	}
 	how := "NOSAVE"
 	if save {

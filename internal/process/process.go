@@ -172,10 +172,21 @@ func (p *Process) Release() {
 	<-p.watched
 }
 
+// Stopped says whether the process was stopped, by SIGSTOP or a debugger, and so does nothing until it is continued.
+func (p *Process) Stopped() bool {
+	b, err := os.ReadFile(statPath(p.id.PID))
+	if err != nil {
+		return false
+	}
+	fields, err := statFields(string(b))
+	return err == nil && (fields[0] == "T" || fields[0] == "t")
+}
+
+func statPath(pid int) string { return fmt.Sprintf("/proc/%d/stat", pid) }
+
 // startTime reads field 22 of /proc/PID/stat.
 func startTime(pid int) (uint64, error) {
-	path := fmt.Sprintf("/proc/%d/stat", pid)
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile(statPath(pid))
 	if err != nil {
 		return 0, err
 	}
@@ -183,14 +194,23 @@ func startTime(pid int) (uint64, error) {
 }
 
 func parseStartTime(stat string) (uint64, error) {
+	fields, err := statFields(stat)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+// statFields are those of /proc/PID/stat from the third on, the state, to the 22nd at least, the start time.
+func statFields(stat string) ([]string, error) {
 	// Field 2 is the program's name in parentheses and may itself hold spaces and parentheses.
 	i := strings.LastIndexByte(stat, ')')
 	if i < 0 {
-		return 0, errors.New("stat without a program name")
+		return nil, errors.New("stat without a program name")
 	}
 	fields := strings.Fields(stat[i+1:])
 	if len(fields) < 20 {
-		return 0, errors.New("stat without a start time")
+		return nil, errors.New("stat without a start time")
 	}
-	return strconv.ParseUint(fields[19], 10, 64)
+	return fields, nil
 }
