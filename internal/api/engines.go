@@ -37,12 +37,14 @@ func (s *enginesServer) RestartEngine(ctx context.Context, r *sealanepb.RestartE
 }
 
 func (s *enginesServer) show(ctx context.Context, name instance.Name) (*sealanepb.Engine, error) {
-	m, err := s.manager.EngineMemory(ctx, name)
+	e, err := s.manager.Engine(ctx, name)
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
 	return &sealanepb.Engine{
-		Name: name.String() + engineSuffix, MemoryLimitBytes: m.Limit, MemoryLimitedBy: m.By, MemoryLimitProblem: m.Problem,
+		Name:             name.String() + engineSuffix,
+		MemoryLimitBytes: e.Memory.Limit, MemoryLimitedBy: e.Memory.By, MemoryLimitProblem: e.Memory.Problem,
+		LastExit: e.LastExit, LastExitTime: timeUnlessZero(e.LastExitTime),
 	}, nil
 }
 

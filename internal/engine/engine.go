@@ -342,6 +342,16 @@ func (e *Engine) Done() <-chan struct{} { return e.proc.Done() }
 // Exit says how the process ended; see process.Process.Exit.
 func (e *Engine) Exit() string { return e.proc.Exit() }
 
+// BoundMemory bounds the memory of the engine and its children; see process.Process.
+func (e *Engine) BoundMemory(name string, limit int64) process.MemoryBound {
+	return e.proc.BoundMemory(name, limit)
+}
+
+// OutOfMemory says whether the last engine of a folder has ended because it was refused memory.
+func OutOfMemory(dir string) bool {
+	return strings.Contains(strings.ToLower(tail(filepath.Join(dir, logName), 0)), "out of memory allocating")
+}
+
 // Identity tells the process from all others.
 func (e *Engine) Identity() process.Identity { return e.proc.Identity() }
 

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,11 @@ type localNode struct {
 	proved  string                  // digest of the snapshot that was last shown to be served
 	told    map[string]*atomic.Bool // by process: it is being ended on purpose
 	busy    *BusyError
+
+	// boundMu guards what follows, which is shown while the node is locked for long.
+	boundMu sync.Mutex
+	bounded bool // bound is that of the engine
+	bound   process.MemoryBound
 }
 
 const (
@@ -160,10 +166,14 @@ func (l *Local) ensureEngine(ctx context.Context, n *localNode, node Node, progr
 		return nil
 	}
 	progress("starting the engine and loading its data")
+	n.boundMu.Lock()
+	n.bounded = false
+	n.boundMu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	e, err := engine.Adopt(ctx, l.nodeDir(node.ID), node.AdminPassword)
 	if errors.Is(err, process.ErrNotRunning) {
+		l.removeGroup(node.ID)
 		var binary engine.Binary
 		if binary, err = l.binary(node.Version); err != nil {
 			return err
@@ -177,7 +187,11 @@ func (l *Local) ensureEngine(ctx context.Context, n *localNode, node Node, progr
 		return fmt.Errorf("engine: %w", err)
 	}
 	n.engine = e
-	l.watch(n, node.ID, "engine", e.Done(), e.Exit)
+	l.boundMemory(n, node)
+	bound := n.bound
+	l.watch(n, node.ID, "engine", e.Done(), func() string {
+		return cmp.Or(outOfMemory(l.nodeDir(node.ID), bound), e.Exit())
+	})
 	return nil
 }
 

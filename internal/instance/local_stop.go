@@ -51,12 +51,18 @@ func (l *Local) stopEngine(ctx context.Context, n *localNode, node Node, how Sto
 	limited, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	err := l.saveAndStop(limited, n, node, how)
-	if err == nil || !how.Force || ctx.Err() != nil {
+	if err == nil {
+		l.removeGroup(node.ID)
+		return nil
+	}
+	if !how.Force || ctx.Err() != nil {
 		return err
 	}
 	how.tell(fmt.Sprintf("its engine is being killed, because: %v", err))
 	dir := l.nodeDir(node.ID)
-	return killListener(ctx, engine.Socket(dir), engine.Lock(dir))
+	err = killListener(ctx, engine.Socket(dir), engine.Lock(dir))
+	l.removeGroup(node.ID)
+	return err
 }
 
 // saveAndStop lets the engine save its data and end. A script that is in the way is told to end too.
@@ -142,6 +148,7 @@ func (l *Local) stopGateway(ctx context.Context, dir string) error {
 // KillNode ends a node's processes at once. What its engine has not on disk is lost.
 func (l *Local) KillNode(ctx context.Context, nodeID string) error {
 	dir := l.nodeDir(nodeID)
+	defer l.removeGroup(nodeID)
 	return errors.Join(killListener(ctx, gateway.Socket(dir), gatewayLock(dir)), killListener(ctx, engine.Socket(dir), engine.Lock(dir)))
 }
 

@@ -49,6 +49,9 @@ type worker struct {
 	stepped   chan struct{} // closed, and made anew, after each step
 	restart   *restart      // of its engine, that was asked for and not begun
 
+	lastExit     string // how its engine last ended by itself
+	lastExitTime time.Time
+
 	firstTried time.Time // loop: the first failed step in a row
 	failures   int       // loop: failed steps in a row
 	logged     string    // loop: the last error that was logged
@@ -401,7 +404,7 @@ func (m *Manager) node(i Instance) (Node, error) {
 	}
 	n := Node{
 		ID: i.nodeID(0), Instance: i.Name, Version: i.Spec.RedisVersion, Directives: i.Spec.directives(),
-		AdminPassword: string(admin), KeepDump: i.Spec.SnapshotPeriod > 0,
+		AdminPassword: string(admin), KeepDump: i.Spec.SnapshotPeriod > 0, MemoryLimit: i.Spec.memoryLimit(),
 		Gateway: gateway.Snapshot{
 			Listeners:   []gateway.Listener{{Address: i.Address(), TLS: i.Certificates != nil}},
 			Connect:     i.connectHint(),
@@ -505,6 +508,9 @@ func (m *Manager) exited(e Exit) {
 		if w := m.workers[i.Name]; w != nil {
 			w.ended = true
 			w.crashed(m.Now())
+			if e.Process == "engine" {
+				w.lastExit, w.lastExitTime = e.Reason, m.Now()
+			}
 		}
 		m.mu.Unlock()
 		m.wake(i.Name)

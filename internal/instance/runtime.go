@@ -73,6 +73,9 @@ type Node struct {
 	AdminPassword  string
 	KeepDump       bool // persistence is on
 
+	// MemoryLimit is at how many bytes the system is to end the engine, all of it and its children counted; 0: never.
+	MemoryLimit int64
+
 	Gateway gateway.Snapshot // Engine and Generation are the Runtime's to fill in
 	Host    string
 	Bundle  []byte // PEM: what a client trusts; nil without encryption

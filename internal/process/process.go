@@ -9,6 +9,8 @@
 // child, and, unlike with flock(2), others can ask for it without taking it. Children of the child inherit
 // it too: the lock is free when the last of them is gone. Signals and waiting go through a pidfd.
 //
+// BoundMemory bounds what a process and its children may have, as far as the system lets this process say so.
+//
 // Not guaranteed: that a child which was released is reaped before its parent ends, unless it is adopted again.
 //
 // Needs Linux 5.4 (pidfd_open, waitid on a pidfd).

@@ -14,6 +14,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -37,8 +38,11 @@ type Engine struct {
 	MemoryLimitedBy string `protobuf:"bytes,3,opt,name=memory_limited_by,json=memoryLimitedBy,proto3" json:"memory_limited_by,omitempty"`
 	// Why there is no bound, or a weaker one than a cgroup's; empty where there is nothing to say.
 	MemoryLimitProblem string `protobuf:"bytes,4,opt,name=memory_limit_problem,json=memoryLimitProblem,proto3" json:"memory_limit_problem,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// When the engine last ended by itself, as far as this server has seen it, and why: such as "killed by the system (OOM): …".
+	LastExitTime  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_exit_time,json=lastExitTime,proto3" json:"last_exit_time,omitempty"`
+	LastExit      string                 `protobuf:"bytes,6,opt,name=last_exit,json=lastExit,proto3" json:"last_exit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Engine) Reset() {
@@ -95,6 +99,20 @@ func (x *Engine) GetMemoryLimitedBy() string {
 func (x *Engine) GetMemoryLimitProblem() string {
 	if x != nil {
 		return x.MemoryLimitProblem
+	}
+	return ""
+}
+
+func (x *Engine) GetLastExitTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastExitTime
+	}
+	return nil
+}
+
+func (x *Engine) GetLastExit() string {
+	if x != nil {
+		return x.LastExit
 	}
 	return ""
 }
@@ -203,12 +221,14 @@ var File_sealane_v1_engines_proto protoreflect.FileDescriptor
 const file_sealane_v1_engines_proto_rawDesc = "" +
 	"\n" +
 	"\x18sealane/v1/engines.proto\x12\n" +
-	"sealane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"\xb7\x01\n" +
+	"sealane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n" +
 	"\x06Engine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
 	"\x12memory_limit_bytes\x18\x02 \x01(\x03B\x03\xe0A\x03R\x10memoryLimitBytes\x12/\n" +
 	"\x11memory_limited_by\x18\x03 \x01(\tB\x03\xe0A\x03R\x0fmemoryLimitedBy\x125\n" +
-	"\x14memory_limit_problem\x18\x04 \x01(\tB\x03\xe0A\x03R\x12memoryLimitProblem\"+\n" +
+	"\x14memory_limit_problem\x18\x04 \x01(\tB\x03\xe0A\x03R\x12memoryLimitProblem\x12E\n" +
+	"\x0elast_exit_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\flastExitTime\x12 \n" +
+	"\tlast_exit\x18\x06 \x01(\tB\x03\xe0A\x03R\blastExit\"+\n" +
 	"\x10GetEngineRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"E\n" +
 	"\x14RestartEngineRequest\x12\x17\n" +
@@ -232,20 +252,22 @@ func file_sealane_v1_engines_proto_rawDescGZIP() []byte {
 
 var file_sealane_v1_engines_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_sealane_v1_engines_proto_goTypes = []any{
-	(*Engine)(nil),               // 0: sealane.v1.Engine
-	(*GetEngineRequest)(nil),     // 1: sealane.v1.GetEngineRequest
-	(*RestartEngineRequest)(nil), // 2: sealane.v1.RestartEngineRequest
+	(*Engine)(nil),                // 0: sealane.v1.Engine
+	(*GetEngineRequest)(nil),      // 1: sealane.v1.GetEngineRequest
+	(*RestartEngineRequest)(nil),  // 2: sealane.v1.RestartEngineRequest
+	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
 }
 var file_sealane_v1_engines_proto_depIdxs = []int32{
-	1, // 0: sealane.v1.Engines.GetEngine:input_type -> sealane.v1.GetEngineRequest
-	2, // 1: sealane.v1.Engines.RestartEngine:input_type -> sealane.v1.RestartEngineRequest
-	0, // 2: sealane.v1.Engines.GetEngine:output_type -> sealane.v1.Engine
-	0, // 3: sealane.v1.Engines.RestartEngine:output_type -> sealane.v1.Engine
-	2, // [2:4] is the sub-list for method output_type
-	0, // [0:2] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	3, // 0: sealane.v1.Engine.last_exit_time:type_name -> google.protobuf.Timestamp
+	1, // 1: sealane.v1.Engines.GetEngine:input_type -> sealane.v1.GetEngineRequest
+	2, // 2: sealane.v1.Engines.RestartEngine:input_type -> sealane.v1.RestartEngineRequest
+	0, // 3: sealane.v1.Engines.GetEngine:output_type -> sealane.v1.Engine
+	0, // 4: sealane.v1.Engines.RestartEngine:output_type -> sealane.v1.Engine
+	3, // [3:5] is the sub-list for method output_type
+	1, // [1:3] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_sealane_v1_engines_proto_init() }

@@ -33,7 +33,7 @@ const (
 //
 // Engines is what holds an instance's data.
 type EnginesClient interface {
-	// GetEngine shows what bounds an instance's engine.
+	// GetEngine shows what bounds an instance's engine, and why it last ended.
 	GetEngine(ctx context.Context, in *GetEngineRequest, opts ...grpc.CallOption) (*Engine, error)
 	// RestartEngine ends an instance's engine and starts it again, while the gateway and its clients stay. It returns once the
 	// instance serves again. The engine saves its data first; when it can't, or doesn't answer, it goes on as it is and the error
@@ -76,7 +76,7 @@ func (c *enginesClient) RestartEngine(ctx context.Context, in *RestartEngineRequ
 //
 // Engines is what holds an instance's data.
 type EnginesServer interface {
-	// GetEngine shows what bounds an instance's engine.
+	// GetEngine shows what bounds an instance's engine, and why it last ended.
 	GetEngine(context.Context, *GetEngineRequest) (*Engine, error)
 	// RestartEngine ends an instance's engine and starts it again, while the gateway and its clients stay. It returns once the
 	// instance serves again. The engine saves its data first; when it can't, or doesn't answer, it goes on as it is and the error
