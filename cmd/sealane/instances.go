@@ -27,7 +27,7 @@ import (
 
 func newInstances(e *env) *cobra.Command {
 	return group("instances", "Create, list and change instances", "  sealane instances create first\n  sealane instances list",
-		newCreate(e), newList(e), newDescribe(e), newUpdate(e), newDelete(e), newAuthString(e), newRotateAuthString(e))
+		newCreate(e), newList(e), newDescribe(e), newUpdate(e), newRestart(e), newDelete(e), newAuthString(e), newRotateAuthString(e))
 }
 
 func (p *parentFlags) add(c *cobra.Command) {
@@ -246,7 +246,14 @@ func describe(ctx context.Context, e *env, api *client, name string, format form
 	if err != nil {
 		return err
 	}
+	engine, engineRaw, err := api.engine(ctx, name)
+	if err != nil {
+		return err
+	}
 	if raw, err = withField(raw, "dataPlane", planeRaw); err != nil {
+		return err
+	}
+	if raw, err = withField(raw, "engine", engineRaw); err != nil {
 		return err
 	}
 	return format.print(e.out, raw, func(w io.Writer) {
@@ -266,6 +273,10 @@ func describe(ctx context.Context, e *env, api *client, name string, format form
 		row(w, "version:", i.GetRedisVersion())
 		row(w, "tier:", i.GetTier().String())
 		row(w, "size:", fmt.Sprintf("%d GB", i.GetMemorySizeGb()))
+		row(w, "memory bound:", memoryText(engine))
+		if t := engine.GetLastExitTime(); t != nil {
+			row(w, "engine ended:", t.AsTime().Format(time.RFC3339)+", "+engine.GetLastExit())
+		}
 		if i.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION {
 			row(w, "tls:", policyText(plane))
 		}
@@ -297,6 +308,18 @@ func policyText(p *sealanepb.DataPlane) string {
 		if len(names) > 0 {
 			text += "; " + strings.Join(names, ", ")
 		}
+	}
+	return text
+}
+
+// memoryText says at how much memory the system ends an engine.
+func memoryText(e *sealanepb.Engine) string {
+	text := "none"
+	if e.GetMemoryLimitBytes() > 0 {
+		text = fmt.Sprintf("%.1f GiB by %s", float64(e.GetMemoryLimitBytes())/(1<<30), e.GetMemoryLimitedBy())
+	}
+	if e.GetMemoryLimitProblem() != "" {
+		text += " (" + e.GetMemoryLimitProblem() + ")"
 	}
 	return text
 }

@@ -99,7 +99,7 @@ func (r *rehearseFlags) held(ctx context.Context, e *env, lifetimes pki.Lifetime
 	defer func() {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
 		defer cancel()
-		if stopErr := s.manager.StopAll(clean, func(instance.Name, error) {}); stopErr != nil {
+		if stopErr := s.manager.StopAll(clean, instance.StopAllOptions{}); stopErr != nil {
 			err = errors.Join(err, stopErr)
 		}
 	}()

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -68,7 +67,7 @@ type server struct {
 	runtime  *instance.Local
 	manager  *instance.Manager
 	changed  func(instance.Name, []pki.Action) // of instance.Config; nil: nobody is told
-	stopping chan chan<- error                 // a request to stop everything; it is told the outcome
+	stopping chan stopRequest                  // to stop everything
 	failed   chan error                        // a listener ended
 	ready    atomic.Bool
 	closers  []func() // in reverse order
@@ -86,7 +85,7 @@ func serve(ctx context.Context, e *env, cfg *config) error {
 
 	s := &server{
 		log:      slog.New(slog.NewTextHandler(e.err, nil)),
-		stopping: make(chan chan<- error), failed: make(chan error, 4),
+		stopping: make(chan stopRequest), failed: make(chan error, 4),
 	}
 	defer s.close()
 	if l := cfg.lifetimes; l != (pki.Lifetimes{}) {
@@ -120,10 +119,10 @@ func serve(ctx context.Context, e *env, cfg *config) error {
 			return err
 		case <-interrupt:
 			s.log.Info("stopping everything; interrupt again to leave it as it is")
-			return s.stopAll(ctx, interrupt)
-		case done := <-s.stopping:
-			err := s.stopAll(ctx, interrupt)
-			done <- err
+			return s.stopAll(ctx, interrupt, stopRequest{})
+		case r := <-s.stopping:
+			err := s.stopAll(ctx, interrupt, r)
+			r.outcome <- err
 			return err
 		}
 	}
@@ -143,12 +142,15 @@ func (s *server) open(ctx context.Context, state string, cfg *config) error {
 	}
 	_, statErr := os.Stat(storePath(s.state))
 	isNew := errors.Is(statErr, fs.ErrNotExist)
+	if err := checkConfigured(cfg); err != nil {
+		return err
+	}
 	// The key comes first: a start that fails without one must not leave a store that looks as if it had had one.
 	key, err := masterKey(s.state, cfg.MasterKeyFile, isNew)
 	if err != nil {
 		return err
 	}
-	if s.store, err = openStore(s.state); err != nil {
+	if s.store, err = openStore(s.state, key); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, func() { s.store.Close() })
@@ -167,22 +169,13 @@ func (s *server) open(ctx context.Context, state string, cfg *config) error {
 		NameConstraints: cfg.CANameConstraints, Now: time.Now, Log: s.log, Changed: s.changed,
 	})
 	if err != nil {
-		return withHint(err, "%s needs the master key that it was made with (SEALANE_MASTER_KEY, master_key_file or master.key), and space on its disk", s.state)
+		return wrongKey(s.state, err)
+	}
+	// From here on the key is known to be the right one.
+	if err := s.store.Seal(); err != nil {
+		s.log.Error("the records of an older version of Sealane are not protected against damage yet; it is tried again with the next change", "err", err)
 	}
 	return nil
-}
-
-// openStore opens the records, or says who else has them open.
-func openStore(state string) (*store.Store, error) {
-	st, err := store.Open(storePath(state))
-	if errors.Is(err, store.ErrInUse) {
-		return nil, withHint(fmt.Errorf("another sealane serve uses the state folder %s", state),
-			"stop it with `sealane stop`, or choose another folder with --state")
-	}
-	if err != nil {
-		return nil, withHint(err, "make the folder %s readable and writable, with space on its disk; a damaged state.db comes back from a backup", state)
-	}
-	return st, nil
 }
 
 // openAudit opens the audit log, which the store's lock keeps others from writing. One that was changed stops the start:
@@ -235,22 +228,24 @@ func (s *server) listen(cfg *config) error {
 		return err
 	}
 	info := serverInfo{PID: os.Getpid(), MasterKeyFile: cfg.MasterKeyFile}
-	rest, err := s.serveHTTP("http", cfg.HTTP, a.REST, tlsConfig)
+	rest, err := s.serveHTTP("http", cfg.HTTP, a.REST, tlsConfig, a.Guard)
 	if err != nil {
 		return err
 	}
 	info.HTTP = scheme + rest
-	if info.Ops, err = s.serveHTTP("ops", cfg.Ops, opsHandler, nil); err != nil {
+	if info.Ops, err = s.serveHTTP("ops", cfg.Ops, opsHandler, nil, nil); err != nil {
 		return err
 	}
-	if info.GRPC, err = s.serveGRPC(cfg.GRPC, a.GRPC); err != nil {
+	if info.GRPC, err = s.serveGRPC(cfg.GRPC, a); err != nil {
 		return err
 	}
+	// Without these two only `sealane stop` and what the CLI finds by itself suffer. A disk that is full is no reason to leave
+	// gateways and engines unwatched.
 	if err := s.serveControl(); err != nil {
-		return err
+		s.log.Error("`sealane stop` can't reach this server: end it with SIGINT", "err", err)
 	}
 	if err := info.write(s.state); err != nil {
-		return withHint(err, "make the state folder writable, with space on its disk")
+		s.log.Error("the CLI can't see where this server listens: set SEALANE_API, or free space in the state folder and start again", "err", err, "http", info.HTTP)
 	}
 	if err := s.manager.Start(); err != nil {
 		return err
@@ -272,12 +267,17 @@ func listenTCP(field, address string) (net.Listener, error) {
 	return l, nil
 }
 
-func (s *server) serveHTTP(field, address string, h http.Handler, tlsConfig *tls.Config) (string, error) {
+// serveHTTP serves a handler at an address, over TLS if there is a configuration for it, with connections limited by
+// guard if there is one.
+func (s *server) serveHTTP(field, address string, h http.Handler, tlsConfig *tls.Config, guard func(net.Listener) net.Listener) (string, error) {
 	l, err := listenTCP(field, address)
 	if err != nil {
 		return "", err
 	}
 	bound := l.Addr().String()
+	if guard != nil {
+		l = guard(l)
+	}
 	if tlsConfig != nil {
 		l = tls.NewListener(l, tlsConfig)
 	}
@@ -286,10 +286,8 @@ func (s *server) serveHTTP(field, address string, h http.Handler, tlsConfig *tls
 }
 
 func (s *server) serveOn(field string, l net.Listener, h http.Handler) {
-	hs := &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-	}
+	hs := api.HTTPServer(h)
+	hs.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
 	s.running.Go(func() {
 		if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- fmt.Errorf("%s: %w", field, err)
@@ -304,13 +302,14 @@ func (s *server) serveOn(field string, l net.Listener, h http.Handler) {
 	})
 }
 
-func (s *server) serveGRPC(address string, g *grpc.Server) (string, error) {
+func (s *server) serveGRPC(address string, a *api.Server) (string, error) {
 	l, err := listenTCP("grpc", address)
 	if err != nil {
 		return "", err
 	}
+	g := a.GRPC
 	s.running.Go(func() {
-		if err := g.Serve(l); err != nil {
+		if err := g.Serve(a.Guard(l)); err != nil {
 			s.failed <- fmt.Errorf("grpc: %w", err)
 		}
 	})
@@ -334,29 +333,17 @@ func (s *server) serveControl() error {
 		return fmt.Errorf("control socket: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
-		outcome := make(chan error, 1)
-		select {
-		case s.stopping <- outcome:
-		case <-r.Context().Done():
-			return
-		}
-		if err := <-outcome; err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		io.WriteString(w, "stopped\n")
-	})
+	mux.HandleFunc("POST /stop", s.answerStop)
 	s.serveOn("control socket", l, mux)
 	return nil
 }
 
 // stopAll stops every gateway and engine. A second interrupt gives up.
-func (s *server) stopAll(ctx context.Context, interrupt <-chan os.Signal) error {
+func (s *server) stopAll(ctx context.Context, interrupt <-chan os.Signal, r stopRequest) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- s.manager.StopAll(ctx, logStopped(s.log)) }()
+	go func() { done <- s.manager.StopAll(ctx, stopOptions(s.log, r)) }()
 	select {
 	case err := <-done:
 		return err
@@ -364,14 +351,6 @@ func (s *server) stopAll(ctx context.Context, interrupt <-chan os.Signal) error 
 		cancel()
 		<-done
 		return withHint(errors.New("interrupted; some gateways and engines may still run"), "stop them with `sealane stop`")
-	}
-}
-
-func logStopped(log *slog.Logger) func(instance.Name, error) {
-	return func(n instance.Name, err error) {
-		if err == nil {
-			log.Info("instance stopped, its data saved", "instance", n)
-		}
 	}
 }
 

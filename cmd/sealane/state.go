@@ -11,9 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/sealane/sealane/internal/durable"
 	"github.com/sealane/sealane/internal/pki"
+	"github.com/sealane/sealane/internal/store"
 )
 
 // The state folder, 0700:
@@ -59,16 +61,40 @@ func openState(dir string) (string, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "nodes"), 0o700); err != nil {
 		return "", withHint(fmt.Errorf("state folder: %w", err), "choose another with --state, or make it writable")
 	}
-	info, err := os.Stat(dir)
-	if err != nil {
+	if err := checkStateFolder(dir); err != nil {
 		return "", err
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		if err := os.Chmod(dir, 0o700); err != nil {
-			return "", withHint(fmt.Errorf("state folder: %w", err), "it holds secrets; make it yours, with mode 0700")
-		}
+	return dir, checkState(dir)
+}
+
+// openStore opens the records, or says who else has them open.
+func openStore(state string, key pki.MasterKey) (*store.Store, error) {
+	recordsKey, err := key.RecordsKey()
+	if err != nil {
+		return nil, err
 	}
-	return dir, nil
+	path := storePath(state)
+	st, err := store.Open(path, recordsKey)
+	switch {
+	case errors.Is(err, store.ErrInUse):
+		return nil, inUse(state)
+	case errors.Is(err, store.ErrWrongKey):
+		return nil, wrongKey(state, fmt.Errorf("%s is sealed with another master key than this one", path))
+	case errors.Is(err, store.ErrDamaged):
+		return nil, withHint(err, "gateways and engines that run go on as they are; put %s back from a backup and start again, or end them with `sealane stop --force`", path)
+	case err != nil:
+		return nil, withHint(err, "make the folder %s readable and writable, with space on its disk", state)
+	}
+	return st, nil
+}
+
+func inUse(state string) error {
+	return withHint(fmt.Errorf("another sealane serve uses the state folder %s", state),
+		"stop it with `sealane stop`, or choose another folder with --state")
+}
+
+func wrongKey(state string, err error) error {
+	return withHint(err, "%s needs the master key that it was made with (SEALANE_MASTER_KEY, master_key_file or master.key)", state)
 }
 
 // masterKey finds the master key: environment, systemd credential, the configured file, master.key in the state
@@ -119,14 +145,17 @@ func named(where, text string) (pki.MasterKey, error) {
 // adminToken returns the administrator's token and makes it on first start.
 func adminToken(state string) (string, error) {
 	path := tokenPath(state)
-	var raw [32]byte
-	rand.Read(raw[:]) // never fails: it ends the process instead
-	// The prefix lets secret scanners find a leaked one.
-	fresh := "sealane_" + base64.RawURLEncoding.EncodeToString(raw[:])
-	if err := durable.CreateFile(path, []byte(fresh+"\n"), 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", withHint(err, "make the state folder writable, with space on its disk, or choose another with --state")
-	}
 	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		var raw [32]byte
+		rand.Read(raw[:]) // never fails: it ends the process instead
+		// The prefix lets secret scanners find a leaked one.
+		fresh := "sealane_" + base64.RawURLEncoding.EncodeToString(raw[:])
+		if err := durable.CreateFile(path, []byte(fresh+"\n"), 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", withHint(err, "make the state folder writable, with space on its disk, or choose another with --state")
+		}
+		text, err = os.ReadFile(path)
+	}
 	if err != nil {
 		return "", fmt.Errorf("administrator's token: %w", err)
 	}
@@ -153,7 +182,26 @@ func (s serverInfo) write(state string) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(serverPath(state), append(raw, '\n'), 0o600)
+	raw = append(raw, '\n')
+	err = durable.WriteFile(serverPath(state), raw, 0o600)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		// A full disk has no room for a new file, but the old one's.
+		return overwrite(serverPath(state), raw)
+	}
+	return err
+}
+
+// overwrite puts a file's new content where the old one is. A crash on the way leaves a mixture.
+func overwrite(path string, raw []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(raw)
+	if err == nil {
+		err = f.Truncate(int64(len(raw)))
+	}
+	return errors.Join(err, f.Close())
 }
 
 func readServerInfo(state string) (serverInfo, error) {

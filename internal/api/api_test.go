@@ -76,7 +76,7 @@ func (n *nodes) Ensure(ctx context.Context, node instance.Node, progress func(st
 	return nil
 }
 
-func (n *nodes) Stop(context.Context, instance.Node) error { return nil }
+func (n *nodes) Stop(context.Context, instance.Node, instance.StopOptions) error { return nil }
 
 func (n *nodes) Remove(_ context.Context, id string) error {
 	n.mu.Lock()
@@ -152,15 +152,19 @@ func newServer(t testing.TB) *server {
 	s := &server{t: t, log: &lockedBuffer{}, nodes: &nodes{
 		running: make(map[string]bool), paths: make(map[instance.Name]gateway.DataPath), exits: make(chan instance.Exit),
 	}}
-	st, err := store.Open(filepath.Join(t.TempDir(), "state.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { st.Close() })
 	key, err := pki.ParseMasterKey(pki.NewMasterKey())
 	if err != nil {
 		t.Fatal(err)
 	}
+	recordsKey, err := key.RecordsKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := store.Open(filepath.Join(t.TempDir(), "state.db"), recordsKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
 	log := slog.New(slog.NewTextHandler(s.log, nil))
 	n := pools.Add(1)
 	pool := netip.PrefixFrom(netip.AddrFrom4([4]byte{127, byte(100 + os.Getpid()%30), byte(n), 0}), 24)

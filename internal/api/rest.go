@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -21,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -151,7 +154,7 @@ func (b *binding) serve(w http.ResponseWriter, r *http.Request, path map[string]
 	for _, h := range createHeaders {
 		md.Set(h, r.Header.Get(h))
 	}
-	ctx := metadata.NewIncomingContext(r.Context(), md)
+	ctx := metadata.NewIncomingContext(withPeer(r), md)
 	decode := func(into any) error {
 		return b.decode(into.(proto.Message), r, http.MaxBytesReader(w, r.Body, maxRequest), path, query)
 	}
@@ -169,6 +172,17 @@ func (b *binding) serve(w http.ResponseWriter, r *http.Request, path map[string]
 		return
 	}
 	writeJSON(w, http.StatusOK, v)
+}
+
+// withPeer notes who calls, as gRPC does.
+func withPeer(r *http.Request) context.Context {
+	ctx := r.Context()
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return ctx // a Unix socket
+	}
+	local, _ := ctx.Value(http.LocalAddrContextKey).(net.Addr)
+	return peer.NewContext(ctx, &peer.Peer{Addr: net.TCPAddrFromAddrPort(remote), LocalAddr: local})
 }
 
 // parseQuery reads the query. A semicolon is part of a value: people type $alt=json;enum-encoding=int as it is

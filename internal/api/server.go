@@ -4,7 +4,7 @@
 //
 // Guaranteed: every call, over either transport, passes the same check of its bearer token; every error has
 // a code, a sentence for the caller and, for bad input, the fields; a request of any size or shape costs
-// bounded memory; a call that panics ends alone.
+// bounded memory, and little of it before the token is seen; a call that panics ends alone.
 package api
 
 import (
@@ -22,7 +22,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/instance"
@@ -38,15 +40,26 @@ type Config struct {
 	Log     *slog.Logger
 }
 
-// Server is the API. GRPC serves gRPC; REST is an HTTP handler.
+// Server is the API. GRPC serves gRPC; REST is an HTTP handler, for a server as HTTPServer makes it. Both are to serve
+// listeners that went through Guard.
 type Server struct {
 	GRPC *grpc.Server
 	REST http.Handler
+
+	unauthenticated *unauthenticated
 }
 
 // New makes the API. opts are added to the gRPC server's options, such as TLS credentials.
 func New(cfg Config, opts ...grpc.ServerOption) (*Server, error) {
 	tokenSum := sha256.Sum256([]byte(cfg.Token))
+	u := newUnauthenticated()
+	check := func(ctx context.Context) error {
+		err := checkToken(ctx, tokenSum)
+		if p, ok := peer.FromContext(ctx); ok && err == nil {
+			u.remove(addressKey(p.LocalAddr, p.Addr))
+		}
+		return err
+	}
 	intercept := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 		defer func() {
 			if p := recover(); p != nil { // one call's bug must not end the others, nor stop the reconciler
@@ -54,12 +67,16 @@ func New(cfg Config, opts ...grpc.ServerOption) (*Server, error) {
 				resp, err = nil, errInternal
 			}
 		}()
-		if err := checkToken(ctx, tokenSum); err != nil {
+		if err := check(ctx); err != nil {
 			return nil, err
 		}
 		return next(ctx, req)
 	}
-	opts = append(opts, grpc.UnaryInterceptor(intercept), grpc.MaxRecvMsgSize(maxRequest))
+	opts = append(opts, limits()...)
+	// The interceptor comes after gRPC has read the whole request. This comes before, when it has the headers.
+	opts = append(opts, grpc.UnaryInterceptor(intercept), grpc.InTapHandle(func(ctx context.Context, _ *tap.Info) (context.Context, error) {
+		return ctx, check(ctx)
+	}))
 	s := &services{grpc: grpc.NewServer(opts...)}
 
 	redis := &redisServer{manager: cfg.Manager, log: cfg.Log}
@@ -69,13 +86,14 @@ func New(cfg Config, opts ...grpc.ServerOption) (*Server, error) {
 	s.RegisterService(&locationsDesc, &locationsServer{manager: cfg.Manager, log: cfg.Log})
 	sealanepb.RegisterAuthStringsServer(s, &authStringsServer{manager: cfg.Manager, log: cfg.Log})
 	sealanepb.RegisterDataPlanesServer(s, &dataPlanesServer{manager: cfg.Manager, log: cfg.Log})
+	sealanepb.RegisterEnginesServer(s, &enginesServer{manager: cfg.Manager, log: cfg.Log})
 	sealanepb.RegisterCertificatesServer(s, &certificatesServer{manager: cfg.Manager, log: cfg.Log})
 
 	rest, err := newREST(s.registered, intercept)
 	if err != nil {
 		return nil, err
 	}
-	return &Server{GRPC: s.grpc, REST: rest}, nil
+	return &Server{GRPC: s.grpc, REST: rest, unauthenticated: u}, nil
 }
 
 // services registers each service with gRPC and remembers it for REST.

@@ -33,6 +33,43 @@ func (e ReplyError) Code() string {
 	return code
 }
 
+// IsBusy says whether an engine refused to answer because a script or a function runs for longer than its time limit.
+func IsBusy(err error) bool {
+	var reply ReplyError
+	return errors.As(err, &reply) && reply.Code() == "BUSY"
+}
+
+// ErrUnkillable says that the script that runs in the engine has written, so that the engine will not end it.
+var ErrUnkillable = errors.New("the script or function that is running has written, so the engine refuses to end it (UNKILLABLE)")
+
+// KillScript ends the script or function that runs in the engine. It returns nil when the engine answers again, and
+// ErrUnkillable when the engine refuses.
+func (e *Engine) KillScript(ctx context.Context) error {
+	// Which of the two runs is told by the answer; functions are there from 7.0 on.
+	kill, other := []string{"SCRIPT", "KILL"}, []string{"FUNCTION", "KILL"}
+	for {
+		_, err := e.call(ctx, kill)
+		var reply ReplyError
+		if errors.As(err, &reply) {
+			switch reply.Code() {
+			case "UNKILLABLE":
+				return fmt.Errorf("engine %s: %w", e.dir, ErrUnkillable)
+			case "NOTBUSY":
+				return nil
+			case "BUSY":
+				kill, other, err = other, kill, nil
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("kill the script of engine %s: %w", e.dir, err)
+		}
+		// It ends a little later.
+		if err := wait(ctx, e.Done()); err != nil {
+			return err
+		}
+	}
+}
+
 // Info returns the fields of the sections of INFO, or of its default ones when none is named.
 func (e *Engine) Info(ctx context.Context, sections ...string) (map[string]string, error) {
 	// Before 7.0 the command takes one section only.
@@ -58,11 +95,36 @@ func (e *Engine) Info(ctx context.Context, sections ...string) (map[string]strin
 	return info, nil
 }
 
-// call is exchange within commandTimeout.
+// call is exchange within commandTimeout. An engine that has not answered by then is a *SilentError.
 func (e *Engine) call(ctx context.Context, cmds ...[]string) ([]resp.Value, error) {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	if e.proc.Stopped() {
+		return nil, e.silent(0)
+	}
+	limited, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	return e.exchange(ctx, cmds...)
+	replies, err := e.exchange(limited, cmds...)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return nil, e.silent(commandTimeout)
+	}
+	return replies, err
+}
+
+// SilentError says that an engine's process lives and does not answer.
+type SilentError struct {
+	PID     int
+	Stopped bool          // by a signal or a debugger
+	For     time.Duration // since it was asked
+}
+
+func (e *SilentError) Error() string {
+	if e.Stopped {
+		return fmt.Sprintf("the engine (process %d) is stopped (SIGSTOP, or a debugger) and answers nobody until it is continued: kill -CONT %d", e.PID, e.PID)
+	}
+	return fmt.Sprintf("the engine (process %d) has not answered for %v", e.PID, e.For)
+}
+
+func (e *Engine) silent(d time.Duration) error {
+	return &SilentError{PID: e.proc.Identity().PID, Stopped: e.proc.Stopped(), For: d}
 }
 
 // exchange logs in on a connection of its own, sends the commands and returns their replies. The first reply that is

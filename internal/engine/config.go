@@ -43,7 +43,8 @@ var (
 		"unixsocketgroup", "daemonize", "supervised", "pidfile", "dir", "dbfilename", "logfile", "syslog-enabled",
 		"always-show-logo", "user", "aclfile", "requirepass", "rename-command", "include", "loadmodule", "loadmodule-ex",
 		"replicaof", "slaveof", "masterauth", "masteruser", "primaryauth", "primaryuser", "enable-debug-command",
-		"enable-module-command", "enable-protected-configs"}
+		"enable-module-command", "enable-protected-configs", "sanitize-dump-payload", "acl-pubsub-default",
+		"hide-user-data-from-log", "oom-score-adj", "oom-score-adj-values"}
 	ownedPrefixes = []string{"tls-", "cluster-", "rdma-"}
 
 	directiveName = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
@@ -72,6 +73,11 @@ func render(v Version, cfg Config) ([]byte, error) {
 	if v.Compare(Version{7, 0, 0}) >= 0 {
 		// Who shuts the machine down signals every process: the data are to survive that too.
 		b.WriteString("shutdown-on-sigterm save\nshutdown-on-sigint save\n")
+	}
+	for _, f := range fixed {
+		if v.Compare(f.since) >= 0 {
+			writeDirective(&b, f.name, f.value)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Directives)) {
 		writeDirective(&b, name, cfg.Directives[name])

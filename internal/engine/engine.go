@@ -7,6 +7,8 @@
 //   - Of one folder at most one engine lives; see package process.
 //   - Passwords are on disk and in arguments as SHA-256 hashes only, and the engine does not get the environment of its
 //     parent, which may hold keys.
+//   - What a client may send can't take the engine down by a damaged payload, load code or read files, as far as the engine's
+//     version has directives against it; see Harden.
 //   - Stop with save either saves and ends the engine, or leaves it running.
 //
 // Not guaranteed:
@@ -18,12 +20,14 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,6 +45,8 @@ const (
 	loadedName = "dump.loaded.rdb"
 
 	pollInterval = 10 * time.Millisecond
+	// maxSilences is how many PINGs, of commandTimeout each, may go unanswered before an engine counts as silent.
+	maxSilences = 2
 	// maxLog is the size from which a start moves the log away.
 	maxLog = 10 << 20
 )
@@ -51,6 +57,7 @@ type Engine struct {
 	password string
 	proc     *process.Process
 	stopping chan struct{} // holds one token: one Stop at a time
+	hard     atomic.Bool   // Harden is done
 }
 
 // StartError says that the engine ended before it was ready.
@@ -118,7 +125,7 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 			if logged, err = rotate(log); err != nil {
 				return err
 			}
-			return durable.WriteFile(filepath.Join(cfg.Dir, confName), conf, 0o600)
+			return writeUnlessSame(filepath.Join(cfg.Dir, confName), conf)
 		},
 	})
 	if err != nil {
@@ -144,6 +151,14 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 	return nil, err
 }
 
+// writeUnlessSame spares the write where nothing changes, so that an engine can be started again on a full disk.
+func writeUnlessSame(path string, conf []byte) error {
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, conf) {
+		return nil
+	}
+	return durable.WriteFile(path, conf, 0o600)
+}
+
 // startProcess waits for the lock as long as nobody listens on the socket.
 func startProcess(ctx context.Context, cfg process.Config) (*process.Process, error) {
 	for {
@@ -158,7 +173,8 @@ func startProcess(ctx context.Context, cfg process.Config) (*process.Process, er
 }
 
 // Adopt finds the engine that runs in dir, whoever started it, and returns when it answers to adminPassword. When an
-// engine is about to listen or to end, Adopt waits for either. process.ErrNotRunning: there is none.
+// engine is about to listen or to end, Adopt waits for either. process.ErrNotRunning: there is none. A *SilentError: there is
+// one that does not answer.
 func Adopt(ctx context.Context, dir, adminPassword string) (*Engine, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -203,12 +219,19 @@ func newEngine(dir, password string, proc *process.Process) *Engine {
 	return &Engine{dir: dir, password: password, proc: proc, stopping: make(chan struct{}, 1)}
 }
 
-// ready waits until the engine answers. Its error is process.ErrNotRunning when the process ends instead.
+// ready waits until the engine answers. Its error is process.ErrNotRunning when the process ends instead, and a *SilentError
+// when it says nothing at all: one that loads its data says so.
 func (e *Engine) ready(ctx context.Context) error {
-	for {
+	for silences := 0; ; {
 		final, err := e.ping(ctx)
 		if final {
 			return err
+		}
+		var silent *SilentError
+		if errors.As(err, &silent) {
+			if silences++; silent.Stopped || silences == maxSilences {
+				return err
+			}
 		}
 		if waitErr := wait(ctx, e.Done()); waitErr != nil {
 			return fmt.Errorf("wait until it answers (last: %v): %w", err, waitErr)
@@ -256,8 +279,9 @@ func (e *Engine) retireDump() error {
 }
 
 // Stop shuts the engine down, saving its data or not, and returns when the process has ended. If the engine refuses,
-// because the disk is full, the error is a ReplyError with its words and the engine goes on as before. If ctx
-// ends first, the engine may still end. Stop of an engine that has ended does nothing.
+// because the disk is full, the error is a ReplyError with its words and the engine goes on as before; its code is BUSY while
+// a script runs, which KillScript may end. If ctx ends first, the engine may still end. Stop of an engine that has ended
+// does nothing.
 func (e *Engine) Stop(ctx context.Context, save bool) error {
 	if err := e.stop(ctx, save); err != nil {
 		return fmt.Errorf("stop engine %s: %w", e.dir, err)
@@ -278,6 +302,9 @@ func (e *Engine) stop(ctx context.Context, save bool) error {
 	case <-e.Done():
 		return nil
 	default:
+	}
+	if e.proc.Stopped() {
+		return e.silent(0) // it would find the command when it is continued, whoever still wants that
 	}
 	how := "NOSAVE"
 	if save {
@@ -314,6 +341,16 @@ func (e *Engine) Done() <-chan struct{} { return e.proc.Done() }
 
 // Exit says how the process ended; see process.Process.Exit.
 func (e *Engine) Exit() string { return e.proc.Exit() }
+
+// BoundMemory bounds the memory of the engine and its children; see process.Process.
+func (e *Engine) BoundMemory(name string, limit int64) process.MemoryBound {
+	return e.proc.BoundMemory(name, limit)
+}
+
+// OutOfMemory says whether the last engine of a folder has ended because it was refused memory.
+func OutOfMemory(dir string) bool {
+	return strings.Contains(strings.ToLower(tail(filepath.Join(dir, logName), 0)), "out of memory allocating")
+}
 
 // Identity tells the process from all others.
 func (e *Engine) Identity() process.Identity { return e.proc.Identity() }

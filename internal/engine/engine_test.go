@@ -647,7 +647,7 @@ func TestConcurrentStops(t *testing.T) {
 	wg.Wait()
 }
 
-// An engine that does not react makes Stop and Info end with their context.
+// An engine that does not react is told as what it is, and is sent nothing that it would do when it goes on.
 func TestFrozen(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
@@ -655,13 +655,20 @@ func TestFrozen(t *testing.T) {
 	if err := syscall.Kill(e.Identity().PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := e.Info(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("info: got %v, want the end of the context", err)
+	var silent *engine.SilentError
+	for name, err := range map[string]error{
+		"info": func() error { _, err := e.Info(deadline(t)); return err }(), "stop": e.Stop(deadline(t), true), "harden": e.Harden(deadline(t)),
+		"adopt": func() error { _, err := engine.Adopt(deadline(t), cfg.Dir, admin); return err }(),
+	} {
+		if !errors.As(err, &silent) || !silent.Stopped || !strings.Contains(err.Error(), fmt.Sprintf("kill -CONT %d", e.Identity().PID)) {
+			t.Errorf("%s: got %v, want that it is stopped, and how it is continued", name, err)
+		}
 	}
-	if err := e.Stop(ctx, true); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("stop: got %v, want the end of the context", err)
+	if err := syscall.Kill(e.Identity().PID, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Info(deadline(t)); err != nil {
+		t.Errorf("info of one that was continued: %v", err)
 	}
 }
 

@@ -435,13 +435,14 @@ func TestStopAllGoesOnAfterErrors(t *testing.T) {
 		})
 		var mu sync.Mutex
 		told := make(map[string]bool)
-		err := m.server.StopAll(t.Context(), func(n instance.Name, err error) {
+		err := m.server.StopAll(t.Context(), instance.StopAllOptions{Stopped: func(n instance.Name, err error) {
 			mu.Lock()
 			defer mu.Unlock()
 			told[n.ID] = err == nil
-		})
-		if err == nil || !strings.Contains(err.Error(), "stop projects/p1/locations/local/instances/i1: the engine of i1 stays up") ||
-			!strings.Contains(err.Error(), "the engine of i3 stays up") {
+		}})
+		const price = "; `sealane stop --force` ends it, and all its data are lost, because its persistence is off"
+		if err == nil || !strings.Contains(err.Error(), "stop projects/p1/locations/local/instances/i1: the engine of i1 stays up"+price) ||
+			!strings.Contains(err.Error(), "the engine of i3 stays up"+price) {
 			t.Errorf("error: %v", err)
 		}
 		for id, want := range map[string]bool{"i0": true, "i1": false, "i2": true, "i3": false} {

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,8 +38,14 @@ type localNode struct {
 	sync.Mutex
 	engine  *engine.Engine
 	gateway *process.Process
-	proved  string // digest of the snapshot that was last shown to be served
-	told    bool   // its processes are being ended on purpose
+	proved  string                  // digest of the snapshot that was last shown to be served
+	told    map[string]*atomic.Bool // by process: it is being ended on purpose
+	busy    *BusyError
+
+	// boundMu guards what follows, which is shown while the node is locked for long.
+	boundMu sync.Mutex
+	bounded bool // bound is that of the engine
+	bound   process.MemoryBound
 }
 
 const (
@@ -46,6 +54,9 @@ const (
 	proveTimeout   = 10 * time.Second
 	stopTimeout    = 5 * time.Minute // an engine saves its data within it
 	drainTimeout   = 8 * time.Second
+
+	// scriptLimit is for how long a script runs before the engine says BUSY: busy-reply-threshold.
+	scriptLimit = 5 * time.Second
 )
 
 // NewLocal returns a Runtime with its nodes' folders in dir. command starts a gateway; --dir and a folder are added.
@@ -83,7 +94,7 @@ func (l *Local) node(id string) *localNode {
 	defer l.mu.Unlock()
 	n := l.nodes[id]
 	if n == nil {
-		n = &localNode{}
+		n = &localNode{told: make(map[string]*atomic.Bool)}
 		l.nodes[id] = n
 	}
 	return n
@@ -96,20 +107,44 @@ func (l *Local) Ensure(ctx context.Context, node Node, progress func(string)) er
 	n := l.node(node.ID)
 	n.Lock()
 	defer n.Unlock()
-	n.told = false
 	if err := os.MkdirAll(l.nodeDir(node.ID), 0o700); err != nil {
 		return hopeless(fmt.Errorf("make the node's folder: %w", err))
 	}
 	if err := l.ensureEngine(ctx, n, node, progress); err != nil {
 		return hopeless(err)
 	}
-	if err := n.engine.SetPasswords(ctx, node.PasswordHashes); err != nil {
+	busy, err := n.configure(ctx, node)
+	if err != nil {
 		return err
 	}
+	// Certificates don't wait for a script to end.
 	if err := l.ensureGateway(ctx, n, node, progress); err != nil {
 		return hopeless(err)
 	}
-	return l.ensureSnapshot(ctx, n, node, progress)
+	if err := l.ensureSnapshot(ctx, n, node, progress); err != nil {
+		return err
+	}
+	if busy != nil {
+		return busy
+	}
+	return nil
+}
+
+// configure tells the engine what it may be told while it runs; one that is busy with a script is told later.
+func (n *localNode) configure(ctx context.Context, node Node) (*BusyError, error) {
+	err := n.engine.Harden(ctx)
+	if err == nil {
+		err = n.engine.SetPasswords(ctx, node.PasswordHashes)
+	}
+	if !engine.IsBusy(err) {
+		n.busy = nil
+		return nil, err
+	}
+	if n.busy == nil {
+		n.busy = &BusyError{Since: time.Now().Add(-scriptLimit)}
+	}
+	busy := *n.busy
+	return &busy, nil
 }
 
 // hopeless marks errors of the machine that a user has to mend, so that a create tells them at once.
@@ -131,10 +166,14 @@ func (l *Local) ensureEngine(ctx context.Context, n *localNode, node Node, progr
 		return nil
 	}
 	progress("starting the engine and loading its data")
+	n.boundMu.Lock()
+	n.bounded = false
+	n.boundMu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	e, err := engine.Adopt(ctx, l.nodeDir(node.ID), node.AdminPassword)
 	if errors.Is(err, process.ErrNotRunning) {
+		l.removeGroup(node.ID)
 		var binary engine.Binary
 		if binary, err = l.binary(node.Version); err != nil {
 			return err
@@ -148,7 +187,11 @@ func (l *Local) ensureEngine(ctx context.Context, n *localNode, node Node, progr
 		return fmt.Errorf("engine: %w", err)
 	}
 	n.engine = e
-	l.watch(n, node.ID, "engine", e.Done(), e.Exit)
+	l.boundMemory(n, node)
+	bound := n.bound
+	l.watch(n, node.ID, "engine", e.Done(), func() string {
+		return cmp.Or(outOfMemory(l.nodeDir(node.ID), bound), e.Exit())
+	})
 	return nil
 }
 
@@ -266,16 +309,15 @@ func (l *Local) ensureSnapshot(ctx context.Context, n *localNode, node Node, pro
 
 // watch reports the end of a process that nobody asked to end.
 func (l *Local) watch(n *localNode, id, name string, done <-chan struct{}, reason func() string) {
+	told := &atomic.Bool{}
+	n.told[name] = told
 	l.watchers.Go(func() {
 		select {
 		case <-done:
 		case <-l.closed:
 			return
 		}
-		n.Lock()
-		told := n.told
-		n.Unlock()
-		if told {
+		if told.Load() {
 			return
 		}
 		select {
@@ -283,6 +325,15 @@ func (l *Local) watch(n *localNode, id, name string, done <-chan struct{}, reaso
 		case <-l.closed:
 		}
 	})
+}
+
+// tell notes that what becomes of these processes is no surprise.
+func (n *localNode) tell(processes ...string) {
+	for _, name := range processes {
+		if told := n.told[name]; told != nil {
+			told.Store(true)
+		}
+	}
 }
 
 // Close lets go of all processes and leaves them running. No other call may be under way.
@@ -299,75 +350,15 @@ func (l *Local) Close() {
 	}
 }
 
-// Stop implements Runtime.
-func (l *Local) Stop(ctx context.Context, node Node) error {
-	n := l.node(node.ID)
-	n.Lock()
-	defer n.Unlock()
-	n.told = true
-	dir := l.nodeDir(node.ID)
-	if err := l.stopGateway(ctx, dir); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
-	defer cancel()
-	e, err := engine.Adopt(ctx, dir, node.AdminPassword)
-	if errors.Is(err, process.ErrNotRunning) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("engine: %w", err)
-	}
-	if err := e.Stop(ctx, true); err != nil {
-		return fmt.Errorf("the engine stays up, because it could not save its data: %w", err)
-	}
-	return nil
-}
-
-// stopGateway lets the gateway drain and ends it if that takes too long.
-func (l *Local) stopGateway(ctx context.Context, dir string) error {
-	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
-	defer cancel()
-	p, err := find(ctx, gateway.Socket(dir), gatewayLock(dir))
-	if errors.Is(err, process.ErrNotRunning) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("gateway: %w", err)
-	}
-	defer p.Release()
-	if err := gateway.NewClient(dir).Stop(ctx); err == nil {
-		select {
-		case <-p.Done():
-			return nil
-		case <-ctx.Done():
-		}
-	}
-	return kill(p)
-}
-
 // Remove implements Runtime.
 func (l *Local) Remove(ctx context.Context, nodeID string) error {
 	n := l.node(nodeID)
 	n.Lock()
 	defer n.Unlock()
-	n.told = true
+	n.tell("engine", "gateway")
 	dir := l.nodeDir(nodeID)
-	ctx, cancel := context.WithTimeout(ctx, gatewayTimeout)
-	defer cancel()
-	for _, at := range []struct{ socket, lock string }{{gateway.Socket(dir), gatewayLock(dir)}, {engine.Socket(dir), engine.Lock(dir)}} {
-		p, err := find(ctx, at.socket, at.lock)
-		if errors.Is(err, process.ErrNotRunning) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		err = kill(p)
-		p.Release()
-		if err != nil {
-			return err
-		}
+	if err := l.KillNode(ctx, nodeID); err != nil {
+		return err
 	}
 	// On a read-only file system even the removal of what was never made is an error.
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
@@ -378,14 +369,6 @@ func (l *Local) Remove(ctx context.Context, nodeID string) error {
 	l.mu.Lock()
 	delete(l.nodes, nodeID)
 	l.mu.Unlock()
-	return nil
-}
-
-func kill(p *process.Process) error {
-	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("kill process %d: %w", p.Identity().PID, err)
-	}
-	<-p.Done()
 	return nil
 }
 

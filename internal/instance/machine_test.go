@@ -407,7 +407,7 @@ func (h host) ensure(n *node, want instance.Node) error {
 	})
 }
 
-func (h host) Stop(ctx context.Context, want instance.Node) error {
+func (h host) Stop(ctx context.Context, want instance.Node, _ instance.StopOptions) error {
 	n, end := h.begin(want.ID)
 	defer end()
 	h.m.mu.Lock()

@@ -75,8 +75,17 @@ type Manager struct {
 
 // observation is what is known of an instance beside its record.
 type observation struct {
-	trouble string // why it is not as it should be; "" when it is
-	detail  string // what the operation under way is doing
+	trouble string     // why it is not as it should be; "" when it is
+	detail  string     // what the operation under way is doing
+	busy    *BusyError // if that is why
+}
+
+// text is the trouble in words for the user.
+func (o observation) text(i Instance, now time.Time) string {
+	if o.busy == nil {
+		return o.trouble
+	}
+	return o.busy.text(i, now)
 }
 
 // New returns a Manager. It fails when the master key is not the one that the store's secrets were sealed with.
@@ -240,7 +249,7 @@ func (m *Manager) view(i Instance) Instance {
 	if i.State == Ready && o.trouble != "" {
 		i.State = Repairing
 	}
-	i.StatusMessage = o.trouble
+	i.StatusMessage = o.text(i, m.Now())
 	if i.Certificates != nil {
 		i.ServerCAs = i.Certificates.Published(m.Now())
 	}
@@ -248,7 +257,7 @@ func (m *Manager) view(i Instance) Instance {
 	if op := i.pending(); op != nil {
 		op.Detail = o.detail
 		if o.trouble != "" {
-			op.Detail = o.trouble
+			op.Detail = i.StatusMessage
 		}
 	}
 	return i

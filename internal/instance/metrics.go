@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"cmp"
 	"context"
 	"strconv"
 	"time"
@@ -48,6 +49,7 @@ var (
 	descIssued   = prometheus.NewDesc("sealane_certificate_rotation_timestamp_seconds", "When the server certificate was last replaced, in seconds since 1970.", instanceLabels, nil)
 	descRotated  = prometheus.NewDesc("sealane_certificate_rotation_ok", "1 when all that was due for the certificates is done, 0 when the last try failed.", instanceLabels, nil)
 
+	descMemoryLimit = prometheus.NewDesc("sealane_engine_memory_limit_bytes", "Memory at which the system ends the engine, by what keeps that bound; 0 where nothing does.", append(instanceLabels, "by"), nil)
 	descConnections = prometheus.NewDesc("sealane_gateway_connections", "Client connections now.", instanceLabels, nil)
 	descAccepted    = prometheus.NewDesc("sealane_gateway_accepted_total", "Client connections accepted since the gateway started.", instanceLabels, nil)
 	descHandshakes  = prometheus.NewDesc("sealane_gateway_handshakes_total", "TLS handshakes by version, or by how they failed.", append(instanceLabels, "result"), nil)
@@ -82,7 +84,7 @@ func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 		descInstance, descExpiry, descIntended, descIssued, descRotated, descConnections, descAccepted, descHandshakes, descDiagnosed, descBytes, descLimit, descClients,
 		descRejected, descUnreachable, descCompleted, descFailures, descAdmitted, descBegun, descWaiting, descGaveUp, descResident, descCommands, descPins, descTimedOut, descPerConn,
 		descUnserved, descUnservedMax, descUnservedTop,
-		descReadiness, descEvicted, descSamples,
+		descReadiness, descEvicted, descSamples, descMemoryLimit,
 	} {
 		ch <- d
 	}
@@ -100,6 +102,9 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, i := range live {
 		i = x.manager.view(i)
 		ch <- prometheus.MustNewConstMetric(descInstance, prometheus.GaugeValue, 1, i.Name.labels(string(i.State))...)
+		if e, err := x.manager.Engine(ctx, i.Name); err == nil {
+			ch <- prometheus.MustNewConstMetric(descMemoryLimit, prometheus.GaugeValue, float64(e.Memory.Limit), i.Name.labels(cmp.Or(e.Memory.By, "nothing"))...)
+		}
 		x.collectCertificates(ch, i)
 		x.collectGateway(ctx, ch, i)
 	}

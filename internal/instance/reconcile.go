@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sealane/sealane/internal/gateway"
@@ -25,6 +26,7 @@ const (
 
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 30 * time.Second
+	busyRetry  = time.Second // to see that a script has ended
 )
 
 // errGone ends a worker: the instance is deleted.
@@ -45,6 +47,10 @@ type worker struct {
 	certified bool          // all that the certificates' plan asked for is done
 	proved    bool          // the node was last shown to match
 	stepped   chan struct{} // closed, and made anew, after each step
+	restart   *restart      // of its engine, that was asked for and not begun
+
+	lastExit     string // how its engine last ended by itself
+	lastExitTime time.Time
 
 	firstTried time.Time // loop: the first failed step in a row
 	failures   int       // loop: failed steps in a row
@@ -98,33 +104,45 @@ func (m *Manager) Close() {
 	m.running.Wait()
 }
 
+// StopAllOptions are how StopAll goes about it. Its functions may be called concurrently; nil: nobody is told.
+type StopAllOptions struct {
+	Force    bool                       // as in StopOptions
+	Progress func(n Name, what string)  // is told what is waited for
+	Stopped  func(n Name, failed error) // is told of each instance once
+}
+
 // StopAll closes the Manager and stops all nodes, each engine after it has saved its data. It goes on after an
-// error and returns all of them. progress is told of each instance that was stopped; it may be called
-// concurrently.
-func (m *Manager) StopAll(ctx context.Context, progress func(Name, error)) error {
+// error and returns all of them.
+func (m *Manager) StopAll(ctx context.Context, o StopAllOptions) error {
 	m.Close()
 	live, err := m.live()
 	if err != nil {
 		return err
 	}
 	errs := make([]error, len(live))
-	done := make(chan struct{})
+	var stopping sync.WaitGroup
 	for at, i := range live {
-		go func() {
-			defer func() { done <- struct{}{} }()
+		stopping.Go(func() {
 			node, err := m.node(i)
 			if err == nil {
-				err = m.Runtime.Stop(ctx, node)
+				err = m.Runtime.Stop(ctx, node, StopOptions{Force: o.Force, Progress: func(what string) {
+					if o.Progress != nil {
+						o.Progress(i.Name, what)
+					}
+				}})
 			}
-			if err != nil {
+			switch {
+			case err != nil && ctx.Err() == nil && !o.Force:
+				errs[at] = fmt.Errorf("stop %s: %w; `sealane stop --force` ends it, and %s", i.Name, err, i.Spec.loss())
+			case err != nil:
 				errs[at] = fmt.Errorf("stop %s: %w", i.Name, err)
 			}
-			progress(i.Name, err)
-		}()
+			if o.Stopped != nil {
+				o.Stopped(i.Name, err)
+			}
+		})
 	}
-	for range live {
-		<-done
-	}
+	stopping.Wait()
 	return errors.Join(errs...)
 }
 
@@ -228,7 +246,9 @@ func (m *Manager) judge(w *worker, err error) time.Duration {
 	if errors.Is(err, store.ErrConflict) || errors.Is(err, context.Canceled) {
 		return 0 // the record changed meanwhile
 	}
-	m.observed[w.name] = observation{trouble: err.Error()}
+	var busy *BusyError
+	errors.As(err, &busy)
+	m.observed[w.name] = observation{trouble: err.Error(), busy: busy}
 	if w.logged != err.Error() {
 		m.Log.Error("instance is not as it should be", "instance", w.name, "err", err)
 		w.logged = err.Error()
@@ -237,6 +257,9 @@ func (m *Manager) judge(w *worker, err error) time.Duration {
 		w.firstTried = m.Now()
 	}
 	w.failures++
+	if busy != nil {
+		return busyRetry
+	}
 	return min(firstRetry<<min(w.failures-1, 16), lastRetry)
 }
 
@@ -291,6 +314,7 @@ func (m *Manager) step(ctx context.Context, w *worker) error {
 	case op != nil && op.Verb == Create && op.CancelRequested:
 		return m.tearDown(ctx, i, &Failure{Cancelled, "the operation was cancelled"})
 	}
+	m.restartIfAsked(ctx, w, i)
 	if err := m.checkRestart(w); err != nil {
 		return err
 	}
@@ -380,7 +404,7 @@ func (m *Manager) node(i Instance) (Node, error) {
 	}
 	n := Node{
 		ID: i.nodeID(0), Instance: i.Name, Version: i.Spec.RedisVersion, Directives: i.Spec.directives(),
-		AdminPassword: string(admin), KeepDump: i.Spec.SnapshotPeriod > 0,
+		AdminPassword: string(admin), KeepDump: i.Spec.SnapshotPeriod > 0, MemoryLimit: i.Spec.memoryLimit(),
 		Gateway: gateway.Snapshot{
 			Listeners:   []gateway.Listener{{Address: i.Address(), TLS: i.Certificates != nil}},
 			Connect:     i.connectHint(),
@@ -484,6 +508,9 @@ func (m *Manager) exited(e Exit) {
 		if w := m.workers[i.Name]; w != nil {
 			w.ended = true
 			w.crashed(m.Now())
+			if e.Process == "engine" {
+				w.lastExit, w.lastExitTime = e.Reason, m.Now()
+			}
 		}
 		m.mu.Unlock()
 		m.wake(i.Name)

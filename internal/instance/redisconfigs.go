@@ -82,6 +82,12 @@ func (s Spec) directives() map[string]string {
 		}
 		d[name] = value
 	}
+	const clients = "maxmemory-clients"
+	if _, chosen := d[clients]; !chosen && !parseVersion(s.RedisVersion).before(redisConfigs[clients].since) {
+		// Better the largest client is disconnected than the engine ended at its bound.
+		maxMemory, _ := strconv.ParseInt(d["maxmemory"], 10, 64)
+		d[clients] = strconv.FormatInt(clientMemory(maxMemory), 10)
+	}
 	return d
 }
 

@@ -19,6 +19,8 @@ var ErrSeal = errors.New("cannot be opened with this master key")
 // is not usable. It never shows itself: formatting it prints a placeholder.
 type MasterKey struct {
 	aead cipher.AEAD
+	// A function, because even a formatted struct that has the key in it shows no more of that than an address.
+	derive func(purpose string) ([]byte, error)
 }
 
 const (
@@ -39,8 +41,9 @@ func ParseMasterKey(text string) (MasterKey, error) {
 	if err != nil || len(raw) != masterKeySize {
 		return MasterKey{}, fmt.Errorf("master key: want %d bytes as base64, such as `openssl rand -base64 %d` prints", masterKeySize, masterKeySize)
 	}
-	// A key of its own for this use leaves the master key free for others later.
-	derived, err := hkdf.Key(sha256.New, raw, nil, "sealane seal v1", masterKeySize)
+	// Each use has a key of its own.
+	derive := func(purpose string) ([]byte, error) { return hkdf.Key(sha256.New, raw, nil, purpose, masterKeySize) }
+	derived, err := derive("sealane seal v1")
 	if err != nil {
 		return MasterKey{}, fmt.Errorf("master key: %w", err)
 	}
@@ -52,7 +55,16 @@ func ParseMasterKey(text string) (MasterKey, error) {
 	if err != nil {
 		return MasterKey{}, fmt.Errorf("master key: %w", err)
 	}
-	return MasterKey{aead}, nil
+	return MasterKey{aead, derive}, nil
+}
+
+// RecordsKey is the key of the records' integrity checks, 32 bytes.
+func (k MasterKey) RecordsKey() ([]byte, error) {
+	key, err := k.derive("sealane records v1")
+	if err != nil {
+		return nil, fmt.Errorf("master key: %w", err)
+	}
+	return key, nil
 }
 
 // Seal encrypts a secret for one purpose; Open with another purpose fails, so that no sealed secret can be put

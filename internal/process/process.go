@@ -9,6 +9,8 @@
 // child, and, unlike with flock(2), others can ask for it without taking it. Children of the child inherit
 // it too: the lock is free when the last of them is gone. Signals and waiting go through a pidfd.
 //
+// BoundMemory bounds what a process and its children may have, as far as the system lets this process say so.
+//
 // Not guaranteed: that a child which was released is reaped before its parent ends, unless it is adopted again.
 //
 // Needs Linux 5.4 (pidfd_open, waitid on a pidfd).
@@ -172,10 +174,21 @@ func (p *Process) Release() {
 	<-p.watched
 }
 
+// Stopped says whether the process was stopped, by SIGSTOP or a debugger, and so does nothing until it is continued.
+func (p *Process) Stopped() bool {
+	b, err := os.ReadFile(statPath(p.id.PID))
+	if err != nil {
+		return false
+	}
+	fields, err := statFields(string(b))
+	return err == nil && (fields[0] == "T" || fields[0] == "t")
+}
+
+func statPath(pid int) string { return fmt.Sprintf("/proc/%d/stat", pid) }
+
 // startTime reads field 22 of /proc/PID/stat.
 func startTime(pid int) (uint64, error) {
-	path := fmt.Sprintf("/proc/%d/stat", pid)
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile(statPath(pid))
 	if err != nil {
 		return 0, err
 	}
@@ -183,14 +196,23 @@ func startTime(pid int) (uint64, error) {
 }
 
 func parseStartTime(stat string) (uint64, error) {
+	fields, err := statFields(stat)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+// statFields are those of /proc/PID/stat from the third on, the state, to the 22nd at least, the start time.
+func statFields(stat string) ([]string, error) {
 	// Field 2 is the program's name in parentheses and may itself hold spaces and parentheses.
 	i := strings.LastIndexByte(stat, ')')
 	if i < 0 {
-		return 0, errors.New("stat without a program name")
+		return nil, errors.New("stat without a program name")
 	}
 	fields := strings.Fields(stat[i+1:])
 	if len(fields) < 20 {
-		return 0, errors.New("stat without a start time")
+		return nil, errors.New("stat without a start time")
 	}
-	return strconv.ParseUint(fields[19], 10, 64)
+	return fields, nil
 }

@@ -3,7 +3,9 @@
 // Guaranteed: a Put or Delete that returned nil survives a crash; one that returned an error other than
 // ErrConflict may or may not have happened, so the caller reads again before it decides; of several
 // writers that saw the same version one wins and the rest get ErrConflict. One process at a time holds
-// the store. Not guaranteed: anything about two records together; what must change together is one record.
+// the store. A file that is damaged, by chance or by hand, is an error that is ErrDamaged: no method panics, and none
+// returns a record that is not what was written, or leaves one out. Not guaranteed: anything about two records
+// together; what must change together is one record. An older copy of the whole file looks as good as the newest.
 //
 // bbolt's promise depends on fsync: on ext4 with fast_commit a power cut can lose the last commits
 // (etcd-io/bbolt#562).
@@ -11,16 +13,20 @@ package store
 
 import (
 	"bytes"
-	"encoding/binary"
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/internal/durable"
 )
@@ -32,8 +38,10 @@ var (
 	ErrConflict = errors.New("record was changed by somebody else")
 	// ErrInUse says that another process holds the store.
 	ErrInUse = errors.New("in use by another process")
-	// ErrDamaged says that the file is not a whole store.
+	// ErrDamaged says that the file, or a record in it, is not what was written.
 	ErrDamaged = errors.New("damaged")
+	// ErrWrongKey says that the records were protected with another key.
+	ErrWrongKey = errors.New("protected with another key")
 	// ErrClosed says that Close was called.
 	ErrClosed = bolterrors.ErrDatabaseNotOpen
 )
@@ -47,39 +55,56 @@ type Record struct {
 
 // Store is a file of records. Its methods may be called concurrently.
 type Store struct {
-	db *bolt.DB
+	db     *bolt.DB
+	file   *os.File
+	key    []byte
+	broken atomic.Bool // bbolt met damage while it was open, and may hold its locks for ever
 }
 
-var bucket = []byte("records")
+const (
+	// smallest is what bbolt's first four pages take.
+	smallest = 4 << 12
+	// lockTime is how long Open waits for another process to let go.
+	lockTime = time.Second
+)
 
-// smallest is what bbolt's first four pages take.
-const smallest = 4 << 12
-
-// Open opens the store in file path and creates it, readable by its owner only, where there is none.
-// It waits up to a second for another process to let go and then returns ErrInUse.
-func Open(path string) (*Store, error) {
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if err := create(path); err != nil {
+// Open opens the store in file path and creates it, readable by its owner only, where there is none. All of it is read
+// and checked. The key, 32 bytes, is that under which records are protected; with another one than before the error is
+// ErrWrongKey. Open waits up to a second for another process to let go and then returns ErrInUse. Of a file that is
+// there it changes nothing.
+func Open(path string, key []byte) (*Store, error) {
+	if len(key) != keySize {
+		return nil, fmt.Errorf("open store %s: a key of %d bytes, want %d", path, len(key), keySize)
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := create(path, key); err != nil {
 			return nil, fmt.Errorf("create store %s: %w", path, err)
 		}
-	case err != nil:
-		return nil, fmt.Errorf("open store: %w", err)
-	case info.Size() < smallest:
-		// bbolt would map a file that ends within its first pages, and die of SIGBUS.
-		return nil, fmt.Errorf("open store %s: %w: %d bytes are too few", path, ErrDamaged, info.Size())
 	}
-	db, err := open(path)
+	s, err := open(path, key)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
-	return &Store{db: db}, nil
+	return s, nil
+}
+
+// InUse says whether a process holds the store in file path.
+func InUse(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
 }
 
 // create makes an empty store elsewhere and moves it into place when it is whole: a disk that fills up meanwhile
 // leaves nothing.
-func create(path string) (err error) {
+func create(path string, key []byte) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new.*")
 	if err != nil {
@@ -89,11 +114,18 @@ func create(path string) (err error) {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	db, err := open(f.Name())
+	db, err := bolt.Open(f.Name(), 0o600, nil)
 	if err != nil {
 		return err
 	}
-	if err := db.Close(); err != nil {
+	s := &Store{db: db, key: key}
+	err = db.Update(func(tx *bolt.Tx) error {
+		if _, err := tx.CreateBucket(recordsBucket); err != nil {
+			return err
+		}
+		return s.upgrade(tx)
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
 		return err
 	}
 	// Not rename(2): of two processes that begin together, the second must not replace what the first one has opened.
@@ -103,72 +135,190 @@ func create(path string) (err error) {
 	return durable.SyncDir(dir)
 }
 
-func open(path string) (*bolt.DB, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, ErrInUse
-	}
+// open locks the file before it is looked at, and gives bbolt the file only when it is whole.
+func open(path string, key []byte) (*Store, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(bucket)
+	s := &Store{file: f, key: bytes.Clone(key)}
+	if err := s.open(path); err != nil {
+		if s.db != nil {
+			s.Close()
+		}
+		f.Close() // bbolt may have closed it
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) open(path string) error {
+	if err := lock(s.file); err != nil {
+		return err
+	}
+	data, err := io.ReadAll(s.file)
+	if err != nil {
+		return err
+	}
+	if err := checkPages(data); err != nil {
+		return err
+	}
+	err = s.guard(func() (err error) {
+		s.db, err = bolt.Open(path, 0o600, &bolt.Options{
+			Timeout:  lockTime,
+			OpenFile: func(string, int, os.FileMode) (*os.File, error) { return s.file, nil },
+		})
 		return err
 	})
 	if err != nil {
-		db.Close()
-		return nil, err
+		return err
 	}
-	return db, nil
+	return s.view(s.checkAll)
+}
+
+// Seal protects the records of a Sealane of before, which didn't. Any change does it too. It is for the caller to call
+// once the key has opened what is in those records, because from then on only this key will do.
+func (s *Store) Seal() error {
+	sealed := false
+	err := s.view(func(tx *bolt.Tx) (err error) {
+		_, sealed, err = buckets(tx)
+		return err
+	})
+	if err == nil && !sealed {
+		err = s.update(func(*bolt.Tx) error { return nil })
+	}
+	if err != nil {
+		return fmt.Errorf("seal the records: %w", err)
+	}
+	return nil
+}
+
+func lock(f *os.File) error {
+	for end := time.Now().Add(lockTime); ; time.Sleep(20 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			return err
+		case time.Now().After(end):
+			return ErrInUse
+		}
+	}
+}
+
+// guard turns what bbolt does when it meets damage, which came after the file was checked, into an error: it panics, or
+// reads memory that isn't there.
+func (s *Store) guard(f func() error) (err error) {
+	if s.broken.Load() {
+		return ErrDamaged
+	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			s.broken.Store(true)
+			err = fmt.Errorf("%w: %v", ErrDamaged, p)
+		}
+	}()
+	return f()
+}
+
+func (s *Store) view(f func(*bolt.Tx) error) error {
+	return s.guard(func() error { return s.db.View(f) })
+}
+
+// update changes records, after those of an older Sealane were sealed, and seals what is there then.
+func (s *Store) update(f func(*bolt.Tx) error) error {
+	return s.guard(func() error {
+		return s.db.Update(func(tx *bolt.Tx) error {
+			if err := s.upgrade(tx); err != nil {
+				return err
+			}
+			if err := f(tx); err != nil {
+				return err
+			}
+			return s.sealSet(tx)
+		})
+	})
 }
 
 // Close lets go of the file. It waits for calls under way.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	if s.broken.Load() {
+		// Closing alone would keep the lock, because bbolt still has the file mapped.
+		return errors.Join(unix.Flock(int(s.file.Fd()), unix.LOCK_UN), s.file.Close())
+	}
+	return s.db.Close()
+}
 
 // Get returns the record with that key, or ErrNotFound.
 func (s *Store) Get(key string) (Record, error) {
 	var r Record
-	err := s.db.View(func(tx *bolt.Tx) error {
-		raw := tx.Bucket(bucket).Get([]byte(key))
-		if raw == nil {
-			return fmt.Errorf("get %s: %w", key, ErrNotFound)
-		}
-		var err error
-		r, err = decode(key, raw)
+	err := s.view(func(tx *bolt.Tx) (err error) {
+		r, err = s.get(tx, key)
 		return err
 	})
-	return r, err
+	if err != nil {
+		return Record{}, fmt.Errorf("get %s: %w", key, err)
+	}
+	return r, nil
+}
+
+func (s *Store) get(tx *bolt.Tx, key string) (Record, error) {
+	records, sealed, err := buckets(tx)
+	if err != nil {
+		return Record{}, err
+	}
+	raw := records.Get([]byte(key))
+	if raw == nil {
+		// It may be missing because of damage.
+		return Record{}, cmp.Or(s.checkSet(tx), ErrNotFound)
+	}
+	return s.read([]byte(key), raw, sealed)
 }
 
 // List returns all records whose key begins with prefix, ordered by key, as they were at one moment.
 func (s *Store) List(prefix string) ([]Record, error) {
-	var records []Record
-	err := s.db.View(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucket).Cursor()
-		p := []byte(prefix)
-		for k, raw := c.Seek(p); k != nil && bytes.HasPrefix(k, p); k, raw = c.Next() {
-			r, err := decode(string(k), raw)
-			if err != nil {
-				return err
-			}
-			records = append(records, r)
+	var listed []Record
+	err := s.view(func(tx *bolt.Tx) (err error) {
+		if err := s.checkSet(tx); err != nil {
+			return err
 		}
-		return nil
+		listed, err = s.list(tx, []byte(prefix))
+		return err
 	})
-	return records, err
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", prefix, err)
+	}
+	return listed, nil
+}
+
+func (s *Store) list(tx *bolt.Tx, prefix []byte) ([]Record, error) {
+	records, sealed, err := buckets(tx)
+	if err != nil {
+		return nil, err
+	}
+	var listed []Record
+	c := records.Cursor()
+	for k, raw := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, raw = c.Next() {
+		r, err := s.read(k, raw, sealed)
+		if err != nil {
+			return nil, err
+		}
+		listed = append(listed, r)
+	}
+	return listed, nil
 }
 
 // Put writes the value if the record is at version (0: does not exist) and returns the new version.
 // When it returns nil the value is on disk. Retrying after an error other than ErrConflict is safe: where the
 // first try was stored after all, the second gets ErrConflict.
 func (s *Store) Put(key string, value []byte, version uint64) (uint64, error) {
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		b := tx.Bucket(bucket)
-		if err := check(b, key, version); err != nil {
+	err := s.update(func(tx *bolt.Tx) error {
+		if err := s.check(tx, key, version); err != nil {
 			return err
 		}
-		raw := binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(value)), version+1)
-		return b.Put([]byte(key), append(raw, value...))
+		return tx.Bucket(recordsBucket).Put([]byte(key), s.seal(key, version+1, value))
 	})
 	if err != nil {
 		return 0, fmt.Errorf("put %s: %w", key, err)
@@ -178,12 +328,11 @@ func (s *Store) Put(key string, value []byte, version uint64) (uint64, error) {
 
 // Delete removes the record if it is at version. Durability and retries are those of Put.
 func (s *Store) Delete(key string, version uint64) error {
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		b := tx.Bucket(bucket)
-		if err := check(b, key, version); err != nil {
+	err := s.update(func(tx *bolt.Tx) error {
+		if err := s.check(tx, key, version); err != nil {
 			return err
 		}
-		return b.Delete([]byte(key))
+		return tx.Bucket(recordsBucket).Delete([]byte(key))
 	})
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", key, err)
@@ -191,28 +340,18 @@ func (s *Store) Delete(key string, version uint64) error {
 	return nil
 }
 
-func check(b *bolt.Bucket, key string, version uint64) error {
-	raw := b.Get([]byte(key))
-	if raw == nil {
-		if version == 0 {
-			return nil
-		}
-		return ErrConflict
+// check returns ErrConflict unless the record is at version.
+func (s *Store) check(tx *bolt.Tx, key string, version uint64) error {
+	// What is sealed next must be what was sealed before, with this change.
+	if err := s.checkSet(tx); err != nil {
+		return err
 	}
-	r, err := decode(key, raw)
-	if err != nil {
+	r, err := s.get(tx, key) // at version 0 where there is none
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
 	if r.Version != version {
 		return ErrConflict
 	}
 	return nil
-}
-
-func decode(key string, raw []byte) (Record, error) {
-	if len(raw) < 8 {
-		return Record{}, fmt.Errorf("record %s: %d bytes, too short for a version", key, len(raw))
-	}
-	// bbolt's memory is valid within the transaction only.
-	return Record{Key: key, Value: bytes.Clone(raw[8:]), Version: binary.BigEndian.Uint64(raw)}, nil
 }

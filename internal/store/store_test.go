@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -12,9 +13,11 @@ import (
 	"github.com/sealane/sealane/internal/store"
 )
 
+var key = bytes.Repeat([]byte("k"), 32)
+
 func open(t *testing.T, path string) *store.Store {
 	t.Helper()
-	s, err := store.Open(path)
+	s, err := store.Open(path, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +124,7 @@ func TestSecondProcessIsToldThatTheStoreIsInUse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	open(t, path)
 	// flock belongs to the open file, so a second Open in this process meets what another process would.
-	if _, err := store.Open(path); !errors.Is(err, store.ErrInUse) {
+	if _, err := store.Open(path, key); !errors.Is(err, store.ErrInUse) {
 		t.Fatalf("second open: %v; want ErrInUse", err)
 	}
 }
@@ -132,7 +135,7 @@ func TestDamagedFileIsAnErrorThatNamesIt(t *testing.T) {
 	if err := os.WriteFile(path, []byte(fmt.Sprintf("%8192s", "not a database")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := store.Open(path)
+	_, err := store.Open(path, key)
 	if err == nil || !strings.Contains(err.Error(), path) {
 		t.Fatalf("open of garbage: %v; want an error that names %s", err, path)
 	}
@@ -154,7 +157,7 @@ func TestFileCutOffIsAnErrorAndNoCrash(t *testing.T) {
 		if err := os.WriteFile(path, raw[:size], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := store.Open(path); !errors.Is(err, store.ErrDamaged) {
+		if _, err := store.Open(path, key); !errors.Is(err, store.ErrDamaged) {
 			t.Errorf("%d of %d bytes: %v; want ErrDamaged", size, len(raw), err)
 		}
 	}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
+)
+
+func newRestart(e *env) *cobra.Command {
+	var parent parentFlags
+	var force bool
+	c := &cobra.Command{
+		Use: "restart NAME", Short: "Restart an instance's engine, which saves its data first", Args: exactly("NAME"),
+		Long: `End an instance's engine and start it again. The engine saves its data first, whatever its persistence is, and loads them
+again; a script or function that is running is told to end (SCRIPT KILL, FUNCTION KILL). The gateway stays, and so do its clients,
+which wait or are told that the engine is not answering.
+
+An engine that can't save its data, doesn't answer, or runs a script that has written and can't be ended (UNKILLABLE) goes on as
+it is. --force kills it: what was written since its last snapshot is lost, and all its data where persistence is off.`,
+		Example: "  sealane instances restart first\n  sealane instances restart first --force",
+		RunE: func(c *cobra.Command, args []string) error {
+			api, err := newClient(e)
+			if err != nil {
+				return err
+			}
+			p := newProgress(e.err)
+			p.show("restarting the engine of " + args[0])
+			err = api.restartEngine(c.Context(), parent.instance(args[0]), force)
+			p.done()
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(e.out, "restarted %s\n", args[0])
+			return nil
+		},
+	}
+	parent.add(c)
+	c.Flags().BoolVar(&force, "force", false, "kill an engine that doesn't stop: what it has not saved is lost")
+	return c
+}
+
+// restartEngine returns once the instance serves again.
+func (c *client) restartEngine(ctx context.Context, name string, force bool) error {
+	_, err := c.call(ctx, http.MethodPost, "/v1/"+name+"/engine:restart", nil, &sealanepb.RestartEngineRequest{Force: force}, &sealanepb.Engine{})
+	return err
+}
+
+// engine shows what bounds an instance's engine.
+func (c *client) engine(ctx context.Context, name string) (*sealanepb.Engine, []byte, error) {
+	out := &sealanepb.Engine{}
+	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name+"/engine", nil, nil, out)
+	return out, raw, err
+}

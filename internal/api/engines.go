@@ -1,0 +1,61 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
+	"github.com/sealane/sealane/internal/instance"
+)
+
+// enginesServer is sealane.v1.Engines. Its methods only translate.
+type enginesServer struct {
+	sealanepb.UnimplementedEnginesServer
+	manager *instance.Manager
+	log     *slog.Logger
+}
+
+func (s *enginesServer) GetEngine(ctx context.Context, r *sealanepb.GetEngineRequest) (*sealanepb.Engine, error) {
+	name, err := parseEngine(r.GetName())
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	return s.show(ctx, name)
+}
+
+func (s *enginesServer) RestartEngine(ctx context.Context, r *sealanepb.RestartEngineRequest) (*sealanepb.Engine, error) {
+	name, err := parseEngine(r.GetName())
+	if err == nil {
+		err = s.manager.RestartEngine(ctx, name, r.GetForce())
+	}
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	return s.show(ctx, name)
+}
+
+func (s *enginesServer) show(ctx context.Context, name instance.Name) (*sealanepb.Engine, error) {
+	e, err := s.manager.Engine(ctx, name)
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	return &sealanepb.Engine{
+		Name:             name.String() + engineSuffix,
+		MemoryLimitBytes: e.Memory.Limit, MemoryLimitedBy: e.Memory.By, MemoryLimitProblem: e.Memory.Problem,
+		LastExit: e.LastExit, LastExitTime: timeUnlessZero(e.LastExitTime),
+	}, nil
+}
+
+const engineSuffix = "/engine"
+
+func parseEngine(s string) (instance.Name, error) {
+	parent, ok := strings.CutSuffix(s, engineSuffix)
+	if !ok || strings.Count(parent, "/") != 5 {
+		var p problems
+		p.invalid("name", fmt.Sprintf("%q is not the name of an engine: want projects/PROJECT/locations/LOCATION/instances/ID%s", s, engineSuffix))
+		return instance.Name{}, p.err()
+	}
+	return instance.ParseName("name", parent)
+}

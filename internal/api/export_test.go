@@ -1,0 +1,4 @@
+package api
+
+// MaxUnauthenticated is for tests.
+const MaxUnauthenticated = maxUnauthenticated

@@ -1,0 +1,211 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/sealane/sealane/internal/engine"
+	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/process"
+)
+
+const (
+	// killTimeout bounds the wait for a script that was told to end, and for a process that was killed.
+	killTimeout = 20 * time.Second
+	// progressInterval is how often somebody who waits is told for how long.
+	progressInterval = 5 * time.Second
+)
+
+// Stop implements Runtime.
+func (l *Local) Stop(ctx context.Context, node Node, how StopOptions) error {
+	n := l.node(node.ID)
+	n.Lock()
+	defer n.Unlock()
+	n.tell("engine", "gateway")
+	how.tell("its clients are being drained")
+	if err := l.stopGateway(ctx, l.nodeDir(node.ID)); err != nil {
+		return err
+	}
+	return l.stopEngine(ctx, n, node, how)
+}
+
+// StopEngine implements EngineStopper.
+func (l *Local) StopEngine(ctx context.Context, node Node, how StopOptions) error {
+	n := l.node(node.ID)
+	n.Lock()
+	defer n.Unlock()
+	told := n.told["engine"]
+	n.tell("engine")
+	err := l.stopEngine(ctx, n, node, how)
+	if err != nil && told != nil {
+		told.Store(false)
+	}
+	return err
+}
+
+func (l *Local) stopEngine(ctx context.Context, n *localNode, node Node, how StopOptions) error {
+	limited, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	err := l.saveAndStop(limited, n, node, how)
+	if err == nil {
+		l.removeGroup(node.ID)
+		return nil
+	}
+	if !how.Force || ctx.Err() != nil {
+		return err
+	}
+	how.tell(fmt.Sprintf("its engine is being killed, because: %v", err))
+	dir := l.nodeDir(node.ID)
+	err = killListener(ctx, engine.Socket(dir), engine.Lock(dir))
+	l.removeGroup(node.ID)
+	return err
+}
+
+// saveAndStop lets the engine save its data and end. A script that is in the way is told to end too.
+func (l *Local) saveAndStop(ctx context.Context, n *localNode, node Node, how StopOptions) error {
+	e := n.engine
+	if e == nil || over(e.Done()) {
+		err := telling(how, "waiting for its engine to answer", func() (err error) {
+			e, err = engine.Adopt(ctx, l.nodeDir(node.ID), node.AdminPassword)
+			return err
+		})
+		if errors.Is(err, process.ErrNotRunning) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("the engine stays up: %w", err)
+		}
+		defer e.Release()
+	}
+	stop := func() error {
+		return telling(how, "its engine is saving its data", func() error { return e.Stop(ctx, true) })
+	}
+	err := stop()
+	if engine.IsBusy(err) {
+		how.tell("a script or function is running in its engine, which is asked to end it (SCRIPT KILL, FUNCTION KILL)")
+		killCtx, cancel := context.WithTimeout(ctx, killTimeout)
+		defer cancel()
+		if err = e.KillScript(killCtx); err == nil {
+			err = stop()
+		}
+	}
+	switch {
+	case errors.Is(err, engine.ErrUnkillable):
+		if n.busy == nil {
+			n.busy = &BusyError{Since: time.Now().Add(-scriptLimit)}
+		}
+		n.busy.Unkillable = true
+		return fmt.Errorf("the engine stays up: %w", err)
+	case err != nil:
+		return fmt.Errorf("the engine stays up, because it could not save its data: %w", err)
+	}
+	return nil
+}
+
+// telling says every few seconds for how long something has been waited for.
+func telling(how StopOptions, what string, f func() error) error {
+	how.tell(what)
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	began, tick := time.Now(), time.NewTicker(progressInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			how.tell(fmt.Sprintf("%s (%d s)", what, int(time.Since(began).Seconds())))
+		}
+	}
+}
+
+// stopGateway lets the gateway drain and ends it if that takes too long.
+func (l *Local) stopGateway(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	p, err := find(ctx, gateway.Socket(dir), gatewayLock(dir))
+	if errors.Is(err, process.ErrNotRunning) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	defer p.Release()
+	if err := gateway.NewClient(dir).Stop(ctx); err == nil {
+		select {
+		case <-p.Done():
+			return nil
+		case <-ctx.Done():
+		}
+	}
+	return kill(p)
+}
+
+// KillNode ends a node's processes at once. What its engine has not on disk is lost.
+func (l *Local) KillNode(ctx context.Context, nodeID string) error {
+	dir := l.nodeDir(nodeID)
+	defer l.removeGroup(nodeID)
+	return errors.Join(killListener(ctx, gateway.Socket(dir), gatewayLock(dir)), killListener(ctx, engine.Socket(dir), engine.Lock(dir)))
+}
+
+// KillAll ends the processes of all nodes whose folders there are, whether there is a record of them or not. Engines get the
+// signal first that lets those from 7.0 on save their data.
+func (l *Local) KillAll(ctx context.Context) error {
+	folders, err := os.ReadDir(l.dir)
+	if err != nil {
+		return fmt.Errorf("find the nodes: %w", err)
+	}
+	var errs []error
+	for _, f := range folders {
+		terminate(ctx, l.nodeDir(f.Name()))
+		errs = append(errs, l.KillNode(ctx, f.Name()))
+	}
+	return errors.Join(errs...)
+}
+
+// terminate lets an engine end by itself, for as long as somebody can be expected to wait.
+func terminate(ctx context.Context, dir string) {
+	p, err := process.Adopt(engine.Socket(dir))
+	if err != nil {
+		return
+	}
+	defer p.Release()
+	if p.Stopped() || p.Signal(syscall.SIGTERM) != nil {
+		return
+	}
+	select {
+	case <-p.Done():
+	case <-ctx.Done():
+	case <-time.After(killTimeout):
+	}
+}
+
+func killListener(ctx context.Context, socket, lock string) error {
+	ctx, cancel := context.WithTimeout(ctx, killTimeout)
+	defer cancel()
+	p, err := find(ctx, socket, lock)
+	if errors.Is(err, process.ErrNotRunning) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer p.Release()
+	return kill(p)
+}
+
+func kill(p *process.Process) error {
+	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill process %d: %w", p.Identity().PID, err)
+	}
+	select {
+	case <-p.Done():
+		return nil
+	case <-time.After(killTimeout):
+		return fmt.Errorf("process %d was killed and has not ended for %v: the system can't end it, look for its disk", p.Identity().PID, killTimeout)
+	}
+}

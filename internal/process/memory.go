@@ -1,0 +1,92 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// MemoryBound is how much memory the system lets a process have.
+type MemoryBound struct {
+	Limit int64  // in bytes; 0: there is no bound
+	By    string // "cgroup v2", "cgroup v1", "RLIMIT_DATA"; "" without a bound
+	// Problem says why there is no bound, or one that doesn't count the process's children; "" where there is nothing to say.
+	Problem string
+	// Group is the cgroup's folder, for RemoveGroup; "" without one.
+	Group string
+
+	kills int64 // of the group, when the process came into it
+}
+
+// BoundMemory bounds the memory of a process and its children together by a cgroup of that name, or, where this process may
+// not make one, that of each by RLIMIT_DATA, which anybody may. What the process has already stays. A process that is bounded
+// so already is left as it is.
+//
+// The kernel ends the process, or a child of it, that goes beyond a cgroup's limit; see OutOfMemory. Beyond RLIMIT_DATA it refuses
+// to give memory, on which most programs end by themselves.
+func (p *Process) BoundMemory(name string, limit int64) MemoryBound {
+	if b := p.MemoryBound(); b.Limit == limit {
+		return b
+	}
+	b, err := p.boundByGroup(name, limit)
+	if err == nil {
+		return b
+	}
+	return p.boundByRlimit(limit, err)
+}
+
+func (p *Process) boundByRlimit(limit int64, noGroup error) MemoryBound {
+	problem := fmt.Sprintf("no cgroup: %v", noGroup)
+	lim := unix.Rlimit{Cur: uint64(limit), Max: uint64(limit)}
+	if err := unix.Prlimit(p.id.PID, unix.RLIMIT_DATA, &lim, nil); err != nil {
+		return MemoryBound{Problem: fmt.Sprintf("%s; no RLIMIT_DATA: %v", problem, err)}
+	}
+	return MemoryBound{Limit: limit, By: "RLIMIT_DATA", Problem: problem}
+}
+
+func (p *Process) boundByGroup(name string, limit int64) (MemoryBound, error) {
+	g, err := makeGroup(name)
+	if err != nil {
+		return MemoryBound{}, err
+	}
+	kills := g.oomKills()
+	if err = g.setLimit(limit); err == nil {
+		err = g.write("cgroup.procs", int64(p.id.PID))
+	}
+	if err != nil {
+		return MemoryBound{}, errors.Join(err, g.remove())
+	}
+	return MemoryBound{Limit: limit, By: g.name(), Group: g.dir, kills: kills}, nil
+}
+
+// MemoryBound is the bound that BoundMemory has given the process, by this process or one before it.
+func (p *Process) MemoryBound() MemoryBound {
+	if g, err := groupOf(p.id.PID); err == nil && strings.HasPrefix(filepath.Base(g.dir), groupPrefix) {
+		if limit := g.limit(); limit > 0 {
+			return MemoryBound{Limit: limit, By: g.name(), Group: g.dir, kills: g.oomKills()}
+		}
+	}
+	var lim unix.Rlimit
+	if err := unix.Prlimit(p.id.PID, unix.RLIMIT_DATA, nil, &lim); err == nil && lim.Cur < 1<<62 {
+		return MemoryBound{Limit: int64(lim.Cur), By: "RLIMIT_DATA"}
+	}
+	return MemoryBound{}
+}
+
+// OutOfMemory says whether the kernel has ended the process, or a child of it, because of the bound. It is for a process
+// that has ended, before RemoveGroup.
+func (b MemoryBound) OutOfMemory() bool {
+	return b.Group != "" && group{b.Group, b.By == "cgroup v2"}.oomKills() > b.kills
+}
+
+// RemoveGroup removes the cgroup in a folder, once the last of its processes has ended. One that is gone is no error, and
+// neither is no folder.
+func RemoveGroup(dir string) error {
+	if dir == "" || !strings.HasPrefix(filepath.Base(dir), groupPrefix) {
+		return nil
+	}
+	return group{dir: dir}.remove()
+}

@@ -1,0 +1,4 @@
+package store
+
+// CheckPages is for tests.
+var CheckPages = checkPages

@@ -1,0 +1,172 @@
+package store
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// How records are protected. Each has an HMAC-SHA256, under a key that follows from the master key, over its own key,
+// version and value: a bit that flips is noticed, and so is a record that was put in another's place. One more HMAC is over
+// the keys and HMACs of all records: a record that is gone, or that is an old one of the same key, is noticed too. What
+// can't be told is that the whole file is an older copy.
+//
+//	bucket "records":  KEY → 0x01 | HMAC | version u64 | value
+//	bucket "format":   "records" → 0x02 | HMAC over all; "key" → HMAC of nothing, by which a wrong key is told from damage
+//
+// Sealane up to November 2026 wrote version and value alone, and no bucket "format". Such a file is rewritten by Seal, or by
+// the first change; a record of one form among those of the other is damage. The first byte tells them apart: an older
+// Sealane, which takes it for the version's, finds nothing that it can read, and stops.
+
+var (
+	recordsBucket = []byte("records")
+	formatBucket  = []byte("format")
+	allRecords    = []byte("records")
+	keyCheck      = []byte("key")
+)
+
+const (
+	sealedRecord = 0x01
+	sealedSet    = 0x02
+	macSize      = sha256.Size
+	prefixSize   = 1 + macSize
+)
+
+// keySize is that of the key of Open.
+const keySize = 32
+
+func (s *Store) mac(kind string, parts ...[]byte) []byte {
+	h := hmac.New(sha256.New, s.key)
+	h.Write([]byte(kind))
+	for _, p := range parts {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(p))))
+		h.Write(p)
+	}
+	return h.Sum(nil)
+}
+
+// seal is a record as the file has it.
+func (s *Store) seal(key string, version uint64, value []byte) []byte {
+	body := append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(value)), version), value...)
+	return append(append([]byte{sealedRecord}, s.mac("record", []byte(key), body)...), body...)
+}
+
+// read is the record of what the file has under a key.
+func (s *Store) read(key, raw []byte, sealed bool) (Record, error) {
+	body := raw
+	if sealed {
+		if len(raw) < prefixSize || raw[0] != sealedRecord ||
+			!hmac.Equal(raw[1:prefixSize], s.mac("record", key, raw[prefixSize:])) {
+			return Record{}, fmt.Errorf("record %.200q: %w: it is not what was written", key, ErrDamaged)
+		}
+		body = raw[prefixSize:]
+	}
+	if len(body) < 8 || !sealed && body[0] != 0 {
+		return Record{}, fmt.Errorf("record %.200q: %w: it has no version", key, ErrDamaged)
+	}
+	// bbolt's memory is valid within the transaction only.
+	return Record{Key: string(key), Value: bytes.Clone(body[8:]), Version: binary.BigEndian.Uint64(body)}, nil
+}
+
+// buckets returns the records, and whether they are sealed.
+func buckets(tx *bolt.Tx) (records *bolt.Bucket, sealed bool, err error) {
+	if records = tx.Bucket(recordsBucket); records == nil {
+		return nil, false, fmt.Errorf("%w: it has no records", ErrDamaged)
+	}
+	return records, tx.Bucket(formatBucket) != nil, nil
+}
+
+// checkSet returns an error unless the records are those that were written, with nothing added, missing or old.
+func (s *Store) checkSet(tx *bolt.Tx) error {
+	format := tx.Bucket(formatBucket)
+	if format == nil {
+		return nil
+	}
+	want, err := s.set(tx)
+	if err != nil {
+		return err
+	}
+	if !hmac.Equal(format.Get(allRecords), want) {
+		return fmt.Errorf("%w: records are missing, or older than they should be", ErrDamaged)
+	}
+	return nil
+}
+
+// set is what bucket "format" says of sealed records.
+func (s *Store) set(tx *bolt.Tx) ([]byte, error) {
+	var parts [][]byte
+	c := tx.Bucket(recordsBucket).Cursor()
+	for k, raw := c.First(); k != nil; k, raw = c.Next() {
+		if len(raw) < prefixSize {
+			return nil, fmt.Errorf("record %.200q: %w: %d bytes are too few", k, ErrDamaged, len(raw))
+		}
+		parts = append(parts, k, raw[:prefixSize])
+	}
+	return append([]byte{sealedSet}, s.mac("records", parts...)...), nil
+}
+
+// sealSet notes the records as they are now.
+func (s *Store) sealSet(tx *bolt.Tx) error {
+	set, err := s.set(tx)
+	if err != nil {
+		return err
+	}
+	return tx.Bucket(formatBucket).Put(allRecords, set)
+}
+
+// upgrade seals the records of an older Sealane.
+func (s *Store) upgrade(tx *bolt.Tx) error {
+	records, sealed, err := buckets(tx)
+	if err != nil || sealed {
+		return err
+	}
+	old, err := s.list(tx, nil)
+	if err != nil {
+		return err
+	}
+	for _, r := range old {
+		if err := records.Put([]byte(r.Key), s.seal(r.Key, r.Version, r.Value)); err != nil {
+			return err
+		}
+	}
+	format, err := tx.CreateBucket(formatBucket)
+	if err != nil {
+		return err
+	}
+	if err := format.Put(keyCheck, s.mac("key")); err != nil {
+		return err
+	}
+	return s.sealSet(tx)
+}
+
+// checkAll reads every record once. Where nothing at all is what was written, the key is another one than the file's.
+func (s *Store) checkAll(tx *bolt.Tx) error {
+	records, sealed, err := buckets(tx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	good := 0
+	c := records.Cursor()
+	for k, raw := c.First(); k != nil; k, raw = c.Next() {
+		if _, err := s.read(k, raw, sealed); err != nil {
+			errs = append(errs, err)
+		} else {
+			good++
+		}
+	}
+	setErr := s.checkSet(tx)
+	switch {
+	case len(errs) == 0:
+		return setErr
+	case sealed && good == 0 && setErr != nil && !hmac.Equal(tx.Bucket(formatBucket).Get(keyCheck), s.mac("key")):
+		return ErrWrongKey
+	default:
+		return errors.Join(errs...)
+	}
+}
