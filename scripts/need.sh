@@ -1,7 +1,22 @@
 #!/bin/sh
-# need.sh PROGRAM...: installs the programs that are missing, and says so. On Debian and Ubuntu it asks apt-get;
-# elsewhere it names what to install.
+# need.sh [--optional] PROGRAM...: installs the programs that are missing, and says so. On Debian and Ubuntu it asks
+# apt-get; elsewhere it names what to install. With --optional it is no error when one can't be installed.
 set -eu
+
+# failed ends this script when not all programs are there.
+failed() {
+	[ -z "$optional" ] || {
+		echo "NOT TESTED WITH:$missing" >&2
+		exit 0
+	}
+	exit 1
+}
+
+optional=
+[ "${1:-}" != --optional ] || {
+	optional=yes
+	shift
+}
 
 package() {
 	case "$1" in
@@ -14,6 +29,11 @@ package() {
 	tstclnt) echo libnss3-tools ;;
 	setpriv) echo util-linux ;;
 	protoc) echo protobuf-compiler ;;
+	escript) echo erlang-base erlang-ssl ;;
+	perl-ssl) echo libio-socket-ssl-perl ;;
+	wolfssl) echo libwolfssl-dev ;;
+	mbedtls) echo libmbedtls-dev ;;
+	bearssl) echo libbearssl-dev ;;
 	*) echo "$1" ;;
 	esac
 }
@@ -29,8 +49,17 @@ have() {
 	# Libraries of PHP.
 	php-redis) php -r 'exit(class_exists("Redis") ? 0 : 1);' >/dev/null 2>&1 ;;
 	php-predis) php -r 'exit((@include "Predis/autoload.php") ? 0 : 1);' >/dev/null 2>&1 ;;
+	perl-ssl) perl -MIO::Socket::SSL -e 1 >/dev/null 2>&1 ;;
+	# Libraries of C.
+	wolfssl) has_header wolfssl/ssl.h ;;
+	mbedtls) has_header mbedtls/ssl.h ;;
+	bearssl) has_header bearssl.h ;;
 	*) return 1 ;;
 	esac
+}
+
+has_header() {
+	echo "#include <$1>" | gcc -E - >/dev/null 2>&1
 }
 
 missing=
@@ -42,13 +71,13 @@ done
 if ! command -v apt-get >/dev/null 2>&1; then
 	echo "These packages are needed, by whatever name this system has for them:$missing" >&2
 	echo "Install them and run make again." >&2
-	exit 1
+	failed
 fi
 as_root=
 if [ "$(id -u)" -ne 0 ]; then
 	command -v sudo >/dev/null 2>&1 || {
 		echo "Run as root, then make again: apt-get install -y$missing" >&2
-		exit 1
+		failed
 	}
 	as_root=sudo
 fi
@@ -58,7 +87,7 @@ trap 'rm -f "$log"' EXIT
 if ! { $as_root apt-get update && DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1; then
 	cat "$log" >&2
 	echo "apt-get failed; install by hand:$missing" >&2
-	exit 1
+	failed
 fi
 case "$missing" in
 *redis-server*)
