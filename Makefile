@@ -10,6 +10,8 @@ STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 3s
 FORMATTED = cmd internal gen scripts e2e bench
 PREFIX ?= /usr/local
+# TLS clients for the tests, unpacked from Debian 13.
+CLIENTS = openssl haproxy nginx libnginx-mod-stream stunnel4 libmbedtls-dev libwolfssl-dev
 
 # For make run: the state folder, and further flags of `sealane serve`.
 STATE ?=
@@ -34,7 +36,7 @@ engines:
 check:
 	@scripts/need.sh gcc redis-server redis-cli redis-benchmark openssl sslscan curl ss setpriv node npm python3-redis php php-redis php-predis javac gnutls-cli tstclnt
 	@scripts/need.sh --optional escript perl-ssl ruby wolfssl mbedtls bearssl botan
-	@scripts/debian.sh trixie openssl >/dev/null || echo "NOT TESTED WITH: OpenSSL 3.5" >&2
+	@scripts/debian.sh trixie $(CLIENTS) >/dev/null || echo "NOT TESTED WITH those of Debian 13: $(CLIENTS)" >&2
 	@test -z "$$(gofmt -l $(FORMATTED))" || { echo "gofmt is due:"; gofmt -l $(FORMATTED); exit 1; }
 	$(GO) vet ./...
 	cd e2e && $(GO) vet ./...

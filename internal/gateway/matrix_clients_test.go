@@ -15,7 +15,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 )
 
@@ -73,74 +72,24 @@ var clients = []client{
 	})},
 	{"Bun RedisClient (BoringSSL)", byAddress, fromNPM("bun", bunProgram), batch(bun("handshakes.bun.mjs"))},
 	{"Bun node:tls (BoringSSL)", byAddress, fromNPM("bun", bunProgram), batch(bun("handshakes.mjs"))},
-	{"wolfSSL", byAddress, printsItself("wolfssl.c", "-lwolfssl"), compiled("wolfssl.c", "-lwolfssl")},
-	{"mbedTLS", byName, printsItself("mbedtls.c", mbedtls...), compiled("mbedtls.c", mbedtls...)},
-	{"BearSSL", byName, packaged("gcc", "libbearssl-dev"), compiled("bearssl.c", "-lbearssl")},
+	{"wolfSSL", byAddress, wolfssl.version, wolfssl.probe()},
+	{"wolfSSL 5.7", byAddress, wolfssl.debian13("libwolfssl-dev").version, wolfssl.debian13("libwolfssl-dev").probe()},
+	{"mbedTLS", byName, mbedtls.version, mbedtls.probe()},
+	{"mbedTLS 3.6", byAddress, mbedtls.debian13("libmbedtls-dev").version, mbedtls.debian13("libmbedtls-dev").probe()},
+	{"BearSSL", byName, packaged("gcc", "libbearssl-dev"), bearssl.probe()},
 	// It goes on after a failed verification, and only says so.
 	{"Botan tls_client", byNothing, prints("botan", "version"), each(func(t *testing.T, c trial) *exec.Cmd {
 		return exec.Command("botan", "tls_client", c.host, "--port="+c.port, "--trusted-cas="+c.file, "--skip-system-cert-store")
 	}, "Certificate validation status: Verified")},
+	{"HAProxy", byName, haproxy.version, haproxy.probe},
+	{"nginx", byName, nginx.version, nginx.probe},
+	{"stunnel", byAddress, stunnel.version, stunnel.probe},
 }
-
-var mbedtls = []string{"-lmbedtls", "-lmbedx509", "-lmbedcrypto"}
 
 const (
 	denoProgram = "node_modules/@deno/linux-x64-glibc/deno"
 	bunProgram  = "node_modules/@oven/bun-linux-x64/bin/bun"
 )
-
-// workbench is where clients are compiled and installed, once for all that need them.
-type workbench struct {
-	dir     string
-	install func() error
-
-	mu    sync.Mutex
-	built map[string]*sync.Mutex
-}
-
-func newWorkbench(t *testing.T) *workbench {
-	b := &workbench{dir: tempDir(t), built: map[string]*sync.Mutex{}}
-	b.install = sync.OnceValue(func() error {
-		if err := os.CopyFS(filepath.Join(b.dir, "npm"), os.DirFS("testdata/clients")); err != nil {
-			return err
-		}
-		// What the packages would do after that is to choose a program for this machine.
-		c := exec.Command("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
-		c.Dir = filepath.Join(b.dir, "npm")
-		if out, err := c.CombinedOutput(); err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
-	})
-	return b
-}
-
-// npm returns the folder with the scripts and, in node_modules, the packages of package-lock.json.
-func (b *workbench) npm(t *testing.T) string {
-	t.Helper()
-	program(t, "npm")
-	if err := b.install(); err != nil {
-		t.Skipf("npm could not install the packages of testdata/clients/package.json, so %s is not shown here: %v", t.Name(), err)
-	}
-	return filepath.Join(b.dir, "npm")
-}
-
-// compile makes a program of one in C, where its libraries are installed.
-func (b *workbench) compile(t *testing.T, source string, libraries ...string) string {
-	t.Helper()
-	to := filepath.Join(b.dir, strings.TrimSuffix(source, ".c"))
-	if _, err := os.Stat(to); err == nil {
-		return to
-	}
-	c := exec.Command(program(t, "gcc"), append([]string{"-Wall", "-Wextra", "-Werror", "-O1", "-o", to, filepath.Join("testdata/clients", source)}, libraries...)...)
-	if out, err := c.CombinedOutput(); err != nil {
-		if bytes.Contains(out, []byte("No such file or directory")) { // its header
-			t.Skipf("the library is not installed, so %s is not shown here: %s", t.Name(), out)
-		}
-		t.Fatalf("%s: %v: %s", source, err, out)
-	}
-	return to
-}
 
 func prints(name string, args ...string) func(*testing.T, *workbench) string {
 	return func(t *testing.T, _ *workbench) string {
@@ -161,16 +110,6 @@ func packaged(name, debian string) func(*testing.T, *workbench) string {
 			return "unknown"
 		}
 		return string(out)
-	}
-}
-
-func printsItself(source string, libraries ...string) func(*testing.T, *workbench) string {
-	return func(t *testing.T, b *workbench) string {
-		out, err := exec.Command(b.compile(t, source, libraries...), "version").Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return firstLineOf(string(out))
 	}
 }
 
@@ -242,7 +181,7 @@ func batch(command func(*testing.T, *workbench) *exec.Cmd) func(*testing.T, *wor
 	return func(t *testing.T, b *workbench, trials []trial) []string {
 		var in strings.Builder
 		for _, c := range trials {
-			fmt.Fprintln(&in, c.host, c.port, "localhost", c.file)
+			fmt.Fprintln(&in, c.host, c.port, c.name, c.file)
 		}
 		out, errs, err := within(t, command(t, b), in.String())
 		got := strings.Split(strings.TrimSpace(string(out)), "\n")
@@ -260,10 +199,6 @@ func script(name, file string) func(*testing.T, *workbench, []trial) []string {
 	})
 }
 
-func compiled(source string, libraries ...string) func(*testing.T, *workbench, []trial) []string {
-	return batch(func(t *testing.T, b *workbench) *exec.Cmd { return exec.Command(b.compile(t, source, libraries...)) })
-}
-
 func bun(file string) func(*testing.T, *workbench) *exec.Cmd {
 	return func(t *testing.T, b *workbench) *exec.Cmd {
 		c := exec.Command(filepath.Join(b.npm(t), bunProgram), "--no-install", file)
@@ -275,7 +210,7 @@ func bun(file string) func(*testing.T, *workbench) *exec.Cmd {
 
 func within(t *testing.T, cmd *exec.Cmd, in string) (out, errs string, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	defer cancel()
 	limited := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...)
 	limited.Dir, limited.Env = cmd.Dir, cmd.Env
@@ -319,15 +254,7 @@ func nss(t *testing.T, c trial) *exec.Cmd {
 // newOpenSSL is one with post-quantum key exchange: the system's, or the one that scripts/debian.sh has unpacked.
 func newOpenSSL(t *testing.T) string {
 	t.Helper()
-	cache := os.Getenv("SEALANE_ENGINES")
-	if cache == "" {
-		home, err := os.UserCacheDir()
-		if err != nil {
-			t.Skip(err)
-		}
-		cache = filepath.Join(home, "sealane", "engines")
-	}
-	for _, path := range []string{"openssl", filepath.Join(cache, "trixie", "openssl", "openssl")} {
+	for _, path := range []string{"openssl", filepath.Join(unpacked(t), "openssl", "openssl")} {
 		if out, err := exec.Command(path, "list", "-kem-algorithms").Output(); err == nil && bytes.Contains(out, []byte("X25519MLKEM768")) {
 			return path
 		}

@@ -47,6 +47,15 @@ func (p *page) saw(c client, version string, trials []trial, answers []string) {
 	p.seen[c.name] = s
 }
 
+// isAbout says whether what the page says of a client is about this version of it.
+func (p *page) isAbout(t *testing.T, c client, version string) bool {
+	text, err := os.ReadFile(pagePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return majorMinor(column(rowOf(string(text), c.name), 2)) == majorMinor(version)
+}
+
 func verdict(wanted, got []string) string {
 	switch {
 	case len(got) == 0:
@@ -86,7 +95,13 @@ func (p *page) check(t *testing.T) {
 			t.Fatal(err)
 		}
 	} else if fresh != string(text) {
-		t.Errorf("%s does not have the tables of this test: run `go test ./internal/gateway -run Expected -update`; it would be\n%s", pagePath, fresh)
+		var news strings.Builder
+		for line := range strings.Lines(fresh) {
+			if !strings.Contains(string(text), line) {
+				news.WriteString(line)
+			}
+		}
+		t.Errorf("%s does not say what this test saw: run `go test ./internal/gateway -run Expected -update`; new are\n%s", pagePath, &news)
 	}
 }
 
@@ -102,10 +117,14 @@ func byStage() string {
 			if wanted {
 				verdict, other = "**connects**", "refuses"
 			}
+			var others []string
 			for _, c := range slices.Sorted(maps.Keys(g.except)) {
 				if slices.Contains(g.connect(c), s) != wanted {
-					verdict += fmt.Sprintf(" (%s %s)", c, other)
+					others = append(others, c)
 				}
+			}
+			if len(others) > 0 {
+				verdict += fmt.Sprintf(" (%s: %s)", strings.Join(others, ", "), other)
 			}
 			fmt.Fprintf(&b, " %s |", verdict)
 		}
@@ -145,7 +164,7 @@ func (p *page) withConstraints(t *testing.T, old string) string {
 		switch {
 		case !ok:
 			t.Logf("%s: %s was not seen here", pagePath, c.name)
-		case *update || majorMinor(version) == majorMinor(s.version):
+		case *update || row == "" || majorMinor(version) == majorMinor(s.version):
 			row = fmt.Sprintf("| %s | %s | %s |\n", c.name, majorMinor(s.version), strings.Join(s.constrained, " | "))
 		default:
 			t.Logf("%s: what it says of %s %s was not looked at; %s: %q", pagePath, c.name, version, s.version, s.constrained)
@@ -174,14 +193,11 @@ func column(row string, n int) string {
 	return ""
 }
 
-var twoNumbers = regexp.MustCompile(`\d+(\.\d+)?`)
+var twoNumbers, debianEpoch = regexp.MustCompile(`\d+(\.\d+)?`), regexp.MustCompile(`^\d+:`)
 
-// majorMinor is as much of a version as makes a difference. Debian's may begin with an epoch.
+// majorMinor is as much of a version as makes a difference, without the epoch of Debian's.
 func majorMinor(version string) string {
-	if _, after, ok := strings.Cut(version, ":"); ok {
-		version = after
-	}
-	return twoNumbers.FindString(version)
+	return twoNumbers.FindString(debianEpoch.ReplaceAllString(version, ""))
 }
 
 // firstLineOf leaves out what is in parentheses at the end, such as the day when it was built.
