@@ -336,10 +336,10 @@ func init() {
 	}
 }
 
-// refused notes an error: an engine that has no room says so to whatever it is asked first, and closes.
+// refused notes an error: an engine that has no room, or is in protected mode, says so to whatever it is asked first, and closes.
 func (u *upstream) refused(reply []byte) {
 	u.refusal = nil
-	if bytes.HasPrefix(reply, []byte("-ERR ")) {
+	if bytes.HasPrefix(reply, []byte("-ERR ")) || bytes.HasPrefix(reply, []byte("-DENIED ")) {
 		u.refusal = append(u.refusal, reply...)
 	}
 }
