@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealane/sealane/internal/doctor"
+	"github.com/sealane/sealane/internal/sidecar"
 )
 
 // maxAuthFile is more than any password has.
@@ -47,6 +50,8 @@ docs/doctor.md lists everything that can be wrong.`,
 	c.Flags().Lookup("format").Usage = "table, json or yaml"
 	c.Flags().StringVar(&d.ca, "ca", "", "PEM `FILE` that the client trusts (default: of NAME, what the server gives out; else what this machine trusts)")
 	c.Flags().StringVar(&d.authFile, "auth-file", "", "`FILE` that holds the password")
+	c.Flags().StringVar(&d.cert, "cert", "", "PEM `FILE` of a certificate for servers that want one from their clients, or env:NAME")
+	c.Flags().StringVar(&d.key, "key", "", "PEM `FILE` of its key, or env:NAME (default: the file of --cert)")
 	c.Flags().DurationVar(&d.timeout, "timeout", 5*time.Second, "how long each step may take")
 	return c
 }
@@ -55,7 +60,21 @@ type doctorFlags struct {
 	parent       parentFlags
 	format       formatFlag
 	ca, authFile string
+	cert, key    string
 	timeout      time.Duration
+}
+
+// clientCertificate is what a server is shown that asks for one; nil: nothing.
+func (d *doctorFlags) clientCertificate() (*tls.Certificate, error) {
+	cert, key, err := sidecar.ClientCertificate(d.cert, cmp.Or(d.key, d.cert))
+	if f, ok := errors.AsType[*sidecar.Fault](err); ok {
+		return nil, withHint(errors.New(f.Sentence), "%s", f.Fix)
+	}
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
+	return &pair, err
 }
 
 func (d *doctorFlags) run(c *cobra.Command, e *env, target string) error {
@@ -65,8 +84,16 @@ func (d *doctorFlags) run(c *cobra.Command, e *env, target string) error {
 	if c.Flags().Changed("ca") && d.ca == "" {
 		return usage(c, "--ca %q: want the name of a file", d.ca)
 	}
+	if d.key != "" && d.cert == "" {
+		return usage(c, "--key %q: goes with --cert", d.key)
+	}
 	cfg := doctor.Config{CAFile: d.ca, Timeout: d.timeout}
 	var err error
+	if d.cert != "" {
+		if cfg.ClientCertificate, err = d.clientCertificate(); err != nil {
+			return err
+		}
+	}
 	if cfg.Auth, cfg.AuthFrom, err = d.password(); err != nil {
 		return err
 	}

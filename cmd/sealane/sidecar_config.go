@@ -69,6 +69,11 @@ type linkConfig struct {
 	// VerifyName false accepts every certificate of the CAs, whoever it is for. Default true.
 	VerifyName *bool `yaml:"verify_name"`
 
+	// Cert and Key are a certificate for servers that want one from their clients, and its key: each a PEM file, file:PATH or
+	// env:NAME. Default none; Key's default is Cert. Read again when they change.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+
 	// Auth is where the password comes from: auto (the API, for an instance), none (clients log in themselves), file:PATH,
 	// env:NAME. Default auto for an instance, else none. User goes with file and env.
 	Auth string `yaml:"auth"`
@@ -100,6 +105,8 @@ func (f *sidecarFlags) add(c *cobra.Command) {
 	s.StringVar(&f.link.ServerName, "server-name", "", "the name in its certificate (default: the host of --address)")
 	s.StringVar(&f.link.ServerIdentity, "server-identity", "", "`URI` (spiffe://…) in its certificate that counts instead of a name")
 	s.BoolVar(&f.verifyName, "verify-name", true, "false: accept every certificate of the CAs, whoever it is for")
+	s.StringVar(&f.link.Cert, "cert", "", "PEM `FILE` of a certificate for servers that want one from their clients, or env:NAME; read again when it changes")
+	s.StringVar(&f.link.Key, "key", "", "PEM `FILE` of its key, or env:NAME (default: the file of --cert)")
 	s.StringVar(&f.link.Auth, "auth", "", "password for clients that have not logged in: auto (of the instance), none, file:`PATH`, env:NAME (default auto with --instance, else none)")
 	s.StringVar(&f.authFile, "auth-file", "", "`FILE`: the same as --auth file:FILE")
 	s.StringVar(&f.link.User, "user", "", "the user that the password is of (default: the default user)")
@@ -253,6 +260,7 @@ func (l *linkConfig) check(add func(field, format string, args ...any)) {
 		l.Name = l.Instance + l.Address
 	}
 	l.checkAuth(add)
+	l.checkCert(add)
 	if l.Warm == nil {
 		l.Warm = new(int)
 		*l.Warm = 2
@@ -348,6 +356,23 @@ func (l *linkConfig) checkAuth(add func(field, format string, args ...any)) {
 	}
 }
 
+func (l *linkConfig) checkCert(add func(field, format string, args ...any)) {
+	for _, f := range []struct{ field, value string }{{"cert", l.Cert}, {"key", l.Key}} {
+		if name, ok := strings.CutPrefix(f.value, "env:"); ok && os.Getenv(name) == "" {
+			add(f.field, "%q: the environment variable %s is not set, or empty", f.value, name)
+		}
+		if strings.Contains(f.value, "-----BEGIN") { // not shown: it may be the key itself
+			add(f.field, "want the name of a PEM file, or env:NAME, and not what is in it")
+		}
+	}
+	if l.Key != "" && l.Cert == "" {
+		add("key", "goes with cert")
+	}
+	if l.Key == "" {
+		l.Key = l.Cert
+	}
+}
+
 // links makes what runs.
 func (c *sidecarConfig) links(e *env) ([]sidecar.Link, error) {
 	if c.Cache != "" {
@@ -357,17 +382,17 @@ func (c *sidecarConfig) links(e *env) ([]sidecar.Link, error) {
 	}
 	var all []sidecar.Link
 	for _, l := range c.Links {
-		out := sidecar.Link{Name: l.Name, Listen: l.listen, Warm: *l.Warm}
+		out := sidecar.Link{Name: l.Name, Listen: l.listen, Warm: *l.Warm, Local: l.local()}
 		if l.Instance != "" {
 			if c.Cache != "" {
 				out.Cache = filepath.Join(c.Cache, strings.Join([]string{l.Project, l.Region, l.Instance}, "_")+".json")
 			}
 			where := parentFlags{l.Project, l.Region}.flags()
-			out.TrustName, out.Examine = "the bundle of instance "+l.Instance, "sealane doctor "+l.Instance+where
+			out.TrustName, out.Examine = "the bundle of instance "+l.Instance, "sealane doctor "+l.Instance+where+l.certFlags()
 			out.Source = l.fromAPI(e)
 		} else {
 			out.Every = 3 * time.Second
-			out.TrustName, out.Examine = l.CA, "sealane doctor "+l.Address+" --ca "+doctor.ShellWord(l.CA)
+			out.TrustName, out.Examine = l.CA, "sealane doctor "+l.Address+" --ca "+doctor.ShellWord(l.CA)+l.certFlags()
 			out.Source = l.fromFiles()
 		}
 		if !l.verifiesName() {
@@ -393,19 +418,32 @@ func (l *linkConfig) password() (string, error) {
 }
 
 func (l *linkConfig) fromFiles() sidecar.Source {
-	base := sidecar.Server{
-		Address: l.Address, Identity: l.ServerIdentity, Name: l.ServerName, AnyName: !l.verifiesName(),
-		ClientsLogIn: l.Auth == "none", User: l.User,
-	}
-	file := ""
-	if l.Auth != "none" {
-		if path, ok := strings.CutPrefix(l.Auth, "file:"); ok {
-			file = path
-		} else {
-			base.Password, _ = l.password()
+	return sidecar.Files(sidecar.Server{Address: l.Address, Identity: l.ServerIdentity, Name: l.ServerName}, l.CA)
+}
+
+// local adds what only this machine knows, also to what the cache has: the configuration may be another since.
+func (l *linkConfig) local() func(*sidecar.Server) error {
+	return func(s *sidecar.Server) (err error) {
+		s.ClientsLogIn, s.AnyName = l.Auth == "none", !l.verifiesName()
+		if l.Auth != "none" && l.Auth != "auto" {
+			s.User = l.User
+			if s.Password, err = l.password(); err != nil {
+				return err
+			}
 		}
+		if l.Cert != "" {
+			s.Certificate, s.Key, err = sidecar.ClientCertificate(l.Cert, l.Key)
+		}
+		return err
 	}
-	return sidecar.Files(base, l.CA, file)
+}
+
+// certFlags are those of `sealane doctor` for the client certificate.
+func (l *linkConfig) certFlags() string {
+	if l.Cert == "" {
+		return ""
+	}
+	return " --cert " + doctor.ShellWord(l.Cert) + " --key " + doctor.ShellWord(l.Key)
 }
 
 // fromAPI asks the server about an instance. It needs nothing but what the Memorystore API has.
@@ -428,14 +466,9 @@ func (l *linkConfig) fromAPI(e *env) sidecar.Source {
 		}
 		s := sidecar.Server{
 			Address: net.JoinHostPort(i.GetHost(), strconv.Itoa(int(i.GetPort()))), Bundle: string(bundleOf(i)),
-			Identity: "spiffe://sealane/" + l.Project + "/" + l.Region + "/" + l.Instance, AnyName: !l.verifiesName(),
-			ClientsLogIn: l.Auth == "none", User: l.User,
+			Identity: "spiffe://sealane/" + l.Project + "/" + l.Region + "/" + l.Instance,
 		}
-		switch {
-		case l.Auth == "none":
-		case l.Auth != "auto":
-			s.Password, err = l.password()
-		case i.GetAuthEnabled():
+		if l.Auth == "auto" && i.GetAuthEnabled() {
 			auth := &redispb.InstanceAuthString{}
 			_, err = api.call(ctx, http.MethodGet, "/v1/"+i.GetName()+"/authString", nil, nil, auth)
 			s.Password = auth.GetAuthString()

@@ -100,6 +100,7 @@ func (w *importer) link(name string, o []stunnel.Option) {
 	w.connect(o)
 	w.trust(o)
 	w.certificateName(o)
+	w.clientCertificate(o)
 	said := make(map[string]bool)
 	for _, x := range o {
 		text, ok := serviceOptions[x.Name]
@@ -215,6 +216,19 @@ func (w *importer) certificateName(o []stunnel.Option) {
 	w.remark(indent, "stunnel did not look at the name in the certificate; the sidecar does: if it is not the host of address, give server_name or server_identity")
 }
 
+// clientCertificate goes on with what stunnel showed to the server. Its key, too, is in the same file where no other is named.
+func (w *importer) clientCertificate(o []stunnel.Option) {
+	cert, key := stunnel.Get(o, "cert"), stunnel.Get(o, "key")
+	if cert == "" {
+		return
+	}
+	fmt.Fprintf(w, "%scert: %s\n", indent, quoteYAML(cert))
+	if key != "" {
+		fmt.Fprintf(w, "%skey: %s\n", indent, quoteYAML(key))
+	}
+	w.remark(indent, "the sidecar's user must be able to read the key, and no other user may: mode 0600, or 0640 for a group")
+}
+
 func isOldTLS(v string) bool {
 	return !strings.EqualFold(v, "TLSv1.2") && !strings.EqualFold(v, "TLSv1.3") && !strings.EqualFold(v, "all")
 }
@@ -222,7 +236,7 @@ func isOldTLS(v string) bool {
 // handled are the options that the conversion reads.
 var handled = map[string]bool{
 	"client": true, "accept": true, "connect": true, "cafile": true, "capath": true, "verify": true, "verifychain": true, "verifypeer": true,
-	"checkhost": true, "checkip": true, "sslversion": true, "sslversionmin": true, "sslversionmax": true,
+	"checkhost": true, "checkip": true, "cert": true, "key": true, "sslversion": true, "sslversionmin": true, "sslversionmax": true,
 }
 
 // processOptions are about stunnel's process.
@@ -253,8 +267,6 @@ var serviceOptions = map[string]string{
 	"reset":               "not needed",
 	"failover":            "the addresses of one name are tried one after the other",
 	"sni":                 "the host of address is sent",
-	"cert":                "the sidecar has no certificate of its own: a server that asks for one must not insist (redis.conf: tls-auth-clients no)",
-	"key":                 "see cert",
 	"options":             "TLS 1.2 and 1.3 only, without compression or renegotiation, whatever is said here",
 	"ciphers":             "AEAD suites with ECDHE only",
 	"ciphersuites":        "all of TLS 1.3",

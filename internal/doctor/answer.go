@@ -88,7 +88,7 @@ func (x *exam) look(ctx context.Context, change func(*tls.Config)) look {
 		NextProtos:         x.protocols(),
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			l.asked = true
-			return &tls.Certificate{}, nil
+			return x.clientCertificate(nil)
 		},
 	}
 	if change != nil {
@@ -236,7 +236,10 @@ func (x *exam) protocolStep(ctx context.Context) finding {
 	if l.state.CurveID != 0 {
 		detail += ", " + l.state.CurveID.String()
 	}
-	if l.asked {
+	switch {
+	case l.asked && x.ClientCertificate != nil:
+		detail += "; the server asks for a client certificate and takes this one"
+	case l.asked:
 		detail += "; the server asks for a client certificate and takes none as well"
 	}
 	return ok("%s", detail)

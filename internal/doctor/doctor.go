@@ -12,6 +12,7 @@ package doctor
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net"
@@ -28,6 +29,8 @@ type Config struct {
 	CAFile string
 	// Auth is the password, "" for none. AuthFrom says where it comes from, for sentences.
 	Auth, AuthFrom string
+	// ClientCertificate is what a server is shown that asks for one; nil: there is none.
+	ClientCertificate *tls.Certificate
 	// Instance is what the API says of the instance that is meant; nil where only an address is known.
 	Instance *Instance
 	// Timeout bounds each step; 0 means 5 seconds.

@@ -198,6 +198,12 @@ var scenarios = []scenario{
 			}
 		}), b.ca.pem())
 	}},
+	{"client-cert-refused", "redis-server, and a client certificate of a CA that it does not know", func(b *bench) doctor.Config {
+		b.realTime()
+		c := b.client(b.realRedis("--tls-auth-clients", "yes"), b.ca.pem())
+		c.ClientCertificate = b.clientCertificate(b.authority("other CA"))
+		return c
+	}},
 	{"hello-too-big", "a firewall that lets only ClientHellos of one packet through", func(b *bench) doctor.Config {
 		return b.client(b.smallHellosOnly(&tls.Config{Certificates: []tls.Certificate{b.ca.leaf(nil)}}), b.ca.pem())
 	}},

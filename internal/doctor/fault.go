@@ -254,10 +254,16 @@ func (x *exam) noSharedCipher(suite string) Fault {
 	return f
 }
 
+// clientCertRequired is for a server that asked for a client certificate and then ended the connection.
 func (x *exam) clientCertRequired() Fault {
+	if c := x.ClientCertificate; c != nil {
+		return Fault{"client-cert-refused",
+			fmt.Sprintf("%s refuses the client certificate of %s, which was signed by %s", x.target(), quoted(c.Leaf.Subject.CommonName), quoted(c.Leaf.Issuer.CommonName)),
+			"take one whose CA is in the server's tls-ca-cert-file, which has not expired, and which is for clients (extended key usage clientAuth)"}
+	}
 	return Fault{"client-cert-required",
 		fmt.Sprintf("%s wants a certificate from its clients", x.target()),
-		"give the clients one (redis-cli: --cert and --key), or have the server not ask: in redis.conf, `tls-auth-clients no`; Sealane's ports ask for none"}
+		"give the clients one (redis-cli, and here: --cert and --key), or have the server not ask: in redis.conf, `tls-auth-clients no`; Sealane's ports ask for none"}
 }
 
 func (x *exam) helloTooBig() Fault {

@@ -187,6 +187,15 @@ func (a *authority) leaf(change func(*x509.Certificate), chain ...*authority) tl
 	return c
 }
 
+// clientCertificate is one that a client shows.
+func (b *bench) clientCertificate(ca *authority) *tls.Certificate {
+	c := ca.leaf(func(c *x509.Certificate) {
+		c.Subject.CommonName, c.ExtKeyUsage = "application", []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	})
+	c.Leaf = b.parse(c.Certificate[0])
+	return &c
+}
+
 // identity gives a certificate the name of one of Sealane's instances.
 func identity(uri string) func(*x509.Certificate) {
 	return func(c *x509.Certificate) {

@@ -104,7 +104,7 @@ func (x *exam) open(ctx context.Context, t trust) (*session, error) {
 	began = time.Now()
 	c := tls.Client(conn, &tls.Config{
 		RootCAs: t.roots, ServerName: t.host, MinVersion: tls.VersionTLS12, ClientSessionCache: t.cache, Time: x.Now,
-		NextProtos: x.protocols(),
+		NextProtos: x.protocols(), GetClientCertificate: x.clientCertificate,
 		VerifyConnection: func(state tls.ConnectionState) error {
 			if x.Instance != nil && !hasIdentity(state.PeerCertificates[0], x.Instance.Identity) {
 				return fmt.Errorf("the certificate does not name %s", x.Instance.Identity)
@@ -118,6 +118,14 @@ func (x *exam) open(ctx context.Context, t trust) (*session, error) {
 	}
 	s.Conn, s.handshake, s.resumed = c, time.Since(began), c.ConnectionState().DidResume
 	return s, nil
+}
+
+// clientCertificate is what a server is shown that asks for one. An empty one says that there is none.
+func (x *exam) clientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	if x.ClientCertificate == nil {
+		return &tls.Certificate{}, nil
+	}
+	return x.ClientCertificate, nil
 }
 
 // protocols tell a server of ours that this is no client. Other servers might refuse what they don't know.

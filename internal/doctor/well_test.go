@@ -48,6 +48,12 @@ var sound = []struct {
 		config := &tls.Config{Certificates: []tls.Certificate{b.ca.leaf(nil)}, ClientAuth: tls.RequestClientCert}
 		return b.client(b.serveTLS(config, b.speakRedis), b.ca.pem())
 	}, []string{"protocol|ok|asks for a client certificate and takes none as well"}},
+	{"redis-server that wants a client certificate, and gets one", func(b *bench) doctor.Config {
+		b.realTime()
+		c := b.client(b.realRedis("--tls-auth-clients", "yes"), b.ca.pem())
+		c.ClientCertificate = b.clientCertificate(b.ca)
+		return c
+	}, []string{"protocol|ok|asks for a client certificate and takes this one", "ping|ok|PONG"}},
 	{"an intermediate CA that is sent", func(b *bench) doctor.Config {
 		issuing := b.ca.below("Issuing CA")
 		return b.client(b.redis(issuing.leaf(nil, issuing)), b.ca.pem())

@@ -18,14 +18,15 @@ type cacheFile struct {
 	Name         string `json:"name,omitempty"`
 	AnyName      bool   `json:"any_name,omitempty"`
 	ClientsLogIn bool   `json:"clients_log_in,omitempty"`
+	HasPassword  bool   `json:"has_password,omitempty"` // which Source told, and which is not here
 }
 
 // store keeps what is trusted, for a start at which the Source fails.
-func (k *keeper) store(t *trust) {
+func (k *keeper) store(s Server) {
 	if k.Cache == "" {
 		return
 	}
-	raw, err := json.MarshalIndent(cacheFile{t.Address, t.Bundle, t.Identity, t.Name, t.AnyName, t.ClientsLogIn}, "", " ")
+	raw, err := json.MarshalIndent(cacheFile{s.Address, s.Bundle, s.Identity, s.Name, s.AnyName, s.ClientsLogIn, s.Password != ""}, "", " ")
 	if err == nil {
 		err = durable.WriteFile(k.Cache, append(raw, '\n'), 0o600)
 	}
@@ -36,41 +37,40 @@ func (k *keeper) store(t *trust) {
 
 // load starts from what was kept.
 func (k *keeper) load() {
-	t, err := k.readCache()
+	s, err := k.readCache()
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			k.misfortunes.warn(k.log, "cache", "what was kept of the last time can't be used", "error", err)
 		}
 		return
 	}
+	k.told = &s
 	k.mu.Lock()
 	k.cached = true
 	k.mu.Unlock()
-	k.adopt(t)
-	k.log.Info("starting with what was trusted the last time", "file", k.Cache)
+	if k.take() {
+		k.log.Info("starting with what was trusted the last time", "file", k.Cache)
+	}
 }
 
-func (k *keeper) readCache() (*trust, error) {
+func (k *keeper) readCache() (Server, error) {
 	info, err := os.Stat(k.Cache)
 	if err != nil {
-		return nil, err
+		return Server{}, err
 	}
 	if info.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("%s has mode %v: others could have changed whom it trusts", k.Cache, info.Mode().Perm())
+		return Server{}, fmt.Errorf("%s has mode %v: others could have changed whom it trusts", k.Cache, info.Mode().Perm())
 	}
 	raw, err := os.ReadFile(k.Cache)
 	if err != nil {
-		return nil, err
+		return Server{}, err
 	}
 	var c cacheFile
 	if err := json.Unmarshal(raw, &c); err != nil {
-		return nil, fmt.Errorf("%s: %w", k.Cache, err)
+		return Server{}, fmt.Errorf("%s: %w", k.Cache, err)
 	}
-	t, f := newTrust(Server{
+	return Server{
 		Address: c.Address, Bundle: c.Bundle, Identity: c.Identity, Name: c.Name, AnyName: c.AnyName, ClientsLogIn: c.ClientsLogIn,
-	}, k.link)
-	if f != nil {
-		return nil, fmt.Errorf("%s: %w", k.Cache, f)
-	}
-	return t, nil
+		PasswordUnknown: c.HasPassword,
+	}, nil
 }

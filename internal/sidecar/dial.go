@@ -95,8 +95,14 @@ func (t *trust) at(ctx context.Context, at string, use use) *Fault {
 	if err != nil {
 		return t.dialFault(at, err)
 	}
+	asked := false
+	config = config.Clone() // which goes on with the session cache
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		asked = true
+		return t.clientCertificate(), nil
+	}
 	err = use(ctx, conn, config)
-	if n, _ := alertOf(err); n == alertNoApplicationProtocol && config != t.bare {
+	if n, _ := alertOf(err); n == alertNoApplicationProtocol && !t.noALPN.Load() {
 		t.noALPN.Store(true)
 		return t.at(ctx, at, use)
 	}
@@ -109,7 +115,14 @@ func (t *trust) at(ctx context.Context, at string, use use) *Fault {
 	if len(conn.heard) == 0 && !errors.Is(ctx.Err(), context.Canceled) && t.speaksPlainly(at) {
 		return t.plaintextFault(at)
 	}
-	return t.handshakeFault(at, err, conn.heard)
+	return t.handshakeFault(at, handshakeEnd{err, conn.heard, asked})
+}
+
+// handshakeEnd is how a handshake failed: what the server said first, and whether it had asked for a client certificate.
+type handshakeEnd struct {
+	err   error
+	heard []byte
+	asked bool
 }
 
 // listening keeps the first bytes that are read.
@@ -170,6 +183,9 @@ func (t *trust) prove(ctx context.Context) *Fault {
 		if err := c.HandshakeContext(ctx); err != nil {
 			return err
 		}
+		if t.PasswordUnknown {
+			return &Fault{codeAuth, conn.RemoteAddr().String() + " has a password, and it is not known: the cache does not keep it", "bring back the API, or give the password (--auth file:PATH)" + byItself}
+		}
 		deadline, _ := ctx.Deadline()
 		_ = c.SetDeadline(deadline)
 		login := t.login()
@@ -203,7 +219,7 @@ func (t *trust) judge(at string, r *bufio.Reader, asked bool) error {
 		case strings.HasPrefix(reply, "+"):
 		case !strings.HasPrefix(reply, "-"):
 			return &Fault{codeOther, "what answers inside TLS at " + at + " is no Redis: it says " + short(reply), "give the port of the Redis" + t.examine()}
-		case password || !t.ClientsLogIn:
+		default:
 			if f := t.replyFault(at, reply, password); f != nil {
 				return f
 			}
@@ -215,7 +231,7 @@ func (t *trust) judge(at string, r *bufio.Reader, asked bool) error {
 // unanswered is for a server that was believed and then fell silent. A refusal for want of a client certificate comes
 // only now in TLS 1.3.
 func (t *trust) unanswered(at string, err error) error {
-	if n, _ := alertOf(err); n == alertCertificateRequired {
+	if n, _ := alertOf(err); isAboutClientCertificate(n) {
 		return err
 	}
 	if isTimeout(err) {

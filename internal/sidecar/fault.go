@@ -38,6 +38,9 @@ const (
 	codeClosed      = "closed"
 	codeClientCert  = "client-cert-required"
 
+	codeClientRefused = "client-cert-refused"
+	codeClientPair    = "client-cert" // the sidecar's own files of it can't be used
+
 	codeUnknownCA   = "ca-unknown"
 	codeExpired     = "expired"
 	codeNotYetValid = "not-yet-valid"
@@ -45,16 +48,27 @@ const (
 	codeIdentity    = "wrong-server"
 	codeUnfit       = "certificate-unfit"
 
-	codeAuth    = "auth"
-	codeNoRoom  = "max-clients"
-	codeNoReply = "engine-away"
+	codeAuth       = "auth"
+	codeNoRoom     = "max-clients"
+	codeNoReply    = "engine-away"
+	codeDenied     = "protected-mode"
+	codeLoading    = "loading"
+	codeBusy       = "busy"
+	codeMasterDown = "master-down"
+	codeError      = "server-error"
+
+	codeDescriptors = "descriptors" // this process, or machine, has no more of them
+
+	codeNoWrites   = "misconf"
+	codePermission = "no-permission"
 )
 
 // Codes are all of them.
 var Codes = []string{
 	codeSource, codeBundle, codeDNS, codeRefused, codeTimeout, codeUnreachable, codeSilent, codePlaintext, codeOther, codeHandshake,
 	codeClosed, codeClientCert, codeUnknownCA, codeExpired, codeNotYetValid, codeName, codeIdentity, codeUnfit, codeAuth, codeNoRoom,
-	codeNoReply,
+	codeNoReply, codeDenied, codeLoading, codeBusy, codeMasterDown, codeError, codeNoWrites, codePermission,
+	codeClientRefused, codeClientPair, codeDescriptors,
 }
 
 // topic is what a fault is about: at most one fault of each is shown at a time.
@@ -65,17 +79,23 @@ const (
 	ofBundle                  // likewise
 	ofConnection              // no connection can be made
 	ofServer                  // connections can be made, and the server has something against serving clients
+	ofProcess                 // this process can't do its part
+	ofLimits                  // clients are served, but the server refuses some of what they may ask
 	topics
 )
 
 func (f *Fault) topic() topic {
 	switch f.Code {
-	case codeSource:
+	case codeSource, codeClientPair:
 		return ofSource
 	case codeBundle:
 		return ofBundle
-	case codeAuth, codeNoRoom, codeNoReply:
+	case codeAuth, codeNoRoom, codeNoReply, codeDenied, codeLoading, codeBusy, codeMasterDown, codeError:
 		return ofServer
+	case codeDescriptors:
+		return ofProcess
+	case codeNoWrites, codePermission:
+		return ofLimits
 	}
 	return ofConnection
 }
@@ -101,6 +121,9 @@ func (f *Fault) isFar() bool {
 const byItself = "; the sidecar goes on trying"
 
 func (t *trust) dnsFault(err error) *Fault {
+	if f := descriptorFault(err); f != nil {
+		return f
+	}
 	why := "no answer"
 	if d, ok := errors.AsType[*net.DNSError](err); ok && !d.IsTimeout {
 		why = d.Err
@@ -111,6 +134,9 @@ func (t *trust) dnsFault(err error) *Fault {
 
 // dialFault is for a TCP connection that can't be made.
 func (t *trust) dialFault(at string, err error) *Fault {
+	if f := descriptorFault(err); f != nil {
+		return f
+	}
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return &Fault{codeRefused, "nothing listens at " + at + ": the connection is refused", "start the server, or correct the address" + byItself}
@@ -120,8 +146,12 @@ func (t *trust) dialFault(at string, err error) *Fault {
 	return &Fault{codeUnreachable, at + " can't be reached: " + reason(err), "bring up the network, VPN or route that leads there" + byItself}
 }
 
-// handshakeFault is for what comes after that. heard are the first bytes of the server's.
-func (t *trust) handshakeFault(at string, err error, heard []byte) *Fault {
+// handshakeFault is for what comes after that.
+func (t *trust) handshakeFault(at string, end handshakeEnd) *Fault {
+	err, heard := end.err, end.heard
+	if f := descriptorFault(err); f != nil {
+		return f
+	}
 	if f := t.certificateFault(at, err); f != nil {
 		return f
 	}
@@ -133,14 +163,40 @@ func (t *trust) handshakeFault(at string, err error, heard []byte) *Fault {
 			return t.plaintextFault(at)
 		}
 		return &Fault{codeOther, fmt.Sprintf("what answers at %s speaks no TLS: it says %s", at, short(string(heard))), "give the TLS port of the Redis" + t.examine()}
-	case alert == alertCertificateRequired:
-		return &Fault{codeClientCert, at + " wants a certificate from its clients, and the sidecar has none", "have the server not ask: in redis.conf, `tls-auth-clients no`; Sealane's ports ask for none"}
+	case end.asked && t.shows == nil && alert != 0, alert == alertCertificateRequired: // in TLS 1.2 the alert is a general one
+		return t.clientCertFault(at)
+	case end.asked && isAboutClientCertificate(alert):
+		return t.clientCertRefused(at, err)
 	case isTimeout(err) && len(heard) == 0:
 		return &Fault{codeSilent, at + " accepts connections and never says anything", "see what has that port: it hangs, or it is a proxy whose own server is away" + byItself}
 	case len(heard) == 0 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
 		return &Fault{codeClosed, at + " accepts connections and closes them at once", "the server's log says why: it is full, has a list of allowed clients, or is being restarted" + byItself}
 	}
 	return &Fault{codeHandshake, "the TLS handshake with " + at + " fails: " + reason(err), "the server's log of this moment says why" + t.examine()}
+}
+
+func (t *trust) clientCertFault(at string) *Fault {
+	if t.shows != nil {
+		return t.clientCertRefused(at, nil)
+	}
+	return &Fault{codeClientCert, at + " wants a certificate from its clients, and the sidecar has none",
+		"give it one (--cert FILE --key FILE), or have the server not ask: in redis.conf, `tls-auth-clients no`; Sealane's ports ask for none"}
+}
+
+// clientCertRefused is for a server that was shown a client certificate and is not content with it.
+func (t *trust) clientCertRefused(at string, err error) *Fault {
+	leaf := t.shows.Leaf
+	what := fmt.Sprintf("%s refuses the client certificate of %s", at, short(leaf.Subject.CommonName))
+	if _, text := alertOf(err); text != "" {
+		what += ": " + text
+	}
+	if now := t.now(); now.After(leaf.NotAfter) {
+		return &Fault{codeClientRefused, fmt.Sprintf("%s; it expired on %s", what, date(leaf.NotAfter)), "renew it; the files are read again by themselves"}
+	} else if now.Before(leaf.NotBefore) {
+		return &Fault{codeClientRefused, fmt.Sprintf("%s; it is valid from %s, and this machine's clock says %s", what, date(leaf.NotBefore), date(now)), "correct the clocks, or have it issued anew"}
+	}
+	return &Fault{codeClientRefused, fmt.Sprintf("%s; it was signed by %s", what, short(leaf.Issuer.CommonName)),
+		"take one whose CA is in the server's tls-ca-cert-file, and which is for clients (extended key usage clientAuth); the files are read again by themselves"}
 }
 
 func (t *trust) plaintextFault(at string) *Fault {
@@ -198,20 +254,37 @@ func (t *trust) examine() string {
 	return "; `" + t.doctor + "` shows every step"
 }
 
-// replyFault is for what the server answers once it is known to be the right one. asked is whether it was given a password.
-func (t *trust) replyFault(at, reply string, asked bool) *Fault {
-	code, _, _ := strings.Cut(strings.TrimPrefix(reply, "-"), " ")
+// replyFault is for an error with which the server, once it is known to be the right one, answers the sidecar's AUTH (toLogin) or
+// its PING. It is nil when the error is none for clients.
+func (t *trust) replyFault(at, reply string, toLogin bool) *Fault {
+	words := strings.TrimPrefix(reply, "-")
+	says := at + " answers " + short(words)
+	code, _, _ := strings.Cut(words, " ")
 	switch {
-	case code == "NOAUTH" && !asked:
-		return &Fault{codeAuth, at + " wants a password, and the sidecar has none", "give it one (--auth), or let clients log in themselves (--auth none)"}
-	case strings.HasPrefix(reply, "-ERR max number of clients"):
+	case strings.HasPrefix(words, "ERR max number of clients"):
 		return &Fault{codeNoRoom, at + " has no room for one more client", "close connections that nobody uses there, or raise its limit" + byItself}
-	case strings.HasPrefix(reply, "-ERR the engine behind this port"):
+	case strings.HasPrefix(words, "ERR the engine behind this port"):
 		return &Fault{codeNoReply, "Sealane answers at " + at + ", but the engine behind it does not", "wait: it is being restarted" + byItself}
-	case asked:
-		return &Fault{codeAuth, at + " refuses the password: " + short(strings.TrimPrefix(reply, "-")), "give the present one; it is read again by itself" + t.examine()}
+	case code == "DENIED":
+		return &Fault{codeDenied, says, "on the server: set a password (requirepass, or ACL users), or name its addresses in `bind` and set `protected-mode no`" + byItself}
+	case code == "LOADING":
+		return &Fault{codeLoading, says, "wait until it has loaded its data" + byItself}
+	case code == "BUSY":
+		return &Fault{codeBusy, says, "end the script there: `redis-cli SCRIPT KILL` or `FUNCTION KILL`" + byItself}
+	case code == "MASTERDOWN":
+		return &Fault{codeMasterDown, says, "mend this replica's link to its master (`redis-cli INFO replication` there), or give the master's address" + byItself}
+	case toLogin:
+		return &Fault{codeAuth, at + " refuses the password: " + short(words), "give the present one; it is read again by itself" + t.examine()}
+	case t.ClientsLogIn && (code == "NOAUTH" || code == "NOPERM"):
+		return nil // what a client may do depends on who it logs in as
+	case code == "NOAUTH":
+		return &Fault{codeAuth, at + " wants a password, and the sidecar has none", "give it one (--auth), or let clients log in themselves (--auth none)"}
+	case code == "NOPERM":
+		return &Fault{codePermission, says, "if clients send PING, let their user do so there: `ACL SETUSER NAME +ping`"}
+	case code == "MISCONF":
+		return &Fault{codeNoWrites, says, "make room for its snapshots or mend what keeps them from being written; its log says which. Reads are served meanwhile" + byItself}
 	}
-	return nil // LOADING, BUSY, NOPERM and the like are for clients to hear
+	return &Fault{codeError, says, "the server's log of this moment may say why" + byItself}
 }
 
 // short makes one line of bounded length out of what came from elsewhere: a terminal obeys control characters.
@@ -241,8 +314,18 @@ func reason(err error) string {
 	return short(err.Error())
 }
 
+// isAboutClientCertificate says that a server sends this alert to a client because of the client's certificate, or its absence.
+func isAboutClientCertificate(alert uint64) bool {
+	return alert >= alertBadCertificate && alert <= alertCertificateUnknown || alert == alertUnknownCA || alert == alertAccessDenied || alert == alertCertificateRequired
+}
+
 const (
-	alertCertificateRequired   = 116 // RFC 8446, section 6.2
+	// RFC 8446, section 6.2. Between these two are unsupported_certificate, certificate_revoked and certificate_expired.
+	alertBadCertificate        = 42
+	alertCertificateUnknown    = 46
+	alertUnknownCA             = 48
+	alertAccessDenied          = 49
+	alertCertificateRequired   = 116
 	alertNoApplicationProtocol = 120 // RFC 7301
 )
 

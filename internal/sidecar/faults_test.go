@@ -96,10 +96,29 @@ var breakages = []breakage{
 		mend:   func(w *world) { w.set(func(w *world) { w.source.Bundle = w.ca.pem() }) },
 	},
 	{
+		name: "no right to PING", code: "no-permission", says: "NOPERM User app has no permissions to run the 'ping' command", servesOn: true,
+		break_: replies("PING", "-NOPERM User app has no permissions to run the 'ping' command\r\n"),
+		mend:   replies("PING", ""),
+	},
+	{
+		name: "snapshots that can't be written", code: "misconf", says: "MISCONF Redis is configured to save RDB snapshots", servesOn: true,
+		break_: replies("PING", "-MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.\r\n"),
+		mend:   replies("PING", ""),
+	},
+	{
 		name: "password changed, and the API does not say it", code: "auth", says: "wants a password", openStaysOn: true,
 		break_: func(w *world) { w.server.set(func(r *redis) { r.password = "new" }) },
 		mend:   func(w *world) { w.set(func(w *world) { w.source.Password = "new" }) },
 	},
+}
+
+// replies has the server answer a command otherwise, "" as it should, and look new: what was connected before would hide it.
+func replies(command, reply string) func(*world) {
+	return func(w *world) {
+		w.server.set(func(r *redis) { r.says = map[string]string{command: reply} })
+		w.server.cut()
+		w.poke()
+	}
 }
 
 func rightCertificate(w *world) { w.server.set(func(r *redis) { r.cert = w.ca.leaf(nil) }) }
@@ -238,7 +257,10 @@ func TestAClientWaitsForAServerThatIsRestarted(t *testing.T) {
 
 func TestAClientThatWaitsInVainIsToldWhy(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(w *world) { w.server.set(func(r *redis) { r.cert = newAuthority(w, "other CA").leaf(nil) }) })
+	w := newWorld(t, func(w *world) {
+		w.cfg.Patience = time.Second
+		w.server.set(func(r *redis) { r.cert = newAuthority(w, "other CA").leaf(nil) })
+	})
 	got := w.connect().ask("PING")
 	if !strings.HasPrefix(got, "-ERR the sidecar can't reach the server: the certificate of 127.0.0.1:") || !strings.Contains(got, "other CA") {
 		t.Errorf("the client is told %q", got)

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,22 +14,16 @@ import (
 const (
 	maxBundle   = 8 << 20 // bundles of whole systems have a quarter of a MiB
 	maxPassword = 64 << 10
+	maxPair     = 1 << 20
 )
 
-// Files is a Source of files: base with the bundle from ca, and if password is not "", the password from there.
-func Files(base Server, ca, password string) Source {
+// Files is a Source of a file: base with the bundle from ca.
+func Files(base Server, ca string) Source {
 	return func(context.Context) (Server, error) {
 		s := base
 		var err error
-		if s.Bundle, err = readFile("the CA file", ca, maxBundle); err != nil {
-			return Server{}, err
-		}
-		if password != "" {
-			if s.Password, err = Password(password); err != nil {
-				return Server{}, err
-			}
-		}
-		return s, nil
+		s.Bundle, err = readFile("the CA file", ca, maxBundle)
+		return s, err
 	}
 }
 
@@ -38,9 +33,16 @@ func Password(file string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	word := strings.TrimRight(raw, "\r\n")
-	if word == "" || strings.ContainsAny(word, "\r\n") {
-		return "", &Fault{codeSource, fmt.Sprintf("the password file %s has %d bytes, which are no password", file, len(raw)), "write the password into it, on one line; it is read again by itself"}
+	word := strings.TrimRight(strings.TrimPrefix(raw, byteOrderMark), "\r\n")
+	problem := ""
+	switch {
+	case isUTF16([]byte(raw)):
+		problem = "is in UTF-16"
+	case word == "" || strings.ContainsAny(word, "\r\n"):
+		problem = fmt.Sprintf("has %d bytes, which are no password", len(raw))
+	}
+	if problem != "" {
+		return "", &Fault{codeSource, "the password file " + file + " " + problem, "write the password into it, on one line, in UTF-8; it is read again by itself"}
 	}
 	return word, nil
 }
@@ -48,19 +50,38 @@ func Password(file string) (string, error) {
 func readFile(what, path string, most int64) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		why := err
-		if p, ok := errors.AsType[*fs.PathError](err); ok {
-			why = p.Err
-		}
-		return "", &Fault{codeSource, fmt.Sprintf("%s %s can't be read: %v", what, path, why), "make it readable for this user; it is read again by itself"}
+		return "", unreadable(what, path, err, "make it readable for this user; it is read again by itself")
 	}
 	defer f.Close()
+	return readOpen(what, f, most)
+}
+
+func readOpen(what string, f *os.File, most int64) (string, error) {
 	raw, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && int64(len(raw)) > most {
 		err = fmt.Errorf("it has more than %d bytes", most)
 	}
 	if err != nil {
-		return "", &Fault{codeSource, fmt.Sprintf("%s %s can't be read: %v", what, path, err), "name the right file; it is read again by itself"}
+		return "", unreadable(what, f.Name(), err, "name the right file; it is read again by itself")
 	}
 	return string(raw), nil
+}
+
+// unreadable is for a file that can't be opened or read.
+func unreadable(what, path string, err error, fix string) *Fault {
+	if f := descriptorFault(err); f != nil {
+		return f
+	}
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		err = p.Err
+	}
+	return &Fault{codeSource, fmt.Sprintf("%s %s can't be read: %v", what, path, err), fix}
+}
+
+// byteOrderMark is what editors for Windows put before UTF-8, and what is in the middle of files that were made of several.
+const byteOrderMark = "\ufeff"
+
+// isUTF16 is true of a file that Windows PowerShell's > has written.
+func isUTF16(raw []byte) bool {
+	return bytes.HasPrefix(raw, []byte{0xff, 0xfe}) || bytes.HasPrefix(raw, []byte{0xfe, 0xff})
 }

@@ -99,8 +99,15 @@ type redis struct {
 	closes    bool // it accepts and closes
 	noALPN    bool // it refuses whoever names a protocol
 	wantsCert bool
+	clientCAs *x509.CertPool // whose client certificates it takes
+	shown     []string       // common names of the clients' certificates
+	only12    bool           // no TLS 1.3
 	password  string
-	protocols []string // that the last client offered
+	nopass    bool              // who does not log in may do everything
+	greets    string            // what it says to the first request, before it closes
+	says      map[string]string // its reply by the command, in place of the right one
+	ran       []string          // commands but for the sidecar's own, each with its user before it
+	protocols []string          // that the last client offered
 	logins    []string
 	conns     map[net.Conn]bool
 }
@@ -183,17 +190,30 @@ func (r *redis) serve(c net.Conn) {
 		if r.wantsCert {
 			cfg.ClientAuth = tls.RequireAnyClientCert
 		}
+		if r.clientCAs != nil {
+			cfg.ClientAuth, cfg.ClientCAs = tls.RequireAndVerifyClientCert, r.clientCAs
+		}
+		if r.only12 {
+			cfg.MaxVersion = tls.VersionTLS12
+		}
 		return cfg, nil
 	}})
 	if s.Handshake() == nil {
+		if certs := s.ConnectionState().PeerCertificates; len(certs) > 0 {
+			r.set(func(r *redis) { r.shown = append(r.shown, certs[0].Subject.CommonName) })
+		}
 		r.talk(s)
+		_ = s.CloseWrite()
 	}
 }
 
 func (r *redis) talk(c net.Conn) {
 	in := bufio.NewReader(c)
+	user := "" // nobody yet
 	r.mu.Lock()
-	in0 := r.password == ""
+	if r.password == "" || r.nopass {
+		user = "default"
+	}
 	r.mu.Unlock()
 	for {
 		args, err := readRequest(in)
@@ -201,16 +221,24 @@ func (r *redis) talk(c net.Conn) {
 			return
 		}
 		r.mu.Lock()
-		reply := r.answer(args, &in0)
+		reply, greets := r.answer(args, &user), r.greets
 		r.mu.Unlock()
+		if greets != "" {
+			_, _ = io.WriteString(c, greets)
+			return
+		}
 		if _, err := io.WriteString(c, reply); err != nil {
 			return
 		}
 	}
 }
 
-func (r *redis) answer(args []string, in *bool) string {
-	switch name := strings.ToUpper(args[0]); {
+func (r *redis) answer(args []string, user *string) string {
+	name := strings.ToUpper(args[0])
+	if reply := r.says[name]; reply != "" {
+		return reply
+	}
+	switch {
 	case name == "AUTH":
 		r.logins = append(r.logins, strings.Join(args[1:], " "))
 		if r.password == "" {
@@ -219,15 +247,19 @@ func (r *redis) answer(args []string, in *bool) string {
 		if args[len(args)-1] != r.password {
 			return "-WRONGPASS invalid username-password pair or user is disabled.\r\n"
 		}
-		*in = true
+		*user = "default"
+		if len(args) == 3 {
+			*user = args[1]
+		}
 		return "+OK\r\n"
-	case !*in:
+	case *user == "":
 		return "-NOAUTH Authentication required.\r\n"
 	case name == "PING":
 		return "+PONG\r\n"
 	case name == "CLIENT" && strings.EqualFold(args[1], "ID"):
 		return ":7\r\n"
 	case name == "ECHO":
+		r.ran = append(r.ran, *user+": "+args[1])
 		return fmt.Sprintf("$%d\r\n%s\r\n", len(args[1]), args[1])
 	}
 	return "+OK\r\n"

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,10 +15,6 @@ import (
 )
 
 const (
-	// patience is for how long a client that asks something waits for a server that can't be reached. One whose own is shorter
-	// gives up by itself.
-	patience = 10 * time.Second
-
 	// shortestPause and longestPause are between two attempts to see whether the server is well again. One that is not to be
 	// believed is bothered less.
 	shortestPause = 50 * time.Millisecond
@@ -36,11 +33,17 @@ const (
 	// may take turns at one address.
 	learnPause = 10 * time.Second
 
+	// localPause is between two times that Link.Local is asked.
+	localPause = 3 * time.Second
+
 	// clockPace is how often the clocks are compared, and jump how far apart they must be for a machine that was suspended, or whose
 	// time was set.
 	clockPace = time.Second
 	jump      = 30 * time.Second
 )
+
+// provePause is between two proofs that are made only because clients' connections are. Tests make it shorter.
+var provePause = 3 * time.Second
 
 // link is one Link at work.
 //
@@ -53,6 +56,7 @@ type link struct {
 	log         *slog.Logger
 	now         func() time.Time
 	resolver    *net.Resolver
+	patience    time.Duration
 	paths       *relay.Loops
 	ln          *listener
 	kick        chan struct{}
@@ -60,6 +64,7 @@ type link struct {
 	proven      chan struct{} // closed when the link was well for the first time
 	counted     counters
 	misfortunes throttle
+	spare       *spareDescriptor
 
 	mu        sync.Mutex // guards what follows
 	trust     *trust     // nil: nothing is known yet
@@ -68,6 +73,7 @@ type link struct {
 	isOpen    bool
 	suspected bool
 	refused   bool // the password was, or its absence
+	fresh     bool // a client's connection was made
 	changed   bool // the server shows another certificate
 	troubles  [topics]*trouble
 	cached    bool // trust is from the cache
@@ -85,7 +91,10 @@ type trouble struct {
 type keeper struct {
 	*link
 	refreshAt, probeAt time.Time
-	moved              bool // clients have been told to leave what was made before the present trust
+	localAt            time.Time // when Local is asked again
+	told               *Server   // by Source, or the cache; nil: nothing yet
+	provenAt           time.Time // when it was last tried whether the server serves
+	moved              bool      // clients have been told to leave what was made before the present trust
 	sourceFailures     int
 	probeFailures      int
 	forcedAt           time.Time     // Source was last asked because of a failure
@@ -127,10 +136,18 @@ func (k *keeper) step(ctx context.Context) {
 	}
 	k.mu.Lock()
 	suspected, refused, changed := k.suspected, k.refused, k.changed
+	fresh := k.fresh && now.Sub(k.provenAt) >= provePause
 	k.suspected, k.refused = false, false
+	if fresh {
+		k.fresh = false
+	}
 	k.mu.Unlock()
 	if !now.Before(k.refreshAt) {
 		k.refresh(ctx)
+	}
+	k.lookForDescriptors()
+	if k.Local != nil && k.told != nil && !now.Before(k.localAt) {
+		k.take()
 	}
 	if refused || changed && time.Since(k.forcedAt) >= learnPause {
 		k.refreshForced(ctx)
@@ -138,7 +155,7 @@ func (k *keeper) step(ctx context.Context) {
 		k.changed = false
 		k.mu.Unlock()
 	}
-	if suspected && k.probeFailures == 0 || refused || !k.probeAt.IsZero() && !now.Before(k.probeAt) {
+	if (suspected || fresh) && k.probeFailures == 0 || refused || !k.probeAt.IsZero() && !now.Before(k.probeAt) {
 		k.probe(ctx)
 	}
 }
@@ -164,35 +181,60 @@ func (k *keeper) refresh(ctx context.Context) {
 		k.sourceFailed(err)
 		return
 	}
-	k.heal(ofSource)
+	k.told = &server
 	k.counted.refreshed.Add(1)
-	t, f := newTrust(server, k.link)
-	if f != nil {
-		k.counted.refreshFailed.Add(1)
-		k.trouble(f)
-		k.sourceFailures = 0
-		k.refreshAt = time.Now().Add(spread(min(k.Every, 10*time.Second)))
-		return
-	}
-	k.heal(ofBundle)
 	k.sourceFailures = 0
 	k.refreshAt = time.Now().Add(spread(k.Every))
 	k.mu.Lock()
-	fresh := k.cached
+	wasCached := k.cached
 	k.cached = false
 	k.mu.Unlock()
-	if k.adopt(t) || fresh {
-		k.store(t)
+	before := k.known()
+	if !k.take() {
+		k.counted.refreshFailed.Add(1)
+		k.refreshAt = time.Now().Add(spread(min(k.Every, 10*time.Second)))
+		return
 	}
+	if wasCached || k.known() != before {
+		k.store(server)
+	}
+}
+
+// take makes what Source told last, and what this machine adds to it, what is dialled by. It reports whether that can be used.
+func (k *keeper) take() bool {
+	server := *k.told
+	if k.Local != nil {
+		k.localAt = time.Now().Add(localPause)
+		if err := k.Local(&server); err != nil {
+			k.trouble(asFault(err))
+			return false
+		}
+	}
+	if k.sourceFailures == 0 {
+		k.heal(ofSource)
+	}
+	server.PasswordUnknown = server.PasswordUnknown && server.Password == ""
+	t, f := newTrust(server, k.link)
+	if f != nil {
+		k.trouble(f)
+		return false
+	}
+	k.heal(ofBundle)
+	k.adopt(t)
+	return true
+}
+
+// asFault is what is said of a Source, or of Link.Local, that fails.
+func asFault(err error) *Fault {
+	if f, ok := errors.AsType[*Fault](err); ok {
+		return f
+	}
+	return &Fault{codeSource, err.Error(), "it is asked again by itself"}
 }
 
 func (k *keeper) sourceFailed(err error) {
 	k.counted.refreshFailed.Add(1)
-	f, ok := errors.AsType[*Fault](err)
-	if !ok {
-		f = &Fault{codeSource, err.Error(), "it is asked again by itself"}
-	}
-	k.trouble(f)
+	k.trouble(asFault(err))
 	k.refreshAt = time.Now().Add(spread(backoff(k.sourceFailures, firstSourcePause, min(lastSourcePause, max(k.Every, firstSourcePause)))))
 	k.sourceFailures++
 	if k.known() == nil && k.Cache != "" {
@@ -201,20 +243,22 @@ func (k *keeper) sourceFailed(err error) {
 }
 
 // adopt goes on with t if it is something new. Clients are moved once the server is known to be right by it.
-func (k *keeper) adopt(t *trust) bool {
+func (k *keeper) adopt(t *trust) {
 	k.mu.Lock()
 	last := k.trust
 	if last != nil && last.Server == t.Server {
 		k.mu.Unlock()
-		return false
+		return
 	}
 	k.trust = t
 	k.mu.Unlock()
+	if last != nil && !slices.Equal(last.login(), t.login()) {
+		k.bar() // until it is known that this login works
+	}
 	k.moved, k.probeAt, k.probeFailures = false, time.Now(), 0
 	if last != nil {
-		k.log.Info("the server's address, CA bundle or password changed: clients move to fresh connections", "address", t.Address, "cas", len(t.cas))
+		k.log.Info("the server's address, CA bundle, password or the client certificate changed: clients move to fresh connections", "address", t.Address, "cas", len(t.cas))
 	}
-	return true
 }
 
 // refreshForced asks the Source because of a failure, but not all the time. It reports whether there is something new.
@@ -240,21 +284,36 @@ func (k *keeper) probe(ctx context.Context) {
 		t = k.known()
 		f = k.try(ctx, t)
 	}
+	k.provenAt = time.Now()
 	switch {
 	case ctx.Err() != nil:
 		return
 	case f == nil:
-		k.isWell(t)
+		k.heal(ofLimits)
+		k.serves(t)
+		return
+	case f.topic() == ofLimits:
+		k.serves(t)
+		k.trouble(f)
+		if f.Code == codeNoWrites {
+			k.probeAt = time.Now().Add(spread(pauseByTrust))
+		}
 		return
 	}
-	if f.topic() == ofConnection {
+	k.heal(ofLimits)
+	switch f.topic() {
+	case ofConnection:
 		k.heal(ofServer)
-		k.bar()
-	} else {
+	case ofServer:
 		k.heal(ofConnection)
-		k.open()
 	}
 	k.trouble(f)
+	k.serveAgain() // before anybody passes: what clients log in by is told to the loops here, and what they are told
+	if f.topic() == ofServer && f.Code != codeAuth {
+		k.open() // the server tells clients itself
+	} else {
+		k.bar() // who passed without the login having worked would be the server's default user
+	}
 	longest := longestPause
 	if f.mayBeTrust() {
 		longest = pauseByTrust
@@ -271,9 +330,10 @@ func (k *keeper) try(ctx context.Context, t *trust) *Fault {
 	return f
 }
 
-func (k *keeper) isWell(t *trust) {
-	k.heal(ofConnection)
-	k.heal(ofServer)
+// serves is called when the server has served a request.
+func (k *keeper) serves(t *trust) {
+	healed := k.heal(ofConnection)
+	healed = k.heal(ofServer) || healed
 	k.probeAt, k.probeFailures, k.forcedPause = time.Time{}, 0, 0
 	k.mu.Lock()
 	first := !k.wasWell
@@ -284,6 +344,8 @@ func (k *keeper) isWell(t *trust) {
 		k.epoch++
 		k.serveBy(t)
 		k.counted.moved.Add(1)
+	} else if healed {
+		k.serveAgain()
 	}
 	k.open()
 	if first {
@@ -291,14 +353,21 @@ func (k *keeper) isWell(t *trust) {
 	}
 }
 
-// serveBy tells the loops how the server is reached now; nil: they have to wait for it.
+// serveBy tells the loops how the server is reached now; nil: they have to wait for it. Whatever is known of the login they are
+// told, also before it has worked: a connection that is set up without it is one of the server's default user.
 func (l *link) serveBy(t *trust) {
+	l.mu.Lock()
+	warm := l.wasWell
+	l.mu.Unlock()
 	b := &relay.Backend{
-		Engine: l.Name, Epoch: l.epoch, Dial: l.dial, Name: "sealane-sidecar", Window: patience, Multiplexed: true,
+		Engine: l.Name, Epoch: l.epoch, Dial: l.dial, Name: "sealane-sidecar", Window: l.patience, Multiplexed: true,
 		Away: l.away(), Failed: func(error) { l.suspect(l.known()) },
 	}
 	if t != nil {
-		b.Warm, b.Login = l.Warm, t.login()
+		b.Login = t.login()
+		if warm {
+			b.Warm = l.Warm
+		}
 		if !t.ClientsLogIn {
 			b.Refused = func(string) bool { l.wasRefused(); return true }
 		}
@@ -308,7 +377,7 @@ func (l *link) serveBy(t *trust) {
 
 // away is what a client is told that has waited for the server in vain.
 func (l *link) away() string {
-	why := "it is not known yet where it is"
+	why := "connections to it end before they can be used"
 	if f := l.problem(); f != nil {
 		why = oneLine(f.Sentence)
 	}
@@ -332,6 +401,7 @@ func (l *link) dial(ctx context.Context) (relay.End, error) {
 		switch {
 		case f == nil:
 			l.counted.dialled(nil)
+			l.connected()
 			return end, nil
 		case ctx.Err() != nil:
 			return relay.End{}, f
@@ -345,11 +415,13 @@ func (l *link) dial(ctx context.Context) (relay.End, error) {
 func (l *link) wait(ctx context.Context) (*trust, error) {
 	for {
 		l.mu.Lock()
-		t, passage := l.trust, l.passage
+		t, passage, isOpen := l.trust, l.passage, l.isOpen
 		l.mu.Unlock()
-		select {
-		case <-passage:
+		if isOpen {
 			return t, nil
+		}
+		select {
+		case <-passage: // what is known now may be newer than what was known before
 		case <-ctx.Done():
 			if f := l.problem(); f != nil {
 				return nil, f
@@ -375,6 +447,15 @@ func (l *link) suspect(t *trust) {
 func (l *link) learn() {
 	l.mu.Lock()
 	l.changed = true
+	l.mu.Unlock()
+	l.rouse()
+}
+
+// connected is called when a connection was made for a client, as after the server was restarted: then it may be up and refuse all
+// the same, because it loads its data, or what it allows has changed.
+func (l *link) connected() {
+	l.mu.Lock()
+	l.fresh = true
 	l.mu.Unlock()
 	l.rouse()
 }
@@ -430,23 +511,15 @@ func (l *link) trouble(f *Fault) {
 	if news {
 		l.log.Warn("problem", "code", f.Code, "what", f.Sentence, "hint", f.Fix)
 	}
-	if f.topic() == ofConnection || f.topic() == ofServer {
-		l.serveAgain()
-	}
 }
 
 // serveAgain has clients that give up read the present reason.
 func (l *link) serveAgain() {
-	l.mu.Lock()
-	t := l.trust
-	if !l.wasWell {
-		t = nil
-	}
-	l.mu.Unlock()
-	l.serveBy(t)
+	l.serveBy(l.known())
 }
 
-func (l *link) heal(about topic) {
+// heal ends the problem of a topic, and reports whether there was one.
+func (l *link) heal(about topic) bool {
 	l.mu.Lock()
 	t := l.troubles[about]
 	l.troubles[about] = nil
@@ -454,13 +527,14 @@ func (l *link) heal(about topic) {
 	if t != nil {
 		l.log.Info("well again", "was", t.fault.Code, "after", time.Since(t.since).Round(time.Millisecond))
 	}
+	return t != nil
 }
 
 // problem is what keeps clients from being served.
 func (l *link) problem() *Fault {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, about := range []topic{ofConnection, ofServer} {
+	for _, about := range []topic{ofProcess, ofConnection, ofServer} {
 		if t := l.troubles[about]; t != nil {
 			return t.fault
 		}
@@ -489,6 +563,12 @@ func (l *link) notes() []string {
 			all = append(all, "goes on with what it has: "+t.fault.Sentence+"; "+t.fault.Fix)
 		}
 	}
+	if n := l.trust.clientCertificateNote(); n != "" {
+		all = append(all, n)
+	}
+	if t := l.troubles[ofLimits]; t != nil {
+		all = append(all, "not all is served: "+t.fault.Sentence+"; "+t.fault.Fix)
+	}
 	return all
 }
 
@@ -509,18 +589,24 @@ func spread(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
 
 // accept lets clients in until stop is called.
 func (l *link) accept() (stop func()) {
-	return l.paths.Accept(l.ln.fd, relay.Acceptor{
-		Config: func(remote netip.AddrPort) relay.Config {
-			l.counted.accepted.Add(1)
-			return relay.Config{
-				Remote: remote, Local: l.ln.local, Path: l.ln.path, Opening: l.opening,
-				Ended: func(r relay.Result) { l.counted.ended(r.Ended) },
-			}
-		},
-		Failed: func(err error) {
-			l.misfortunes.warn(l.log, "accept", "clients can't be let in: raise the limit of open files, or close connections that nobody uses", "error", err)
-		},
-	})
+	var stops []func()
+	for _, d := range l.ln.doors {
+		stops = append(stops, l.paths.Accept(d.fd, relay.Acceptor{
+			Config: func(remote netip.AddrPort) relay.Config {
+				l.counted.accepted.Add(1)
+				return relay.Config{
+					Remote: remote, Local: d.local, Path: l.ln.path, Opening: l.opening,
+					Ended: func(r relay.Result) { l.counted.ended(r.Ended) },
+				}
+			},
+			Failed: func(err error) { l.notAccepted(d.fd, err) },
+		}))
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}
 }
 
 // closeQuiet closes clients that have waited for nothing since the last call, and returns how many are left.

@@ -61,57 +61,134 @@ func (l Listen) String() string {
 	return l.Address
 }
 
-// listener is an open Listen.
+// listener is an open Listen: one socket, or two where it is localhost.
 type listener struct {
-	net.Listener
-	fd    int    // the same socket, which the runtime's poller doesn't watch
-	stop  func() // nil: nobody is let in yet
-	local netip.AddrPort
+	doors []door
 	path  string
+	name  string   // HOST:PORT or unix:PATH, with the port that it has
+	notes []string // what should be known of it
+	stop  func()   // nil: nobody is let in yet
 	once  sync.Once
 }
 
-func (l *listener) String() string {
-	if l.path != "" {
-		return "unix:" + l.path
-	}
-	return l.Addr().String()
+// door is a socket that clients connect to.
+type door struct {
+	net.Listener
+	fd    int // the same socket, which the runtime's poller doesn't watch
+	local netip.AddrPort
 }
 
-func (l *listener) Close() (err error) {
+func (l *listener) Close() {
 	l.once.Do(func() {
 		if l.stop != nil {
 			l.stop()
 		}
-		err = errors.Join(l.Listener.Close(), unix.Close(l.fd))
+		for _, d := range l.doors {
+			d.Listener.Close()
+			unix.Close(d.fd)
+		}
 	})
-	return err
 }
 
 func (l Listen) open() (*listener, error) {
 	if !l.IsLoopback() && !l.Anywhere {
 		return nil, fmt.Errorf("listen %s: not a loopback address, and clients' bytes would cross a network in the clear", l)
 	}
-	var ln net.Listener
+	out := &listener{path: l.Path}
+	host, port, _ := net.SplitHostPort(l.Address)
 	var err error
-	if l.Path != "" {
-		ln, err = l.openUnix()
-	} else {
-		lc := net.ListenConfig{Control: onSocket(setInherited), KeepAlive: -1}
-		ln, err = lc.Listen(context.Background(), "tcp", l.Address)
+	switch {
+	case l.Path != "":
+		out.name = l.String()
+		err = out.add(l.openUnix())
+	case host == "localhost":
+		err = out.addLocalhost(port)
+	default:
+		if err = out.add(openTCP("tcp", l.Address)); err == nil {
+			out.name = out.doors[0].Addr().String()
+		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listen %s: %w", l, cause(err))
-	}
-	out := &listener{Listener: ln, path: l.Path}
-	if out.fd, err = relay.Descriptor(ln.(syscall.Conn)); err != nil {
-		ln.Close()
+		out.Close()
 		return nil, fmt.Errorf("listen %s: %w", l, err)
 	}
-	if a, ok := ln.Addr().(*net.TCPAddr); ok {
-		out.local = a.AddrPort()
-	}
 	return out, nil
+}
+
+func (l *listener) add(ln net.Listener, err error) error {
+	if err != nil {
+		return cause(err)
+	}
+	d := door{Listener: ln}
+	if d.fd, err = relay.Descriptor(ln.(syscall.Conn)); err != nil {
+		ln.Close()
+		return err
+	}
+	if a, ok := ln.Addr().(*net.TCPAddr); ok {
+		d.local = a.AddrPort()
+	}
+	l.doors = append(l.doors, d)
+	return nil
+}
+
+// addLocalhost opens 127.0.0.1 and ::1: which of the two a client connects to first is its own choice, and not all try the other.
+func (l *listener) addLocalhost(port string) error {
+	const tries = 20 // a port that the system chose for one may be taken on the other
+	for try := 1; ; try++ {
+		four := openTry("tcp4", "127.0.0.1", port)
+		six := openTry("tcp6", "::1", four.port)
+		err := errors.Join(l.judge(four, six), l.judge(six, four))
+		if err == nil {
+			l.name = net.JoinHostPort("localhost", six.port)
+			return nil
+		}
+		l.Close()
+		if port != "0" || try == tries {
+			return err
+		}
+		*l = listener{}
+	}
+}
+
+// attempt is one of localhost's two sockets, or why there is none.
+type attempt struct {
+	net.Listener
+	err           error
+	address, port string
+}
+
+func openTry(network, host, port string) attempt {
+	a := attempt{port: port}
+	if a.Listener, a.err = openTCP(network, net.JoinHostPort(host, port)); a.err == nil {
+		_, a.port, _ = net.SplitHostPort(a.Addr().String())
+	}
+	a.address = net.JoinHostPort(host, a.port)
+	return a
+}
+
+// judge takes what one attempt gave, and says what is wrong if it gave nothing. The other one tells whether that matters.
+func (l *listener) judge(a, other attempt) error {
+	switch {
+	case a.err == nil:
+		return l.add(a.Listener, nil)
+	case other.err != nil:
+		return fmt.Errorf("%s: %w", a.address, cause(a.err))
+	case isAbsent(a.err):
+		l.notes = append(l.notes, fmt.Sprintf("localhost is %s alone: this machine has no %s (%v)", other.address, a.address, cause(a.err)))
+		return nil
+	}
+	return fmt.Errorf("%s: %w, and %s is free: clients would reach one or the other; stop what has it, or listen on %s alone",
+		a.address, cause(a.err), other.address, other.address)
+}
+
+// isAbsent says that an address can't be listened on because this machine doesn't have it: IPv6 is off, for instance.
+func isAbsent(err error) bool {
+	return errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EPROTONOSUPPORT)
+}
+
+func openTCP(network, address string) (net.Listener, error) {
+	lc := net.ListenConfig{Control: onSocket(setInherited), KeepAlive: -1}
+	return lc.Listen(context.Background(), network, address)
 }
 
 // cause is an error's last part, which says what the system said.

@@ -14,7 +14,7 @@ import (
 
 // counters are a link's, since the start.
 type counters struct {
-	accepted, moved, refreshed, refreshFailed atomic.Uint64
+	accepted, turnedAway, moved, refreshed, refreshFailed atomic.Uint64
 
 	mu          sync.Mutex // guards the maps
 	dials       map[string]uint64
@@ -48,12 +48,14 @@ var (
 	descProblem     = desc("problem", "1 for each problem that there is now, by its code.", "code")
 	descConnections = desc("connections", "Clients now.")
 	descAccepted    = desc("connections_total", "Clients accepted.")
+	descTurnedAway  = desc("turned_away_total", "How often clients were turned away because there was no free file descriptor.")
 	descEnded       = desc("connections_ended_total", "Clients gone, by reason.", "reason")
 	descMisdirected = desc("misdirected_total", "Clients that spoke the wrong protocol, by what they spoke.", "kind")
 	descDials       = desc("dials_total", "Attempts to connect to the server, by result: ok, or the code of the fault.", "result")
 	descMoved       = desc("moves_total", "How often clients were moved to fresh connections.")
 	descRefreshes   = desc("refreshes_total", "How often it was asked where the server is and what to trust, by result.", "result")
 	descCAs         = desc("ca_expiry_timestamp_seconds", "When a trusted CA expires, in seconds since 1970, by its key id.", "ca")
+	descClientCert  = desc("client_certificate_expiry_timestamp_seconds", "When the client certificate expires, in seconds since 1970.")
 	descBytes       = desc("bytes_total", "Bytes relayed, without TLS's own.", "direction")
 	descRequests    = desc("requests_total", "Requests by the connection that carried them: shared or own.", "connection")
 )
@@ -67,8 +69,8 @@ type collector struct{ *Sidecar }
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descReady, descProblem, descConnections, descAccepted, descEnded, descMisdirected, descDials, descMoved, descRefreshes, descCAs,
-		descBytes, descRequests,
+		descReady, descProblem, descConnections, descAccepted, descTurnedAway, descEnded, descMisdirected, descDials, descMoved, descRefreshes,
+		descCAs, descClientCert, descBytes, descRequests,
 	} {
 		ch <- d
 	}
@@ -102,6 +104,7 @@ func (l *link) collect(ch chan<- prometheus.Metric) {
 	l.mu.Unlock()
 	gauge(descConnections, float64(l.paths.Clients()))
 	counter(descAccepted, l.counted.accepted.Load())
+	counter(descTurnedAway, l.counted.turnedAway.Load())
 	counter(descMoved, l.counted.moved.Load())
 	counter(descRefreshes, l.counted.refreshed.Load(), "ok")
 	counter(descRefreshes, l.counted.refreshFailed.Load(), "failed")
@@ -118,6 +121,9 @@ func (l *link) collect(ch chan<- prometheus.Metric) {
 	})
 	seen := make(map[string]bool)
 	if t := l.known(); t != nil {
+		if t.shows != nil {
+			gauge(descClientCert, float64(t.shows.Leaf.NotAfter.Unix()))
+		}
 		for _, ca := range t.cas {
 			if id := hex.EncodeToString(ca.SubjectKeyId); !seen[id] {
 				seen[id] = true

@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +38,9 @@ type Link struct {
 	Name   string
 	Listen Listen
 	Source Source
+	// Local adds what only this machine knows, such as a password from a file: to what Source says, and to what the cache has. It is
+	// asked again every few seconds. Nil: there is nothing. An error that is a *Fault says itself what to do.
+	Local func(*Server) error
 	// Every is how often Source is asked when nothing else is a reason to, give or take a tenth. Zero: 10 minutes.
 	Every time.Duration
 	// Cache is a file for what Source told last, but for passwords: from it the link starts when Source fails. "": none.
@@ -58,6 +62,9 @@ type Config struct {
 	Now func() time.Time
 	// Resolver finds addresses of names. Nil: this machine's.
 	Resolver *net.Resolver
+	// Patience is for how long a client that asks something waits for a server that can't be reached. One whose own is shorter
+	// gives up by itself. Zero: 10 seconds.
+	Patience time.Duration
 }
 
 // Sidecar is all links of a process.
@@ -80,6 +87,9 @@ func New(cfg Config) (*Sidecar, error) {
 	}
 	if cfg.Resolver == nil {
 		cfg.Resolver = net.DefaultResolver
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = 10 * time.Second
 	}
 	s := &Sidecar{proven: make(chan struct{})}
 	s.life, s.end = context.WithCancel(context.Background())
@@ -139,7 +149,7 @@ func (s *Sidecar) Notes() []string {
 func (s *Sidecar) Ways() string {
 	var all []string
 	for _, l := range s.links {
-		all = append(all, fmt.Sprintf("%s -> %s (%s)", l.ln.String(), l.Name, l.leadsTo()))
+		all = append(all, fmt.Sprintf("%s -> %s (%s)", l.ln.name, l.Name, l.leadsTo()))
 	}
 	return strings.Join(all, ", ")
 }
@@ -148,7 +158,7 @@ func (s *Sidecar) Ways() string {
 func (s *Sidecar) Addresses() []string {
 	var all []string
 	for _, l := range s.links {
-		all = append(all, l.ln.String())
+		all = append(all, l.ln.name)
 	}
 	return all
 }
@@ -193,6 +203,7 @@ func (s *Sidecar) Close() {
 		s.work.Wait()
 		for _, l := range s.links {
 			l.paths.Close()
+			l.spare.close()
 		}
 	})
 }
@@ -202,19 +213,23 @@ func newLink(c Link, cfg Config) (*link, error) {
 		c.Every = 10 * time.Minute
 	}
 	l := &link{
-		Link: c, log: cfg.Log.With("link", c.Name), now: cfg.Now, resolver: cfg.Resolver,
+		Link: c, log: cfg.Log.With("link", c.Name), now: cfg.Now, resolver: cfg.Resolver, patience: cfg.Patience,
 		kick: make(chan struct{}, 1), slots: make(chan struct{}, mostDials), passage: make(chan struct{}), proven: make(chan struct{}),
+		spare: newSpareDescriptor(),
 	}
 	var err error
 	if l.ln, err = c.Listen.open(); err != nil {
+		l.spare.close()
 		return nil, err
 	}
 	if l.paths, err = relay.NewLoops((runtime.GOMAXPROCS(0) + 1) / 2); err != nil {
 		l.ln.Close()
+		l.spare.close()
 		return nil, err
 	}
 	l.serveBy(nil)
-	for _, w := range c.Warnings {
+	l.Warnings = append(slices.Clone(c.Warnings), l.ln.notes...)
+	for _, w := range l.Warnings {
 		l.log.Warn(w)
 	}
 	return l, nil

@@ -1,10 +1,12 @@
 package sidecar_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"io/fs"
 	"maps"
@@ -255,9 +257,16 @@ func TestTheCacheStartsALinkWithoutItsSource(t *testing.T) {
 	if err != nil || strings.Contains(string(raw), "horse") || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, mode %v: %s", err, info.Mode(), raw)
 	}
-	old.server.set(func(r *redis) { r.password = "" })
-	away := func(w *world) { w.fault, w.link.Cache = errors.New("the API is away"), file }
-	w := newWorld(t, away)
+	away := func(w *world) {
+		w.fault, w.link.Cache = errors.New("the API is away"), file
+		w.server.password = "secret-horse"
+	}
+	w := newWorld(t, func(w *world) {
+		away(w)
+		w.server.down()
+		w.server = old.server
+		w.link.Local = func(s *sidecar.Server) error { s.Password = "secret-horse"; return nil }
+	})
 	w.ready()
 	w.connect().works()
 	if n := strings.Join(w.side.Notes(), "\n"); !strings.Contains(n, "is from "+file) || !strings.Contains(n, "the API is away") {
@@ -514,4 +523,81 @@ func TestAnotherCertificateIsAReasonToAsk(t *testing.T) {
 		w.server.set(func(r *redis) { ok = len(r.protocols) == 3 })
 		return ok
 	})
+}
+
+// What editors and shells do to files is no damage, or is called what it is.
+func TestByteOrderMarks(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name   string
+		bundle func(pem string) string
+		says   string // "": it is good
+	}{
+		{"before the bundle", func(pem string) string { return "\ufeff" + pem }, ""},
+		{"before each of two files that were made one", func(pem string) string { return "\ufeff" + pem + "\ufeff" + pem }, ""},
+		{"UTF-16, little end first", func(pem string) string { return "\xff\xfe" + strings.Join(strings.Split(pem, ""), "\x00") }, "it is in UTF-16"},
+		{"UTF-16, big end first", func(pem string) string { return "\xfe\xff\x00" + strings.Join(strings.Split(pem, ""), "\x00") }, "it is in UTF-16"},
+		{"DER", func(text string) string { b, _ := pem.Decode([]byte(text)); return string(b.Bytes) }, "it is in DER"},
+		{"nothing but the mark", func(string) string { return "\ufeff" }, "it is empty"},
+	} {
+		w := newWorld(t, func(w *world) { w.source.Bundle = tc.bundle(w.ca.pem()) })
+		w.until("outcome", func() bool { return w.side.Ready() == nil || len(w.log.problems()) > 0 })
+		switch err := w.side.Ready(); {
+		case tc.says == "" && err != nil, tc.says != "" && (err == nil || !strings.Contains(err.Error(), tc.says)):
+			t.Errorf("%s: %v; want %q", tc.name, err, tc.says)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "password")
+	write(t, file, []byte("\ufeffhorse\r\n"))
+	if got, err := sidecar.Password(file); got != "horse" || err != nil {
+		t.Errorf("a password file with a mark: %q %v", got, err)
+	}
+	write(t, file, []byte("\xff\xfeh\x00"))
+	if _, err := sidecar.Password(file); err == nil || !strings.Contains(err.Error(), "is in UTF-16") {
+		t.Errorf("a password file in UTF-16: %v", err)
+	}
+}
+
+// Which address localhost is, is the client's choice.
+func TestLocalhostIsBothOfItsAddresses(t *testing.T) {
+	t.Parallel()
+	listen, err := sidecar.ParseListen("localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, func(w *world) { w.link.Listen = listen })
+	w.ready()
+	host, port, _ := net.SplitHostPort(w.side.Addresses()[0])
+	if host != "localhost" {
+		t.Errorf("it listens at %q", w.side.Addresses()[0])
+	}
+	has6 := true
+	for _, ip := range []string{"127.0.0.1", "::1"} {
+		c, err := net.Dial("tcp", net.JoinHostPort(ip, port))
+		if has6 = err == nil; err != nil {
+			if notes := strings.Join(w.side.Notes(), "\n"); !strings.Contains(notes, "this machine has no") {
+				t.Errorf("%s: %v, and the notes are %q", ip, err, notes)
+			}
+			continue
+		}
+		(&app{w, c, bufio.NewReader(c)}).works()
+		c.Close()
+	}
+	w.side.Close()
+	if !has6 {
+		t.Skip("this machine has no ::1")
+	}
+	for _, ip := range []string{"127.0.0.1", "::1"} {
+		taken, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, _ := net.SplitHostPort(taken.Addr().String())
+		w.cfg.Links[0].Listen.Address = "localhost:" + port
+		_, err = sidecar.New(w.cfg)
+		if err == nil || !strings.Contains(err.Error(), net.JoinHostPort(ip, port)+": address already in use, and ") || !strings.Contains(err.Error(), "is free") {
+			t.Errorf("with %s taken: %v", ip, err)
+		}
+		taken.Close()
+	}
 }

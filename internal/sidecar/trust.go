@@ -33,6 +33,11 @@ type Server struct {
 	// clients that have not logged in themselves; Password "" means that the server has none.
 	ClientsLogIn   bool
 	User, Password string
+	// PasswordUnknown says that the server has a password which nobody has told, as when this comes from a cache: no client is
+	// served before it is known.
+	PasswordUnknown bool
+	// Certificate and Key are what a server is shown that asks for a client certificate, in PEM. "": it is told that there is none.
+	Certificate, Key string
 }
 
 func (s *Server) login() []string {
@@ -59,6 +64,8 @@ type trust struct {
 	now        func() time.Time
 	resolver   *net.Resolver
 
+	shows *tls.Certificate // to a server that asks; nil: there is none
+
 	// Sessions that are resumed are in one configuration's cache, which goes with the bundle: none outlives the trust it was made by.
 	config, bare *tls.Config // with and without ALPN
 	noALPN       atomic.Bool // the server refuses whoever names a protocol
@@ -75,6 +82,13 @@ func newTrust(s Server, l *link) (*trust, *Fault) {
 	}
 	if t.cas, err = parseBundle([]byte(s.Bundle)); err != nil {
 		return nil, &Fault{codeBundle, fmt.Sprintf("%s can't be used: %v", l.TrustName, err), t.newBundle()}
+	}
+	if t.Certificate != "" {
+		pair, err := tls.X509KeyPair([]byte(t.Certificate), []byte(t.Key))
+		if err != nil { // ClientCertificate would have said it better
+			return nil, &Fault{codeClientPair, "the client certificate can't be used: " + err.Error(), "write it and its key anew"}
+		}
+		t.shows = &pair
 	}
 	t.roots = x509.NewCertPool()
 	protocols := []string{relay.Protocol}
@@ -158,6 +172,10 @@ func checkIdentity(leaf *x509.Certificate, want string) error {
 
 // parseBundle reads a bundle of CAs. All of it must be right: half of one, as it is while somebody writes it, is none.
 func parseBundle(raw []byte) ([]*x509.Certificate, error) {
+	if isUTF16(raw) {
+		return nil, errors.New("it is in UTF-16, as Windows PowerShell's > writes it: save it as plain text, in UTF-8")
+	}
+	raw = bytes.ReplaceAll(raw, []byte(byteOrderMark), nil)
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return nil, errors.New("it is empty")
 	}
@@ -177,8 +195,15 @@ func parseBundle(raw []byte) ([]*x509.Certificate, error) {
 	switch {
 	case bytes.Count(raw, []byte("-----BEGIN")) > blocks: // the decoder goes over what is damaged
 		return nil, errors.New("a certificate in it is damaged or cut off")
+	case len(cas) == 0 && isDER(raw):
+		return nil, errors.New("it is in DER, and not in PEM: convert it with `openssl x509 -inform der -in FILE -out ca.pem`")
 	case len(cas) == 0:
 		return nil, errors.New("it holds no certificate in PEM")
 	}
 	return cas, nil
+}
+
+func isDER(raw []byte) bool {
+	_, err := x509.ParseCertificate(raw)
+	return err == nil
 }

@@ -1,0 +1,5 @@
+package sidecar
+
+import "time"
+
+func init() { provePause = 100 * time.Millisecond }
