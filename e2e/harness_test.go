@@ -519,17 +519,9 @@ func (s *server) restAs(authorization, method, path, body string) reply {
 // metric returns the sum of a metric's samples whose labels contain all of these.
 func (s *server) metric(name string, labels ...string) float64 {
 	s.t.Helper()
-	resp, err := apiClient.Get("http://" + s.ops + "/metrics")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	text := s.askOps(s.ops, "/metrics")
 	sum := 0.0
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		rest, ok := strings.CutPrefix(line, name+"{")
 		if !ok || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(rest, l) }) {
 			continue
@@ -542,6 +534,30 @@ func (s *server) metric(name string, labels ...string) float64 {
 		sum += n
 	}
 	return sum
+}
+
+// askOps asks the ops listener of the server, or of a sidecar that has its state folder, with the token for it.
+func (s *server) askOps(ops, path string) string {
+	s.t.Helper()
+	token, err := os.ReadFile(filepath.Join(s.state, "ops.token"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	req, err := http.NewRequest(http.MethodGet, "http://"+ops+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	resp, err := apiClient.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		s.t.Fatalf("%s: %d %v: %s", path, resp.StatusCode, err, text)
+	}
+	return string(text)
 }
 
 // node finds the one process of the server that is of that kind: "engine" or "gateway".

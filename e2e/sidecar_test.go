@@ -10,10 +10,8 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,8 +39,20 @@ var readyLine = regexp.MustCompile(`(?m)^ready: (\S+) -> \S+ \(\S+\); ops (\S+)$
 // launchSidecar starts one on free ports and does not wait for anything.
 func (s *server) launchSidecar(env []string, args ...string) *sidecar {
 	s.t.Helper()
+	return s.launchSidecarUnder(nil, env, args...)
+}
+
+// launchSidecarUnder has another program start it.
+func (s *server) launchSidecarUnder(program, env []string, args ...string) *sidecar {
+	s.t.Helper()
 	c := &sidecar{s: s, stdout: newOutput(), stderr: newOutput(), ended: make(chan struct{})}
 	c.cmd = s.command(append([]string{"sidecar", "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0"}, args...)...)
+	if len(program) > 0 {
+		under := s.program(program[0], append(program[1:], c.cmd.Args...)...)
+		under.Args[len(program)] = c.cmd.Path
+		under.Env = c.cmd.Env
+		c.cmd = under
+	}
 	c.cmd.Env = append(c.cmd.Env, env...)
 	c.cmd.Stdout, c.cmd.Stderr = c.stdout, c.stderr
 	if err := c.cmd.Start(); err != nil {
@@ -117,18 +127,13 @@ func (c *sidecar) wantTrusted(bundle string) {
 		want = append(want, fmt.Sprintf("ca=%q", hex.EncodeToString(ca.SubjectKeyId)))
 	}
 	eventually(c.s.t, 20*time.Second, "the present CAs are trusted", func() bool {
-		r, err := http.Get("http://" + c.ops + "/metrics")
-		if err != nil {
-			return false
-		}
-		defer r.Body.Close()
-		text, _ := io.ReadAll(r.Body)
+		text := c.s.askOps(c.ops, "/metrics")
 		for _, ca := range want {
-			if !strings.Contains(string(text), ca) {
+			if !strings.Contains(text, ca) {
 				return false
 			}
 		}
-		return strings.Count(string(text), "\nsealane_sidecar_ca_expiry_timestamp_seconds{") == len(want)
+		return strings.Count(text, "\nsealane_sidecar_ca_expiry_timestamp_seconds{") == len(want)
 	})
 }
 
@@ -223,6 +228,7 @@ type nativeRedis struct {
 	key          *ecdsa.PrivateKey
 	host, port   string
 	caFile, pass string
+	args         []string // further ones; they come last
 	cmd          *exec.Cmd
 }
 
@@ -278,6 +284,7 @@ func (n *nativeRedis) start() {
 	if n.pass != "" {
 		args = append(args, "--requirepass", n.pass)
 	}
+	args = append(args, n.args...)
 	n.cmd = n.s.program("redis-server", args...)
 	if err := n.cmd.Start(); err != nil {
 		n.s.t.Fatal(err)

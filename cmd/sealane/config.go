@@ -25,9 +25,11 @@ type config struct {
 	HTTP string `yaml:"http"`
 	// GRPC is where gRPC is served, likewise. Default 127.0.0.1:7379.
 	GRPC string `yaml:"grpc"`
-	// Ops is where /metrics, /livez, /readyz and /debug/pprof are served, in plain text to anybody who can
-	// reach it. Default 127.0.0.1:7380.
+	// Ops is where /livez, /readyz, /metrics and /debug/pprof are served, in plain text. Default 127.0.0.1:7380.
 	Ops string `yaml:"ops"`
+	// Metrics is who may read /metrics: token, who has the one in ops.token of the state folder, or anyone who can connect to ops.
+	// /debug/pprof always wants the token. Default token.
+	Metrics string `yaml:"metrics"`
 	// TLS is the certificate of the API, PEM files. Default none.
 	TLS struct {
 		Certificate string `yaml:"certificate"`
@@ -105,6 +107,9 @@ func (c *config) check() []string {
 			add("%s: %q is not a loopback address: set tls.certificate and tls.key, because the bearer token would cross the network in the clear", l.field, l.address)
 		}
 	}
+	if problem := checkMetrics(c.Metrics); problem != "" {
+		add("metrics: %s", problem)
+	}
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		add("tls: want both certificate and key")
 	}
@@ -126,6 +131,19 @@ func (c *config) check() []string {
 		}
 	}
 	return problems
+}
+
+// Who may read /metrics.
+const (
+	metricsWithToken = "token"
+	metricsForAnyone = "anyone"
+)
+
+func checkMetrics(who string) string {
+	if who == "" || who == metricsWithToken || who == metricsForAnyone {
+		return ""
+	}
+	return fmt.Sprintf("%q: want %s or %s", who, metricsWithToken, metricsForAnyone)
 }
 
 func (c *config) checkLifetime() string {

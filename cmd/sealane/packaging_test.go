@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -126,6 +127,95 @@ func TestTheExampleForKubernetesIsRight(t *testing.T) {
 		}
 		if !found {
 			t.Errorf("no volume %s", m.Name)
+		}
+	}
+}
+
+// What a sidecar may take to end is over before it is killed.
+func endsInTime(t *testing.T, command []string, most time.Duration) {
+	t.Helper()
+	var f sidecarFlags
+	c := &cobra.Command{}
+	f.add(c)
+	if err := c.ParseFlags(command[2:]); err != nil {
+		t.Fatal(err)
+	}
+	if f.cfg.Drain == 0 || f.cfg.Drain+f.cfg.DrainTimeout >= most {
+		t.Errorf("drain %s and drain_timeout %s, and it is killed after %s", f.cfg.Drain, f.cfg.DrainTimeout, most)
+	}
+}
+
+func TestTheExampleForOlderKubernetesIsRight(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile(filepath.Join(packaging, "kubernetes", "sidecar-container.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	type probe struct{ Exec struct{ Command []string } }
+	var d struct {
+		Spec struct {
+			Template struct {
+				Spec struct {
+					Grace          int `yaml:"terminationGracePeriodSeconds"`
+					InitContainers []any
+					Containers     []struct {
+						Command        []string
+						ReadinessProbe probe `yaml:"readinessProbe"`
+						Lifecycle      struct {
+							PostStart probe `yaml:"postStart"`
+						}
+						VolumeMounts []struct{ Name string } `yaml:"volumeMounts"`
+					}
+					Volumes []struct{ Name string }
+				}
+			}
+		}
+	}
+	if err := yaml.Unmarshal(raw, &d); err != nil {
+		t.Fatal(err)
+	}
+	pod := d.Spec.Template.Spec
+	if len(pod.Containers) != 2 || len(pod.InitContainers) > 0 || len(pod.Volumes) != len(pod.Containers[0].VolumeMounts) {
+		t.Fatalf("%+v", pod)
+	}
+	c := pod.Containers[0]
+	for _, command := range [][]string{c.Command, c.ReadinessProbe.Exec.Command, c.Lifecycle.PostStart.Exec.Command} {
+		knows(t, command)
+	}
+	endsInTime(t, c.Command, time.Duration(pod.Grace)*time.Second)
+}
+
+func TestTheExampleForComposeIsRight(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile(filepath.Join(packaging, "compose", "compose.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		Services map[string]struct {
+			Command     []string
+			Grace       time.Duration `yaml:"stop_grace_period"`
+			Healthcheck struct{ Test []string }
+			Configs     []struct{ Source string }
+			Secrets     []string
+		}
+		Configs, Secrets map[string]struct{ File string }
+	}
+	if err := yaml.Unmarshal(raw, &d); err != nil {
+		t.Fatal(err)
+	}
+	c := d.Services["redis"]
+	knows(t, c.Command)
+	knows(t, c.Healthcheck.Test[1:])
+	endsInTime(t, c.Command, c.Grace)
+	for _, s := range c.Secrets {
+		if d.Secrets[s].File == "" {
+			t.Errorf("no secret %s", s)
+		}
+	}
+	for _, f := range c.Configs {
+		if d.Configs[f.Source].File == "" {
+			t.Errorf("no config %s", f.Source)
 		}
 	}
 }

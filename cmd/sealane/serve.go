@@ -218,12 +218,7 @@ func (s *server) listen(cfg *config) error {
 	if err != nil {
 		return err
 	}
-	opsHandler, err := ops.Handler(ops.Config{Metrics: s.manager.Metrics(), Ready: func() error {
-		if !s.ready.Load() {
-			return errors.New("the instances of the last time are still being started")
-		}
-		return nil
-	}})
+	opsHandler, err := s.opsHandler(cfg)
 	if err != nil {
 		return err
 	}
@@ -253,6 +248,23 @@ func (s *server) listen(cfg *config) error {
 	s.closers = append(s.closers, s.manager.Close)
 	s.log.Info("serving", "http", info.HTTP, "grpc", info.GRPC, "ops", info.Ops, "state", s.state)
 	return nil
+}
+
+func (s *server) opsHandler(cfg *config) (http.Handler, error) {
+	path := opsTokenPath(s.state)
+	token, err := tokenFile(path)
+	if err != nil { // as on a full disk: the instances matter more
+		s.log.Warn("nobody can read /metrics and /debug/pprof: there is no token", "error", err)
+	}
+	return ops.Handler(ops.Config{
+		Metrics: s.manager.Metrics(), Token: token, TokenHint: "it belongs into " + path, OpenMetrics: cfg.Metrics == metricsForAnyone, Address: cfg.Ops,
+		Ready: func() error {
+			if !s.ready.Load() {
+				return errors.New("the instances of the last time are still being started")
+			}
+			return nil
+		},
+	})
 }
 
 // listenTCP names the field and the way out when an address is busy.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -32,7 +33,8 @@ address, CA bundle and AUTH string come from the server, or any other. The serve
 is kept new, and a change of certificates, CAs, AUTH or address moves clients to fresh connections without their
 noticing. Clients that connect for one request pay no handshake.
 
-It prints "ready" when requests are served. SIGTERM and Ctrl-C let clients finish; a second one ends it at once.
+It prints "ready" when requests are served. SIGTERM and Ctrl-C let clients finish, after --drain if that is given; a second one ends
+it at once.
 
 docs/sidecar.md says what survives what, and lists everything that it may say.`,
 		Example: "  sealane sidecar --instance first\n  sealane sidecar --address redis.example.com:6378 --ca ca.pem --auth file:/run/secrets/redis\n" +
@@ -77,7 +79,7 @@ func runSidecar(ctx context.Context, e *env, cfg *sidecarConfig) error {
 	}
 	defer s.Close()
 	quit := make(chan struct{}, 1)
-	opsAt, closeOps, err := serveSidecarOps(cfg, s, log, quit)
+	opsAt, closeOps, err := serveSidecarOps(e, cfg, s, log, quit)
 	if err != nil {
 		return err
 	}
@@ -93,35 +95,59 @@ func runSidecar(ctx context.Context, e *env, cfg *sidecarConfig) error {
 		case <-ctx.Done():
 		case <-signals:
 		case <-quit:
+			cfg.Drain = 0 // who says so says that the application has ended
 		}
 		notify(log, "STOPPING=1")
-		drainSidecar(s, cfg.DrainTimeout, signals, log)
+		drainSidecar(s, cfg, signals, quit, log)
 		return nil
 	}
 }
 
-// drainSidecar lets clients finish.
-func drainSidecar(s *sidecar.Sidecar, most time.Duration, signals <-chan os.Signal, log *slog.Logger) {
-	log.Info("stopping: clients get to finish what they have under way", "at_most", most)
-	ctx, cancel := context.WithTimeout(context.Background(), most)
-	defer cancel()
+// drainQuiet is for how long no client must be there to end before drain is over. Applications that connect for each request have
+// pauses, also while they end.
+const drainQuiet = 5 * time.Second
+
+// drainSidecar serves on for a time, and then lets clients finish. Another signal ends both at once, another quit the first.
+func drainSidecar(s *sidecar.Sidecar, cfg *sidecarConfig, signals <-chan os.Signal, quit <-chan struct{}, log *slog.Logger) {
+	now, end := context.WithCancel(context.Background())
+	defer end()
 	go func() {
 		select {
 		case <-signals:
-			cancel()
-		case <-ctx.Done():
+			end()
+		case <-now.Done():
 		}
 	}()
+	if cfg.Drain > 0 {
+		log.Info("draining: serving on for applications that end at the same time", "at_most", cfg.Drain)
+		ctx, cancel := context.WithTimeout(now, cfg.Drain)
+		go func() {
+			select {
+			case <-quit:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		s.Linger(ctx, min(drainQuiet, cfg.Drain))
+		cancel()
+	}
+	log.Info("stopping: clients get to finish what they have under way", "at_most", cfg.DrainTimeout)
+	ctx, cancel := context.WithTimeout(now, cfg.DrainTimeout)
+	defer cancel()
 	if left := s.Drain(ctx); left > 0 {
 		log.Warn("clients were cut that had something under way", "clients", left)
 	}
 }
 
-func serveSidecarOps(cfg *sidecarConfig, s *sidecar.Sidecar, log *slog.Logger, quit chan<- struct{}) (string, func(), error) {
+func serveSidecarOps(e *env, cfg *sidecarConfig, s *sidecar.Sidecar, log *slog.Logger, quit chan<- struct{}) (string, func(), error) {
 	if cfg.Ops == "none" {
 		return "none", func() {}, nil
 	}
-	oc := ops.Config{Metrics: s.Metrics(), Ready: s.Ready, Notes: s.Notes}
+	oc := ops.Config{Metrics: s.Metrics(), Ready: s.Ready, Notes: s.Notes, OpenMetrics: cfg.Metrics == metricsForAnyone, Address: cfg.Ops}
+	var err error
+	if oc.Token, oc.TokenHint, err = cfg.opsToken(e, log); err != nil {
+		return "", nil, err
+	}
 	if cfg.AllowQuit {
 		oc.Quit = func() {
 			select {
@@ -152,6 +178,27 @@ func serveSidecarOps(cfg *sidecarConfig, s *sidecar.Sidecar, log *slog.Logger, q
 		}
 		<-done
 	}, nil
+}
+
+// opsToken is the token for /metrics and /debug/pprof, and where it is. A folder of its own that can't be written, as in a container, is no
+// reason not to start: then nobody has the token.
+func (c *sidecarConfig) opsToken(e *env, log *slog.Logger) (token, hint string, err error) {
+	path := c.OpsTokenFile
+	if path == "" {
+		path = opsTokenPath(e.state())
+		if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
+			token, err = tokenFile(path)
+		}
+		if err != nil {
+			log.Info("nobody can read /debug/pprof, and /metrics only if metrics is anyone: name a file that can be made with ops_token_file (--ops-token-file)", "error", err)
+			return "", "start the sidecar with --ops-token-file FILE, or for /metrics with --metrics anyone", nil
+		}
+		return token, "it is in " + path, nil
+	}
+	if token, err = tokenFile(path); err != nil {
+		return "", "", withHint(fmt.Errorf("ops_token_file: %w", err), "name a file that holds the token, 20 characters or more, or that can be made")
+	}
+	return token, "it is in " + path, nil
 }
 
 // notify tells a service manager (sd_notify(3)), if there is one that wants to know.

@@ -27,12 +27,19 @@ import (
 
 // sidecarConfig is the sidecar's configuration file. All of it is read at the start.
 type sidecarConfig struct {
-	// Ops is the address of /livez, /readyz and /metrics, which ask nobody who they are; "none": there is none. Default
-	// 127.0.0.1:7381.
+	// Ops is the address of /livez, /readyz, /metrics and /debug/pprof; "none": there is none. Default 127.0.0.1:7381.
 	Ops string `yaml:"ops"`
+	// Metrics is who may read /metrics: token, who has the one in OpsTokenFile, or anyone who can connect to Ops. /debug/pprof always
+	// wants the token. Default token.
+	Metrics string `yaml:"metrics"`
+	// OpsTokenFile holds that token; it is made if it is not there. Default ops.token in the state folder.
+	OpsTokenFile string `yaml:"ops_token_file"`
 	// AllowQuit lets whoever reaches ops end the sidecar (POST /quit). Default false.
 	AllowQuit bool `yaml:"allow_quit"`
-	// DrainTimeout is how long clients get to finish at the end. Default 30s.
+	// Drain is for how long it serves on after SIGTERM, new clients too, unless they have all gone before: what needs it may be ending
+	// at the same time. Default 0s.
+	Drain time.Duration `yaml:"drain"`
+	// DrainTimeout is how long clients get to finish at the end, after Drain. Default 30s.
 	DrainTimeout time.Duration `yaml:"drain_timeout"`
 	// Cache is a folder in which each instance's address and CA bundle are kept, but no password, for a start without the API.
 	// Default none.
@@ -115,10 +122,13 @@ func (f *sidecarFlags) add(c *cobra.Command) {
 	s.BoolVar(&f.link.AllowNonLoopback, "allow-non-loopback", false, "listen where other machines can connect, in the clear")
 	s.IntVar(&f.warm, "warm", 2, "connections kept ready for clients that need one of their own")
 	s.StringVar(&f.file, "config", "", "configuration `FILE` (YAML) with one or more links, in place of the flags above")
-	s.StringVar(&f.cfg.Ops, "ops", defaultSidecarOps, "address of /livez, /readyz and /metrics, or none")
+	s.StringVar(&f.cfg.Ops, "ops", defaultSidecarOps, "address of /livez, /readyz, /metrics and /debug/pprof, or none")
+	s.StringVar(&f.cfg.Metrics, "metrics", metricsWithToken, "who may read /metrics: token, or anyone who can connect to --ops")
+	s.StringVar(&f.cfg.OpsTokenFile, "ops-token-file", "", "`FILE` with the bearer token for /metrics and /debug/pprof; made if it is not there (default ops.token in the state folder)")
 	s.BoolVar(&f.cfg.AllowQuit, "allow-quit", false, "let whoever reaches --ops end the sidecar (`sealane sidecar quit`)")
 	s.Lookup("allow-quit").Usage = "let whoever reaches --ops end the sidecar, as 'sealane sidecar quit' does"
-	s.DurationVar(&f.cfg.DrainTimeout, "drain-timeout", 30*time.Second, "how long clients get to finish at the end")
+	s.DurationVar(&f.cfg.Drain, "drain", 0, "how long to serve on after SIGTERM, for applications that end at the same time")
+	s.DurationVar(&f.cfg.DrainTimeout, "drain-timeout", 30*time.Second, "how long clients get to finish at the end, after --drain")
 	s.StringVar(&f.cfg.Cache, "cache", "", "`FOLDER` for the instance's address and CA bundle (no password), for a start without the API")
 	s.StringVar(&f.fromStunnel, "from-stunnel", "", "print the configuration that does what this stunnel configuration `FILE` does, and end")
 }
@@ -208,6 +218,12 @@ func (c *sidecarConfig) check() []string {
 	host, port, err := net.SplitHostPort(c.Ops)
 	if n, portErr := strconv.ParseUint(port, 10, 16); c.Ops != "none" && (err != nil || portErr != nil || n > 65535 || host == "") {
 		problems = append(problems, fmt.Sprintf("%s: %q: want HOST:PORT, such as %s, or none", name(-1, "ops"), c.Ops, defaultSidecarOps))
+	}
+	if problem := checkMetrics(c.Metrics); problem != "" {
+		problems = append(problems, name(-1, "metrics")+": "+problem)
+	}
+	if c.Drain < 0 {
+		problems = append(problems, fmt.Sprintf("%s: %s: want 0 or more", name(-1, "drain"), c.Drain))
 	}
 	if c.DrainTimeout < 0 {
 		problems = append(problems, fmt.Sprintf("%s: %s: want 0 or more", name(-1, "drain_timeout"), c.DrainTimeout))

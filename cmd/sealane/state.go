@@ -24,15 +24,17 @@ import (
 //	master.key    encrypts the secrets in them (unless it comes from elsewhere)
 //	audit.log     what was signed, and audit.head, where it ends
 //	admin.token   the bearer token of the administrator
+//	ops.token     the one for /metrics and /debug/pprof
 //	server.json   where the running server listens
 //	control.sock  how `sealane stop` reaches it
 //	nodes/ID/     one folder per node: its sockets, its engine's files, the gateway's snapshot
 
-func storePath(state string) string   { return filepath.Join(state, "state.db") }
-func tokenPath(state string) string   { return filepath.Join(state, "admin.token") }
-func serverPath(state string) string  { return filepath.Join(state, "server.json") }
-func controlPath(state string) string { return filepath.Join(state, "control.sock") }
-func nodesPath(state string) string   { return filepath.Join(state, "nodes") }
+func storePath(state string) string    { return filepath.Join(state, "state.db") }
+func tokenPath(state string) string    { return filepath.Join(state, "admin.token") }
+func opsTokenPath(state string) string { return filepath.Join(state, "ops.token") }
+func serverPath(state string) string   { return filepath.Join(state, "server.json") }
+func controlPath(state string) string  { return filepath.Join(state, "control.sock") }
+func nodesPath(state string) string    { return filepath.Join(state, "nodes") }
 
 // maxStatePath leaves room for nodes/xxxxxxxxxxxx-0/gateway.sock within the 107 bytes of a Unix socket's path.
 const maxStatePath = 72
@@ -144,7 +146,16 @@ func named(where, text string) (pki.MasterKey, error) {
 
 // adminToken returns the administrator's token and makes it on first start.
 func adminToken(state string) (string, error) {
-	path := tokenPath(state)
+	token, err := tokenFile(tokenPath(state))
+	if err != nil && hintOf(err) == "" {
+		err = withHint(err, "make the state folder writable, with space on its disk, or choose another with --state")
+	}
+	return token, err
+}
+
+// tokenFile returns the token in a file and makes it if there is none. One that is there may be on a file system that is
+// read-only or full.
+func tokenFile(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		var raw [32]byte
@@ -152,12 +163,12 @@ func adminToken(state string) (string, error) {
 		// The prefix lets secret scanners find a leaked one.
 		fresh := "sealane_" + base64.RawURLEncoding.EncodeToString(raw[:])
 		if err := durable.CreateFile(path, []byte(fresh+"\n"), 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
-			return "", withHint(err, "make the state folder writable, with space on its disk, or choose another with --state")
+			return "", err
 		}
 		text, err = os.ReadFile(path)
 	}
 	if err != nil {
-		return "", fmt.Errorf("administrator's token: %w", err)
+		return "", fmt.Errorf("token: %w", err)
 	}
 	token := string(bytes.TrimSpace(text))
 	if len(token) < 20 || strings.ContainsAny(token, " \n") {

@@ -1,11 +1,19 @@
-// Package ops is what an operator's tools ask a process: /metrics, /livez, /readyz and /debug/pprof. It is meant
-// for loopback: it asks nobody who they are, and shows no secret.
+// Package ops is what an operator's tools ask a process: /livez and /readyz, which whoever can connect may ask, and /metrics
+// and /debug/pprof, which want a bearer token: every user of a machine can connect to its loopback addresses, and what is there tells
+// much about a process. No answer has a secret in it.
+//
+// No web page gets an answer, also not one whose name was made to lead here (DNS rebinding).
 package ops
 
 import (
+	"crypto/sha256"
+	"crypto/subtle"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -20,6 +28,14 @@ type Config struct {
 	Notes func() []string
 	// Quit, where given, is what POST /quit does. It wants the header X-Sealane-Quit, which no web page can send here unasked.
 	Quit func()
+	// Token is what whoever asks for /metrics or /debug/pprof must show, as a bearer token. "": nobody has one.
+	Token string
+	// TokenHint says where the token is, or how to get one, to whoever has none.
+	TokenHint string
+	// OpenMetrics lets whoever can connect read /metrics without the token.
+	OpenMetrics bool
+	// Address is HOST:PORT as it was configured. Whoever has no token must ask by that HOST, by localhost, or by an IP address.
+	Address string
 }
 
 // Handler returns the HTTP handler of a process. It fails when two metrics have the same name.
@@ -30,37 +46,108 @@ func Handler(cfg Config) (http.Handler, error) {
 			return nil, fmt.Errorf("register metric: %w", err)
 		}
 	}
+	g := newGuard(cfg)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	if !cfg.OpenMetrics {
+		metrics = g.withToken(metrics)
+	}
+	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if cfg.Ready != nil {
-			if err := cfg.Ready(); err != nil {
-				http.Error(w, err.Error(), http.StatusServiceUnavailable)
-				return
-			}
+	mux.HandleFunc("GET /readyz", cfg.readyz)
+	if cfg.Quit != nil {
+		mux.HandleFunc("POST /quit", cfg.quit)
+	}
+	for path, h := range map[string]http.HandlerFunc{
+		"/debug/pprof/": pprof.Index, "/debug/pprof/cmdline": pprof.Cmdline, "/debug/pprof/profile": pprof.Profile,
+		"/debug/pprof/symbol": pprof.Symbol, "/debug/pprof/trace": pprof.Trace,
+	} {
+		mux.Handle(path, g.withToken(h))
+	}
+	return g.noWebPages(mux), nil
+}
+
+func (cfg *Config) readyz(w http.ResponseWriter, _ *http.Request) {
+	if cfg.Ready != nil {
+		if err := cfg.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
 		}
-		fmt.Fprintln(w, "ok")
-		if cfg.Notes != nil {
-			for _, n := range cfg.Notes() {
-				fmt.Fprintln(w, "note:", n)
-			}
+	}
+	fmt.Fprintln(w, "ok")
+	if cfg.Notes != nil {
+		for _, n := range cfg.Notes() {
+			fmt.Fprintln(w, "note:", n)
+		}
+	}
+}
+
+func (cfg *Config) quit(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("X-Sealane-Quit") == "" {
+		http.Error(w, "want the header X-Sealane-Quit", http.StatusForbidden)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+	cfg.Quit()
+}
+
+// guard decides who gets an answer.
+type guard struct {
+	token [32]byte // its hash; comparing hashes takes the same time for all guesses
+	none  bool     // there is no token
+	hint  string
+	host  string // that the listener was configured with
+}
+
+func newGuard(cfg Config) *guard {
+	g := &guard{token: sha256.Sum256([]byte(cfg.Token)), none: cfg.Token == "", hint: cfg.TokenHint}
+	g.host, _, _ = net.SplitHostPort(cfg.Address)
+	return g
+}
+
+func (g *guard) hasToken(r *http.Request) bool {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	return !g.none && strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(sum[:], g.token[:]) == 1
+}
+
+func (g *guard) withToken(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case g.hasToken(r):
+			next.ServeHTTP(w, r)
+		case g.none:
+			http.Error(w, r.URL.Path+" is for nobody here: there is no token; "+g.hint, http.StatusForbidden)
+		default:
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, r.URL.Path+" wants a token: Authorization: Bearer TOKEN; "+g.hint, http.StatusUnauthorized)
 		}
 	})
-	if cfg.Quit != nil {
-		mux.HandleFunc("POST /quit", func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("X-Sealane-Quit") == "" {
-				http.Error(w, "want the header X-Sealane-Quit", http.StatusForbidden)
-				return
-			}
-			fmt.Fprintln(w, "ok")
-			cfg.Quit()
-		})
+}
+
+// noWebPages refuses what a browser sends for a web page. A page of another site has its Origin, or what Fetch says of it; one whose
+// name was made to lead here (DNS rebinding) has neither, but asks by that name. Who shows the token is no such page.
+func (g *guard) noWebPages(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		site := r.Header.Get("Sec-Fetch-Site")
+		switch {
+		case r.Header.Get("Origin") != "", site != "" && site != "none" && site != "same-origin":
+			http.Error(w, "web pages get no answer here", http.StatusForbidden)
+		case !g.isAskedBy(r.Host) && !g.hasToken(r):
+			http.Error(w, fmt.Sprintf("asked by the name %.100q: ask by an IP address, by localhost, by the name in the setting ops, or with the token", r.Host), http.StatusForbidden)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// isAskedBy says whether a request may be for this host. Clients of HTTP/1.0 need not name one; browsers always do.
+func (g *guard) isAskedBy(hostPort string) bool {
+	host := hostPort
+	if h, _, err := net.SplitHostPort(hostPort); err == nil {
+		host = h
 	}
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return mux, nil
+	host = strings.TrimSuffix(strings.Trim(host, "[]"), ".")
+	_, err := netip.ParseAddr(host)
+	return host == "" || err == nil || strings.EqualFold(host, "localhost") || g.host != "" && strings.EqualFold(host, strings.TrimSuffix(g.host, "."))
 }

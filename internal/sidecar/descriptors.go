@@ -35,42 +35,66 @@ func fileLimit() string {
 // noRoomAnswer is what a client is told that can't be let in. It begins as a Redis's own, for which client libraries look.
 const noRoomAnswer = "-ERR max number of clients reached: the sidecar has no free file descriptor, raise its limit of open files\r\n"
 
-// freeForAll is how many descriptors must be free for the want of them to be over.
-const freeForAll = 8
+// reservedFiles are descriptors that clients and their connections do not get: for what asks whether the sidecar is well, for
+// finding out whether the server is, and for reading files again.
+const reservedFiles = 24
 
-// spareDescriptor is one that is kept for answering clients when there is no other: else they would wait for ever, unanswered.
-type spareDescriptor struct {
-	mu sync.Mutex // guards fd
-	fd int        // -1: gone
+// files is this process's file descriptors.
+type files struct {
+	mu    sync.Mutex // guards spare
+	spare int        // a descriptor that is kept for answering clients when there is no other; -1: gone
 }
 
-func newSpareDescriptor() *spareDescriptor {
-	s := &spareDescriptor{fd: -1}
-	s.take()
-	return s
+func newFiles() *files {
+	f := &files{spare: -1}
+	f.take()
+	return f
 }
 
-func (s *spareDescriptor) take() {
-	if s.fd < 0 {
+func (f *files) take() {
+	if f.spare < 0 {
 		if fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
-			s.fd = fd
+			f.spare = fd
 		}
 	}
 }
 
-func (s *spareDescriptor) drop() {
-	if s.fd >= 0 {
-		unix.Close(s.fd)
-		s.fd = -1
+func (f *files) drop() {
+	if f.spare >= 0 {
+		unix.Close(f.spare)
+		f.spare = -1
 	}
 }
 
-// turnAway answers clients that wait at a listener, and closes them.
-func (s *spareDescriptor) turnAway(listener int) {
+func (f *files) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drop()
+}
+
+// areShort says whether fewer than reserved descriptors are free. The system gives the lowest free one, and none as high as the limit.
+func (f *files) areShort(reserved int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.take()
+	var l unix.Rlimit
+	if f.spare < 0 || unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
+		return true
+	}
+	next, err := unix.FcntlInt(uintptr(f.spare), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return true
+	}
+	unix.Close(next)
+	return uint64(next+reserved) >= l.Cur
+}
+
+// turnAway answers clients that wait at a listener, and closes them: else they would wait for ever, unanswered.
+func (f *files) turnAway(listener int) {
 	const most = 64 // at a time: this is on an event loop
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.drop()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drop()
 	for range most {
 		fd, _, err := relay.AcceptFD(listener)
 		if err != nil {
@@ -82,57 +106,34 @@ func (s *spareDescriptor) turnAway(listener int) {
 		_, _ = unix.Read(fd, make([]byte, 4096))
 		unix.Close(fd)
 	}
-	s.take()
-}
-
-// close gives the spare back.
-func (s *spareDescriptor) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.drop()
-}
-
-// areThereFree says whether the want of descriptors is over.
-func (s *spareDescriptor) areThereFree() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.take()
-	if s.fd < 0 {
-		return false
-	}
-	var all []int
-	for range freeForAll {
-		fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			break
-		}
-		all = append(all, fd)
-	}
-	for _, fd := range all {
-		unix.Close(fd)
-	}
-	return len(all) == freeForAll
+	f.take()
 }
 
 // notAccepted is called, on a loop, when a client could not be let in.
 func (l *link) notAccepted(listener int, err error) {
-	f := descriptorFault(err)
-	if f == nil {
+	if descriptorFault(err) == nil {
 		l.misfortunes.warn(l.log, "accept", "clients can't be let in", "error", err)
 		return
 	}
-	l.spare.turnAway(listener)
-	l.counted.turnedAway.Add(1)
-	l.trouble(f)
-	l.rouse()
+	l.files.turnAway(listener)
+	l.areShort(err)
 }
 
-// lookForDescriptors ends the want of them, once it has ended.
+// areShort notes the want of descriptors, and returns it as a problem.
+func (l *link) areShort(err error) *Fault {
+	l.counted.turnedAway.Add(1)
+	f := descriptorFault(err)
+	l.trouble(f)
+	l.rouse()
+	return f
+}
+
+// lookForDescriptors ends the want of them, once it has ended for good.
 func (k *keeper) lookForDescriptors() {
 	k.mu.Lock()
 	t := k.troubles[ofProcess]
 	k.mu.Unlock()
-	if t != nil && time.Since(t.since) >= clockPace && k.spare.areThereFree() {
+	if t != nil && time.Since(t.since) >= clockPace && !k.files.areShort(reservedFiles+8) {
 		k.heal(ofProcess)
 		k.serveAgain()
 	}

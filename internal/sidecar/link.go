@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sealane/sealane/internal/relay"
@@ -64,7 +65,7 @@ type link struct {
 	proven      chan struct{} // closed when the link was well for the first time
 	counted     counters
 	misfortunes throttle
-	spare       *spareDescriptor
+	files       *files
 
 	mu        sync.Mutex // guards what follows
 	trust     *trust     // nil: nothing is known yet
@@ -391,6 +392,9 @@ func (l *link) dial(ctx context.Context) (relay.End, error) {
 		if err != nil {
 			return relay.End{}, err
 		}
+		if l.files.areShort(reservedFiles) {
+			return relay.End{}, l.areShort(syscall.EMFILE)
+		}
 		select {
 		case l.slots <- struct{}{}:
 		case <-ctx.Done():
@@ -594,8 +598,13 @@ func (l *link) accept() (stop func()) {
 		stops = append(stops, l.paths.Accept(d.fd, relay.Acceptor{
 			Config: func(remote netip.AddrPort) relay.Config {
 				l.counted.accepted.Add(1)
+				opening := l.opening
+				if l.files.areShort(reservedFiles) {
+					l.areShort(syscall.EMFILE)
+					opening = func([]byte) ([]byte, bool) { return []byte(noRoomAnswer), true }
+				}
 				return relay.Config{
-					Remote: remote, Local: d.local, Path: l.ln.path, Opening: l.opening,
+					Remote: remote, Local: d.local, Path: l.ln.path, Opening: opening,
 					Ended: func(r relay.Result) { l.counted.ended(r.Ended) },
 				}
 			},

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -75,6 +76,8 @@ type Sidecar struct {
 	work   sync.WaitGroup
 	closed sync.Once
 	proven chan struct{} // closed when each link has been well once
+	// lingering is set once it is to end: what asks whether it is ready should send it nobody new.
+	lingering atomic.Bool
 }
 
 // New opens all listeners and starts. Clients that come before a server is known to be right wait for it.
@@ -126,6 +129,9 @@ func (s *Sidecar) Proven() <-chan struct{} { return s.proven }
 // Ready says what keeps clients from being served, nil if nothing does.
 func (s *Sidecar) Ready() error {
 	var wrong []error
+	if s.lingering.Load() {
+		wrong = append(wrong, errors.New("draining: it was told to end, and serves on for those who are still there"))
+	}
 	for _, l := range s.links {
 		if f := l.problem(); f != nil {
 			wrong = append(wrong, fmt.Errorf("%s: %s; %s", l.Name, f.Sentence, f.Fix))
@@ -169,6 +175,7 @@ func (s *Sidecar) Metrics() []prometheus.Collector { return []prometheus.Collect
 // Drain accepts nobody any more and closes each client once it has had all its replies. It returns when none is left, or ctx
 // has ended; it says how many were left.
 func (s *Sidecar) Drain(ctx context.Context) int {
+	s.lingering.Store(true)
 	for _, l := range s.links {
 		l.ln.Close()
 	}
@@ -190,6 +197,42 @@ func (s *Sidecar) Drain(ctx context.Context) int {
 	}
 }
 
+// Linger serves on, new clients too, until ctx has ended or, sooner, all clients have gone and none has come for quiet.
+// Meanwhile Ready says so.
+func (s *Sidecar) Linger(ctx context.Context, quiet time.Duration) {
+	s.lingering.Store(true)
+	tick := time.NewTicker(drainPace)
+	defer tick.Stop()
+	came, last := s.accepted(), time.Now()
+	for {
+		if n := s.accepted(); n != came || s.clients() > 0 {
+			came, last = n, time.Now()
+		}
+		if time.Since(last) >= quiet {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Sidecar) clients() (n int) {
+	for _, l := range s.links {
+		n += l.paths.Clients()
+	}
+	return n
+}
+
+func (s *Sidecar) accepted() (n uint64) {
+	for _, l := range s.links {
+		n += l.counted.accepted.Load()
+	}
+	return n
+}
+
 // drainPace is how long a client must be quiet, its last request answered, to be closed.
 const drainPace = 50 * time.Millisecond
 
@@ -203,7 +246,7 @@ func (s *Sidecar) Close() {
 		s.work.Wait()
 		for _, l := range s.links {
 			l.paths.Close()
-			l.spare.close()
+			l.files.close()
 		}
 	})
 }
@@ -215,16 +258,16 @@ func newLink(c Link, cfg Config) (*link, error) {
 	l := &link{
 		Link: c, log: cfg.Log.With("link", c.Name), now: cfg.Now, resolver: cfg.Resolver, patience: cfg.Patience,
 		kick: make(chan struct{}, 1), slots: make(chan struct{}, mostDials), passage: make(chan struct{}), proven: make(chan struct{}),
-		spare: newSpareDescriptor(),
+		files: newFiles(),
 	}
 	var err error
 	if l.ln, err = c.Listen.open(); err != nil {
-		l.spare.close()
+		l.files.close()
 		return nil, err
 	}
 	if l.paths, err = relay.NewLoops((runtime.GOMAXPROCS(0) + 1) / 2); err != nil {
 		l.ln.Close()
-		l.spare.close()
+		l.files.close()
 		return nil, err
 	}
 	l.serveBy(nil)

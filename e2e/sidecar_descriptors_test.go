@@ -1,0 +1,63 @@
+package e2e_test
+
+import (
+	"bufio"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Whoever comes when there is no free file descriptor is told so, and so is the operator, with the limit. Those who are there are
+// served, and it is over when they have left.
+func TestSidecarWithoutFreeDescriptors(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, serverOptions{})
+	n := newNativeRedis(s)
+	n.start()
+	c := s.launchSidecarUnder([]string{"prlimit", "--nofile=64"}, nil, "--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile)
+	c.waitReady()
+	const full = "-ERR max number of clients reached: the sidecar has no free file descriptor"
+	var all []net.Conn
+	served, told := 0, 0
+	for range 100 {
+		conn, err := net.Dial("tcp", c.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		all = append(all, conn)
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err := conn.Write([]byte("PING\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		switch line, err := bufio.NewReader(conn).ReadString('\n'); {
+		case line == "+PONG\r\n":
+			served++
+		case strings.HasPrefix(line, full):
+			told++
+		default:
+			t.Fatalf("after %d clients: %q %v", served, line, err)
+		}
+	}
+	if served < 10 || told < 50 {
+		t.Errorf("%d clients were served, %d were told that there is no room", served, told)
+	}
+	c.wantNotReadyAnyMore("the sidecar has no free file descriptor: its limit of open files is 64")
+	if _, err := all[0].Write([]byte("PING\r\n")); err != nil {
+		t.Error(err)
+	}
+	if line, err := bufio.NewReader(all[0]).ReadString('\n'); line != "+PONG\r\n" {
+		t.Errorf("who was there before reads %q %v", line, err)
+	}
+	for _, conn := range all {
+		conn.Close()
+	}
+	c.wantHealthy()
+	if got := c.says("PING"); got != "+PONG" {
+		t.Errorf("afterwards: %q", got)
+	}
+	if log := c.stderr.String(); !strings.Contains(log, " code=descriptors ") || !strings.Contains(log, "LimitNOFILE=") || strings.Count(log, "msg=problem") != 1 {
+		t.Errorf("the log says %s", log)
+	}
+}

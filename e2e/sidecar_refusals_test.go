@@ -1,0 +1,192 @@
+package e2e_test
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// clientCertificate writes one that the server's CA has signed, with its key beside it.
+func (n *nativeRedis) clientCertificate(file, name string) {
+	n.s.t.Helper()
+	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Minute),
+		NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, n.ca, key.Public(), n.key)
+	if err != nil {
+		n.s.t.Fatal(err)
+	}
+	pkcs8, _ := x509.MarshalPKCS8PrivateKey(key)
+	n.s.write(file, pemOf("CERTIFICATE", der)+pemOf("PRIVATE KEY", pkcs8))
+}
+
+// says is what a client of the sidecar's reads, a line.
+func (c *sidecar) says(request string) string {
+	c.s.t.Helper()
+	conn, err := net.Dial("tcp", c.listens())
+	if err != nil {
+		c.s.t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := fmt.Fprintf(conn, "%s\r\n", request); err != nil {
+		c.s.t.Fatal(err)
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		c.s.t.Fatalf("%s: %v; the sidecar's log:\n%s", request, err, c.stderr)
+	}
+	return strings.TrimSpace(line)
+}
+
+// listens is where a sidecar listens, ready or not: its log says it.
+func (c *sidecar) listens() string {
+	c.s.t.Helper()
+	address := ""
+	eventually(c.s.t, 10*time.Second, "the sidecar listens", func() bool {
+		_, rest, ok := strings.Cut(c.stderr.String(), `msg=listening links="`)
+		address, _, _ = strings.Cut(rest, " -> ")
+		_, rest, _ = strings.Cut(rest, " ops=")
+		c.ops, _, _ = strings.Cut(rest, "\n")
+		return ok
+	})
+	return address
+}
+
+// wantNotReady waits until /readyz says why, in these words.
+func (c *sidecar) wantNotReady(words string) {
+	c.s.t.Helper()
+	c.listens()
+	c.wantNotReadyAnyMore(words)
+	if strings.Contains(c.stdout.String(), "ready") {
+		c.s.t.Errorf("it says %s", c.stdout)
+	}
+}
+
+func (c *sidecar) wantNotReadyAnyMore(words string) {
+	c.s.t.Helper()
+	eventually(c.s.t, 20*time.Second, "not ready: "+words, func() bool {
+		out := run(c.s.command("sidecar", "wait", "--ops", c.ops, "--max", "300ms"))
+		return out.code == 1 && strings.Contains(out.stderr, words)
+	})
+}
+
+// outside is an address of this machine that a server in protected mode takes for another machine's.
+func outside(t *testing.T) string {
+	all, _ := net.InterfaceAddrs()
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && !n.IP.IsLoopback() {
+			return n.IP.String()
+		}
+	}
+	t.Skip("this machine has no address but loopback")
+	return ""
+}
+
+// A real server that lets nobody in is said to do so, in its own words, to the operator and to clients; no client is served by another
+// user than the one that is configured.
+func TestSidecarSaysWhatAServerRefuses(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, code, words, client string
+		change                    func(*nativeRedis)
+		args                      []string
+	}{
+		{name: "protected mode", code: "protected-mode", words: "DENIED Redis is running in protected mode", client: "-DENIED Redis is running in protected mode",
+			change: func(n *nativeRedis) {
+				n.host = outside(n.s.t)
+				n.args = []string{"--protected-mode", "yes", "--bind", n.host, "127.0.0.1"}
+			}},
+		{name: "a wrong password, and a default user who may everything", code: "auth", words: "WRONGPASS", client: "-ERR the sidecar can't reach the server: ",
+			change: func(n *nativeRedis) { n.args = []string{"--user", "app", "on", ">horse", "~*", "+@all"} }, args: []string{"--user", "app", "--auth", "env:WRONG"}},
+		{name: "a replica without its master", code: "master-down", words: "MASTERDOWN Link with MASTER is down", client: "-MASTERDOWN",
+			change: func(n *nativeRedis) {
+				n.args = []string{"--replicaof", "127.0.0.1", "1", "--replica-serve-stale-data", "no"}
+			}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t, serverOptions{})
+			n := newNativeRedis(s)
+			tc.change(n)
+			n.start()
+			c := s.launchSidecar([]string{"WRONG=wrong"}, append([]string{"--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile}, tc.args...)...)
+			c.wantNotReady(tc.words)
+			if got := c.says("GET key"); !strings.Contains(got, tc.client) {
+				t.Errorf("the client is told %q; want %q; the log:\n%s", got, tc.client, c.stderr)
+			}
+			if log := c.stderr.String(); strings.Count(log, "msg=problem") != 1 || !strings.Contains(log, " code="+tc.code+" ") || strings.Contains(log, "where it is") {
+				t.Errorf("the log says %s", log)
+			}
+		})
+	}
+}
+
+// A user who may neither PING nor ask for his id is served what he may; what he may not is noted.
+func TestSidecarWithAUserOfFewRights(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, serverOptions{})
+	n := newNativeRedis(s)
+	n.args = []string{"--user", "app", "on", ">horse", "~*", "+get", "+set"}
+	n.start()
+	passFile := filepath.Join(s.base, "password")
+	s.write(passFile, "horse\n")
+	c := s.startSidecar("--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile, "--user", "app", "--auth", "file:"+passFile)
+	for request, want := range map[string]string{"SET key value": "+OK", "PING": "-NOPERM", "DEL key": "-NOPERM"} {
+		if got := c.says(request); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %q; want %q", request, got, want)
+		}
+	}
+	if log := c.stderr.String(); !strings.Contains(log, "code=no-permission ") {
+		t.Errorf("the log says %s", log)
+	}
+	c.wantHealthy()
+}
+
+// redis-server as it is by default wants a client certificate, and gets it.
+func TestSidecarShowsAClientCertificate(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, serverOptions{})
+	n := newNativeRedis(s)
+	n.args = []string{"--tls-auth-clients", "yes"}
+	n.start()
+	pair := filepath.Join(s.base, "client.pem")
+	n.clientCertificate(pair, "one")
+	args := []string{"--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile}
+	without := s.launchSidecar(nil, args...)
+	without.wantNotReady("wants a certificate from its clients")
+	c := s.startSidecar(append(args, "--cert", pair)...)
+	if got := c.says("SET key value"); got != "+OK" {
+		t.Errorf("SET: %q", got)
+	}
+	c.wantHealthy()
+	// Another one, of which the sidecar hears from the file alone, moves connections.
+	n.clientCertificate(pair, "two")
+	eventually(t, 10*time.Second, "the next certificate", func() bool { return strings.Contains(c.stderr.String(), "client certificate changed") })
+	if got := c.says("GET key"); got != "$5" {
+		t.Errorf("GET: %q", got)
+	}
+	c.wantHealthy()
+	if out := s.cli(append([]string{"doctor"}, "--ca", n.caFile, "--cert", pair, net.JoinHostPort(n.host, n.port))...); !strings.Contains(out, "takes this one") {
+		t.Errorf("doctor says %s", out)
+	}
+	// A key for everybody is no key.
+	if err := os.Chmod(pair, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	open := s.launchSidecar(nil, append(args, "--cert", pair)...)
+	open.wantNotReady("has mode 0644")
+}
