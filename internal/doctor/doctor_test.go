@@ -48,6 +48,12 @@ var scenarios = []scenario{
 		key, _ := x509.MarshalPKCS8PrivateKey(b.ca.key)
 		return b.client(b.redis(b.ca.leaf(nil)), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
 	}},
+	{"ca-file-encoding", "the CA file has a byte order mark", func(b *bench) doctor.Config {
+		return b.client(b.redis(b.ca.leaf(nil)), append([]byte("\ufeff"), b.ca.pem()...))
+	}},
+	{"ca-file-encoding", "the CA file was written by Windows PowerShell", func(b *bench) doctor.Config {
+		return b.client(b.redis(b.ca.leaf(nil)), []byte("\xff\xfe"+strings.Join(strings.Split(string(b.ca.pem()), ""), "\x00")+"\x00"))
+	}},
 	{"ca-file-der", "the CA file is in DER", func(b *bench) doctor.Config {
 		return b.client(b.redis(b.ca.leaf(nil)), b.ca.cert.Raw)
 	}},

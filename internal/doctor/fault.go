@@ -109,6 +109,23 @@ func (x *exam) caFileNotPEM(what string) Fault {
 		x.saveBundle("save the bundle again")}
 }
 
+// caFileMarked and caFileUTF16 are for what editors for Windows, and Windows PowerShell's >, make of a file.
+func (x *exam) caFileMarked() Fault {
+	return Fault{"ca-file-encoding",
+		fmt.Sprintf("the CA file %s has a byte order mark before a certificate, which OpenSSL ignores; other TLS libraries, Go's for instance, don't find the certificate", x.trustName()),
+		x.saveAsText(`sed 's/\xEF\xBB\xBF//'`)}
+}
+
+func (x *exam) caFileUTF16() Fault {
+	return Fault{"ca-file-encoding",
+		fmt.Sprintf("the CA file %s is in UTF-16, in which no client finds a certificate", x.trustName()), x.saveAsText("iconv -f UTF-16 -t UTF-8")}
+}
+
+func (x *exam) saveAsText(convert string) string {
+	plain := strings.TrimSuffix(x.CAFile, filepath.Ext(x.CAFile)) + "-plain.pem"
+	return fmt.Sprintf("save it as plain text, and use the outcome: `%s %s > %s`", convert, ShellWord(x.CAFile), ShellWord(plain))
+}
+
 func (x *exam) caFileDER() Fault {
 	converted := strings.TrimSuffix(x.CAFile, filepath.Ext(x.CAFile)) + "-in-pem.pem"
 	return Fault{"ca-file-der",

@@ -53,6 +53,9 @@ func (x *exam) trustStep(context.Context) finding {
 	if next := x.missing(now); next != nil {
 		return warned(x.caNextMissing(next), "%s", detail)
 	}
+	if bytes.Contains(raw, byteOrderMark) {
+		return warned(x.caFileMarked(), "%s", detail)
+	}
 	return ok("%s", detail)
 }
 
@@ -89,6 +92,10 @@ func (x *exam) readCAs(raw []byte) (cas []*x509.Certificate, fault *Fault) {
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return refuse(x.caFileEmpty())
 	}
+	if isUTF16(raw) {
+		return refuse(x.caFileUTF16())
+	}
+	raw = bytes.ReplaceAll(raw, byteOrderMark, nil)
 	var leaf *x509.Certificate
 	blocks := 0
 	for block, rest := pem.Decode(raw); block != nil; block, rest = pem.Decode(rest) {
@@ -118,6 +125,14 @@ func (x *exam) readCAs(raw []byte) (cas []*x509.Certificate, fault *Fault) {
 		return refuse(x.caFileDER())
 	}
 	return refuse(x.caFileNotPEM("no certificate in PEM"))
+}
+
+// byteOrderMark is what editors for Windows put before UTF-8. OpenSSL goes over one; others, Go for instance, find no certificate
+// behind it.
+var byteOrderMark = []byte("\ufeff")
+
+func isUTF16(raw []byte) bool {
+	return bytes.HasPrefix(raw, []byte{0xff, 0xfe}) || bytes.HasPrefix(raw, []byte{0xfe, 0xff})
 }
 
 // mayBeCA is true of CAs, and of a server's certificate that is its own CA.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,6 +42,9 @@ const reservedFiles = 24
 
 // files is this process's file descriptors.
 type files struct {
+	asked atomic.Uint32 // by clients that came
+	short atomic.Bool   // what was found last
+
 	mu    sync.Mutex // guards spare
 	spare int        // a descriptor that is kept for answering clients when there is no other; -1: gone
 }
@@ -70,6 +74,17 @@ func (f *files) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.drop()
+}
+
+// wouldBeShort says whether a client that comes would take one of those that are reserved. Clients that connect for every request would
+// pay for looking each time; as long as all was well it is done for one of eight, which are fewer than are reserved.
+func (f *files) wouldBeShort() bool {
+	if n := f.asked.Add(1); n%8 != 0 && !f.short.Load() {
+		return false
+	}
+	short := f.areShort(reservedFiles)
+	f.short.Store(short)
+	return short
 }
 
 // areShort says whether fewer than reserved descriptors are free. The system gives the lowest free one, and none as high as the limit.

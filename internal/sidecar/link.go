@@ -599,7 +599,7 @@ func (l *link) accept() (stop func()) {
 			Config: func(remote netip.AddrPort) relay.Config {
 				l.counted.accepted.Add(1)
 				opening := l.opening
-				if l.files.areShort(reservedFiles) {
+				if l.files.wouldBeShort() {
 					l.areShort(syscall.EMFILE)
 					opening = func([]byte) ([]byte, bool) { return []byte(noRoomAnswer), true }
 				}
