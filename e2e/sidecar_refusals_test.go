@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
@@ -133,6 +134,89 @@ func TestSidecarSaysWhatAServerRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ask says something to the server, by a way of its own, and does not wait for the answer to the last request.
+func (n *nativeRedis) ask(requests ...string) {
+	n.s.t.Helper()
+	roots := x509.NewCertPool()
+	roots.AddCert(n.ca)
+	c, err := tls.Dial("tcp", net.JoinHostPort(n.host, n.port), &tls.Config{RootCAs: roots})
+	if err != nil {
+		n.s.t.Fatal(err)
+	}
+	n.s.t.Cleanup(func() { c.Close() })
+	in := bufio.NewReader(c)
+	for i, r := range requests {
+		if _, err := fmt.Fprintf(c, "%s\r\n", r); err != nil {
+			n.s.t.Fatal(err)
+		}
+		if i == len(requests)-1 {
+			return
+		}
+		if line, err := in.ReadString('\n'); err != nil || line[0] == '-' {
+			n.s.t.Fatalf("%s: %q %v", r, line, err)
+		}
+	}
+}
+
+// What a server that was well says of itself later counts as well, as soon as a connection to it is made.
+func TestSidecarHearsWhatAServerSaysOfItself(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, serverOptions{})
+	n := newNativeRedis(s)
+	data := filepath.Join(s.base, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	n.args = []string{"--dir", data, "--save", "3600", "1", "--lua-time-limit", "50", "--enable-debug-command", "yes",
+		"--tls-cert-file", filepath.Join(s.base, "native.pem"), "--tls-key-file", filepath.Join(s.base, "native.key")}
+	n.start()
+	address := []string{"--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile}
+	early := s.startSidecar(address...)
+
+	n.ask("EVAL 'while true do end' 0")
+	during := s.launchSidecar(nil, address...)
+	during.wantNotReady("BUSY Redis is busy running a script")
+	if got := during.says("GET key"); !strings.HasPrefix(got, "-BUSY") {
+		t.Errorf("the client is told %q", got)
+	}
+	n.ask("SCRIPT KILL", "PING")
+	during.waitReady()
+
+	// Snapshots can't be written: writes are refused, reads are served.
+	if err := os.Remove(data); err != nil {
+		t.Fatal(err)
+	}
+	n.ask("BGSAVE", "PING")
+	eventually(t, 10*time.Second, "the snapshot has failed", func() bool { return strings.HasPrefix(early.says("SET key value"), "-MISCONF") })
+	readers := s.startSidecar(address...)
+	if got := readers.says("GET key"); !strings.HasPrefix(got, "$") {
+		t.Errorf("a reader is told %q", got)
+	}
+	if log := readers.stderr.String(); !strings.Contains(log, "code=misconf ") || !strings.Contains(log, "MISCONF Redis is configured to save RDB snapshots") {
+		t.Errorf("the log says %s", log)
+	}
+	readers.wantHealthy()
+
+	// It is restarted, and loads what it has for some seconds.
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	n.start()
+	n.ask("DEBUG POPULATE 20000", "SAVE", "PING")
+	n.stop()
+	n.args = append(n.args, "--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024")
+	n.start()
+	eventually(t, 10*time.Second, "loading is noticed", func() bool {
+		_ = early.says("GET key") // which makes a connection
+		return strings.Contains(early.stderr.String(), "code=loading ")
+	})
+	if out := run(s.command("sidecar", "wait", "--ops", early.ops, "--max", "100ms")); out.code != 1 || !strings.Contains(out.stderr, "LOADING Redis is loading the dataset") {
+		t.Errorf("while it loads: %d %s", out.code, out.stderr)
+	}
+	n.stop()
 }
 
 // A user who may neither PING nor ask for his id is served what he may; what he may not is noted.
