@@ -50,6 +50,25 @@ func TestSidecarWithoutFreeDescriptors(t *testing.T) {
 	if line, err := bufio.NewReader(all[0]).ReadString('\n'); line != "+PONG\r\n" {
 		t.Errorf("who was there before reads %q %v", line, err)
 	}
+	// Who needs a connection of its own now waits for it, and is then told why there is none.
+	for _, conn := range all[1:9] { // some are kept ready, and are taken first
+		if _, err := conn.Write([]byte("MULTI\r\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := 0
+	for _, conn := range all[1:9] {
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		switch line, err := bufio.NewReader(conn).ReadString('\n'); {
+		case strings.HasPrefix(line, "-ERR the sidecar can't reach the server: the sidecar has no free file descriptor"):
+			refused++
+		case line != "+OK\r\n":
+			t.Errorf("MULTI: %q %v", line, err)
+		}
+	}
+	if refused == 0 {
+		t.Error("nobody was told that there is no connection for him")
+	}
 	for _, conn := range all {
 		conn.Close()
 	}

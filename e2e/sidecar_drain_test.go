@@ -58,6 +58,19 @@ func TestSidecarServesOnAfterSIGTERM(t *testing.T) {
 			}
 		}
 	})
+	t.Run("and `quit` says that nobody needs it any more", func(t *testing.T) {
+		t.Parallel()
+		c := s.startSidecar(append(args, "--allow-quit")...)
+		client, err := net.Dial("tcp", c.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		c.signal(syscall.SIGTERM)
+		c.wantNotReadyAnyMore("draining")
+		s.cli("sidecar", "quit", "--ops", c.ops)
+		eventually(t, 10*time.Second, "the end", func() bool { return isClosed(c.ended) })
+	})
 	t.Run("at most for that time", func(t *testing.T) {
 		t.Parallel()
 		c := s.startSidecar("--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile, "--drain", "1s")

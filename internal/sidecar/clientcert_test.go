@@ -100,11 +100,15 @@ func TestAServerThatWantsAClientCertificateGetsIt(t *testing.T) {
 
 func TestTheWantOfAClientCertificateIsSaidInEveryVersionOfTLS(t *testing.T) {
 	t.Parallel()
-	for _, old := range []bool{false, true} {
-		w := newWorld(t, func(w *world) { w.server.set(func(r *redis) { r.wantsCert, r.only12 = true, old }) })
+	for name, change := range map[string]func(*redis){
+		"TLS 1.3":                               func(*redis) {},
+		"TLS 1.2":                               func(r *redis) { r.only12 = true },
+		"TLS 1.3, and a reset ate up the alert": func(r *redis) { r.resets = true },
+	} {
+		w := newWorld(t, func(w *world) { w.server.set(func(r *redis) { r.wantsCert = true; change(r) }) })
 		w.until("said", func() bool { return len(w.log.problems()) > 0 })
 		if p := w.log.problems(); !strings.Contains(p[0], "code=client-cert-required ") || !strings.Contains(p[0], "--cert") {
-			t.Errorf("TLS 1.2: %v: the log says %q", old, p)
+			t.Errorf("%s: the log says %q", name, p)
 		}
 	}
 }

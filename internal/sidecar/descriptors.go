@@ -131,12 +131,12 @@ func (l *link) notAccepted(listener int, err error) {
 		return
 	}
 	l.files.turnAway(listener)
+	l.counted.turnedAway.Add(1)
 	l.areShort(err)
 }
 
 // areShort notes the want of descriptors, and returns it as a problem.
 func (l *link) areShort(err error) *Fault {
-	l.counted.turnedAway.Add(1)
 	f := descriptorFault(err)
 	l.trouble(f)
 	l.rouse()
@@ -148,8 +148,14 @@ func (k *keeper) lookForDescriptors() {
 	k.mu.Lock()
 	t := k.troubles[ofProcess]
 	k.mu.Unlock()
-	if t != nil && time.Since(t.since) >= clockPace && !k.files.areShort(reservedFiles+8) {
+	switch {
+	case t == nil:
+	case time.Since(t.since) >= clockPace && !k.files.areShort(reservedFiles+8):
 		k.heal(ofProcess)
+		k.short = false
 		k.serveAgain()
+	case !k.short:
+		k.short = true
+		k.serveAgain() // clients that wait in vain are told
 	}
 }

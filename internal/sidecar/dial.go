@@ -110,6 +110,9 @@ func (t *trust) at(ctx context.Context, at string, use use) *Fault {
 		return nil
 	}
 	if f, ok := errors.AsType[*Fault](err); ok {
+		if f.Code == codeClosed && asked && t.shows == nil {
+			return t.clientCertFault(at) // in TLS 1.3 the alert comes after the handshake, and a reset may destroy it
+		}
 		return f
 	}
 	if len(conn.heard) == 0 && !errors.Is(ctx.Err(), context.Canceled) && t.speaksPlainly(at) {

@@ -163,8 +163,8 @@ func (t *trust) handshakeFault(at string, end handshakeEnd) *Fault {
 			return t.plaintextFault(at)
 		}
 		return &Fault{codeOther, fmt.Sprintf("what answers at %s speaks no TLS: it says %s", at, short(string(heard))), "give the TLS port of the Redis" + t.examine()}
-	case end.asked && t.shows == nil && alert != 0, alert == alertCertificateRequired: // in TLS 1.2 the alert is a general one
-		return t.clientCertFault(at)
+	case alert == alertCertificateRequired, end.asked && t.shows == nil && (alert == alertHandshakeFailure || isAboutClientCertificate(alert)):
+		return t.clientCertFault(at) // in TLS 1.2 the alert is a general one
 	case end.asked && isAboutClientCertificate(alert):
 		return t.clientCertRefused(at, err)
 	case isTimeout(err) && len(heard) == 0:
@@ -321,6 +321,7 @@ func isAboutClientCertificate(alert uint64) bool {
 
 const (
 	// RFC 8446, section 6.2. Between these two are unsupported_certificate, certificate_revoked and certificate_expired.
+	alertHandshakeFailure      = 40
 	alertBadCertificate        = 42
 	alertCertificateUnknown    = 46
 	alertUnknownCA             = 48

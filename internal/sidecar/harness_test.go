@@ -102,6 +102,7 @@ type redis struct {
 	clientCAs *x509.CertPool // whose client certificates it takes
 	shown     []string       // common names of the clients' certificates
 	only12    bool           // no TLS 1.3
+	resets    bool           // in place of an alert after the handshake
 	password  string
 	nopass    bool              // who does not log in may do everything
 	greets    string            // what it says to the first request, before it closes
@@ -187,7 +188,10 @@ func (r *redis) serve(c net.Conn) {
 		if r.noALPN && len(h.SupportedProtos) > 0 {
 			cfg.NextProtos = []string{"other"}
 		}
-		if r.wantsCert {
+		switch {
+		case r.wantsCert && r.resets:
+			cfg.ClientAuth = tls.RequestClientCert // so that no alert is sent
+		case r.wantsCert:
 			cfg.ClientAuth = tls.RequireAnyClientCert
 		}
 		if r.clientCAs != nil {
@@ -198,7 +202,15 @@ func (r *redis) serve(c net.Conn) {
 		}
 		return cfg, nil
 	}})
-	if s.Handshake() == nil {
+	err := s.Handshake()
+	r.mu.Lock()
+	resets := r.resets
+	r.mu.Unlock()
+	if resets {
+		c.(*net.TCPConn).SetLinger(0)
+		return
+	}
+	if err == nil {
 		if certs := s.ConnectionState().PeerCertificates; len(certs) > 0 {
 			r.set(func(r *redis) { r.shown = append(r.shown, certs[0].Subject.CommonName) })
 		}

@@ -95,6 +95,7 @@ type keeper struct {
 	localAt            time.Time // when Local is asked again
 	told               *Server   // by Source, or the cache; nil: nothing yet
 	provenAt           time.Time // when it was last tried whether the server serves
+	short              bool      // clients are told that there are no free descriptors
 	moved              bool      // clients have been told to leave what was made before the present trust
 	sourceFailures     int
 	probeFailures      int
@@ -600,6 +601,7 @@ func (l *link) accept() (stop func()) {
 				l.counted.accepted.Add(1)
 				opening := l.opening
 				if l.files.wouldBeShort() {
+					l.counted.turnedAway.Add(1)
 					l.areShort(syscall.EMFILE)
 					opening = func([]byte) ([]byte, bool) { return []byte(noRoomAnswer), true }
 				}
