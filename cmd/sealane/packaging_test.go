@@ -219,3 +219,24 @@ func TestTheExampleForComposeIsRight(t *testing.T) {
 		}
 	}
 }
+
+// The configuration in docs/sidecar.md is one that is taken.
+func TestTheConfigurationInTheDocumentationIsRight(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("../../docs/sidecar.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(raw), "\n## Configuration\n")
+	_, text, _ = strings.Cut(text, "\n    ops:")
+	text, _, _ = strings.Cut("    ops:"+text, "\n\n")
+	var c sidecarConfig
+	d := yaml.NewDecoder(strings.NewReader(strings.ReplaceAll("\n"+text, "\n    ", "\n")))
+	d.KnownFields(true)
+	if err := d.Decode(&c); err != nil {
+		t.Fatalf("%v:\n%s", err, text)
+	}
+	if problems := c.check(); len(problems) > 0 || len(c.Links) != 2 {
+		t.Errorf("%d links, %q", len(c.Links), problems)
+	}
+}
