@@ -1,11 +1,14 @@
 package e2e_test
 
 import (
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -16,7 +19,7 @@ func TestOpsListenersKnowWhoAsks(t *testing.T) {
 	s := startServer(t, serverOptions{})
 	s.create("first")
 	side := s.startSidecar("--instance", "first", "--allow-quit")
-	open := s.startSidecar("--instance", "first", "--metrics", "anyone")
+	open := s.startSidecar("--instance", "first", "--metrics", "anyone", "--ops", "localhost:0")
 	file := filepath.Join(s.state, "ops.token")
 	info, err := os.Stat(file)
 	if err != nil || info.Mode().Perm() != 0o600 {
@@ -65,6 +68,17 @@ func TestOpsListenersKnowWhoAsks(t *testing.T) {
 		want(200, "goroutine", "GET", ops, "/debug/pprof/", "Authorization", token)
 		want(403, "asked by the name", "GET", ops, "/readyz", "Host", "rebound.example:7380")
 		want(403, "web pages", "GET", ops, "/metrics", "Authorization", token, "Origin", "https://page.example")
+	}
+	_, port, _ := net.SplitHostPort(open.ops)
+	if open.ops != "localhost:"+port {
+		t.Errorf("--ops localhost:0 is %s", open.ops)
+	}
+	for _, ip := range []string{"127.0.0.1", "::1"} {
+		if c, err := net.Dial("tcp", net.JoinHostPort(ip, port)); err == nil {
+			c.Close()
+		} else if ip == "127.0.0.1" || errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("--ops localhost:%s is not at %s: %v", port, ip, err)
+		}
 	}
 	want(200, "sealane_sidecar_ready", "GET", open.ops, "/metrics")
 	want(401, "wants a token", "GET", open.ops, "/debug/pprof/heap")

@@ -378,7 +378,7 @@ func TestSidecarUnderAServiceManager(t *testing.T) {
 	if err := side.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if got := told(); got != "STOPPING=1" {
+	if got := told(); got != "STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000" {
 		t.Errorf("told %q", got)
 	}
 	eventually(t, 10*time.Second, "no new clients", func() bool {

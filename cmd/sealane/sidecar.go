@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -97,7 +98,9 @@ func runSidecar(ctx context.Context, e *env, cfg *sidecarConfig) error {
 		case <-quit:
 			cfg.Drain = 0 // who says so says that the application has ended
 		}
-		notify(log, "STOPPING=1")
+		// A service manager that would kill it sooner is asked for as long as this may take.
+		most := cfg.Drain + cfg.DrainTimeout + 5*time.Second
+		notify(log, fmt.Sprintf("STOPPING=1\nEXTEND_TIMEOUT_USEC=%d", most.Microseconds()))
 		drainSidecar(s, cfg, signals, quit, log)
 		return nil
 	}
@@ -160,7 +163,7 @@ func serveSidecarOps(e *env, cfg *sidecarConfig, s *sidecar.Sidecar, log *slog.L
 	if err != nil {
 		return "", nil, err
 	}
-	l, err := net.Listen("tcp", cfg.Ops)
+	listeners, at, err := sidecar.ListenLocal(cfg.Ops)
 	if err != nil {
 		return "", nil, withHint(fmt.Errorf("ops: %w", err), "another sidecar may have it: choose another with --ops HOST:PORT, or none")
 	}
@@ -168,15 +171,17 @@ func serveSidecarOps(e *env, cfg *sidecarConfig, s *sidecar.Sidecar, log *slog.L
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = server.Serve(l) }()
-	return l.Addr().String(), func() {
+	var serving sync.WaitGroup
+	for _, l := range listeners {
+		serving.Go(func() { _ = server.Serve(l) })
+	}
+	return at, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		if server.Shutdown(ctx) != nil {
 			server.Close()
 		}
-		<-done
+		serving.Wait()
 	}, nil
 }
 

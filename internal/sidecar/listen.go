@@ -166,6 +166,28 @@ func openTry(network, host, port string) attempt {
 	return a
 }
 
+// ListenLocal listens at HOST:PORT for something else than clients, and at both addresses where HOST is localhost. name has the port
+// that it got.
+func ListenLocal(address string) (all []net.Listener, name string, err error) {
+	host, port, _ := net.SplitHostPort(address)
+	if host != "localhost" {
+		ln, err := net.Listen("tcp", address)
+		if err != nil {
+			return nil, "", err
+		}
+		return []net.Listener{ln}, ln.Addr().String(), nil
+	}
+	var l listener
+	if err := l.addLocalhost(port); err != nil {
+		return nil, "", fmt.Errorf("listen %s: %w", address, err)
+	}
+	for _, d := range l.doors {
+		unix.Close(d.fd)
+		all = append(all, d.Listener)
+	}
+	return all, l.name, nil
+}
+
 // judge takes what one attempt gave, and says what is wrong if it gave nothing. The other one tells whether that matters.
 func (l *listener) judge(a, other attempt) error {
 	switch {

@@ -2,7 +2,8 @@
 //
 // Each link has a listener for clients without TLS, a Source that tells where the server is and what to trust, and the loops
 // of relay between them. Guaranteed: no byte of a client's, and no password, goes to a server that was not verified by chain and
-// identity against the newest usable bundle; newer information never costs a client its connection, it moves when it has nothing
+// identity against the newest usable bundle; no client is served before the login that is known for it has worked, as the server's default
+// user for instance; newer information never costs a client its connection, it moves when it has nothing
 // under way; a Source that fails, or tells nonsense, changes nothing but what is shown; every problem is said once when it begins
 // and once when it has ended, and ends by itself once its cause does. No password is in a log, a metric, or on disk.
 //
