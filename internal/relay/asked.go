@@ -55,6 +55,12 @@ func (m *monitors) remove(s *Session) {
 	m.any.Store(len(m.all) > 0)
 }
 
+func (m *monitors) watches(s *Session) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.all[s] != nil
+}
+
 // sent notes a request that is about to be sent, and returns what takes the note back if it is refused.
 func (m *monitors) sent(client netip.AddrPort, args [][]byte) (refused func()) {
 	if len(args) == 0 {

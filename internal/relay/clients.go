@@ -1,15 +1,14 @@
 package relay
 
 import (
+	"cmp"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // registry knows every client of all loops.
@@ -49,7 +48,7 @@ func (r *registry) remove(s *Session) {
 
 // Each calls f with every client that there is.
 func (ls *Loops) Each(f func(*Session)) {
-	for _, s := range ls.clients.matching(filter{}, time.Now()) {
+	for _, s := range ls.clients.sorted() {
 		f(s)
 	}
 }
@@ -63,13 +62,14 @@ func (r *registry) count() int {
 	return len(r.all)
 }
 
-// engineID turns the id of a client into that of its own engine connection, where it has one.
-func (r *registry) engineID(id []byte) string {
+// engineID turns the id of a client into that of its own engine connection, where it has one. ours are the connections
+// to a far server: whoever is served by one is not to be meant by its id.
+func (r *registry) engineID(id []byte, ours []int64) string {
 	if n, err := strconv.ParseInt(string(id), 10, 64); err != nil || n == 0 {
 		return string(id) // the engine knows what to say
 	}
 	s := r.find(id)
-	if s == nil && r.remoteIDs > 0 {
+	if s == nil && r.remoteIDs > 0 && !slices.Contains(ours, number(string(id))) {
 		return string(id) // it may be another client of the server
 	}
 	if s != nil {
@@ -78,22 +78,6 @@ func (r *registry) engineID(id []byte) string {
 		}
 	}
 	return noID
-}
-
-// meant says whether CLIENT KILL's arguments may mean a client here: not if they name another by id or address.
-func (r *registry) meant(args [][]byte) bool {
-	if len(args) == 1 {
-		args = [][]byte{[]byte("addr"), args[0]}
-	}
-	for ; len(args) >= 2; args = args[2:] {
-		value := string(args[1])
-		switch {
-		case is(args[0], "id") && r.find(args[1]) == nil,
-			is(args[0], "addr") && len(r.matching(filter{addr: &value}, time.Time{})) == 0:
-			return false
-		}
-	}
-	return true
 }
 
 // find returns the client with an id, or nil.
@@ -122,56 +106,6 @@ func (r *registry) clientID(engineID int64) int64 {
 	return engineID
 }
 
-// filter says which clients are meant. Empty fields mean all.
-type filter struct {
-	ids               map[int64]bool
-	kind              string
-	addr, laddr, user *string
-	minAge            time.Duration
-	notMe             *Session
-	nobody            bool // there is a word that is not understood
-}
-
-// parse reads the filter of CLIENT KILL, which the engine checks as well.
-func (f *filter) parse(args [][]byte) {
-	for ; len(args) >= 2; args = args[2:] {
-		value := string(args[1])
-		switch {
-		case is(args[0], "id"):
-			n, _ := strconv.ParseInt(value, 10, 64)
-			f.ids = map[int64]bool{n: true}
-		case is(args[0], "type"):
-			f.kind = strings.ToLower(value)
-		case is(args[0], "addr"):
-			f.addr = &value
-		case is(args[0], "laddr"):
-			f.laddr = &value
-		case is(args[0], "user"):
-			f.user = &value
-		case is(args[0], "skipme"):
-			if is(args[1], "no") {
-				f.notMe = nil
-			}
-		case is(args[0], "maxage"):
-			n, _ := strconv.ParseInt(value, 10, 32)
-			f.minAge = time.Duration(n) * time.Second
-		default:
-			f.nobody = true
-		}
-	}
-}
-
-func (f *filter) matches(s *Session, now time.Time) bool {
-	shown := s.shown.Load()
-	kind := "normal"
-	if s.feeding.Load() {
-		kind = "pubsub"
-	}
-	return !f.nobody && (f.ids == nil || f.ids[s.id]) && (f.kind == "" || f.kind == kind) &&
-		(f.addr == nil || *f.addr == s.cfg.address(s.cfg.Remote)) && (f.laddr == nil || *f.laddr == s.cfg.address(s.cfg.Local)) &&
-		(f.user == nil || *f.user == s.userName(shown)) && f.notMe != s && now.Sub(s.began) >= f.minAge
-}
-
 // userName is who the server takes the client for.
 func (s *Session) userName(shown *identity) string {
 	if shown.user != "" {
@@ -183,73 +117,13 @@ func (s *Session) userName(shown *identity) string {
 	return "default"
 }
 
-// matching returns the clients that are meant, oldest first.
-func (r *registry) matching(f filter, now time.Time) []*Session {
+// sorted returns all clients, oldest first.
+func (r *registry) sorted() []*Session {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	var found []*Session
-	for _, s := range r.all {
-		if f.matches(s, now) {
-			found = append(found, s)
-		}
-	}
-	slices.SortFunc(found, func(a, b *Session) int { return int(a.id - b.id) })
-	return found
-}
-
-// list turns the engine's list of its connections into that of the clients. Those without a connection of their own
-// look like whoever is in the list, apart from what is known of them.
-func (r *registry) list(asks *Session, engine string, f filter, now time.Time) string {
-	byID := make(map[int64]string)
-	template, others := "", r.others(asks, engine, f)
-	for line := range strings.Lines(engine) {
-		line = strings.TrimSuffix(line, "\n")
-		id, _, _ := strings.Cut(strings.TrimPrefix(line, "id="), " ")
-		n, _ := strconv.ParseInt(id, 10, 64)
-		byID[n] = line
-		template = line
-	}
-	var b strings.Builder
-	b.WriteString(others)
-	for _, s := range r.matching(f, now) {
-		line, own := template, false
-		if e := s.engineID.Load(); e > 0 {
-			if theirs, ok := byID[e]; ok {
-				line, own = theirs, true
-			}
-		}
-		last := s.lastName()
-		if s == asks {
-			last = "client|list"
-		}
-		b.WriteString(s.line(line, own, last, now))
-		b.WriteByte('\n')
-	}
-	return b.String()
-}
-
-// others are the lines of a server's clients that do not come from here.
-func (r *registry) others(asks *Session, list string, f filter) string {
-	if !asks.loop.group.backend.Load().remote() {
-		return ""
-	}
-	ours := make(map[string]bool)
-	for _, id := range asks.loop.group.connectionIDs() {
-		ours[strconv.FormatInt(id, 10)] = true
-	}
-	var b strings.Builder
-	for line := range strings.Lines(list) {
-		id, _, _ := strings.Cut(strings.TrimPrefix(line, "id="), " ")
-		n, _ := strconv.ParseInt(id, 10, 64)
-		kind := "normal"
-		if strings.Contains(line, " flags=P ") || strings.Contains(line, " flags=O ") {
-			kind = "pubsub"
-		}
-		if !ours[id] && (f.ids == nil || f.ids[n]) && (f.kind == "" || f.kind == kind) {
-			b.WriteString(line)
-		}
-	}
-	return b.String()
+	all := slices.Collect(maps.Values(r.all))
+	r.mu.Unlock()
+	slices.SortFunc(all, func(a, b *Session) int { return cmp.Compare(a.id, b.id) })
+	return all
 }
 
 // connectionIDs are the ids at the server of all connections to it.
@@ -278,75 +152,6 @@ func (s *Session) lastName() string {
 		return c.name
 	}
 	return "NULL"
-}
-
-// line describes the client as the engine would: the fields of an engine's line, in its order. Where the line is that of
-// the client's own connection, only what the engine can't know is changed.
-func (s *Session) line(engine string, own bool, last string, now time.Time) string {
-	shown := s.shown.Load()
-	idle := now.Sub(time.Unix(0, s.used.Load()))
-	var b strings.Builder
-	for field := range strings.FieldsSeq(engine) {
-		name, value, ok := strings.Cut(field, "=")
-		if ok {
-			switch name {
-			case "id":
-				value = strconv.FormatInt(s.id, 10)
-			case "addr":
-				value = s.cfg.address(s.cfg.Remote)
-			case "laddr":
-				value = s.cfg.address(s.cfg.Local)
-			case "fd":
-				value = strconv.Itoa(int(s.client.fd))
-			case "name":
-				value = shown.name
-			case "lib-name":
-				value = shown.libName
-			case "lib-ver":
-				value = shown.libVer
-			case "age":
-				value = strconv.Itoa(int(now.Sub(s.began).Seconds()))
-			case "idle":
-				value = strconv.Itoa(int(max(0, idle).Seconds()))
-			case "flags":
-				// The engine marks clients of Unix sockets, and these may be of another kind than it takes them for.
-				if value = strings.ReplaceAll(value, "U", ""); value == "" || !own {
-					value = "N"
-				}
-				if s.cfg.Path != "" {
-					value = strings.TrimSuffix(value, "N") + "U"
-				}
-			}
-			if !own {
-				value = s.field(shown, name, value, last)
-			}
-			field = name + "=" + value
-		}
-		if b.Len() > 0 {
-			b.WriteByte(' ')
-		}
-		b.WriteString(field)
-	}
-	return b.String()
-}
-
-// field is the value for a client that shares a connection: it has nothing of its own there.
-func (s *Session) field(id *identity, name, value, last string) string {
-	switch name {
-	case "db":
-		return itoa(id.db)
-	case "user":
-		return s.userName(id)
-	case "resp":
-		return itoa(id.proto)
-	case "cmd":
-		return last
-	case "multi", "redir":
-		return "-1"
-	case "sub", "psub", "ssub", "watch", "qbuf", "qbuf-free", "argv-mem", "multi-mem", "obl", "oll", "omem":
-		return "0"
-	}
-	return value
 }
 
 // address is how a client's address is shown. Those of Unix sockets have their path (the engines' way).

@@ -485,8 +485,9 @@ func (s *Session) send(u *upstream, c *command, raw []byte) {
 			})
 		}
 	}
-	s.inflight++
-	u.queue.push(waiter{s: s, n: 1, ask: a, of: c, sent: s.loop.now.UnixNano()})
+	n := a.count()
+	s.inflight += n
+	u.queue.push(waiter{s: s, n: n, ask: a, of: c, sent: s.loop.now.UnixNano()})
 	s.passed(u, c, 1, len(raw))
 	s.put(u, out)
 }
@@ -614,7 +615,7 @@ func (s *Session) resetLocally(raw []byte) bool {
 	}
 	s.last.Store(s.cmd)
 	s.auth, s.secret = s.loop.group.backend.Load().Auth, nil
-	s.become(identity{proto: 2})
+	s.become(s.state.afterReset())
 	s.reply([]byte("+RESET\r\n"))
 	return true
 }

@@ -133,6 +133,7 @@ type Session struct {
 	used     atomic.Int64 // Unix nanoseconds of the last request
 	engineID atomic.Int64 // of own, in the engine; 0: it has none, or it is not known
 	feeding  atomic.Bool  // it has subscriptions, or is a monitor
+	redirect atomic.Int64 // the client that gets its invalidations, as CLIENT TRACKING named it; 0: none
 
 	// Of the loop.
 	client   peer
@@ -488,7 +489,8 @@ func (s *Session) getOwn() {
 	if s.own == nil {
 		return
 	}
-	s.sticky = true
+	// RESET doesn't end it: the engine would send the invalidations to whoever has the connection next.
+	s.sticky, s.kept = true, true
 	if s.own.ready {
 		s.own.later() // its id is asked for with the first request, which may never come
 	}

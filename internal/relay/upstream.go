@@ -93,8 +93,11 @@ type ask struct {
 	// was passed on already.
 	whole  bool
 	answer func(u *upstream, s *Session, reply []byte) []byte
-	exec   bool         // the reply has those of a transaction in it
-	sub    *subscribing // for commands whose replies are messages
+	exec   bool // the reply has those of a transaction in it
+	// replies is for how many requests it is, which are one to the client; 0: one. answer gets each reply by itself, and what it
+	// returns for the last one is the client's.
+	replies int
+	sub     *subscribing // for commands whose replies are messages
 }
 
 // queue is a ring of waiters; the ring's length is a power of two.

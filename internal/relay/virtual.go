@@ -2,7 +2,6 @@ package relay
 
 import (
 	"bytes"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -142,14 +141,42 @@ var (
 	})
 )
 
-// later is an ask that waits for EXEC, if the engine queues the request.
+// count is for how many requests an ask is.
+func (a *ask) count() int {
+	if a == nil {
+		return 1
+	}
+	return max(1, a.replies)
+}
+
+// later is an ask that waits for EXEC, if the engine queues the request. Of several requests that are one to the client,
+// one reply is shown: a refusal, if there is one.
 func (a *ask) later() *ask {
-	return &ask{whole: a.whole, answer: func(u *upstream, s *Session, reply []byte) []byte {
-		if reply != nil && isQueued(reply) {
-			s.queued, s.queuedAny = append(s.queued, a), true
+	var replies [][]byte
+	return &ask{whole: a.whole, replies: a.replies, answer: func(u *upstream, s *Session, reply []byte) []byte {
+		if a.count() > 1 {
+			if replies = append(replies, bytes.Clone(reply)); len(replies) < a.count() {
+				return nil
+			}
+		} else {
+			replies = [][]byte{reply}
+		}
+		queued := 0
+		for _, r := range replies {
+			if r != nil && isQueued(r) {
+				s.queued, s.queuedAny = append(s.queued, a), true
+				queued++
+			} else {
+				reply = r
+			}
+		}
+		if queued > 0 {
 			return reply
 		}
-		return a.answer(u, s, reply)
+		for _, r := range replies {
+			reply = a.answer(u, s, r)
+		}
+		return reply
 	}}
 }
 
@@ -160,16 +187,19 @@ func (s *Session) executed(u *upstream, reply []byte) []byte {
 		s.sticky = true // what it has come to is not known
 		return reply
 	}
-	out := strconv.AppendInt([]byte{'*'}, int64(len(v.Elems)), 10)
-	out = append(out, '\r', '\n')
+	var all []byte
+	left := len(v.Elems)
 	for i, a := range s.queued {
 		one := resp.Append(nil, v.Elems[i])
 		if a != nil {
-			one = a.answer(u, s, one)
+			if one = a.answer(u, s, one); one == nil {
+				left--
+			}
 		}
-		out = append(out, one...)
+		all = append(all, one...)
 	}
-	return out
+	out := strconv.AppendInt([]byte{'*'}, int64(left), 10)
+	return append(append(out, '\r', '\n'), all...)
 }
 
 func (s *Session) hasReset() {
@@ -180,7 +210,13 @@ func (s *Session) hasReset() {
 	s.feed = feed{waiting: s.feed.waiting}
 	s.feeding.Store(false)
 	s.auth, s.secret = s.loop.group.backend.Load().Auth, nil // the engine has logged it out, if there is anything to log in to
-	s.become(identity{proto: 2})
+	s.redirect.Store(0)
+	s.become(s.state.afterReset())
+}
+
+// afterReset is what RESET leaves: engines that know a library's name (from 7.2 on) keep it.
+func (id identity) afterReset() identity {
+	return identity{proto: 2, libName: id.libName, libVer: id.libVer}
 }
 
 func (s *Session) endTransaction() {
@@ -442,124 +478,31 @@ func withLine(text, name, value string) string {
 
 func showClient(u *upstream, s *Session, reply []byte) []byte {
 	return withText(reply, func(text string) string {
-		return s.line(strings.TrimSuffix(text, "\n"), !u.shared, "client|info", s.loop.now) + "\n"
+		return s.line(parseLine(text), !u.shared, "client|info", s.loop.now).String() + "\n"
 	})
-}
-
-func prepareList(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
-	f := filter{}
-	switch {
-	case len(args) == 2:
-	case len(args) == 4 && is(args[2], "type") && slices.Contains(clientTypes, strings.ToLower(string(args[3]))):
-		f.kind = strings.ToLower(string(args[3]))
-		raw = resp.AppendCommand(nil, "CLIENT", "LIST")
-	case len(args) > 3 && is(args[2], "id"):
-		f.ids = make(map[int64]bool)
-		for _, a := range args[3:] {
-			id, err := strconv.ParseInt(string(a), 10, 64)
-			if err != nil || id < 1 {
-				return raw, nil // the engine knows what to say
-			}
-			f.ids[id] = true
-		}
-		raw = resp.AppendCommand(nil, "CLIENT", "LIST")
-	}
-	return raw, &ask{whole: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
-		return withText(reply, func(text string) string { return s.loop.group.clients.list(s, text, f, s.loop.now) })
-	}}
-}
-
-var clientTypes = []string{"normal", "master", "slave", "replica", "pubsub"}
-
-// prepareKill lets the engine check a filter that matches nobody there.
-func prepareKill(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
-	if len(args) < 3 {
-		return raw, nil
-	}
-	f := filter{notMe: s}
-	byAddress := len(args) == 3
-	remote := s.loop.group.backend.Load().remote()
-	if remote && !s.loop.group.clients.meant(args[2:]) {
-		return raw, nil // another client of the server
-	}
-	if byAddress {
-		addr := string(args[2])
-		f.addr, f.notMe = &addr, nil
-		raw = resp.AppendCommand(nil, "CLIENT", "KILL", "ID", noID)
-	} else {
-		f.parse(args[2:])
-		if remote && f.ids == nil {
-			return raw, addKilled(f)
-		}
-		words := make([]string, 0, len(args)+2)
-		byID := false
-		for i, a := range args {
-			if i%2 == 1 && i > 2 && is(args[i-1], "id") {
-				if n, err := strconv.ParseInt(string(a), 10, 64); err == nil && n > 0 {
-					a, byID = []byte(noID), true
-				}
-			}
-			words = append(words, string(a))
-		}
-		if !byID {
-			words = append(words, "ID", noID)
-		}
-		raw = resp.AppendCommand(nil, words...)
-	}
-	return raw, &ask{whole: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
-		if reply[0] != ':' {
-			return reply
-		}
-		n := s.kill(f)
-		switch {
-		case !byAddress:
-			return appendInteger(nil, int64(n))
-		case n == 0:
-			return []byte("-ERR No such client\r\n")
-		}
-		return []byte("+OK\r\n")
-	}}
-}
-
-// addKilled is for filters that may mean clients here and others of the server.
-func addKilled(f filter) *ask {
-	return &ask{whole: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
-		if reply[0] != ':' {
-			return reply
-		}
-		return appendInteger(nil, integer(reply[1:])+int64(s.kill(f)))
-	}}
-}
-
-// kill ends the clients that match. The one that asked gets its answer first.
-func (s *Session) kill(f filter) int {
-	n := 0
-	for _, c := range s.loop.group.clients.matching(f, s.loop.now) {
-		n++
-		if c == s {
-			s.why(Killed, nil)
-			s.quitting = true
-			continue
-		}
-		c.loop.post(func() { c.leave(Killed) })
-	}
-	return n
 }
 
 func prepareUnblock(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 	if len(args) < 3 {
 		return raw, nil
 	}
-	return withArgument(args, 2, s.loop.group.clients.engineID(args[2])), nil
+	return withArgument(args, 2, s.loop.group.clients.engineID(args[2], s.loop.group.connectionIDs())), nil
 }
 
 func prepareTracking(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+	target := int64(0)
 	for i := 3; i+1 < len(args); i++ {
 		if is(args[i], "redirect") {
-			return withArgument(args, i+1, s.loop.group.clients.engineID(args[i+1])), nil
+			target = number(string(args[i+1]))
+			raw = withArgument(args, i+1, s.loop.group.clients.engineID(args[i+1], s.loop.group.connectionIDs()))
+			break
 		}
 	}
-	return raw, nil
+	return raw, onLine(func(s *Session, reply []byte) {
+		if isOK(reply) {
+			s.redirect.Store(target)
+		}
+	})
 }
 
 // awaitsTarget gives the client that is to be sent the invalidations a connection of its own first.
@@ -584,15 +527,17 @@ func awaitsTarget(s *Session, args [][]byte) bool {
 }
 
 func showRedirect(_ *upstream, s *Session, reply []byte) []byte {
-	if reply[0] == ':' {
-		return appendInteger(nil, s.loop.group.clients.clientID(integer(reply[1:])))
+	if n := integer(reply[1:]); reply[0] == ':' && n > 0 {
+		return appendInteger(nil, s.redirectedTo(n))
 	}
 	return reply
 }
 
 func showTracking(_ *upstream, s *Session, reply []byte) []byte {
 	return withField(reply, "redirect", func(v resp.Value) resp.Value {
-		v.Int = s.loop.group.clients.clientID(v.Int)
+		if v.Int > 0 {
+			v.Int = s.redirectedTo(v.Int)
+		}
 		return v
 	})
 }
