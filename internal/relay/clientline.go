@@ -68,16 +68,39 @@ func (l clientLine) kind() string {
 // shortLine has the fields that filters ask for. It stands in for the engine's lines where those are not at hand.
 var shortLine = parseLine("id= addr= laddr= name= age= idle= flags= capa= db= user= lib-name= lib-ver=")
 
+// view is who looks at clients, by which command, and when.
+type view struct {
+	asks *Session
+	by   string
+	now  time.Time
+}
+
+// lastOf is the command that a client has asked for last. The one that looks may have gone on.
+func (v view) lastOf(s *Session) string {
+	if s == v.asks {
+		return v.by
+	}
+	return s.lastName()
+}
+
+// underWay is how many commands the engine has not done yet when it shows the client to itself.
+func (v view) underWay(s *Session) uint64 {
+	if s == v.asks {
+		return uint64(s.inflight) + 1
+	}
+	return 0
+}
+
 // line describes the client as the engine would, with the fields of an engine's line, in its order. Where that line is of
 // the client's own connection, only what the engine can't know is changed. Otherwise nothing of it is shown: it is about
 // somebody else.
-func (s *Session) line(engine clientLine, own bool, last string, now time.Time) clientLine {
+func (s *Session) line(engine clientLine, own bool, v view) clientLine {
 	shown := s.shown.Load()
 	line := slices.Clone(engine)
 	for i, f := range line {
-		value, known := s.known(shown, f, own, now)
+		value, known := s.known(shown, f, own, v)
 		if !known && !own {
-			value, known = s.neutral(shown, f, last), true
+			value, known = s.neutral(shown, f, v), true
 		}
 		if known {
 			line[i].value = value
@@ -87,7 +110,7 @@ func (s *Session) line(engine clientLine, own bool, last string, now time.Time) 
 }
 
 // known is the value of a field that is the client's, whatever connection it is on.
-func (s *Session) known(shown *identity, f clientField, own bool, now time.Time) (string, bool) {
+func (s *Session) known(shown *identity, f clientField, own bool, v view) (string, bool) {
 	switch f.name {
 	case "id":
 		return strconv.FormatInt(s.id, 10), true
@@ -104,11 +127,17 @@ func (s *Session) known(shown *identity, f clientField, own bool, now time.Time)
 	case "lib-ver":
 		return shown.libVer, true
 	case "age":
-		return strconv.Itoa(int(now.Sub(s.began).Seconds())), true
+		return strconv.Itoa(int(v.now.Sub(s.began).Seconds())), true
 	case "idle":
-		return strconv.Itoa(int(max(0, now.Sub(time.Unix(0, s.used.Load()))).Seconds())), true
+		return strconv.Itoa(int(max(0, v.now.Sub(time.Unix(0, s.used.Load()))).Seconds())), true
 	case "flags":
 		return s.flags(f.value, own), true
+	case "tot-net-in":
+		return strconv.FormatUint(s.heard.Load(), 10), true
+	case "tot-net-out":
+		return strconv.FormatUint(s.told.Load(), 10), true
+	case "tot-cmds":
+		return strconv.FormatUint(s.commands.Load()-v.underWay(s), 10), true
 	case "redir":
 		if n := number(f.value); own && n > 0 {
 			return strconv.FormatInt(s.redirectedTo(n), 10), true
@@ -139,7 +168,7 @@ func (s *Session) flags(engine string, own bool) string {
 
 // neutral is the value for a client that shares a connection: it has nothing of its own there. So it is also for fields
 // that newer engines have: a number is 0, a text is empty.
-func (s *Session) neutral(id *identity, f clientField, last string) string {
+func (s *Session) neutral(id *identity, f clientField, v view) string {
 	switch f.name {
 	case "db":
 		return itoa(id.db)
@@ -148,7 +177,7 @@ func (s *Session) neutral(id *identity, f clientField, last string) string {
 	case "resp":
 		return itoa(id.proto)
 	case "cmd":
-		return last
+		return v.lastOf(s)
 	case "multi", "redir":
 		return "-1"
 	case "events":

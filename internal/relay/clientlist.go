@@ -134,10 +134,10 @@ func (k *killing) answer(u *upstream, s *Session, replies [][]byte) []byte {
 // kill ends the clients that are meant. The one that asked gets its answer first.
 func (s *Session) kill(list string, f filter) int {
 	n := 0
-	lines := connectionLines(list)
+	lines, v := connectionLines(list), view{s, "client|kill", s.loop.now}
 	for _, c := range s.loop.group.clients.sorted() {
 		engine, own := lines.of(c)
-		if c == f.leaveOut || !f.matches(c.line(engine, own, "", s.loop.now)) {
+		if c == f.leaveOut || !f.matches(c.line(engine, own, v)) {
 			continue
 		}
 		n++
@@ -204,17 +204,13 @@ func (r *registry) list(asks *Session, engine string, f filter, now time.Time) s
 	for _, line := range asks.loop.group.otherClients(engine) {
 		show(line)
 	}
-	lines := connectionLines(engine)
+	lines, v := connectionLines(engine), view{asks, "client|list", now}
 	for _, s := range r.sorted() {
 		if s == f.leaveOut {
 			continue
 		}
-		last := s.lastName()
-		if s == asks {
-			last = "client|list"
-		}
 		line, own := lines.of(s)
-		show(s.line(line, own, last, now))
+		show(s.line(line, own, v))
 	}
 	return b.String()
 }

@@ -172,6 +172,7 @@ func (s *Session) passed(u *upstream, last *command, n uint64, bytes int) {
 	if s.last.Load() != last {
 		s.last.Store(last)
 	}
+	s.commands.Add(n)
 	s.loop.counts.command(u.shared, n)
 	if !u.shared && s.large > 0 {
 		s.large = max(0, s.large-int(n))
@@ -614,6 +615,7 @@ func (s *Session) resetLocally(raw []byte) bool {
 		return s.onShared(&command{name: s.cmd.name}, raw) // a wrong number of arguments
 	}
 	s.last.Store(s.cmd)
+	s.commands.Add(1)
 	s.auth, s.secret = s.loop.group.backend.Load().Auth, nil
 	s.become(s.state.afterReset())
 	s.reply([]byte("+RESET\r\n"))

@@ -124,9 +124,11 @@ type Session struct {
 	// What others may look at while the loop works.
 	id       int64
 	began    time.Time
-	moved    atomic.Uint64 // grows with everything that happens
+	heard    atomic.Uint64 // bytes that the client has sent
+	told     atomic.Uint64 // and those that it was told
+	commands atomic.Uint64 // that it has sent, as far as they are looked at
 	busy     atomic.Bool   // a request has no reply yet, or a reply is not sent
-	seen     uint64        // of the watcher: moved, when Quiet was last asked
+	seen     uint64        // of the watcher: what had moved, when Quiet was last asked
 	shown    atomic.Pointer[identity]
 	claimed  atomic.Pointer[string] // the library's name, where the engine did not take it
 	last     atomic.Pointer[command]
@@ -265,7 +267,7 @@ func (s *Session) Close() { s.loop.post(func() { s.leave(Cut) }) }
 // closing now most likely interrupts nothing. (Only most likely: a subscriber may be sent something just now.)
 // It is for one watching goroutine.
 func (s *Session) Quiet() bool {
-	moved := s.moved.Load()
+	moved := s.heard.Load() + s.told.Load()
 	same := moved == s.seen
 	s.seen = moved
 	return same && !s.busy.Load()
@@ -305,7 +307,7 @@ func (s *Session) pump() {
 		}
 		n, err := s.client.read(s.loop.plain[:])
 		if n > 0 {
-			s.moved.Add(1)
+			s.heard.Add(uint64(n))
 			s.moving, s.loop.used = true, true
 			s.used.Store(s.loop.now.UnixNano())
 			s.take(s.loop.plain[:n])
@@ -367,7 +369,7 @@ func (s *Session) reply(b []byte) {
 	if s.over || len(b) == 0 {
 		return
 	}
-	s.moved.Add(1)
+	s.told.Add(uint64(len(b)))
 	s.moving, s.loop.used, s.asked = true, true, false
 	if s.client.tls != nil {
 		_, _ = s.client.tls.Write(b) // flush reports it

@@ -478,7 +478,7 @@ func withLine(text, name, value string) string {
 
 func showClient(u *upstream, s *Session, reply []byte) []byte {
 	return withText(reply, func(text string) string {
-		return s.line(parseLine(text), !u.shared, "client|info", s.loop.now).String() + "\n"
+		return s.line(parseLine(text), !u.shared, view{s, "client|info", s.loop.now}).String() + "\n"
 	})
 }
 
