@@ -9,13 +9,11 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/sealane/sealane/internal/resp"
 )
 
-// MONITOR and SLOWLOG say who asked. An engine only sees its socket, so that is found out here: a monitor's lines by
-// the request in them, entries of the slow log by their command, time and duration.
+// MONITOR says who asked. An engine only sees its socket, so that is found out here, by the request in a monitor's line.
 
 // nobody is what the engines write for a peer that they don't know.
 const nobody = "?:0"
@@ -31,8 +29,15 @@ type monitors struct {
 // sightings are the requests that one monitor has yet to be told of: who sent them, by what they say. Who says the same at
 // the same time is told apart by nothing but the order, which is the engine's.
 type sightings struct {
-	by    map[uint64][]netip.AddrPort
+	by    map[uint64][]sighting
 	count int
+}
+
+// sighting is a request as the engine gets it.
+type sighting struct {
+	client netip.AddrPort
+	shown  []byte // as the client made it, where that differs
+	ours   bool   // no client made it
 }
 
 // maxSightings bounds what is remembered of requests that no monitor is told of (the engine leaves some out).
@@ -44,7 +49,7 @@ func (m *monitors) add(s *Session) {
 	if m.all == nil {
 		m.all, m.seed = make(map[*Session]*sightings), maphash.MakeSeed()
 	}
-	m.all[s] = &sightings{by: make(map[uint64][]netip.AddrPort)}
+	m.all[s] = &sightings{by: make(map[uint64][]sighting)}
 	m.any.Store(true)
 }
 
@@ -61,33 +66,63 @@ func (m *monitors) watches(s *Session) bool {
 	return m.all[s] != nil
 }
 
-// sent notes a request that is about to be sent, and returns what takes the note back if it is refused.
-func (m *monitors) sent(client netip.AddrPort, args [][]byte) (refused func()) {
+// sent notes a request that is about to be sent, and returns what takes the note back if it is refused. The engine gets
+// out, which may say it otherwise, or be several requests.
+func (m *monitors) sent(client netip.AddrPort, args [][]byte, raw, out []byte) (refused func()) {
 	if len(args) == 0 {
 		return func() {}
 	}
-	h := maphash.Bytes(m.seed, appendQuoted(nil, args))
+	var hashes []uint64
+	var seen []sighting
+	add := func(args [][]byte, s sighting) {
+		hashes = append(hashes, maphash.Bytes(m.seed, appendQuoted(nil, args)))
+		seen = append(seen, s)
+	}
+	if len(out) > 0 && &out[0] == &raw[0] {
+		add(args, sighting{client: client})
+	} else {
+		shown := appendQuoted(nil, args)
+		for rest := out; len(rest) > 0; {
+			var scan resp.CommandScanner
+			n, done, err := scan.Next(rest)
+			if !done || err != nil {
+				break
+			}
+			add(resp.Arguments(nil, rest[:n]), sighting{client: client, shown: shown, ours: len(seen) > 0})
+			rest = rest[n:]
+		}
+	}
+	m.note(hashes, seen)
+	return func() { m.forget(hashes, client) }
+}
+
+func (m *monitors) note(hashes []uint64, seen []sighting) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, seen := range m.all {
-		if seen.count++; seen.count > maxSightings {
-			clear(seen.by)
-			seen.count = 1
+	for _, x := range m.all {
+		if x.count += len(seen); x.count > maxSightings {
+			clear(x.by)
+			x.count = len(seen)
 		}
-		seen.by[h] = append(seen.by[h], client)
+		for i, h := range hashes {
+			x.by[h] = append(x.by[h], seen[i])
+		}
 	}
-	return func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		for _, seen := range m.all {
-			seen.forget(h, client)
+}
+
+func (m *monitors) forget(hashes []uint64, client netip.AddrPort) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, x := range m.all {
+		for _, h := range hashes {
+			x.forget(h, client)
 		}
 	}
 }
 
 func (x *sightings) forget(h uint64, client netip.AddrPort) {
-	for i, c := range x.by[h] {
-		if c == client {
+	for i, s := range x.by[h] {
+		if s.client == client {
 			x.drop(h, i)
 			return
 		}
@@ -115,8 +150,15 @@ func (m *monitors) name(s *Session, line []byte) []byte {
 	who := nobody
 	h := maphash.Bytes(m.seed, request)
 	if seen := m.all[s]; seen != nil && len(seen.by[h]) > 0 {
-		who = address(seen.by[h][0])
+		request := seen.by[h][0]
 		seen.drop(h, 0)
+		if request.ours {
+			return nil
+		}
+		who = address(request.client)
+		if request.shown != nil {
+			line = append(append(append([]byte(nil), line[:end+2]...), request.shown...), '\r', '\n')
+		}
 	} else if slices.Contains(ours, string(request)) {
 		return nil
 	}
@@ -148,68 +190,4 @@ func appendQuoted(b []byte, args [][]byte) []byte {
 		b = append(b, '"')
 	}
 	return b
-}
-
-// slow are the last requests that took long enough to be in the engine's slow log.
-type slow struct {
-	mu   sync.Mutex // guards all of it
-	last [256]slowRequest
-	next int
-}
-
-type slowRequest struct {
-	command  *command
-	client   netip.AddrPort
-	name     string
-	answered time.Time
-	took     time.Duration
-}
-
-// slowTime is the engine's slowlog-log-slower-than.
-const slowTime = 10 * time.Millisecond
-
-func (x *slow) note(r slowRequest) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.last[x.next%len(x.last)] = r
-	x.next++
-}
-
-// who finds the request that an entry of the slow log is most likely about: one of that command, answered in that second
-// or right after it, that took hardly longer.
-func (x *slow) who(command string, at int64, took time.Duration) (slowRequest, bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	var best slowRequest
-	for _, r := range x.last {
-		if r.command == nil || r.took < took || r.answered.Unix() < at || r.answered.Unix() > at+1 {
-			continue
-		}
-		if name, _, _ := strings.Cut(r.command.name, "|"); name != command && r.command.pin != PinUnknown {
-			continue
-		}
-		if best.command == nil || r.took < best.took {
-			best = r
-		}
-	}
-	return best, best.command != nil
-}
-
-// showSlow puts the clients into SLOWLOG GET: entries of id, time, microseconds, request, address and name.
-func showSlow(_ *upstream, s *Session, reply []byte) []byte {
-	v, n, err := resp.ParseReply(reply, resp.Limits{MaxBulk: maxGathered})
-	if err != nil || n != len(reply) {
-		return reply
-	}
-	for _, e := range v.Elems {
-		if len(e.Elems) < 6 || len(e.Elems[3].Elems) == 0 || !strings.Contains(e.Elems[4].Str, "/") {
-			continue
-		}
-		command := strings.ToLower(e.Elems[3].Elems[0].Str)
-		r, ok := s.loop.group.slow.who(command, e.Elems[1].Int, time.Duration(e.Elems[2].Int)*time.Microsecond)
-		if e.Elems[4].Str, e.Elems[5].Str = nobody, ""; ok {
-			e.Elems[4].Str, e.Elems[5].Str = address(r.client), r.name
-		}
-	}
-	return resp.Append(nil, v)
 }

@@ -139,7 +139,7 @@ func (u *upstream) deliver(w *waiter, b []byte, ended int) {
 		s.inflight -= ended
 		s.resend.answered += ended
 		s.touch()
-		u.timed(w)
+		s.logged(w.of, w.sent)
 	}
 	u.gathered, u.passing, u.refusal = nil, false, nil
 	if w.n -= ended; w.n == 0 {

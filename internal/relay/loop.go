@@ -40,7 +40,7 @@ type Loops struct {
 	backend  atomic.Pointer[Backend]
 	clients  registry
 	monitors monitors
-	slow     slow
+	log      commandLog
 	canary   canary
 	// largeKeys are those that no shared connection is asked for.
 	largeKeys largeKeys

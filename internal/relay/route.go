@@ -46,7 +46,9 @@ func (s *Session) take(b []byte) {
 		switch {
 		case s.streaming && err == nil:
 			s.toOwn(b[:n])
-			s.streaming = !done
+			if s.streaming = !done; done {
+				s.loggedRequest(s.scan.Size())
+			}
 		case s.streaming:
 			s.goBlind()
 			n = 0
@@ -477,7 +479,7 @@ func (s *Session) send(u *upstream, c *command, raw []byte) {
 	}
 	a = s.transacted(c, a, raw)
 	if m := &s.loop.group.monitors; m.any.Load() && !s.partial {
-		refused := m.sent(s.cfg.Remote, s.arguments(raw))
+		refused := m.sent(s.cfg.Remote, s.arguments(raw), raw, out)
 		if a == nil {
 			a = onLine(func(_ *Session, reply []byte) {
 				if reply != nil && reply[0] == '-' {

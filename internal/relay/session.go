@@ -148,6 +148,7 @@ type Session struct {
 	gone     bool // the engine has said its last; what the client sends is thrown away
 	quitting bool // so it is after the replies under way
 
+	toldBefore uint64    // of told, when the request before had been answered
 	opening    []byte    // what Config.Opening has not decided about
 	discarded  int64     // of what is thrown away
 	progressed time.Time // when the client last took some of a gone engine's words, as far as ticks tell

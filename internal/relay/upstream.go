@@ -720,21 +720,12 @@ func (u *upstream) answered(w waiter, reply []byte) {
 	w.s.inflight--
 	w.s.resend.answered++
 	u.refusal = nil
-	u.timed(&w)
 	if w.ask != nil {
 		reply = w.ask.answer(u, w.s, reply)
 	}
 	w.s.reply(reply)
+	w.s.logged(w.of, w.sent)
 	w.s.touch()
-}
-
-// timed notes a request that took so long that the engine has noted it too.
-func (u *upstream) timed(w *waiter) {
-	if took := time.Duration(u.loop.now.UnixNano() - w.sent); took >= slowTime && w.of != nil {
-		u.loop.group.slow.note(slowRequest{
-			command: w.of, client: w.s.cfg.Remote, name: w.s.state.name, answered: u.loop.now, took: took,
-		})
-	}
 }
 
 // pass hands on what belongs to the connection's own client; all of it at once.
@@ -772,7 +763,7 @@ func (u *upstream) pass(w *waiter, b []byte) []byte {
 	}
 	if ended > 0 {
 		u.refusal = nil
-		u.timed(w)
+		s.logged(w.of, w.sent)
 		w.n -= ended
 		answer := w.ask
 		if w.n == 0 {

@@ -40,7 +40,8 @@ var special = map[string]command{
 	"sunsubscribe": {place: onOwn, pin: PinPubSub, prepare: prepareSubscription},
 	"monitor":      {place: onOwn, pin: PinMonitor, ask: onMonitor},
 
-	"slowlog":             {ask: &ask{whole: true, answer: showSlow}},
+	"slowlog":             {prepare: prepareCommandLog},
+	"commandlog":          {prepare: prepareCommandLog},
 	"info":                {ask: &ask{whole: true, answer: showInfo}},
 	"client|id":           {ask: &ask{whole: true, answer: showID}},
 	"client|getname":      {ask: &ask{whole: true, answer: showName}},

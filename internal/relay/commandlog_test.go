@@ -1,0 +1,123 @@
+package relay_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/sealane/sealane/internal/engine"
+	"github.com/sealane/sealane/internal/enginetest"
+	"github.com/sealane/sealane/internal/resp"
+)
+
+// Each entry of the engine's logs names the client that asked: also for what a script, a function or a transaction did, and
+// for requests and replies that are logged for their length.
+func TestSlowLogAndCommandLogNameTheClient(t *testing.T) {
+	enginetest.Each(t, func(t *testing.T, b engine.Binary) {
+		for path, multiplexed := range map[string]bool{"transparent": false, "multiplexed": true} {
+			t.Run(path, func(t *testing.T) {
+				t.Parallel()
+				e := newEngineOf(t, b, multiplexed)
+				admin := e.client()
+				admin.want("CLIENT SETNAME admin", "OK")
+				// What takes more than 10 ms, and may be in a script.
+				admin.want("MSET x "+strings.Repeat("a", 4000)+" y "+strings.Repeat("b", 4000), "OK")
+				admin.want("SLOWLOG RESET", "OK")
+				plain, script, transaction, large, reader := e.client(), e.client(), e.client(), e.client(), e.client()
+				for name, k := range map[string]*talker{"plain": plain, "script": script, "transaction": transaction, "large": large, "reader": reader} {
+					k.want("CLIENT SETNAME "+name, "OK")
+				}
+				by := func(who *talker, command string, log ...string) *talker {
+					t.Helper()
+					_ = admin.send(log...)
+					v, err := admin.read()
+					if err != nil || v.Kind != resp.Array {
+						t.Fatalf("%s: %+v, %v", log, v, err)
+					}
+					for _, entry := range v.Elems {
+						if strings.EqualFold(entry.Elems[3].Elems[0].Str, command) {
+							if addr := entry.Elems[4].Str; who == script && command != "eval" && b.Kind == engine.Redis && (addr == "" || addr == "?:0") {
+								return script // Redis doesn't say for whom a script does something
+							}
+							for name, k := range map[string]*talker{"plain": plain, "script": script, "transaction": transaction, "large": large, "reader": reader} {
+								if entry.Elems[4].Str == k.c.LocalAddr().String() && entry.Elems[5].Str == name {
+									return k
+								}
+							}
+							t.Errorf("%s has for %s: %s %s", log, command, entry.Elems[4].Str, entry.Elems[5].Str)
+							return nil
+						}
+					}
+					t.Errorf("%s has no %s", log, command)
+					return nil
+				}
+				check := func(who *talker, command string, log ...string) {
+					t.Helper()
+					if got := by(who, command, log...); got != nil && got != who {
+						t.Errorf("%s: %s is somebody else's", log, command)
+					}
+				}
+				plain.want("DEBUG SLEEP 0.05", "OK")
+				check(plain, "debug", "SLOWLOG", "GET", "100")
+				transaction.want("MULTI", "OK")
+				transaction.want("DEBUG SLEEP 0.03", "QUEUED")
+				transaction.want("EXEC", "[OK]")
+				check(transaction, "debug", "SLOWLOG", "GET", "100")
+				admin.want("SLOWLOG RESET", "OK")
+				_ = script.send("EVAL", "return redis.call('lcs',KEYS[1],KEYS[2],'len')", "2", "x", "y")
+				script.next()
+				check(script, "eval", "SLOWLOG", "GET", "100")
+				if b.Kind == engine.Redis || b.Version.Major > 8 { // which measures nothing there
+					check(script, "lcs", "SLOWLOG", "GET", "100")
+				}
+				// A command of that name by itself is the likelier one.
+				admin.want("SLOWLOG RESET", "OK")
+				plain.want("LCS x y LEN", "0")
+				check(plain, "lcs", "SLOWLOG", "GET", "100")
+				if strings.HasPrefix(admin.do("COMMANDLOG LEN slow"), "ERR unknown command") {
+					return
+				}
+				check(plain, "lcs", "COMMANDLOG", "GET", "100", "slow")
+				_ = large.send("SET", "big", strings.Repeat("x", 3<<20))
+				large.next()
+				check(large, "set", "COMMANDLOG", "GET", "100", "large-request")
+				_ = reader.send("GET", "big")
+				reader.next()
+				check(reader, "get", "COMMANDLOG", "GET", "-1", "LARGE-REPLY")
+				before := e.loops.Counts().Shared
+				if admin.do("COMMANDLOG RESET large-reply"); multiplexed && e.loops.Counts().Shared == before {
+					t.Error("COMMANDLOG is not shared")
+				}
+				admin.want("COMMANDLOG GET 1 large-reply", "[]")
+			})
+		}
+	})
+}
+
+// A monitor sees requests as clients have made them, with their addresses, and none that nobody has made.
+func TestMonitorSeesRequestsAsTheyWereMade(t *testing.T) {
+	enginetest.Each(t, func(t *testing.T, b engine.Binary) {
+		for path, multiplexed := range map[string]bool{"transparent": false, "multiplexed": true} {
+			t.Run(path, func(t *testing.T) {
+				t.Parallel()
+				e := newEngineOf(t, b, multiplexed)
+				monitor, k := e.client(), e.client()
+				id := monitor.id()
+				monitor.want("MONITOR", "OK")
+				// The engines leave CLIENT LIST and KILL out.
+				requests := []string{"GET k", "CLIENT TRACKING on REDIRECT " + id, "GET a|", "CLIENT GETREDIR", "CLIENT TRACKING off", "CLIENT ID"}
+				for _, r := range requests {
+					k.do(r)
+					k.do("CLIENT LIST ID 5 6")
+					k.do("CLIENT KILL ID 999 888")
+				}
+				for _, r := range requests {
+					quoted := `"` + strings.ReplaceAll(r, " ", `" "`) + `"`
+					want := "[0 " + k.c.LocalAddr().String() + "] " + quoted
+					if got := monitor.next(); !strings.HasSuffix(got, want) {
+						t.Errorf("the monitor read %q; want %q", got, want)
+					}
+				}
+			})
+		}
+	})
+}
