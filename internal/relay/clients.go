@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // registry knows every client of all loops.
@@ -60,6 +61,20 @@ func (r *registry) count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.all)
+}
+
+// activeTime is for how long a client counts as active after it has said something: as in Redis, from 8.8 on.
+const activeTime = 512 * time.Millisecond
+
+// active is how many clients have said something just now.
+func (r *registry) active(now time.Time) int {
+	n := 0
+	for _, s := range r.sorted() {
+		if now.Sub(time.Unix(0, s.used.Load())) < activeTime && s.heard.Load() > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // engineID turns the id of a client into that of its own engine connection, where it has one. ours are the connections

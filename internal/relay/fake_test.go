@@ -198,6 +198,8 @@ func (d *dialogue) execute(name string, args []string) {
 				d.bulk(arg(1))
 			}
 		}
+	case "info": // of Redis 8.8
+		d.bulk("# Clients\r\nconnected_clients:1\r\nmaxclients:10000\r\nactive_clients:1\r\nblocked_clients:0\r\n")
 	case "eval", "blpop":
 		d.line("*2")
 		d.bulk(name + " " + arg(1))

@@ -457,6 +457,7 @@ func showInfo(u *upstream, s *Session, reply []byte) []byte {
 	}
 	return withText(reply, func(text string) string {
 		text = withLine(text, "connected_clients:", itoa(s.loop.group.clients.count()))
+		text = withLine(text, "active_clients:", itoa(s.loop.group.clients.active(s.loop.now)))
 		if b := s.loop.group.backend.Load(); b.MaxClients > 0 {
 			text = withLine(text, "maxclients:", itoa(b.MaxClients))
 		}
