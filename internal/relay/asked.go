@@ -159,14 +159,19 @@ func (m *monitors) name(s *Session, line []byte) []byte {
 		if request.shown != nil {
 			line = append(append(append([]byte(nil), line[:end+2]...), request.shown...), '\r', '\n')
 		}
-	} else if slices.Contains(ours, string(request)) {
+	} else if isOurs(string(request)) {
 		return nil
 	}
 	return append(append(append([]byte(nil), line[:at+1]...), who...), line[end:]...)
 }
 
-// ours are requests that this package makes for itself.
-var ours = []string{`"CLIENT" "ID"`, `"CLIENT" "NO-EVICT" "on"`, `"HELLO" "3"`}
+// isOurs says that a request which no client made is one that this package makes for itself.
+func isOurs(request string) bool {
+	name, _, _ := strings.Cut(request, " ")
+	return slices.Contains(ours, request) || name == `"SELECT"` || name == `"AUTH"`
+}
+
+var ours = []string{`"CLIENT" "ID"`, `"CLIENT" "NO-EVICT" "on"`, `"HELLO" "3"`, `"COMMAND"`, `"RESET"`}
 
 // appendQuoted writes a request as the engines show it.
 func appendQuoted(b []byte, args [][]byte) []byte {

@@ -13,6 +13,9 @@ import (
 	"github.com/sealane/sealane/internal/relay"
 )
 
+// asksCommands is what the first shared connection asks besides.
+const asksCommands = "*1\r\n$7\r\nCOMMAND\r\n"
+
 // byHand are loops whose engine connections the test answers itself.
 type byHand struct {
 	t       *testing.T
@@ -68,8 +71,8 @@ func (h *byHand) next() net.Conn {
 func (h *byHand) shared() net.Conn {
 	h.t.Helper()
 	c := h.next()
-	expect(h.t, c, "*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-EVICT\r\n$2\r\non\r\n"+asksID)
-	send(h.t, c, "+OK\r\n:900\r\n")
+	expect(h.t, c, "*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-EVICT\r\n$2\r\non\r\n"+asksID+asksCommands)
+	send(h.t, c, "+OK\r\n:900\r\n*0\r\n")
 	return c
 }
 
@@ -119,8 +122,8 @@ func TestLongRequestBeforeLoginWithoutAnEngineIsToldSo(t *testing.T) {
 	c := h.client()
 	send(t, c, "PING\r\n")
 	e := h.next()
-	expect(t, e, "*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-EVICT\r\n$2\r\non\r\n"+asksID)
-	send(t, e, "-NOAUTH Authentication required.\r\n-NOAUTH Authentication required.\r\n")
+	expect(t, e, "*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-EVICT\r\n$2\r\non\r\n"+asksID+asksCommands)
+	send(t, e, strings.Repeat("-NOAUTH Authentication required.\r\n", 3))
 	expect(t, e, "PING\r\n")
 	send(t, e, "-NOAUTH Authentication required.\r\n")
 	expect(t, c, "-NOAUTH Authentication required.\r\n")

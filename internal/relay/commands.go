@@ -3,13 +3,16 @@ package relay
 import "strings"
 
 // A request may go over a shared connection only if it is known to leave nothing behind on it, to be answered by
-// exactly one reply, and never to wait for anything. What is not in this table has a connection of its own, for good.
+// exactly one reply, and never to wait for anything. What is not in this table is asked of the engine (learn.go); what that
+// doesn't tell has a connection of its own, for good.
 
 // command is what is to be known of one.
 type command struct {
 	name  string // as CLIENT LIST shows it
 	place place
 	pin   Pin
+	// cleans says that the connection is to be cleaned by RESET before anybody else has it.
+	cleans bool
 	// mayBlock: with some arguments it is another command.
 	mayBlock bool
 	// prepare, where given, looks at the request when it is its turn: what the engine gets, and what becomes of the reply.
@@ -75,6 +78,7 @@ var Pins = []Pin{PinPath, PinTransaction, PinWatch, PinBlocking, PinScript, PinP
 const stateless = `
 append bitcount bitfield bitfield_ro bitop bitpos decr decrby get getbit getdel getex getrange getset incr incrby
 incrbyfloat lcs mget mset msetnx psetex set setbit setex setnx setrange strlen substr msetex delifeq
+delex digest increx
 copy del dump exists expire expireat expiretime keys move object persist pexpire pexpireat pexpiretime pttl randomkey
 rename renamenx restore scan sort sort_ro touch ttl type unlink
 hdel hexists hexpire hexpireat hexpiretime hget hgetall hgetdel hgetex hincrby hincrbyfloat hkeys hlen hmget hmset hpersist
@@ -88,6 +92,7 @@ zrevrange zrevrangebylex zrevrangebyscore zrevrank zscan zscore zunion zunionsto
 geoadd geodist geohash geopos georadius georadius_ro georadiusbymember georadiusbymember_ro geosearch geosearchstore
 pfadd pfcount pfmerge
 xack xackdel xadd xautoclaim xclaim xdel xdelex xgroup xinfo xlen xpending xrange xrevrange xsetid xtrim
+vadd vcard vdim vemb vgetattr vinfo vismember vlinks vrandmember vrange vrem vsetattr
 ping echo time dbsize lastsave lolwut command memory latency role config acl publish spublish pubsub
 flushall flushdb swapdb function save bgsave bgrewriteaof`
 
@@ -100,12 +105,12 @@ var commands = func() map[string]*command {
 	}
 	add(onShared, "", stateless)
 	add(onOwn, PinBlocking, `blpop brpop brpoplpush blmove blmpop bzpopmin bzpopmax bzmpop xread|block xreadgroup|block wait waitaof
-		migrate debug shutdown failover module cluster`)
+		migrate debug shutdown failover module cluster vadd|cas vsim`) // vadd with CAS and vsim block, and no flag says so
 	add(onShared, "", "xread xreadgroup script")
 	// While a script runs the engine answers others with BUSY; behind it on the same connection they would hang.
 	add(onOwn, PinScript, "eval eval_ro evalsha evalsha_ro fcall fcall_ro")
-	add(untilReset, PinState, "asking readonly readwrite client|caching")
-	add(forGood, PinState, "client|no-evict client|no-touch") // RESET leaves these before 7.2
+	add(untilReset, PinState, "asking readonly readwrite client|caching client|import-source")
+	add(forGood, PinState, "client|no-evict client|no-touch client|capa") // RESET leaves the first before 7.2, the last always
 	// RESET does not end the debugger, and what it says is no reply.
 	add(blindly, PinState, "sync psync replconf client|reply script|debug")
 	add(onShared, "", "client client|help script|kill function|kill")
@@ -115,7 +120,7 @@ var commands = func() map[string]*command {
 	for _, name := range []string{"script|kill", "function|kill"} {
 		m[name].anyDB = true
 	}
-	m["xread"].mayBlock, m["xreadgroup"].mayBlock = true, true
+	m["xread"].mayBlock, m["xreadgroup"].mayBlock, m["vadd"].mayBlock = true, true, true
 	for name, c := range special {
 		c.name = name
 		m[name] = &c

@@ -38,6 +38,7 @@ type dialogue struct {
 	skip     bool                // CLIENT REPLY SKIP
 	exec     bool                // is within EXEC
 	over     bool                // it closes the connection
+	touched  bool                // a module's command has left something here
 	home     string              // the user at first, and after RESET
 	did      func(args []string) // is told what is executed
 	mute     bool                // a login that fails is not answered while there are replies to be sent, as in Redis 7.2 to 8.8
@@ -105,6 +106,9 @@ func (d *dialogue) null() {
 
 // proof is what an answer says of the connection.
 func (d *dialogue) proof() string {
+	if d.touched {
+		return "touched"
+	}
 	return d.user + "|" + strconv.Itoa(d.db) + "|" + strconv.Itoa(d.proto)
 }
 
@@ -198,6 +202,31 @@ func (d *dialogue) execute(name string, args []string) {
 				d.bulk(arg(1))
 			}
 		}
+	case "command":
+		d.line("*3")
+		describe := func(name, flags, categories string) {
+			d.line("*7\r\n$%d\r\n%s\r\n:-1", len(name), name)
+			for i, list := range []string{flags, "", "", "", categories} {
+				if words := strings.Fields(list); i == 0 || i == 4 {
+					d.line("*%d", len(words))
+					for _, w := range words {
+						d.line("+%s", w)
+					}
+				} else {
+					d.line(":1")
+				}
+			}
+		}
+		describe("newer", "readonly fast", "@read @string")
+		describe("mod.touch", "write module", "")
+		describe("newstate", "noscript", "@connection")
+	case "newer":
+		d.bulk(d.proof())
+	case "mod.touch":
+		d.touched = true
+		d.line("+TOUCHED")
+	case "newstate":
+		d.line("+OK")
 	case "info": // of Redis 8.8
 		d.bulk("# Clients\r\nconnected_clients:1\r\nmaxclients:10000\r\nactive_clients:1\r\nblocked_clients:0\r\n")
 	case "eval", "blpop":

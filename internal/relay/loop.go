@@ -41,6 +41,7 @@ type Loops struct {
 	clients  registry
 	monitors monitors
 	log      commandLog
+	learnt   atomic.Pointer[learnt]
 	canary   canary
 	// largeKeys are those that no shared connection is asked for.
 	largeKeys largeKeys

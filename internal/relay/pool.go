@@ -87,6 +87,10 @@ func (l *loop) take(k key, s *Session) *upstream {
 func (l *loop) giveBack(u *upstream) {
 	u.owner.engineID.Store(0)
 	u.owner, u.paused = nil, false
+	if u.unclean {
+		u.clean()
+		return
+	}
 	l.keep(u)
 }
 

@@ -105,10 +105,10 @@ func (s *Session) joins(r *run, raw []byte) bool {
 	}
 	c := s.cmd
 	if name := s.scan.Name(); c == nil || string(name) != c.name || isContainer(name) {
-		c = find(name, s.scan.Second())
+		c = s.loop.find(name, s.scan.Second())
 	}
 	if c.prepare != nil || c.ask != nil || c.place != onShared && (r.u.shared || c.place != onOwn) || c.alone || c.anyDB || c.mayBlock ||
-		s.mayBeRefused() || r.u.shared && !s.fitsShared(c, raw, len(r.bytes)) {
+		c.cleans || s.mayBeRefused() || r.u.shared && !s.fitsShared(c, raw, len(r.bytes)) {
 		return false
 	}
 	s.cmd = c
@@ -199,7 +199,7 @@ func (s *Session) begun(b []byte) {
 		return
 	}
 	if s.scan.Named() {
-		c := find(s.scan.Name(), s.scan.Second())
+		c := s.loop.find(s.scan.Name(), s.scan.Second())
 		switch tooLong := s.scan.Size() > maxHeld || s.scan.Longest() > maxHeld; {
 		case tooLong && (c.prepare != nil || c.ask != nil):
 			s.stream(unknown, b)
@@ -294,20 +294,24 @@ func (s *Session) identify(raw []byte) *command {
 		if len(s.loop.args) > 1 {
 			second = bytes.ToLower(s.loop.args[1])
 		}
-		return s.refine(find(bytes.ToLower(s.loop.args[0]), second), raw)
+		return s.refine(s.loop.find(bytes.ToLower(s.loop.args[0]), second), raw)
 	}
-	return s.refine(find(s.scan.Name(), s.scan.Second()), raw)
+	return s.refine(s.loop.find(s.scan.Name(), s.scan.Second()), raw)
 }
 
-// refine looks for BLOCK. It stands before STREAMS, but a group or a consumer may be called that too: a key called BLOCK
-// costs a connection, a block that is overlooked would hold up everybody.
+// refine looks for BLOCK, and for CAS of VADD. They stand before other arguments, but a group, a consumer or an element may
+// be called that too: a key called BLOCK costs a connection, a block that is overlooked would hold up everybody.
 func (s *Session) refine(c *command, raw []byte) *command {
-	if c.name != "xread" && c.name != "xreadgroup" {
+	if !c.mayBlock {
 		return c
 	}
+	word := "block"
+	if c.name == "vadd" {
+		word = "cas"
+	}
 	for _, a := range s.arguments(raw) {
-		if bytes.EqualFold(a, []byte("block")) {
-			return commands[c.name+"|block"]
+		if is(a, word) {
+			return commands[c.name+"|"+word]
 		}
 	}
 	return c
@@ -322,11 +326,18 @@ func (s *Session) arguments(raw []byte) [][]byte {
 // dispatch sends a request where it belongs. It returns false when it has to wait; whatever ends the wait comes back to
 // resume.
 func (s *Session) dispatch(raw []byte) bool {
-	c, b := s.cmd, s.loop.group.backend.Load()
+	b := s.loop.group.backend.Load()
 	if s.blind { // since it waits
 		s.toOwn(raw)
 		return true
 	}
+	if s.awaitsCommands(b) {
+		return false
+	}
+	if s.cmd == unknown && !s.partial {
+		s.cmd = s.identify(raw) // the engine's commands may be known by now
+	}
+	c := s.cmd
 	if s.shares(c) {
 		s.releaseClean()
 	}
@@ -455,6 +466,8 @@ func (s *Session) onOwn(c *command, raw []byte) {
 		return
 	case c == unknown:
 		s.unsure++ // the reply tells whether there is anything
+	case c.cleans:
+		s.own.unclean = true
 	case c.place == forGood:
 		s.sticky, s.kept = true, true
 	case c.place == takesReset && s.loop.group.backend.Load().Login != nil:
@@ -551,6 +564,9 @@ func (s *Session) pinned(p Pin) { s.loop.counts.pin(p) }
 // release gives the session's own connection to whoever needs one next.
 func (s *Session) release() {
 	u := s.own
+	if !s.isAnothers(u) {
+		u.login = s.secret // by which it is to be logged in again, should it have to be
+	}
 	s.own = nil
 	s.loop.giveBack(u)
 }

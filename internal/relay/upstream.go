@@ -57,6 +57,9 @@ type upstream struct {
 	perhaps []byte // the beginning of what may be goaway
 	called  string // its name at the server
 
+	unclean  bool // something may have been left on it that RESET removes
+	cleaning bool // it is being cleaned, and will be spare
+
 	login credentials // of its user, by which it comes in
 
 	refusal  []byte // what the engine has said to our first question, if nothing good came after it
@@ -213,7 +216,8 @@ func (u *upstream) prepare() {
 		u.queue.push(waiter{n: 1, ask: askNothing})
 	}
 	u.identify()
-	if u.shared || b.remote() {
+	u.learn()
+	if u.shared || b.remote() || u.cleaning {
 		u.setup++ // whether it is open decides what may be shared, and whether clients must log in
 	}
 	if u.setup == 0 {
@@ -256,8 +260,9 @@ func (u *upstream) becomeReady() {
 		u.wake = append(u.wake, u.owner)
 	}
 	u.wakeAll()
-	if u.warming {
+	if u.warming || u.cleaning {
 		u.isWarmed()
+		u.cleaning = false
 		u.loop.keep(u)
 	}
 }
@@ -316,6 +321,10 @@ func init() {
 	}
 	askIdentity.answer = func(u *upstream, _ *Session, reply []byte) []byte {
 		u.refused(reply)
+		if u.cleaning && bytes.HasPrefix(reply, []byte("-NOAUTH")) {
+			u.end() // whom it served was let in before there was a password
+			return nil
+		}
 		u.id = noneKnown
 		if u.key.user == "" {
 			u.loop.open = reply[0] == ':'
@@ -458,6 +467,9 @@ func (u *upstream) fail(err error) {
 	if err == nil {
 		reason = EngineClosed
 	}
+	if u.shared {
+		u.loop.group.forget(u.key.engine)
+	}
 	u.letGo(err)
 	var lost []*Session
 	for _, s := range u.wake {
@@ -594,7 +606,7 @@ func (u *upstream) ended(err error) {
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
-	if b := u.loop.group.backend.Load(); b.remote() && !u.ready && len(u.refusal) == 0 {
+	if b := u.loop.group.backend.Load(); b.remote() && !u.ready && !u.cleaning && len(u.refusal) == 0 {
 		if b.Failed != nil && u.epoch == b.Epoch {
 			b.Failed(err)
 		}

@@ -75,10 +75,11 @@ var (
 			s.multi, s.queued, s.queuedAny = true, nil, false
 		}
 	})
-	// A command that the engine does not know either leaves nothing behind: client libraries try what newer engines have.
+	// A command that the engine does not know either, or does not allow, leaves nothing behind: client libraries try what newer
+	// engines have.
 	onUnknown = onLine(func(s *Session, reply []byte) {
 		s.unsure--
-		if !bytes.HasPrefix(reply, []byte("-ERR unknown ")) {
+		if !bytes.HasPrefix(reply, []byte("-ERR unknown ")) && !bytes.HasPrefix(reply, []byte("-NOPERM")) && !bytes.HasPrefix(reply, []byte("-NOAUTH")) {
 			s.sticky, s.kept = true, true
 		}
 	})
