@@ -74,6 +74,9 @@ func (l *loop) newBackend() {
 		case u.owner == nil && !u.shared:
 			u.hangUp() // a spare
 		default:
+			if u.shared {
+				l.group.forget(u.key.engine) // it may be another server now
+			}
 			u.retire()
 		}
 	}

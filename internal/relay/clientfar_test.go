@@ -19,25 +19,31 @@ var (
 	lineAddr = regexp.MustCompile(` addr=(\S+)`)
 )
 
+// newSidecar are loops in front of a server that is far, as a sidecar has them.
+func newSidecar(t testing.TB, server *bareEngine, login ...string) *realEngine {
+	sidecar := &realEngine{t: t, loops: loops(t)}
+	sidecar.loops.SetBackend(&relay.Backend{
+		Engine: "far", Name: "sealane-sidecar", Multiplexed: true, Window: patience, Away: "-ERR away\r\n", Login: login,
+		Dial: func(ctx context.Context) (relay.End, error) {
+			c, err := new(net.Dialer).DialContext(ctx, "tcp", server.addr)
+			if err != nil {
+				return relay.End{}, err
+			}
+			defer c.Close()
+			fd, err := relay.Descriptor(c.(syscall.Conn))
+			return relay.End{FD: fd}, err
+		},
+	})
+	return sidecar
+}
+
 // At a server that is far, with clients of its own, CLIENT KILL and LIST mean those and the clients here; the connections
 // between, which serve many, are never meant.
 func TestClientKillAndListThroughASidecar(t *testing.T) {
 	enginetest.Each(t, func(t *testing.T, b engine.Binary) {
 		t.Parallel()
 		server := newBareEngine(t, b)
-		sidecar := &realEngine{t: t, loops: loops(t)}
-		sidecar.loops.SetBackend(&relay.Backend{
-			Engine: "far", Name: "sealane-sidecar", Multiplexed: true, Window: patience, Away: "-ERR away\r\n",
-			Dial: func(ctx context.Context) (relay.End, error) {
-				c, err := new(net.Dialer).DialContext(ctx, "tcp", server.addr)
-				if err != nil {
-					return relay.End{}, err
-				}
-				defer c.Close()
-				fd, err := relay.Descriptor(c.(syscall.Conn))
-				return relay.End{FD: fd}, err
-			},
-		})
+		sidecar := newSidecar(t, server)
 		for _, tc := range []struct{ words, unknownTo, want string }{
 			{"CLIENT KILL TYPE normal", "", "3, left: a"},
 			{"CLIENT KILL USER default", "", "3, left: a"},

@@ -16,8 +16,8 @@ import (
 // connections, then it leaves nothing behind, is answered once and does not wait: it may be shared.
 //
 // A module's is never shared: modules may block clients without a flag (VSIM does). One that works on data gets a
-// connection of its own for as long as it takes. What it may have left there is nothing that its client counts on; RESET
-// removes it before anybody else comes.
+// connection of its own for as long as it takes, and so does what else the engine has that is of no such category. What
+// these may have left there is nothing that their client counts on; RESET removes it before anybody else comes.
 //
 // All others may be made to change the connection for what the client asks next. Their client keeps its connection.
 
@@ -165,11 +165,12 @@ func haveOneOf(all, some []string) bool {
 
 // command is what follows from a description; nil: nothing.
 func (d *description) command() *command {
-	if !d.flagged("readonly", "write") || d.flagged("admin", "pubsub", "no_auth") || d.isOf("@connection", "@transaction", "@pubsub", "@admin") {
+	data, own := d.flagged("readonly", "write"), !d.flagged("module") && len(d.categories) > 0
+	if !data && !own || d.flagged("admin", "pubsub", "no_auth") || d.isOf("@connection", "@transaction", "@pubsub", "@admin") {
 		return nil
 	}
 	c := &command{name: d.name, place: onOwn, pin: PinUnknown, cleans: true, readOnly: own && d.flagged("readonly")}
-	proven := !d.flagged("module", "noscript", "no_multi", "asking") && !d.isOf("@scripting", "@dangerous") && len(d.categories) > 0
+	proven := data && own && !d.flagged("noscript", "no_multi", "asking") && !d.isOf("@scripting", "@dangerous")
 	switch {
 	case proven && !d.flagged("blocking") && !d.isOf("@blocking"):
 		c.place, c.pin, c.cleans = onShared, "", false

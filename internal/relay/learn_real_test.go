@@ -51,35 +51,56 @@ func TestCommandsOfNewerEngines(t *testing.T) {
 // Real engines have no such modules here; what comes nearest is a command for the engines' own use.
 func TestCommandsOfRealEnginesThatComeBack(t *testing.T) {
 	enginetest.Each(t, func(t *testing.T, b engine.Binary) {
-		t.Parallel()
-		e := newEngineOf(t, b, true)
-		e.client().want("ACL SETUSER app on >pw ~* &* +@all", "OK")
-		k := e.client()
-		k.want("HELLO 3 AUTH app pw", "[server*")
-		k.want("SELECT 3", "OK")
-		made := func() int {
-			n, _ := strconv.Atoi(regexp.MustCompile(`total_connections_received:(\d+)`).FindStringSubmatch(k.do("INFO stats"))[1])
-			return n
-		}
-		before := made()
-		for _, words := range []string{
-			"RESTORE-ASKING x 0 bad", "VADD v VALUES 2 1 1 a", "VADD v VALUES 2 1 2 b CAS", "VSIM v ELE a", "VCARD v", "CLUSTERSCAN 0",
-			"MSETEX 1 a b", "DELIFEQ a b", "DELEX a", "DIGEST a", "COMMANDLOG LEN slow", "EVAL return(1) 0",
-		} {
-			k.do(words)
-			at := e.loops.Counts().Shared
-			k.want("GET nothing", "nil")
-			if e.loops.Counts().Shared != at+1 {
-				t.Errorf("%s: its client shares no more", words)
+		t.Run("gateway", func(t *testing.T) {
+			t.Parallel()
+			e := newEngineOf(t, b, true)
+			e.client().want("ACL SETUSER app on >pw ~* &* +@all", "OK")
+			k := e.client()
+			k.want("HELLO 3 AUTH app pw", "[server*")
+			k.want("SELECT 3", "OK")
+			unknownCommandsComeBack(t, e, k)
+		})
+		// The connection's login is the sidecar's.
+		t.Run("sidecar", func(t *testing.T) {
+			t.Parallel()
+			server := newBareEngine(t, b)
+			server.client().want("ACL SETUSER app on >pw ~* &* +@all", "OK")
+			e := newSidecar(t, server, "app", "pw")
+			k := e.client()
+			k.want("CLIENT SETNAME friend", "OK")
+			unknownCommandsComeBack(t, e, k)
+			k.want("CLIENT GETNAME", "friend")
+			k.want("WATCH k", "OK")
+			if l := server.client().do("CLIENT LIST"); !strings.Contains(l, " name=friend ") {
+				t.Errorf("the server sees %q", l)
 			}
-			k.want("MULTI", "OK")
-			k.want("ACL WHOAMI", "QUEUED")
-			k.want("EXEC", "[app]")
-		}
-		if n := made() - before; n > 3 {
-			t.Errorf("%d connections were made", n)
-		}
+		})
 	})
+}
+
+func unknownCommandsComeBack(t *testing.T, e *realEngine, k *talker) {
+	made := func() int {
+		n, _ := strconv.Atoi(regexp.MustCompile(`total_connections_received:(\d+)`).FindStringSubmatch(k.do("INFO stats"))[1])
+		return n
+	}
+	before := made()
+	for _, words := range []string{
+		"RESTORE-ASKING x 0 bad", "VADD v VALUES 2 1 1 a", "VADD v VALUES 2 1 2 b CAS", "VSIM v ELE a", "VCARD v", "CLUSTERSCAN 0",
+		"MSETEX 1 a b", "DELIFEQ a b", "DELEX a", "DIGEST a", "COMMANDLOG LEN slow", "EVAL return(1) 0",
+	} {
+		k.do(words)
+		at := e.loops.Counts().Shared
+		k.want("GET nothing", "nil")
+		if e.loops.Counts().Shared != at+1 {
+			t.Errorf("%s: its client shares no more", words)
+		}
+		k.want("MULTI", "OK")
+		k.want("ACL WHOAMI", "QUEUED")
+		k.want("EXEC", "[app]")
+	}
+	if n := made() - before; n > 3 {
+		t.Errorf("%d connections were made", n)
+	}
 }
 
 // VSIM and VADD with CAS may wait, and nobody waits with them.

@@ -116,7 +116,7 @@ func TestCommandsAreLearntFromWhatIsOneOnly(t *testing.T) {
 		describe("bnew", "write blocking", "@write @list @blocking"), describe("newauth", "noscript fast no_auth", "@connection"),
 		describe("newselect", "readonly fast", "@connection"), describe("neweval", "readonly noscript movablekeys", "@scripting"),
 		describe("mod.get", "readonly module", ""), describe("mod.auth", "module no_auth", ""), describe("nocategories", "readonly", ""),
-		describe("newadmin", "write admin", "@admin"), describe("newwatch", "readonly noscript", "@transaction"),
+		describe("newtime", "loading stale fast", "@fast"), describe("mod.do", "module", ""), describe("newadmin", "write admin", "@admin"), describe("newwatch", "readonly noscript", "@transaction"),
 		describe("both", "", "", describe("both|get", "readonly", "@read"), describe("both|on", "", "@connection")),
 		list("x"), {Kind: resp.Integer}, {}, describe("", "readonly", "@read"),
 	})
@@ -124,7 +124,7 @@ func TestCommandsAreLearntFromWhatIsOneOnly(t *testing.T) {
 	l.group.learnt.Store(&learnt{"e", known})
 	for words, want := range map[string]string{
 		"newget": "shared", "newset": "shared", "bnew": "own", "newauth": "unknown", "newselect": "unknown", "neweval": "own, cleaned",
-		"mod.get": "own, cleaned", "mod.auth": "unknown", "nocategories": "own, cleaned", "newadmin": "unknown", "newwatch": "unknown",
+		"mod.get": "own, cleaned", "mod.auth": "unknown", "nocategories": "own, cleaned", "newtime": "own, cleaned", "mod.do": "unknown", "newadmin": "unknown", "newwatch": "unknown",
 		"both get": "shared", "both on": "unknown", "both": "unknown", "both no": "unknown", "x": "unknown", "get": "shared", "client nothing": "unknown",
 	} {
 		name, sub, ok := strings.Cut(words, " ")
