@@ -75,7 +75,7 @@ func (m *monitors) sent(client netip.AddrPort, args [][]byte, raw, out []byte) (
 	var hashes []uint64
 	var seen []sighting
 	add := func(args [][]byte, s sighting) {
-		hashes = append(hashes, maphash.Bytes(m.seed, appendQuoted(nil, args)))
+		hashes = append(hashes, maphash.Bytes(m.seed, appendQuoted(nil, redacted(args))))
 		seen = append(seen, s)
 	}
 	if len(out) > 0 && &out[0] == &raw[0] {
@@ -172,6 +172,31 @@ func isOurs(request string) bool {
 }
 
 var ours = []string{`"CLIENT" "ID"`, `"CLIENT" "NO-EVICT" "on"`, `"HELLO" "3"`, `"COMMAND"`, `"RESET"`}
+
+// redacted is a request without the secrets that no monitor is shown.
+func redacted(args [][]byte) [][]byte {
+	from, to := len(args), len(args)
+	switch {
+	case len(args) == 0:
+	case is(args[0], "auth"):
+		from = 1
+	case is(args[0], "hello"):
+		for i, a := range args {
+			if is(a, "auth") {
+				from, to = min(i+1, to), min(i+3, to)
+				break
+			}
+		}
+	}
+	if from == len(args) {
+		return args
+	}
+	shown := slices.Clone(args)
+	for i := from; i < to; i++ {
+		shown[i] = []byte("(redacted)")
+	}
+	return shown
+}
 
 // appendQuoted writes a request as the engines show it.
 func appendQuoted(b []byte, args [][]byte) []byte {

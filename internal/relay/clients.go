@@ -68,8 +68,10 @@ const activeTime = 512 * time.Millisecond
 
 // active is how many clients have said something just now.
 func (r *registry) active(now time.Time) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	n := 0
-	for _, s := range r.sorted() {
+	for _, s := range r.all {
 		if now.Sub(time.Unix(0, s.used.Load())) < activeTime && s.heard.Load() > 0 {
 			n++
 		}

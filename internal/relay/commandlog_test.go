@@ -102,7 +102,8 @@ func TestMonitorSeesRequestsAsTheyWereMade(t *testing.T) {
 				id := monitor.id()
 				monitor.want("MONITOR", "OK")
 				// The engines leave CLIENT LIST and KILL out.
-				requests := []string{"GET k", "CLIENT TRACKING on REDIRECT " + id, "GET a|", "CLIENT GETREDIR", "CLIENT TRACKING off", "CLIENT ID"}
+				requests := []string{"GET k", "CLIENT TRACKING on REDIRECT " + id, "GET a|", "CLIENT GETREDIR", "CLIENT TRACKING off", "CLIENT ID", "AUTH default secret", "GET b",
+					"HELLO 3 AUTH default secret SETNAME x", "GET c"}
 				for _, r := range requests {
 					k.do(r)
 					k.do("CLIENT LIST ID 5 6")
@@ -110,6 +111,7 @@ func TestMonitorSeesRequestsAsTheyWereMade(t *testing.T) {
 				}
 				for _, r := range requests {
 					quoted := `"` + strings.ReplaceAll(r, " ", `" "`) + `"`
+					quoted = strings.ReplaceAll(quoted, `"default" "secret"`, `"(redacted)" "(redacted)"`)
 					want := "[0 " + k.c.LocalAddr().String() + "] " + quoted
 					if got := monitor.next(); !strings.HasSuffix(got, want) {
 						t.Errorf("the monitor read %q; want %q", got, want)
