@@ -16,6 +16,7 @@ import (
 
 var (
 	lineID   = regexp.MustCompile(`(?m)^id=(\d+)`)
+	lineName = regexp.MustCompile(`(?m)^.* laddr=.* name=(\S*) .*\n`)
 	lineAddr = regexp.MustCompile(` addr=(\S+)`)
 )
 
@@ -69,47 +70,48 @@ func TestClientKillAndListThroughASidecar(t *testing.T) {
 					tc.want = "ERR syntax error, left: a friend stranger other"
 				}
 			}
-			words := tc.words
-			a, friend, stranger := sidecar.client(), sidecar.client(), sidecar.client()
-			other := server.client() // straight to the server
-			friend.want("CLIENT SETNAME friend", "OK")
-			a.want("CLIENT SETNAME a", "OK")
-			friend.do("CLIENT SETINFO LIB-NAME jedis")
-			stranger.want("SELECT 0", "OK")
-			stranger.want("BLPOP none 0.01", "nil")
-			stranger.want("GET k", "nil")
-			shared := ""
-			for l := range strings.Lines(other.do("CLIENT LIST")) {
-				if strings.Contains(l, " name=sealane-sidecar ") {
-					shared = l
-				}
-			}
-			got := a.do(strings.NewReplacer("OURADDR", lineAddr.FindStringSubmatch(shared)[1], "OURS", lineID.FindStringSubmatch(shared)[1],
-				"THEIRS", friend.id(), "OTHER", other.id()).Replace(words))
-			if strings.HasPrefix(got, "id=") {
-				names := regexp.MustCompile(`(?m)^.* laddr=.* name=(\S*) .*\n`).ReplaceAllString(got, "$1,")
-				got = strings.TrimSuffix(names, ",")
-			}
-			// The server ends its own clients a moment later.
-			for until := time.Now().Add(patience); !strings.Contains(tc.want, "other") && other.lives() && time.Now().Before(until); {
-				time.Sleep(time.Millisecond)
-			}
-			left := ""
-			for _, who := range []struct {
-				name string
-				k    *talker
-			}{{"a", a}, {"friend", friend}, {"stranger", stranger}, {"other", other}} {
-				if who.k.lives() {
-					left += " " + who.name
-				}
-				who.k.c.Close()
-				if who.k.session != nil {
-					<-who.k.session.Done()
-				}
-			}
-			if got += ", left:" + left; got != tc.want {
-				t.Errorf("%s\n got %s\nwant %s", words, got, tc.want)
+			if got := askThroughSidecar(sidecar, server, tc.words, tc.want); got != tc.want {
+				t.Errorf("%s\n got %s\nwant %s", tc.words, got, tc.want)
 			}
 		}
 	})
+}
+
+// askThroughSidecar returns the answer to one of three clients of a sidecar, and which of them and of the server's own are left.
+func askThroughSidecar(sidecar *realEngine, server *bareEngine, words, want string) string {
+	a, friend, stranger, other := sidecar.client(), sidecar.client(), sidecar.client(), server.client()
+	friend.want("CLIENT SETNAME friend", "OK")
+	a.want("CLIENT SETNAME a", "OK")
+	friend.do("CLIENT SETINFO LIB-NAME jedis")
+	stranger.want("BLPOP none 0.01", "nil")
+	stranger.want("GET k", "nil")
+	shared := ""
+	for l := range strings.Lines(other.do("CLIENT LIST")) {
+		if strings.Contains(l, " name=sealane-sidecar ") {
+			shared = l
+		}
+	}
+	got := a.do(strings.NewReplacer("OURADDR", lineAddr.FindStringSubmatch(shared)[1], "OURS", lineID.FindStringSubmatch(shared)[1],
+		"THEIRS", friend.id(), "OTHER", other.id()).Replace(words))
+	if strings.HasPrefix(got, "id=") {
+		got = strings.TrimSuffix(lineName.ReplaceAllString(got, "$1,"), ",")
+	}
+	// The server ends its own clients a moment later.
+	for until := time.Now().Add(patience); !strings.Contains(want, "other") && other.lives() && time.Now().Before(until); {
+		time.Sleep(time.Millisecond)
+	}
+	left := ""
+	for _, who := range []struct {
+		name string
+		k    *talker
+	}{{"a", a}, {"friend", friend}, {"stranger", stranger}, {"other", other}} {
+		if who.k.lives() {
+			left += " " + who.name
+		}
+		who.k.c.Close()
+		if who.k.session != nil {
+			<-who.k.session.Done()
+		}
+	}
+	return got + ", left:" + left
 }

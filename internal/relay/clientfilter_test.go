@@ -13,49 +13,128 @@ import (
 	"github.com/sealane/sealane/internal/enginetest"
 )
 
-// filterStory is CLIENT KILL or CLIENT LIST with filters. ID(v), ADDR(v) and so on stand for what the client v has.
+// filterStory is CLIENT KILL or CLIENT LIST with filters. ID(v) and ADDR(v) stand for what the client v has.
 type filterStory struct {
 	words string
 	first string // what v does before, if anything
 }
 
-// Three clients: a asks; v and o are two others. All have the user app, but for o.
-var filterStories = []filterStory{
-	{words: "CLIENT KILL ID ID(v)"}, {words: "CLIENT KILL ID ID(v) ID(o)"}, {words: "CLIENT KILL ID ID(v) ID ID(o)"},
-	{words: "CLIENT KILL ID ID(v) NAME v"}, {words: "CLIENT KILL ID ID(v) 7777777 NAME o"}, {words: "CLIENT KILL NOT-ID ID(v)"},
-	{words: "CLIENT KILL NOT-ID ID(v) ID(a) SKIPME no"},
-	{words: "CLIENT KILL ID 0"}, {words: "CLIENT KILL ID -1"}, {words: "CLIENT KILL ID x"}, {words: "CLIENT KILL ID 007"},
-	{words: "CLIENT KILL 1 2"}, {words: "CLIENT KILL ID ID(v) 5 x"}, {words: "CLIENT KILL ADDR ADDR(v)"},
-	{words: "CLIENT KILL NOT-ADDR ADDR(v)"}, {words: "CLIENT KILL LADDR 127.0.0.1:1"}, {words: "CLIENT KILL NOT-LADDR 127.0.0.1:1"},
-	{words: "CLIENT KILL ADDR(v)"}, {words: "CLIENT KILL 127.0.0.1:1"}, {words: "CLIENT KILL ID"}, {words: "CLIENT KILL"},
-	{words: "CLIENT KILL USER app"}, {words: "CLIENT KILL NOT-USER app"}, {words: "CLIENT KILL USER nobody"},
-	{words: "CLIENT KILL USER app SKIPME no"}, {words: "CLIENT KILL SKIPME maybe"}, {words: "CLIENT KILL TYPE normal"},
-	{words: "CLIENT KILL TYPE pubsub", first: "SUBSCRIBE c"}, {words: "CLIENT KILL NOT-TYPE pubsub", first: "SUBSCRIBE c"},
-	{words: "CLIENT KILL TYPE normal", first: "MONITOR"}, {words: "CLIENT KILL TYPE pubsub", first: "MONITOR"},
-	{words: "CLIENT KILL TYPE what"}, {words: "CLIENT KILL TYPE primary"}, {words: "CLIENT KILL NAME v"},
-	{words: "CLIENT KILL NAME x"}, {words: "CLIENT KILL NOT-NAME v"}, {words: "CLIENT KILL NAME V"},
-	{words: "CLIENT KILL LIB-NAME jedis"}, {words: "CLIENT KILL LIB-NAME jedis LIB-VER 2"}, {words: "CLIENT KILL NOT-LIB-NAME jedis"},
-	{words: "CLIENT KILL NOT-LIB-VER 2"}, {words: "CLIENT KILL DB 3"}, {words: "CLIENT KILL NOT-DB 3"}, {words: "CLIENT KILL DB 99"},
-	{words: "CLIENT KILL DB x"}, {words: "CLIENT KILL FLAGS x", first: "MULTI"}, {words: "CLIENT KILL NOT-FLAGS x", first: "MULTI"},
-	{words: "CLIENT KILL FLAGS N"}, {words: "CLIENT KILL FLAGS NP", first: "SUBSCRIBE c"}, {words: "CLIENT KILL FLAGS b"},
-	{words: "CLIENT KILL FLAGS OS", first: "MONITOR"}, {words: "CLIENT KILL FLAGS ?"}, {words: "CLIENT KILL CAPA r", first: "CLIENT CAPA redirect"},
-	{words: "CLIENT KILL NOT-CAPA r", first: "CLIENT CAPA redirect"}, {words: "CLIENT KILL CAPA z"}, {words: "CLIENT KILL IP 127.0.0.1"},
-	{words: "CLIENT KILL IP 127.0.0"}, {words: "CLIENT KILL NOT-IP 127.0.0.1"}, {words: "CLIENT KILL NOT-IP 1.2.3.4 DB 3"},
-	{words: "CLIENT KILL IDLE 1 MAXAGE 1"}, {words: "CLIENT KILL IDLE 5000"}, {words: "CLIENT KILL IDLE x"}, {words: "CLIENT KILL MAXAGE 1"},
-	{words: "CLIENT KILL MAXAGE 5000"}, {words: "CLIENT KILL MAXAGE 0"}, {words: "CLIENT KILL NEWER v"}, {words: "CLIENT KILL NAME v NEWER"},
-	{words: "CLIENT KILL NEWER ID ID(v)"}, {words: "CLIENT KILL NAME"}, {words: "CLIENT KILL NAME v NAME o"},
-	{words: "CLIENT KILL DB 3 USER app NAME v LIB-NAME jedis SKIPME yes"},
-	{words: "CLIENT LIST"}, {words: "CLIENT LIST ID ID(v)"}, {words: "CLIENT LIST ID ID(v) ID(o)"}, {words: "CLIENT LIST ID x"},
-	{words: "CLIENT LIST ID 0"}, {words: "CLIENT LIST ID"}, {words: "CLIENT LIST TYPE normal"}, {words: "CLIENT LIST TYPE pubsub", first: "SUBSCRIBE c"},
-	{words: "CLIENT LIST TYPE normal ID ID(v)"}, {words: "CLIENT LIST ID ID(v) TYPE normal"}, {words: "CLIENT LIST TYPE what"},
-	{words: "CLIENT LIST TYPE normal", first: "MONITOR"}, {words: "CLIENT LIST NAME v"}, {words: "CLIENT LIST NOT-NAME v"},
-	{words: "CLIENT LIST DB 3"}, {words: "CLIENT LIST NOT-DB 3"}, {words: "CLIENT LIST LIB-NAME jedis"}, {words: "CLIENT LIST LIB-VER 2"},
-	{words: "CLIENT LIST USER app"}, {words: "CLIENT LIST USER nobody"}, {words: "CLIENT LIST NOT-USER app"}, {words: "CLIENT LIST IP 127.0.0.1"},
-	{words: "CLIENT LIST FLAGS x", first: "MULTI"}, {words: "CLIENT LIST FLAGS O", first: "MONITOR"}, {words: "CLIENT LIST NOT-ID ID(v)"},
-	{words: "CLIENT LIST SKIPME yes"}, {words: "CLIENT LIST SKIPME no"}, {words: "CLIENT LIST ADDR ADDR(v)"}, {words: "CLIENT LIST LADDR 127.0.0.1:1"},
-	{words: "CLIENT LIST NEWER v"}, {words: "CLIENT LIST CAPA r", first: "CLIENT CAPA redirect"}, {words: "CLIENT LIST IDLE 5000"},
-	{words: "CLIENT LIST MAXAGE 5000"}, {words: "CLIENT KILL ID 1 2 3 4 5 6 7 8"},
-}
+// Three clients: a asks; v and o are two others. All have the user app, but for o. What v does before stands in front.
+var filterStories = func() (all []filterStory) {
+	for line := range strings.Lines(`CLIENT KILL ID ID(v)
+CLIENT KILL ID ID(v) ID(o)
+CLIENT KILL ID ID(v) ID ID(o)
+CLIENT KILL ID ID(v) NAME v
+CLIENT KILL ID ID(v) 7777777 NAME o
+CLIENT KILL NOT-ID ID(v)
+CLIENT KILL NOT-ID ID(v) ID(a) SKIPME no
+CLIENT KILL ID 0
+CLIENT KILL ID -1
+CLIENT KILL ID x
+CLIENT KILL ID 007
+CLIENT KILL 1 2
+CLIENT KILL ID ID(v) 5 x
+CLIENT KILL ADDR ADDR(v)
+CLIENT KILL NOT-ADDR ADDR(v)
+CLIENT KILL LADDR 127.0.0.1:1
+CLIENT KILL NOT-LADDR 127.0.0.1:1
+CLIENT KILL ADDR(v)
+CLIENT KILL 127.0.0.1:1
+CLIENT KILL ID
+CLIENT KILL
+CLIENT KILL USER app
+CLIENT KILL NOT-USER app
+CLIENT KILL USER nobody
+CLIENT KILL USER app SKIPME no
+CLIENT KILL SKIPME maybe
+CLIENT KILL TYPE normal
+SUBSCRIBE c; CLIENT KILL TYPE pubsub
+SUBSCRIBE c; CLIENT KILL NOT-TYPE pubsub
+MONITOR; CLIENT KILL TYPE normal
+MONITOR; CLIENT KILL TYPE pubsub
+CLIENT KILL TYPE what
+CLIENT KILL TYPE primary
+CLIENT KILL NAME v
+CLIENT KILL NAME x
+CLIENT KILL NOT-NAME v
+CLIENT KILL NAME V
+CLIENT KILL LIB-NAME jedis
+CLIENT KILL LIB-NAME jedis LIB-VER 2
+CLIENT KILL NOT-LIB-NAME jedis
+CLIENT KILL NOT-LIB-VER 2
+CLIENT KILL DB 3
+CLIENT KILL NOT-DB 3
+CLIENT KILL DB 99
+CLIENT KILL DB x
+MULTI; CLIENT KILL FLAGS x
+MULTI; CLIENT KILL NOT-FLAGS x
+CLIENT KILL FLAGS N
+SUBSCRIBE c; CLIENT KILL FLAGS NP
+CLIENT KILL FLAGS b
+MONITOR; CLIENT KILL FLAGS OS
+CLIENT KILL FLAGS ?
+CLIENT CAPA redirect; CLIENT KILL CAPA r
+CLIENT CAPA redirect; CLIENT KILL NOT-CAPA r
+CLIENT KILL CAPA z
+CLIENT KILL IP 127.0.0.1
+CLIENT KILL IP 127.0.0
+CLIENT KILL NOT-IP 127.0.0.1
+CLIENT KILL NOT-IP 1.2.3.4 DB 3
+CLIENT KILL IDLE 1 MAXAGE 1
+CLIENT KILL IDLE 5000
+CLIENT KILL IDLE x
+CLIENT KILL MAXAGE 1
+CLIENT KILL MAXAGE 5000
+CLIENT KILL MAXAGE 0
+CLIENT KILL NEWER v
+CLIENT KILL NAME v NEWER
+CLIENT KILL NEWER ID ID(v)
+CLIENT KILL NAME
+CLIENT KILL NAME v NAME o
+CLIENT KILL DB 3 USER app NAME v LIB-NAME jedis SKIPME yes
+CLIENT LIST
+CLIENT LIST ID ID(v)
+CLIENT LIST ID ID(v) ID(o)
+CLIENT LIST ID x
+CLIENT LIST ID 0
+CLIENT LIST ID
+CLIENT LIST TYPE normal
+SUBSCRIBE c; CLIENT LIST TYPE pubsub
+CLIENT LIST TYPE normal ID ID(v)
+CLIENT LIST ID ID(v) TYPE normal
+CLIENT LIST TYPE what
+MONITOR; CLIENT LIST TYPE normal
+CLIENT LIST NAME v
+CLIENT LIST NOT-NAME v
+CLIENT LIST DB 3
+CLIENT LIST NOT-DB 3
+CLIENT LIST LIB-NAME jedis
+CLIENT LIST LIB-VER 2
+CLIENT LIST USER app
+CLIENT LIST USER nobody
+CLIENT LIST NOT-USER app
+CLIENT LIST IP 127.0.0.1
+MULTI; CLIENT LIST FLAGS x
+MONITOR; CLIENT LIST FLAGS O
+CLIENT LIST NOT-ID ID(v)
+CLIENT LIST SKIPME yes
+CLIENT LIST SKIPME no
+CLIENT LIST ADDR ADDR(v)
+CLIENT LIST LADDR 127.0.0.1:1
+CLIENT LIST NEWER v
+CLIENT CAPA redirect; CLIENT LIST CAPA r
+CLIENT LIST IDLE 5000
+CLIENT LIST MAXAGE 5000
+CLIENT KILL ID 1 2 3 4 5 6 7 8
+`) {
+		first, words, ok := strings.Cut(strings.TrimSpace(line), "; ")
+		if !ok {
+			first, words = "", first
+		}
+		all = append(all, filterStory{words, first})
+	}
+	return all
+}()
 
 // Whom CLIENT KILL ends and CLIENT LIST shows is what an engine of the same version does with clients of its own; an
 // error is the engine's.
@@ -127,7 +206,10 @@ func (story filterStory) play(t *testing.T, connect func() *talker, transaction 
 	}
 	words := placeholder.ReplaceAllStringFunc(story.words, func(m string) string {
 		parts := placeholder.FindStringSubmatch(m)
-		return map[string]string{"ID": ids[parts[2]], "ADDR": clients[parts[2]].c.LocalAddr().String()}[parts[1]]
+		if parts[1] == "ID" {
+			return ids[parts[2]]
+		}
+		return clients[parts[2]].c.LocalAddr().String()
 	})
 	var answer string
 	if transaction {

@@ -202,33 +202,6 @@ func (d *dialogue) execute(name string, args []string) {
 				d.bulk(arg(1))
 			}
 		}
-	case "command":
-		d.line("*3")
-		describe := func(name, flags, categories string) {
-			d.line("*7\r\n$%d\r\n%s\r\n:-1", len(name), name)
-			for i, list := range []string{flags, "", "", "", categories} {
-				if words := strings.Fields(list); i == 0 || i == 4 {
-					d.line("*%d", len(words))
-					for _, w := range words {
-						d.line("+%s", w)
-					}
-				} else {
-					d.line(":1")
-				}
-			}
-		}
-		describe("newer", "readonly fast", "@read @string")
-		describe("mod.touch", "write module", "")
-		describe("newstate", "noscript", "@connection")
-	case "newer":
-		d.bulk(d.proof())
-	case "mod.touch":
-		d.touched = true
-		d.line("+TOUCHED")
-	case "newstate":
-		d.line("+OK")
-	case "info": // of Redis 8.8
-		d.bulk("# Clients\r\nconnected_clients:1\r\nmaxclients:10000\r\nactive_clients:1\r\nblocked_clients:0\r\n")
 	case "eval", "blpop":
 		d.line("*2")
 		d.bulk(name + " " + arg(1))
@@ -288,8 +261,47 @@ func (d *dialogue) change(name string, args []string, arg func(int) string) {
 	case "client":
 		d.client(strings.ToLower(arg(1)), arg)
 	default:
-		d.line("-ERR unknown command %s %s", name, arg(1))
+		d.newer(name, arg(1))
 	}
+}
+
+// newer has commands that the relay has to ask about.
+func (d *dialogue) newer(name, arg string) {
+	switch name {
+	case "command":
+		d.line("*3")
+		d.describe("newer", "readonly fast", "@read @string")
+		d.describe("mod.touch", "write module", "")
+		d.describe("newstate", "noscript", "@connection")
+	case "newer":
+		d.bulk(d.proof())
+	case "mod.touch":
+		d.touched = true
+		d.line("+TOUCHED")
+	case "newstate":
+		d.line("+OK")
+	case "info": // of Redis 8.8
+		d.bulk("# Clients\r\nconnected_clients:1\r\nmaxclients:10000\r\nactive_clients:1\r\nblocked_clients:0\r\n")
+	default:
+		d.line("-ERR unknown command %s %s", name, arg)
+	}
+}
+
+// describe is an element of COMMAND's reply.
+func (d *dialogue) describe(name, flags, categories string) {
+	list := func(words string) {
+		all := strings.Fields(words)
+		d.line("*%d", len(all))
+		for _, w := range all {
+			d.line("+%s", w)
+		}
+	}
+	d.line("*7")
+	d.bulk(name)
+	d.line(":-1")
+	list(flags)
+	d.line(":1\r\n:1\r\n:1")
+	list(categories)
 }
 
 func (d *dialogue) endTransaction(name string) {
