@@ -257,18 +257,24 @@ type bareEngine struct {
 
 func newBareEngine(t testing.TB, b engine.Binary) *bareEngine {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	ln.Close()
 	e := newEngineOf(t, b, false)
 	k := e.client()
+	defer k.c.Close()
 	k.want("CONFIG SET bind 127.0.0.1", "OK")
-	k.want("CONFIG SET port "+port, "OK")
-	k.c.Close()
-	return &bareEngine{t: t, addr: "127.0.0.1:" + port}
+	answer := ""
+	for range 20 { // another test may take a free port first
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, _ := net.SplitHostPort(ln.Addr().String())
+		ln.Close()
+		if answer = k.do("CONFIG SET port " + port); answer == "OK" {
+			return &bareEngine{t: t, addr: "127.0.0.1:" + port}
+		}
+	}
+	t.Fatalf("no port for a bare engine: %s", answer)
+	return nil
 }
 
 func (e *bareEngine) client() *talker {
