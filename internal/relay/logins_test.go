@@ -185,6 +185,7 @@ func (l *logins) client(key string, rnd *rand.Rand) string {
 func (v *visitor) batch(k *talker) (wrong string, over bool) {
 	v.l.mu.RLock()
 	defer v.l.mu.RUnlock()
+	lost := v.lostItsLogin()
 	v.requests, v.expected = v.requests[:0], v.expected[:0]
 	for range 1 + v.rnd.IntN(12)*v.rnd.IntN(4) {
 		v.ask()
@@ -206,7 +207,7 @@ func (v *visitor) batch(k *talker) (wrong string, over bool) {
 		if got == e.want || strings.HasSuffix(e.want, "*") && strings.HasPrefix(got, strings.TrimSuffix(e.want, "*")) {
 			continue
 		}
-		if got == "closed" && v.lostItsLogin() {
+		if got == "closed" && (lost || v.lostItsLogin()) {
 			v.l.ended.Add(1)
 			return "", true
 		}

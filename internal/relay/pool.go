@@ -44,17 +44,22 @@ func (l *loop) sharedFor(s *Session, c *command) *upstream {
 
 // spareFor returns the key of the connection over which AUTH, HELLO or SELECT goes: that of which it would make the client, where
 // a connection waits, since it changes nothing there. What succeeds there would on any, and what fails fails for the same
-// reason; the client has the connection for itself until the answer is there.
+// reason; the client has the connection for itself until the answer is there. Else a login goes over one where nobody is
+// logged in: the password that let the client in may no longer be good, which is why it logs in again.
 func (s *Session) spareFor(c *command, raw []byte, now key) key {
 	next, known := c.leads(s.state, s.arguments(raw))
 	if !known || s.partial {
 		return now
 	}
-	k := s.keyFor(s.loop.group.backend.Load(), next)
-	if p := s.loop.pools[k]; p == nil || len(p.spare) == 0 {
-		return now
+	b := s.loop.group.backend.Load()
+	k := s.keyFor(b, next)
+	if p := s.loop.pools[k]; p != nil && len(p.spare) > 0 {
+		return k
 	}
-	return k
+	if now.user != "" && loggedIn(s.arguments(raw)) != nil {
+		return key{engine: now.engine, proto: 2, auth: b.Auth}
+	}
+	return now
 }
 
 // isAnothers says that a connection is one of clients that the session has asked to become like.

@@ -489,8 +489,8 @@ func (s *Session) getOwn() {
 		s.pinned(PinTracking)
 		s.loop.take(s.key(b), s)
 	}
-	if s.own == nil {
-		return
+	if s.own == nil || s.isAnothers(s.own) {
+		return // or it is about to be given back
 	}
 	// RESET doesn't end it: the engine would send the invalidations to whoever has the connection next.
 	s.sticky, s.kept = true, true

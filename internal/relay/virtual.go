@@ -352,7 +352,17 @@ func (s *Session) nowIs(u *upstream, next identity, known bool, secret credentia
 			s.secret = secret
 			u.open = true
 		}
+		before, anothers := u.key, s.own == u && s.isAnothers(u)
 		s.become(next)
+		if anothers {
+			if u.key.db = before.db; isOK(reply) {
+				u.key.proto = before.proto // only HELLO changes it
+			}
+			if s.isAnothers(u) {
+				s.release() // it has logged in, and the client goes on with one in its own database and protocol
+				break
+			}
+		}
 		if u.id == noneKnown && u.owner == s {
 			u.identify()
 			u.later()
