@@ -1,6 +1,6 @@
 #!/bin/sh
-# debian.sh [-u] SUITE PACKAGE...: unpacks packages of another Debian release, each with the libraries that it needs, and
-# prints the folder of each. It needs no root and leaves the machine as it is: apt gets a configuration, lists and a status
+# debian.sh [-u] SUITE PACKAGE[=VERSION]...: unpacks packages of another Debian release, each with the libraries that it
+# needs, and prints the folder of each. It needs no root and leaves the machine as it is: apt gets a configuration, lists and a status
 # file of its own, and nothing is installed. The mirror and its keyring are those of the machine's own sources.
 #
 # In a package's folder is a wrapper for each of its programs, which starts it by the loader and the libraries of its own
@@ -69,7 +69,7 @@ apt() {
 needed() {
 	APT_CONFIG="$work/apt/first.conf" apt-get -qq --print-uris install "$1" |
 		sed -n "s/^'[^']*' \([^_]*\)_.*/\1/p" |
-		grep -E "^(lib|zlib|lua-|${1%%-*})" | grep -vE '^lib(pam|semanage|sepol|audit|debconf)|-common$|-perl$' || true
+		grep -E "^(lib|zlib|lua-|${name%%-*})" | grep -vE '^lib(pam|semanage|sepol|audit|debconf)|-common$|-perl$' || true
 }
 
 # wrap makes a wrapper for each program in a folder's root.
@@ -92,23 +92,24 @@ WRAPPER
 
 # unpack makes a package's folder, as a whole or not at all.
 unpack() {
-	new=$work/$1
+	name=${1%%=*}
+	new=$work/$name
 	mkdir -p "$new/root" "$work/debs"
 	packages=$(needed "$1")
 	[ -n "$packages" ] || fail "$suite has no package $1"
-	(cd "$work/debs" && apt download $packages)
+	(cd "$work/debs" && apt download $(echo "$packages" | sed "s/^$name\$/$1/"))
 	for package in $packages; do
 		for deb in "$work/debs/$package"_*.deb; do
 			dpkg -x "$deb" "$new/root"
 		done
 	done
-	version=$(dpkg-deb -f "$work/debs/$1"_*.deb Version)
+	version=$(dpkg-deb -f "$work/debs/$name"_*.deb Version)
 	rm -rf "$new/root/usr/share" "$new/root/etc" "$new/root/var"
 	wrap "$new"
 	mkdir -p "$cache/$suite"
-	[ ! -e "$cache/$suite/$1" ] || mv "$cache/$suite/$1" "$work/old-$1"
-	mv "$new" "$cache/$suite/$1"
-	echo "unpacked $1 $version of Debian $suite in $cache/$suite/$1 ($(du -sh "$cache/$suite/$1" | cut -f 1))" >&2
+	[ ! -e "$cache/$suite/$name" ] || mv "$cache/$suite/$name" "$work/old-$name"
+	mv "$new" "$cache/$suite/$name"
+	echo "unpacked $name $version of Debian $suite in $cache/$suite/$name ($(du -sh "$cache/$suite/$name" | cut -f 1))" >&2
 }
 
 update=
@@ -116,13 +117,13 @@ update=
 	update=yes
 	shift
 }
-[ $# -ge 2 ] || fail "usage: debian.sh [-u] SUITE PACKAGE..."
+[ $# -ge 2 ] || fail "usage: debian.sh [-u] SUITE PACKAGE[=VERSION]..."
 suite=$1
 shift
 
 all=yes
 for package in "$@"; do
-	[ -z "$update" ] && [ -d "$cache/$suite/$package" ] || all=
+	[ -z "$update" ] && [ -d "$cache/$suite/${package%%=*}" ] || all=
 done
 if [ -z "$all" ]; then
 	ID= VERSION_CODENAME=
@@ -138,9 +139,9 @@ if [ -z "$all" ]; then
 	apt_files "$suite" "$work/apt"
 	apt update -o APT::Update::Error-Mode=any
 	for package in "$@"; do
-		[ -z "$update" ] && [ -d "$cache/$suite/$package" ] || unpack "$package"
+		[ -z "$update" ] && [ -d "$cache/$suite/${package%%=*}" ] || unpack "$package"
 	done
 fi
 for package in "$@"; do
-	echo "$cache/$suite/$package"
+	echo "$cache/$suite/${package%%=*}"
 done
