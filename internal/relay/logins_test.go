@@ -207,7 +207,7 @@ func (v *visitor) batch(k *talker) (wrong string, over bool) {
 		if got == e.want || strings.HasSuffix(e.want, "*") && strings.HasPrefix(got, strings.TrimSuffix(e.want, "*")) {
 			continue
 		}
-		if got == "closed" && (lost || v.lostItsLogin()) {
+		if got == "closed" && lost {
 			v.l.ended.Add(1)
 			return "", true
 		}
@@ -218,7 +218,8 @@ func (v *visitor) batch(k *talker) (wrong string, over bool) {
 	return "", false
 }
 
-// lostItsLogin says that the password that let it in is no longer accepted, at the beginning of this batch or since.
+// lostItsLogin says that the password that let it in is no longer accepted: it is disconnected when it needs a connection
+// on which it would have to log in again.
 func (v *visitor) lostItsLogin() bool {
 	return v.user >= 0 && v.generation >= 0 && v.generation != v.l.generation[v.user]
 }
