@@ -28,8 +28,8 @@ func (x *exam) rotationStep(ctx context.Context) finding {
 	if identityOf(leaf) == "" {
 		return skipped("the server is none of Sealane's")
 	}
-	verified := []string{"today's"}
-	var next *x509.Certificate
+	said := []string{"today's verifies"}
+	var refused *Fault
 	for _, l := range laters {
 		served, err := x.present(ctx, l.name)
 		if err != nil {
@@ -38,17 +38,24 @@ func (x *exam) rotationStep(ctx context.Context) finding {
 		if served[0].Equal(leaf) {
 			continue // nothing else is to come, or not under this name
 		}
-		next = served[0]
-		what := fmt.Sprintf("%s, %s", issuerName(next), l.when)
+		what, verdict := fmt.Sprintf("that of %s, %s", issuerName(served[0]), l.when), "verifies"
 		if err := x.verifies(served); err != nil {
-			return warned(x.nextChainRefused(next, l, err), "%s verifies; not that of %s: %s", strings.Join(verified, ", and "), what, printable(err.Error()))
+			verdict = "does not: " + printable(err.Error())
+			if refused == nil {
+				f := x.nextChainRefused(served[0], l, err)
+				refused = &f
+			}
 		}
-		verified = append(verified, "that of "+what)
+		said = append(said, what+", "+verdict)
 	}
-	if next == nil {
-		return ok("today's certificate verifies, and no other CA is published that is to sign")
+	detail := strings.Join(said, "; ")
+	switch {
+	case refused != nil:
+		return warned(*refused, "%s", detail)
+	case len(said) == 1:
+		return ok("%s, and no other CA is published that is to sign", detail)
 	}
-	return ok("each certificate verifies: %s", strings.Join(verified, ", "))
+	return ok("%s", detail)
 }
 
 // present asks for a name and returns what is presented, whatever it is. It is said to be no client: otherwise it would count as

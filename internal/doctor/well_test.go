@@ -67,7 +67,7 @@ var sound = []struct {
 		next := b.authority("Redis CA 2")
 		server := b.rotating(b.ca.leaf(identity(first)), next.leaf(identity(first)), b.ca.cross(next, "Redis CA 2"))
 		return b.client(server, append(b.ca.pem(), next.pem()...))
-	}, []string{`rotation|ok|each certificate verifies: today's, that of "Redis CA 2" (key `, "rotation|ok|with its cross-certificate, from its activation on", "rotation|ok|by itself, once the CA before is retired"}},
+	}, []string{`rotation|ok|today's verifies; that of "Redis CA 2" (key `, "rotation|ok|with its cross-certificate, from its activation on, verifies", "rotation|ok|by itself, once the CA before is retired, verifies"}},
 	{"an instance with one CA", func(b *bench) doctor.Config {
 		return b.client(b.redis(b.ca.leaf(identity(first))), b.ca.pem())
 	}, []string{"rotation|ok|no other CA is published that is to sign"}},
