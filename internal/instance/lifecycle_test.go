@@ -357,6 +357,7 @@ func TestErrorsOfTheStoreAreExplained(t *testing.T) {
 			{fmt.Errorf("put: %w", syscall.EROFS), instance.FailedPrecondition, "not writable"},
 			{fmt.Errorf("put: %w", syscall.EACCES), instance.FailedPrecondition, "not writable"},
 			{store.ErrClosed, instance.Unavailable, "stopping"},
+			{fmt.Errorf("get: record x: %w", store.ErrDamaged), instance.Internal, "state.db is damaged: stop the server, put it back from a backup"},
 			{errors.New("page 3: checksum"), instance.Internal, "see the server's log"},
 		} {
 			m.set(func() { m.storeErr = c.err })

@@ -59,6 +59,7 @@ type machine struct {
 	onEnsured func(context.Context, instance.Node)
 	onRemove  func(context.Context, string) error
 	onStop    func(context.Context, instance.Node) error
+	onRestart func(context.Context, instance.StopOptions) error
 	status    func() (gateway.Status, error) // of every gateway
 	ledger    func() (ledger.Ledger, error)  // likewise
 
@@ -425,6 +426,23 @@ func (h host) Stop(ctx context.Context, want instance.Node, _ instance.StopOptio
 		n.stops++
 		return nil
 	})
+}
+
+func (h host) StopEngine(ctx context.Context, want instance.Node, how instance.StopOptions) error {
+	n, end := h.begin(want.ID)
+	defer end()
+	h.m.mu.Lock()
+	hook := h.m.onRestart
+	h.m.mu.Unlock()
+	if hook != nil {
+		if err := hook(ctx, how); err != nil {
+			return err
+		}
+	}
+	h.m.mu.Lock()
+	defer h.m.mu.Unlock()
+	n.running = false
+	return nil
 }
 
 func (h host) Remove(ctx context.Context, id string) error {
