@@ -1,53 +1,18 @@
 package engine_test
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/sealane/sealane/internal/engine"
+	"github.com/sealane/sealane/internal/enginetest"
 )
-
-// eachEngine runs a test on the engine in PATH and on those that scripts/engines.sh has unpacked.
-func eachEngine(t *testing.T, test func(*testing.T, engine.Binary)) {
-	t.Helper()
-	folder := os.Getenv("SEALANE_ENGINES")
-	if cache, err := os.UserCacheDir(); folder == "" && err == nil {
-		folder = filepath.Join(cache, "sealane", "engines")
-	}
-	all := []engine.Binary{binary(t)}
-	newer, err := filepath.Glob(filepath.Join(folder, "*", "*-server", "*-server"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(newer) == 0 {
-		t.Log("no newer engine is unpacked: this shows the one in PATH only")
-	} else if newer, err := engine.Find(t.Context(), newer); err != nil {
-		t.Fatal(err)
-	} else {
-		all = append(all, newer...)
-	}
-	for _, b := range all {
-		t.Run(string(b.Kind)+"-"+b.Version.String(), func(t *testing.T) { test(t, b) })
-	}
-}
-
-func startOn(t *testing.T, b engine.Binary, cfg engine.Config) *engine.Engine {
-	t.Helper()
-	e, err := engine.Start(deadline(t), b, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	killAtEnd(t, cfg.Dir, e)
-	return e
-}
 
 func TestTheEngineIsHardened(t *testing.T) {
 	t.Parallel()
-	eachEngine(t, func(t *testing.T, b engine.Binary) {
+	enginetest.Each(t, func(t *testing.T, b engine.Binary) {
 		t.Parallel()
 		cfg := config(t)
-		e := startOn(t, b, cfg)
+		e := startOf(t, b, cfg)
 		c := connect(t, cfg.Dir)
 		show := func(name string) string {
 			reply := c.do("CONFIG", "GET", name)

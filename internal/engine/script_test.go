@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/engine"
+	"github.com/sealane/sealane/internal/enginetest"
 	"github.com/sealane/sealane/internal/resp"
 )
 
@@ -40,10 +41,10 @@ func TestScriptsThatRunForEver(t *testing.T) {
 		"a function that has written": {[]string{"FCALL", "w", "0"}, true},
 	} {
 		t.Run(name, func(t *testing.T) { // one at a time: each takes a core
-			eachEngine(t, func(t *testing.T, b engine.Binary) {
+			enginetest.Each(t, func(t *testing.T, b engine.Binary) {
 				cfg := config(t)
 				cfg.Directives = map[string]string{"lua-time-limit": "50"}
-				e := startOn(t, b, cfg)
+				e := startOf(t, b, cfg)
 				if tt.cmd[0] == "FCALL" {
 					lib := "#!lua name=l\nredis.register_function('f', function() " + forever + " end)\n" +
 						"redis.register_function('w', function() redis.call('SET','k','v') " + forever + " end)"
