@@ -90,6 +90,28 @@ func TestARestartKeepsTheDataAndTheClients(t *testing.T) {
 	}
 }
 
+func TestProcessesThatAreStoppedAreNamed(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, serverOptions{})
+	first := s.create("first")
+	for _, kind := range []string{"engine", "gateway"} {
+		pid := s.node(kind)
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 40*time.Second, "the instance says that its "+kind+" is stopped", func() bool {
+			got := s.describe("first")
+			return got.State == "REPAIRING" && strings.Contains(got.StatusMessage, fmt.Sprintf("the %s (process %d) is stopped", kind, pid)) &&
+				strings.Contains(got.StatusMessage, fmt.Sprintf("kill -CONT %d", pid))
+		})
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 40*time.Second, "the instance is well again", func() bool { return s.describe("first").State == "READY" })
+	}
+	s.wantPong(first, s.bundle("first"))
+}
+
 // `sealane stop` waited for an engine that was stopped without a word, for as long as one cared to wait.
 func TestStopOfAnEngineThatIsStopped(t *testing.T) {
 	t.Parallel()

@@ -278,6 +278,10 @@ func poll(ctx context.Context, ready func() bool) error {
 
 // ensureSnapshot gives the gateway its snapshot, where it has another, and proves that it is served.
 func (l *Local) ensureSnapshot(ctx context.Context, n *localNode, node Node, progress func(string)) error {
+	if n.gateway.Stopped() {
+		pid := n.gateway.Identity().PID
+		return fmt.Errorf("the gateway (process %d) is stopped (SIGSTOP, or a debugger) and serves nobody until it is continued: kill -CONT %d", pid, pid)
+	}
 	dir := l.nodeDir(node.ID)
 	snapshot := node.Gateway
 	snapshot.Engine = engine.Socket(dir)
