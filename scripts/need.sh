@@ -84,7 +84,18 @@ fi
 echo "installing$missing (apt-get)"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-if ! { $as_root apt-get update && DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1; then
+install() {
+	DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends "$@" >>"$log" 2>&1
+}
+if ! { $as_root apt-get update >"$log" 2>&1 && install $missing; }; then
+	# A package that this release doesn't have is no reason to go without the others.
+	if [ -n "$optional" ]; then
+		all=$missing missing=
+		for package in $all; do
+			install "$package" || missing="$missing $package"
+		done
+		[ -n "$missing" ] || exit 0
+	fi
 	cat "$log" >&2
 	echo "apt-get failed; install by hand:$missing" >&2
 	failed
