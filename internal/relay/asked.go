@@ -159,7 +159,7 @@ func (m *monitors) name(s *Session, line []byte) []byte {
 		if request.shown != nil {
 			line = append(append(append([]byte(nil), line[:end+2]...), request.shown...), '\r', '\n')
 		}
-	} else if isOurs(string(request)) {
+	} else if isOurs(string(request)) || string(request) == s.loop.group.canary.shown {
 		return nil
 	}
 	return append(append(append([]byte(nil), line[:at+1]...), who...), line[end:]...)

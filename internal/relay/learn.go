@@ -169,7 +169,8 @@ func (d *description) command() *command {
 	if !data && !own || d.flagged("admin", "pubsub", "no_auth") || d.isOf("@connection", "@transaction", "@pubsub", "@admin") {
 		return nil
 	}
-	c := &command{name: d.name, place: onOwn, pin: PinUnknown, cleans: true, readOnly: own && d.flagged("readonly")}
+	reads := own && d.flagged("readonly")
+	c := &command{name: d.name, place: onOwn, pin: PinUnknown, cleans: true, readOnly: reads, readsValue: reads}
 	proven := data && own && !d.flagged("noscript", "no_multi", "asking") && !d.isOf("@scripting", "@dangerous")
 	switch {
 	case proven && !d.flagged("blocking") && !d.isOf("@blocking"):
