@@ -465,6 +465,9 @@ func TestPlanIsIdempotent(t *testing.T) {
 			whole.Names.DNS, stepwise.Names.DNS = []string{name}, []string{name}
 		case 1:
 			now = now.Add(-2000 * day)
+		case 2, 3, 4:
+			whole.NameConstraints = !whole.NameConstraints
+			stepwise.NameConstraints = whole.NameConstraints
 		}
 		whole = settle(t, whole, key, now)
 		for range 30 {
