@@ -213,7 +213,7 @@ func TestSidecarHearsWhatAServerSaysOfItself(t *testing.T) {
 		_ = early.says("GET key") // which makes a connection
 		return strings.Contains(early.stderr.String(), "code=loading ")
 	})
-	if out := run(s.command("sidecar", "wait", "--ops", early.ops, "--max", "100ms")); out.code != 1 || !strings.Contains(out.stderr, "LOADING ") {
+	if out := run(s.command("sidecar", "wait", "--ops", early.ops, "--max", "2s")); out.code != 1 || !strings.Contains(out.stderr, "LOADING ") {
 		t.Errorf("while it loads: %d %s", out.code, out.stderr)
 	}
 	n.stop()
