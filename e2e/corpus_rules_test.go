@@ -19,6 +19,7 @@ var volatile = []struct {
 	{`CLIENT ID$`, `:\d+`, ":<n>", "the number of the connection"},
 	{`CLIENT (INFO|LIST (ID|TYPE PUBSUB))`, `\b(id|addr|laddr|fd|age|idle|qbuf|qbuf-free|argv-mem|multi-mem|rbs|rbp|obl|oll|omem|tot-mem|events|tot-net-in|tot-net-out|tot-cmds)=\S*`, "$1=_",
 		"the connection's number, addresses, age and buffers"},
+	{`CLIENT (INFO|LIST (ID|TYPE PUBSUB))`, `multi=0`, "multi=-1", "to Valkey a connection that had a transaction has one of length 0"},
 	{`CLIENT (INFO|LIST (ID|TYPE PUBSUB))`, `flags=U`, "flags=N", "the direct connection is on a Unix socket, which U stands for"},
 	{`CLIENT (INFO|LIST (ID|TYPE PUBSUB))`, `[$=]\d+\r\n(txt:)?`, "<length>", "the length follows from the above"},
 	{`CLIENT LIST( TYPE NORMAL)?$`, ``, "", "shows the control plane's connections, too; real_clients_test.go looks at it"},

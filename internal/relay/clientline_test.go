@@ -96,3 +96,31 @@ func fieldsAfter(story string, connect func() *talker) []string {
 		return slices.Contains(otherwise, name) || uncounted
 	})
 }
+
+// CLIENT REPLY ON changes nothing, so its client is still who it was.
+func TestClientReplyOnIsNoReasonToStopLooking(t *testing.T) {
+	enginetest.Each(t, func(t *testing.T, b engine.Binary) {
+		for path, multiplexed := range map[string]bool{"transparent": false, "multiplexed": true} {
+			t.Run(path, func(t *testing.T) {
+				t.Parallel()
+				e := newEngineOf(t, b, multiplexed)
+				k := e.client()
+				id := k.id()
+				k.want("CLIENT REPLY ON", "OK")
+				k.want("CLIENT REPLY maybe", "ERR*")
+				k.want("CLIENT ID", id)
+				k.do("GET k") // a client's first read is never shared
+				before := e.loops.Counts().Shared
+				if k.want("GET k", "nil"); multiplexed && e.loops.Counts().Shared != before+1 {
+					t.Error("it shares no more")
+				}
+				// The next reply is left out, and so is its end.
+				k.do("CLIENT SETINFO LIB-NAME jedis")
+				_, _ = k.c.Write([]byte("CLIENT REPLY SKIP\r\nECHO skipped\r\nECHO seen\r\n"))
+				if got := k.next(); got != "seen" {
+					t.Errorf("after SKIP: %q", got)
+				}
+			})
+		}
+	})
+}

@@ -121,6 +121,7 @@ var commands = func() map[string]*command {
 		m[name].anyDB = true
 	}
 	m["xread"].mayBlock, m["xreadgroup"].mayBlock, m["vadd"].mayBlock = true, true, true
+	m["client|reply"].mayBlock = true
 	for name, c := range special {
 		c.name = name
 		m[name] = &c
@@ -134,6 +135,7 @@ var (
 	quoted   = &command{name: "NULL", place: forGood, pin: PinUnknown}
 	empty    = &command{name: "NULL", place: onShared}
 	large    = &command{name: "NULL", place: onOwn, pin: PinLarge}
+	replyOn  = &command{name: "client|reply", place: onShared} // replies are on, else nothing would be looked at
 	protocol = &command{name: "NULL", place: blindly, pin: PinProtocol}
 )
 

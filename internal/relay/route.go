@@ -299,10 +299,16 @@ func (s *Session) identify(raw []byte) *command {
 	return s.refine(s.loop.find(s.scan.Name(), s.scan.Second()), raw)
 }
 
-// refine looks for BLOCK, and for CAS of VADD. They stand before other arguments, but a group, a consumer or an element may
+// refine looks for BLOCK, for CAS of VADD, and whether CLIENT REPLY ends replies. BLOCK and CAS stand before other arguments, but a group, a consumer or an element may
 // be called that too: a key called BLOCK costs a connection, a block that is overlooked would hold up everybody.
 func (s *Session) refine(c *command, raw []byte) *command {
 	if !c.mayBlock {
+		return c
+	}
+	if c == commands["client|reply"] {
+		if args := s.arguments(raw); len(args) == 3 && !is(args[2], "off") && !is(args[2], "skip") {
+			return replyOn
+		}
 		return c
 	}
 	word := "block"
