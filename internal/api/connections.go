@@ -38,7 +38,6 @@ func limits() []grpc.ServerOption {
 		grpc.InitialWindowSize(window),
 		grpc.InitialConnWindowSize(window),
 		grpc.ConnectionTimeout(unauthenticatedTime),
-		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle: 10 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second,
 		}),

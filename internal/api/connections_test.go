@@ -285,6 +285,40 @@ func TestAConnectionWithoutATokenDoesNotLast(t *testing.T) {
 	})
 }
 
+func TestOneConnectionTooManyClosesTheOldestAtOnce(t *testing.T) {
+	s := newServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		l := make(pipes)
+		hs := api.HTTPServer(s.api.REST)
+		go hs.Serve(s.api.Guard(l))
+		began := time.Now()
+		known := l.dial()
+		if err := getOn(known, "Bearer "+token); err != nil {
+			t.Fatal(err)
+		}
+		var silent []net.Conn
+		for range api.MaxUnauthenticated + 3 {
+			silent = append(silent, l.dial())
+		}
+		for _, c := range silent[:3] {
+			io.Copy(io.Discard, c)
+		}
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("the oldest are closed after %v, want at once", waited)
+		}
+		for _, c := range []net.Conn{known, silent[3]} {
+			if err := getOn(c, "Bearer "+token); err != nil {
+				t.Errorf("one that was not too many: %v", err)
+			}
+		}
+		for _, c := range append(silent, known) {
+			c.Close()
+		}
+		close(l)
+		hs.Close()
+	})
+}
+
 func TestTooManyHeadersAreRefused(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
