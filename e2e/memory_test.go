@@ -43,13 +43,13 @@ func TestAnEnginesMemoryIsBounded(t *testing.T) {
 	s := startServer(t, serverOptions{})
 	first := s.create("first", "--redis-config", "maxmemory-gb=0.2")
 	ca := s.bundle("first")
-	const limit = 2*214748364 + 2<<30 + 1<<29 // twice maxmemory, clients, the program
+	const limit = 2*214748364 + 3<<30 + 1<<29 // twice maxmemory, clients, the program
 	text := s.cli("instances", "describe", "first")
-	if !strings.Contains(text, "memory bound:  2.9 GiB by ") {
-		t.Errorf("describe: got %q, want the bound of 2.9 GiB", text)
+	if !strings.Contains(text, "memory bound:  3.9 GiB by ") {
+		t.Errorf("describe: got %q, want the bound of 3.9 GiB", text)
 	}
-	if got := s.redis(first, ca, "CONFIG", "GET", "maxmemory-clients"); got != "maxmemory-clients\n2147483648" {
-		t.Errorf("maxmemory-clients: got %q, want 2 GiB", got)
+	if got := s.redis(first, ca, "CONFIG", "GET", "maxmemory-clients"); got != "maxmemory-clients\n3221225472" {
+		t.Errorf("maxmemory-clients: got %q, want 3 GiB", got)
 	}
 	dir, file := s.memoryGroup()
 	raw, err := os.ReadFile(file)
@@ -61,10 +61,10 @@ func TestAnEnginesMemoryIsBounded(t *testing.T) {
 	s.kill9(s.pid)
 	s.waitEnd()
 	s.start()
-	if text := s.cli("instances", "describe", "first"); !strings.Contains(text, "memory bound:  2.9 GiB by cgroup v") {
-		t.Errorf("describe after a restart: got %q, want the bound of 2.9 GiB", text)
+	if text := s.cli("instances", "describe", "first"); !strings.Contains(text, "memory bound:  3.9 GiB by cgroup v") {
+		t.Errorf("describe after a restart: got %q, want the bound of 3.9 GiB", text)
 	}
-	// 2.9 GiB are more than a test should take.
+	// 3.9 GiB are more than a test should take.
 	if err := os.WriteFile(file, []byte(strconv.Itoa(96<<20)), 0); err != nil {
 		t.Fatal(err)
 	}

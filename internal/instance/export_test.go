@@ -50,3 +50,6 @@ func (a Addresses) DNSNamesOf(n Name) []string { return a.dnsNames(n) }
 func (m *Manager) SetDataPath(ctx context.Context, name Name, path gateway.DataPath) error {
 	return m.ChangeDataPlane(ctx, name, func(s *DataPlaneSettings) { s.Path = path })
 }
+
+// MemoryLimit is memoryLimit.
+func (s Spec) MemoryLimit() int64 { return s.memoryLimit() }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sealane/sealane/internal/durable"
@@ -17,9 +18,13 @@ const (
 	gib = 1 << 30
 	// baseMemory is room for the program, its threads, scripts and tables that count for nobody.
 	baseMemory = gib / 2
-	// minClientMemory is the least room for clients' buffers. One request may have 512 MiB, and its reply too.
-	minClientMemory = 2 * gib
+	// minClientMemory is the least room for clients' buffers. One request may have 512 MiB, and its reply too; and a few dozen
+	// clients that read large values slowly are to get them.
+	minClientMemory = 3 * gib
 )
+
+// maxAsked keeps the sum from overflowing: who asks for more has no bound to speak of.
+const maxAsked = 1 << 50
 
 // maxMemory is the engine's maxmemory, in bytes.
 func (s Spec) maxMemory() int64 {
@@ -35,11 +40,13 @@ func clientMemory(maxMemory int64) int64 { return max(minClientMemory, maxMemory
 // meanwhile, at worst all of it, and because memory is fragmented; and what clients and the program need. It is there for what
 // maxmemory doesn't bound: scripts, buffers, bugs.
 func (s Spec) memoryLimit() int64 {
-	clients := clientMemory(s.maxMemory())
-	if asked, err := strconv.ParseInt(s.RedisConfigs["maxmemory-clients"], 10, 64); err == nil {
-		clients = max(clients, asked)
+	maxMemory := s.maxMemory()
+	text, percent := strings.CutSuffix(s.RedisConfigs["maxmemory-clients"], "%")
+	asked, _ := strconv.ParseInt(text, 10, 64) // 0, which is no limit, has the same room as none asked for
+	if percent {
+		asked = maxMemory / 100 * asked
 	}
-	return 2*s.maxMemory() + clients + baseMemory
+	return 2*maxMemory + max(clientMemory(maxMemory), min(asked, maxAsked)) + baseMemory
 }
 
 // EngineMemory is the bound that the system keeps of a node's engine.

@@ -123,6 +123,37 @@ func acceptedConfigs(t *testing.T, b engine.Binary) {
 	}
 }
 
+func TestMemoryLimit(t *testing.T) {
+	t.Parallel()
+	const gib = 1 << 30
+	for _, c := range []struct {
+		size    int32
+		configs map[string]string
+		want    int64
+		clients string // maxmemory-clients
+	}{
+		{1, nil, 2*gib + 3*gib + gib/2, "3221225472"},
+		{1, map[string]string{"maxmemory-gb": "0.5"}, gib + 3*gib + gib/2, "3221225472"},
+		{100, nil, 200*gib + 25*gib + gib/2, "26843545600"},
+		{1, map[string]string{"maxmemory-clients": "0"}, 2*gib + 3*gib + gib/2, "0"},
+		{1, map[string]string{"maxmemory-clients": "5368709120"}, 2*gib + 5*gib + gib/2, "5368709120"},
+		{100, map[string]string{"maxmemory-clients": "50%"}, 200*gib + 100*gib/100*50 + gib/2, "50%"},
+		{1, map[string]string{"maxmemory-clients": "9223372036854775807"}, 2*gib + 1<<50 + gib/2, "9223372036854775807"},
+	} {
+		s := instance.Spec{MemorySizeGB: c.size, RedisConfigs: c.configs, RedisVersion: "REDIS_7_0"}
+		if got := s.MemoryLimit(); got != c.want {
+			t.Errorf("%d GB, %v: limit %d, want %d", c.size, c.configs, got, c.want)
+		}
+		if got := s.Directives()["maxmemory-clients"]; got != c.clients {
+			t.Errorf("%d GB, %v: maxmemory-clients %q, want %q", c.size, c.configs, got, c.clients)
+		}
+		s.RedisVersion = "REDIS_6_X"
+		if got := s.Directives()["maxmemory-clients"]; c.configs == nil && got != "" {
+			t.Errorf("6.x knows no maxmemory-clients, and gets %q", got)
+		}
+	}
+}
+
 func TestDirectives(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
