@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sealane/sealane/internal/durable"
@@ -100,7 +101,11 @@ func (l *Log) restore(found Summary, isNew bool) error {
 			return err
 		}
 	}
-	return l.catchUp()
+	err := l.catchUp()
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return nil // Append begins with it, so no entry is lost; who only wants to see the processes well again needs none
+	}
+	return err
 }
 
 func (l *Log) index(e Entry) {
