@@ -209,3 +209,49 @@ func TestEndOfAConnectionThatAClientNoLongerWaitsForIsNoneOfItsBusiness(t *testi
 	send(t, own, ":8\r\n+PONG\r\n+PONG\r\n")
 	expect(t, c, "+PONG\r\n+PONG\r\n")
 }
+
+// An engine is asked for its commands once, and again when it has gone: the next one may be another version.
+func TestCommandsAreAskedOfEachEngineOnce(t *testing.T) {
+	t.Parallel()
+	h := newByHand(t, relay.Backend{Multiplexed: true})
+	ping := func(c, e net.Conn) {
+		expect(t, e, "PING\r\n")
+		send(t, e, "+PONG\r\n")
+		expect(t, c, "+PONG\r\n")
+		// Behind it comes what proves that replies match requests.
+		echo := make([]byte, len("*2\r\n$4\r\nECHO\r\n$40\r\n")+40+2)
+		if _, err := io.ReadFull(e, echo); err != nil || !strings.Contains(string(echo), "sealane-") {
+			t.Fatalf("read %q, %v", echo, err)
+		}
+		send(t, e, string(echo[len("*2\r\n$4\r\nECHO\r\n"):]))
+	}
+	c, s := h.session()
+	send(t, c, "PING\r\n")
+	first := h.shared()
+	ping(c, first)
+	// Another shared connection to the same engine, for another key.
+	other := h.client()
+	send(t, other, "HELLO 3\r\n")
+	own := h.next()
+	expect(t, own, asksID)
+	send(t, own, ":901\r\n")
+	expect(t, own, "HELLO 3\r\n")
+	send(t, own, "%0\r\n")
+	expect(t, other, "%0\r\n")
+	send(t, other, "PING\r\n")
+	second := h.next()
+	expect(t, second, "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-EVICT\r\n$2\r\non\r\n"+asksID)
+	send(t, second, "%0\r\n+OK\r\n:902\r\n")
+	ping(other, second)
+	send(t, c, "PING\r\n")
+	expect(t, first, "PING\r\n")
+	first.Close()
+	if _, err := io.ReadAll(c); err != nil {
+		t.Error(err)
+	}
+	c.Close()
+	<-s.Done()
+	c = h.client()
+	send(t, c, "PING\r\n")
+	ping(c, h.shared())
+}
