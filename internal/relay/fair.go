@@ -2,6 +2,7 @@ package relay
 
 import (
 	"hash/maphash"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -16,14 +17,19 @@ import (
 const (
 	// maxSharedReply is the longest reply that a shared connection carries, where that can be helped.
 	maxSharedReply = 256 << 10
-	// slowReply is how long a reply is while whose transfer those behind it should not send any more.
+	// slowReply is how long a reply is for whose transfer nobody should have to wait.
 	slowReply = 8 << 20
 	// windowBytes is how much of a client's replies may be on their way over a shared connection, as far as can be guessed.
 	windowBytes = 1 << 20
 	// unknownSize is how long a client's replies are taken to be before it has had one.
 	unknownSize = windowBytes
-	// maxTrials is how many connections a loop may have and still give a client its own for the first reply.
-	maxTrials = 48
+	// maxTrials is how many connections a loop may have and still make one for a client's first reply; maxFarTrials where that
+	// takes a handshake.
+	maxTrials    = 48
+	maxFarTrials = 16
+	// knownFor is how long what is known of a client's replies counts: behind a sidecar, or a pool of connections, it may be another
+	// program that asks next.
+	knownFor = 250 * time.Millisecond
 	// longStay is for how many requests a client keeps a connection of its own after a long reply.
 	longStay = 32
 	// maxResend is how much of a client's requests is kept to be asked again.
@@ -34,9 +40,19 @@ const (
 func (s *Session) lags() bool { return s.client.pending() >= highWater }
 
 // needsTrial says that a request is better asked over a connection of the client's own, because nothing is known of its replies.
-// Where the server is far that would cost too much.
 func (s *Session) needsTrial(c *command) bool {
-	return s.replySize == unknownSize && c.readsValue && len(s.loop.upstreams) < maxTrials && !s.loop.group.backend.Load().remote()
+	if !c.readsValue || s.inflight > 0 || s.replySize != unknownSize && s.loop.now.Sub(s.sized) < knownFor {
+		return false
+	}
+	b, most := s.loop.group.backend.Load(), maxTrials
+	if b.remote() {
+		most = maxFarTrials
+	}
+	if len(s.loop.upstreams) < most {
+		return true
+	}
+	p := s.loop.pools[s.key(b)]
+	return p != nil && len(p.spare) > 0
 }
 
 // window is how many requests the client may have in flight on a shared connection.
@@ -46,6 +62,7 @@ func (s *Session) window() int {
 
 // noteSize learns from n replies.
 func (s *Session) noteSize(bytes, n int) {
+	s.sized = s.loop.now
 	if size := bytes / n; size >= s.replySize {
 		s.replySize = size
 	} else {
@@ -167,9 +184,12 @@ func (u *upstream) beginsLong(w *waiter, b []byte) {
 	size := len(u.gathered) + rest
 	switch {
 	case size > maxSharedReply:
+		if size >= slowReply && u.abandon(w, size) {
+			return
+		}
 		if s != nil && !s.over && !s.gone {
 			s.replySize = max(s.replySize, size)
-			u.divert(w, size)
+			u.divert(s)
 		}
 	case !all, u.isCanary(u.gathered, nil):
 		return // it may still become long, or turn out to be for nobody
@@ -184,28 +204,59 @@ func (u *upstream) beginsLong(w *waiter, b []byte) {
 // divert makes a client ask for a long reply again, over a connection of its own, and with it for all that it waits for here.
 // What comes here is for nobody then. It does nothing where a request of the client must not be asked twice. The client goes on
 // once the long reply is over: until then the engine's time is for those who wait behind it.
-func (u *upstream) divert(w *waiter, size int) {
-	s := w.s
+func (u *upstream) divert(s *Session) {
 	s.large = longStay
-	if s.streaming || s.resend.never {
+	if !s.mayAskAgain() {
 		return
 	}
-	again := append([]byte(nil), s.resend.unanswered()...)
-	s.loop.group.largeKeys.note(resp.Arguments(nil, again), s.loop.now)
+	s.loop.group.largeKeys.note(resp.Arguments(nil, s.resend.unanswered()), s.loop.now)
 	for i := range u.queue.len {
 		if x := &u.queue.ring[u.queue.index(i)]; x.s == s {
-			s.inflight -= x.n
 			x.s, x.ask = nil, nil
 		}
 	}
+	s.askAgain()
+	u.diverted, s.diverted = s, true
+}
+
+// abandon ends a shared connection on which a very long reply begins, before it has come, if all clients that wait there may ask
+// again what they have asked. The one that the reply is for does so over a connection of its own.
+func (u *upstream) abandon(w *waiter, size int) bool {
+	var waiting []*Session
+	for i := range u.queue.len {
+		s := u.queue.ring[u.queue.index(i)].s
+		if s == nil || s.over || s.gone || slices.Contains(waiting, s) {
+			continue
+		}
+		if !s.mayAskAgain() {
+			return false
+		}
+		waiting = append(waiting, s)
+	}
+	if s := w.s; slices.Contains(waiting, s) {
+		s.large, s.replySize = longStay, max(s.replySize, size)
+		s.loop.group.largeKeys.note(resp.Arguments(nil, s.resend.unanswered()), s.loop.now)
+	}
+	u.queue = queue{}
+	for _, s := range waiting {
+		s.askAgain()
+		s.loop.again(&s.client.socket)
+	}
+	u.wakeAll()
+	u.end()
+	return true
+}
+
+// mayAskAgain says that all of the client's requests in flight on a shared connection may be asked twice.
+func (s *Session) mayAskAgain() bool { return !s.resend.never && !s.streaming }
+
+// askAgain takes the client's requests in flight back: they are the next that it asks.
+func (s *Session) askAgain() {
+	again := append([]byte(nil), s.resend.unanswered()...)
 	again = append(again, s.part...)
 	s.again = append(again, s.rest...)
 	s.part, s.rest, s.whole, s.partial, s.waitsFor = nil, nil, false, false, nil
-	s.scan = resp.CommandScanner{}
-	u.diverted, s.diverted = s, true
-	if size >= slowReply {
-		u.retire() // others' next requests go over another connection
-	}
+	s.scan, s.inflight = resp.CommandScanner{}, 0
 }
 
 // goOnDiverted lets a client that was diverted go on.

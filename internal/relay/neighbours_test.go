@@ -152,3 +152,47 @@ func TestPipelineThatIsSentBeforeAnythingIsRead(t *testing.T) {
 		}
 	}
 }
+
+// A reply is long, and nobody knew: whoever shares the connection asks again, and each gets what is its own, once.
+func TestReplyThatTurnsOutToBeLong(t *testing.T) {
+	big := strings.Repeat("b", 12<<20)
+	for _, pipelined := range []bool{false, true} { // with a write behind it the long reply has to be taken as it comes
+		e := newRealEngine(t, true)
+		setup := e.dialEngine()
+		_, _ = setup.Write(resp.AppendCommand(nil, "SET", "big", big))
+		if _, err := io.ReadFull(setup, make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+		var clients sync.WaitGroup
+		for i := range 8 {
+			k := e.client()
+			k.want(fmt.Sprintf("SET k%d v%d", i, i), "OK")
+			for range 20 {
+				k.want(fmt.Sprintf("GET k%d", i), fmt.Sprintf("v%d", i)) // its replies are known to be short
+			}
+			clients.Go(func() {
+				for n := range 20 {
+					requests, want := resp.AppendCommand(nil, "GET", fmt.Sprintf("k%d", i)), []string{fmt.Sprintf("v%d", i)}
+					if i < 2 && n == 10 {
+						requests, want = append(requests, resp.AppendCommand(nil, "GET", "big")...), append(want, big)
+					}
+					if pipelined {
+						requests, want = append(requests, resp.AppendCommand(nil, "INCR", fmt.Sprintf("n%d", i))...), append(want, fmt.Sprint(n+1))
+					}
+					requests, want = append(requests, resp.AppendCommand(nil, "STRLEN", fmt.Sprintf("k%d", i))...), append(want, "2")
+					if _, err := k.c.Write(requests); err != nil {
+						t.Error(err)
+						return
+					}
+					for _, w := range want {
+						if got := k.next(); got != w {
+							t.Errorf("client %d, step %d: got %d bytes, %.40q; want %d bytes, %.40q", i, n, len(got), got, len(w), w)
+							return
+						}
+					}
+				}
+			})
+		}
+		clients.Wait()
+	}
+}

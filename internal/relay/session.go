@@ -181,6 +181,7 @@ type requests struct {
 	alone     bool        // nothing follows the request in flight before it is answered
 	resend    resend      // requests in flight on a shared connection
 	replySize int         // how long replies to the client are, as far as can be guessed
+	sized     time.Time   // since when that is known
 	diverted  bool        // again waits until a long reply is over
 	large     int         // for so many requests it keeps a connection of its own, because its replies are long
 	multi     bool        // between MULTI and EXEC, as far as the engine has said
