@@ -65,9 +65,11 @@ func (ls *Loops) forget(engine string) {
 	}
 }
 
-// learn asks for the engine's commands, if they are not known yet. The connection is not ready before they are.
+// learn asks for the engine's commands, if they are not known yet and nobody asks. The connection is not ready before they
+// are.
 func (u *upstream) learn() {
-	if !u.shared || u.loop.group.knows(u.key.engine) {
+	g := u.loop.group
+	if !u.shared || g.knows(u.key.engine) || !g.learning.CompareAndSwap(nil, u) && g.learning.Load() != u {
 		return
 	}
 	u.setup++
@@ -83,8 +85,26 @@ func init() {
 		if v, n, err := resp.ParseReply(reply, resp.Limits{}); err == nil && n == len(reply) && v.Kind == resp.Array {
 			u.loop.group.learnt.Store(&learnt{u.key.engine, learnCommands(v.Elems)})
 		}
+		u.asksNoMore()
 		u.setUp()
 		return nil
+	}
+}
+
+// asksNoMore lets those go on that waited for what the engine says of its commands, whether it has or not.
+func (u *upstream) asksNoMore() {
+	if !u.loop.group.learning.CompareAndSwap(u, nil) {
+		return
+	}
+	for _, l := range u.loop.group.all {
+		l.post(func() {
+			for _, s := range l.awaiting {
+				if !s.over {
+					l.again(&s.client.socket)
+				}
+			}
+			l.awaiting = nil
+		})
 	}
 }
 
@@ -94,6 +114,10 @@ func (s *Session) awaitsCommands(b *Backend) bool {
 		return false
 	}
 	u := s.loop.sharedFor(s, s.cmd)
+	if s.loop.group.learning.Load() != nil {
+		s.loop.awaiting = append(s.loop.awaiting, s)
+		return true
+	}
 	if u.ready || u.closed {
 		return false
 	}

@@ -42,6 +42,7 @@ type Loops struct {
 	monitors monitors
 	log      commandLog
 	learnt   atomic.Pointer[learnt]
+	learning atomic.Pointer[upstream] // asks for what is to be learnt; nil: none does
 	canary   canary
 	// largeKeys are those that no shared connection is asked for.
 	largeKeys largeKeys
@@ -117,6 +118,7 @@ type loop struct {
 	ticked    time.Time
 	touched   []*Session  // got something in this step
 	unsent    []*upstream // have something to be sent at the end of the round
+	awaiting  []*Session  // wait for what the engine says of its commands
 	args      [][]byte    // of the request being looked at
 	pools     map[key]*pool
 	upstreams map[*upstream]struct{} // all of them

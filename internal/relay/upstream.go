@@ -527,6 +527,7 @@ func (u *upstream) end() {
 	u.isWarmed()
 	u.goOnDiverted()
 	u.loop.group.noteConnection(u.id, false)
+	u.asksNoMore()
 	delete(u.loop.upstreams, u)
 	u.closed, u.gathered = true, nil
 }
