@@ -115,7 +115,7 @@ func TestRefusalIsSaidOnceAndTheCloseIsClean(t *testing.T) {
 	}
 }
 
-// Who has not logged in gets a connection of its own for a long request, which may not be had.
+// Who has not logged in gets a connection of its own, which may not be had.
 func TestLongRequestBeforeLoginWithoutAnEngineIsToldSo(t *testing.T) {
 	t.Parallel()
 	h := newByHand(t, relay.Backend{Multiplexed: true, Away: "-ERR away\r\n"})
@@ -124,9 +124,11 @@ func TestLongRequestBeforeLoginWithoutAnEngineIsToldSo(t *testing.T) {
 	e := h.next()
 	expect(t, e, "*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-EVICT\r\n$2\r\non\r\n"+asksID+asksCommands)
 	send(t, e, strings.Repeat("-NOAUTH Authentication required.\r\n", 3))
-	expect(t, e, "PING\r\n")
-	send(t, e, "-NOAUTH Authentication required.\r\n")
+	own := h.next() // who has not logged in shares nothing
+	expect(t, own, asksID+"PING\r\n")
+	send(t, own, strings.Repeat("-NOAUTH Authentication required.\r\n", 2))
 	expect(t, c, "-NOAUTH Authentication required.\r\n")
+	own.Close()
 	gone := h.backend
 	gone.Connect = func() (int, error) { return -1, errors.New("no engine") }
 	h.loops.SetBackend(&gone)

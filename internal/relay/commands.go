@@ -61,7 +61,7 @@ const (
 	PinPubSub      Pin = "pubsub"
 	PinMonitor     Pin = "monitor"
 	PinTracking    Pin = "tracking"
-	PinIdentity    Pin = "identity" // AUTH, HELLO, SELECT to where no connection is yet
+	PinIdentity    Pin = "identity" // AUTH, HELLO, SELECT to where no connection is yet; who has not logged in
 	PinState       Pin = "state"    // CLIENT REPLY, NO-EVICT, SCRIPT DEBUG and the like
 	PinLarge       Pin = "large"    // a request too long to keep others waiting
 	PinReplies     Pin = "replies"  // replies too long to keep others waiting, or that the client does not read

@@ -435,11 +435,15 @@ func (s *Session) onShared(c *command, raw []byte) bool {
 			u.wake = append(u.wake, s)
 		}
 		return false
-	case !u.open && s.mayBeRefused():
+	case u.locked || !u.open && s.mayBeRefused():
 		if s.inflight > 0 {
 			return false
 		}
-		s.pinned(PinLarge)
+		if u.locked {
+			s.pinned(PinIdentity)
+		} else {
+			s.pinned(PinLarge)
+		}
 		s.loop.take(u.key, s)
 		switch {
 		case s.over || s.gone:

@@ -43,6 +43,7 @@ type upstream struct {
 	shared bool
 	ready  bool // connected, and what its key needs is set up
 	open   bool // who connects is let in without a password
+	locked bool // it was answered NOAUTH: nobody is logged in on it
 	listed bool // is in loop.unsent
 	moving bool
 	since  time.Time // when it became spare
@@ -326,6 +327,7 @@ func init() {
 			return nil
 		}
 		u.id = noneKnown
+		u.locked = bytes.HasPrefix(reply, []byte("-NOAUTH"))
 		if u.key.user == "" {
 			u.loop.open = reply[0] == ':'
 		}
