@@ -356,8 +356,8 @@ func (d *dialogue) hello(args []string) {
 	}
 	d.bulk("id")
 	d.line(":%d", d.id)
-	d.bulk("proof")
-	d.bulk(d.proof())
+	d.bulk("proof") // without the database, which the engines don't tell here either
+	d.bulk(d.user + "|" + strconv.Itoa(d.proto))
 }
 
 func (d *dialogue) subscribe(name string, channels []string) {
