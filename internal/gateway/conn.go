@@ -208,13 +208,6 @@ func (c *conn) watch(b []byte) {
 	}
 }
 
-// acknowledge tells the client at once that its last message of the handshake has arrived. One that leaves Nagle's algorithm on
-// (RFC 9293, 3.7.4) sends its first request only then, and the kernel would take 40 ms to say so by itself: what crypto/tls writes
-// comes before that message (also the session tickets, which OpenSSL sends after it), so nothing carries the acknowledgement.
-func (c *conn) acknowledge() {
-	_ = unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
-}
-
 // farewell ends a connection whose last words have been written.
 func (c *conn) farewell() {
 	if unix.Shutdown(c.fd, unix.SHUT_WR) != nil {
@@ -298,7 +291,6 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 		g.handshakeFailed(c, err)
 		return
 	}
-	c.acknowledge()
 	c.alerts = nil
 	g.shaken(c, t.ConnectionState())
 	_ = c.SetDeadline(time.Time{})

@@ -141,6 +141,7 @@ type Session struct {
 	client   peer
 	result   Result
 	over     bool
+	fresh    bool // the last message of the handshake may be all that the client has sent
 	moving   bool // something moved since the last tidy
 	wasBusy  bool // what busy was set to
 	touched  bool // is in loop.touched
@@ -249,6 +250,10 @@ func (s *Session) start() {
 		s.cut(ClientFailed, err)
 		return
 	}
+	// A client that leaves Nagle's algorithm on (RFC 9293, 3.7.4) sends its first request once its last message of the handshake is
+	// acknowledged, and the kernel takes 40 ms to do so by itself. Nothing that crypto/tls writes comes after that message (the
+	// session tickets don't), so nothing carries the acknowledgement, unless the first request is here already.
+	s.fresh = s.client.tls != nil
 	// The handshake may have read ahead, and no event tells of that.
 	s.loop.again(&s.client.socket)
 }
@@ -309,6 +314,7 @@ func (s *Session) pump() {
 		}
 		n, err := s.client.read(s.loop.plain[:])
 		if n > 0 {
+			s.fresh = false
 			s.heard.Add(uint64(n))
 			s.moving, s.loop.used = true, true
 			s.used.Store(s.loop.now.UnixNano())
@@ -329,9 +335,10 @@ func (s *Session) pump() {
 		return
 	}
 	s.client.keep()
-	if s.unfinished() && s.client.drained {
+	if s.client.drained && (s.fresh || s.unfinished()) {
 		s.client.acknowledge()
 	}
+	s.fresh = false
 	if u := s.own; u != nil && u.ready && !u.closed {
 		if u.flush() != nil {
 			s.loop.again(&u.socket) // its own direction shows the end
