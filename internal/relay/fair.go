@@ -17,7 +17,7 @@ import (
 const (
 	// maxSharedReply is the longest reply that a shared connection carries, where that can be helped.
 	maxSharedReply = 256 << 10
-	// slowReply is how long a reply is for whose transfer nobody should have to wait.
+	// slowReply is how long the replies to a client are, all together, for whose transfer nobody should have to wait.
 	slowReply = 8 << 20
 	// windowBytes is how much of a client's replies may be on their way over a shared connection, as far as can be guessed.
 	windowBytes = 1 << 20
@@ -184,7 +184,11 @@ func (u *upstream) beginsLong(w *waiter, b []byte) {
 	size := len(u.gathered) + rest
 	switch {
 	case size > maxSharedReply:
-		if size >= slowReply && u.abandon(w, size) {
+		expected := size
+		if s != nil && !s.over && !s.gone {
+			expected *= max(1, s.inflight) // the others may be as long
+		}
+		if expected >= slowReply && u.abandon(w, size) {
 			return
 		}
 		if s != nil && !s.over && !s.gone {
@@ -219,7 +223,7 @@ func (u *upstream) divert(s *Session) {
 	u.diverted, s.diverted = s, true
 }
 
-// abandon ends a shared connection on which a very long reply begins, before it has come, if all clients that wait there may ask
+// abandon ends a shared connection on which very long replies begin, before they have come, if all clients that wait there may ask
 // again what they have asked. The one that the reply is for does so over a connection of its own.
 func (u *upstream) abandon(w *waiter, size int) bool {
 	var waiting []*Session

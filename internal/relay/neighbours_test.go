@@ -155,12 +155,12 @@ func TestPipelineThatIsSentBeforeAnythingIsRead(t *testing.T) {
 
 // A reply is long, and nobody knew: whoever shares the connection asks again, and each gets what is its own, once.
 func TestReplyThatTurnsOutToBeLong(t *testing.T) {
-	big := strings.Repeat("b", 12<<20)
+	big, mid := strings.Repeat("b", 12<<20), strings.Repeat("m", 1<<20)
 	for _, pipelined := range []bool{false, true} { // with a write behind it the long reply has to be taken as it comes
 		e := newRealEngine(t, true)
 		setup := e.dialEngine()
-		_, _ = setup.Write(resp.AppendCommand(nil, "SET", "big", big))
-		if _, err := io.ReadFull(setup, make([]byte, 5)); err != nil {
+		_, _ = setup.Write(resp.AppendCommand(resp.AppendCommand(nil, "SET", "big", big), "SET", "mid", mid))
+		if _, err := io.ReadFull(setup, make([]byte, 10)); err != nil {
 			t.Fatal(err)
 		}
 		var clients sync.WaitGroup
@@ -175,6 +175,9 @@ func TestReplyThatTurnsOutToBeLong(t *testing.T) {
 					requests, want := resp.AppendCommand(nil, "GET", fmt.Sprintf("k%d", i)), []string{fmt.Sprintf("v%d", i)}
 					if i < 2 && n == 10 {
 						requests, want = append(requests, resp.AppendCommand(nil, "GET", "big")...), append(want, big)
+					}
+					for k := 0; i == 2 && n == 10 && k < 40; k++ {
+						requests, want = resp.AppendCommand(requests, "GET", "mid"), append(want, mid)
 					}
 					if pipelined {
 						requests, want = append(requests, resp.AppendCommand(nil, "INCR", fmt.Sprintf("n%d", i))...), append(want, fmt.Sprint(n+1))

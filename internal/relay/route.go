@@ -12,7 +12,7 @@ const (
 	maxHeld = 64 << 10
 	// maxInflight is how many requests a client may have on a shared connection. It waits then: a long pipeline must not
 	// keep the others from their turn.
-	maxInflight = 128
+	maxInflight = 1024
 	// Who has not logged in may send no more than this (the servers' limits); more would end the connection.
 	maxUnauthenticated     = 16384
 	maxUnauthenticatedArgs = 10
