@@ -45,14 +45,18 @@ func (s *Session) needsTrial(c *command) bool {
 		return false
 	}
 	b, most := s.loop.group.backend.Load(), maxTrials
-	if b.remote() {
+	p := s.loop.pools[s.key(b)]
+	switch {
+	case p != nil && len(p.spare) > 0:
+		return true
+	case b.remote():
+		// A server that is away must not be tried by each client.
+		if p == nil || p.shared == nil || !p.shared.ready {
+			return false
+		}
 		most = maxFarTrials
 	}
-	if len(s.loop.upstreams) < most {
-		return true
-	}
-	p := s.loop.pools[s.key(b)]
-	return p != nil && len(p.spare) > 0
+	return len(s.loop.upstreams) < most
 }
 
 // window is how many requests the client may have in flight on a shared connection.

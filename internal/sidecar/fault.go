@@ -165,6 +165,8 @@ func (t *trust) handshakeFault(at string, end handshakeEnd) *Fault {
 		return &Fault{codeOther, fmt.Sprintf("what answers at %s speaks no TLS: it says %s", at, short(string(heard))), "give the TLS port of the Redis" + t.examine()}
 	case alert == alertCertificateRequired, end.asked && t.shows == nil && (alert == alertHandshakeFailure || isAboutClientCertificate(alert)):
 		return t.clientCertFault(at) // in TLS 1.2 the alert is a general one
+	case end.asked && t.shows == nil && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)):
+		return t.clientCertFault(at) // a reset may destroy the alert, also before all of the handshake is written
 	case end.asked && isAboutClientCertificate(alert):
 		return t.clientCertRefused(at, err)
 	case isTimeout(err) && len(heard) == 0:

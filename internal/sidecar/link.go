@@ -401,6 +401,10 @@ func (l *link) dial(ctx context.Context) (relay.End, error) {
 		case <-ctx.Done():
 			return relay.End{}, ctx.Err()
 		}
+		if !l.mayDial(t) { // no longer: another attempt has failed while this one waited for its turn
+			<-l.slots
+			continue
+		}
 		end, f := t.dial(ctx)
 		<-l.slots
 		switch {
@@ -414,6 +418,13 @@ func (l *link) dial(ctx context.Context) (relay.End, error) {
 		l.counted.dialled(f)
 		l.suspect(t)
 	}
+}
+
+// mayDial says whether attempts by t may be made now.
+func (l *link) mayDial(t *trust) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.isOpen && l.trust == t
 }
 
 // wait returns what to dial by, once that may be done.
