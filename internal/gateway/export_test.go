@@ -24,8 +24,7 @@ func AcceptForTest(address string, err error, duration time.Duration) (calls int
 	if failure != nil {
 		return 0, failure
 	}
-	go d.run()
-	defer d.close()
+	defer d.discard() // it doesn't run: the clock is ours
 	l, failure := d.listen(address)
 	if failure != nil {
 		return 0, failure
