@@ -26,7 +26,7 @@ func (w *world) sidecars(multiplexed bool, trust func() *tls.Config) *relay.Loop
 	}
 	w.t.Cleanup(ls.Close)
 	ls.SetBackend(&relay.Backend{
-		Window: patience, Multiplexed: multiplexed, Epoch: 1, Name: "sidecar",
+		ConnectTimeout: patience, Multiplexed: multiplexed, Generation: 1, Name: "sidecar",
 		Dial: func(ctx context.Context) (relay.End, error) {
 			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", w.addr)
 			if err != nil {

@@ -17,7 +17,7 @@ type Backend struct {
 	Dial func(context.Context) (End, error)
 	// Epoch is raised when the connections that Dial has made so far are to be left, each by its clients when nothing is
 	// lost by it.
-	Epoch uint64
+	Generation uint64
 	// Login has the arguments of an AUTH for clients that have not logged in themselves. Nil: there is none. Only with Dial.
 	Login []string
 	// Refused is told when Login, or its absence, does not let clients in. If it returns true then attempts go on, within
@@ -27,13 +27,13 @@ type Backend struct {
 	// Only with Dial.
 	Failed func(error)
 	// Warm is how many connections are kept ready for clients that need one of their own. Only with Dial.
-	Warm int
+	MinIdle int
 	// Name is what shared connections are called at the server. Only with Dial.
 	Name string
 	// Window is for how long attempts are made; Away is what a client is told after that, and Unreachable is called.
-	Window      time.Duration
-	Away        string
-	Unreachable func(client netip.AddrPort, err error)
+	ConnectTimeout   time.Duration
+	UnavailableReply string
+	Unreachable      func(client netip.AddrPort, err error)
 	// Auth changes when the engine begins, or ceases, to ask for a password: who comes then and has not logged in shares nothing
 	// with who was let in before.
 	Auth uint64
@@ -56,29 +56,29 @@ func (ls *Loops) SetBackend(b *Backend) {
 	}
 	ls.backend.Store(b)
 	for _, l := range ls.all {
-		l.post(l.newBackend) // also because a loop that waits without a deadline has to see that there is one now
+		l.post(l.backendChanged) // also because a loop that waits without a deadline has to see that there is one now
 	}
 }
 
 // newBackend leaves what an earlier epoch has connected to.
-func (l *loop) newBackend() {
+func (l *loop) backendChanged() {
 	b := l.group.backend.Load()
 	if !b.remote() {
 		return
 	}
 	for u := range l.upstreams {
 		switch {
-		case u.epoch == b.Epoch:
+		case u.generation == b.Generation:
 		case u.fd < 0:
 			u.redial()
-		case u.owner == nil && !u.shared:
+		case u.client == nil && !u.shared:
 			u.hangUp() // a spare
 		default:
 			if u.shared {
-				l.group.forget(u.key.engine) // it may be another server now
+				l.group.dropCommands(u.key.engine) // it may be another server now
 			}
-			u.retire()
+			u.drain()
 		}
 	}
-	l.keepWarm(b)
+	l.fillIdle(b)
 }

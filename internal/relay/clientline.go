@@ -80,13 +80,13 @@ func (v view) lastOf(s *Session) string {
 	if s == v.asks {
 		return v.by
 	}
-	return s.lastName()
+	return s.lastCommandName()
 }
 
 // underWay is how many commands the engine has not done yet when it shows the client to itself.
 func (v view) underWay(s *Session) uint64 {
 	if s == v.asks {
-		return uint64(s.inflight) + 1
+		return uint64(s.inFlight) + 1
 	}
 	return 0
 }
@@ -95,7 +95,7 @@ func (v view) underWay(s *Session) uint64 {
 // the client's own connection, only what the engine can't know is changed. Otherwise nothing of it is shown: it is about
 // somebody else.
 func (s *Session) line(engine clientLine, own bool, v view) clientLine {
-	shown := s.shown.Load()
+	shown := s.published.Load()
 	line := slices.Clone(engine)
 	for i, f := range line {
 		value, known := s.known(shown, f, own, v)
@@ -119,7 +119,7 @@ func (s *Session) known(shown *identity, f clientField, own bool, v view) (strin
 	case "laddr":
 		return s.cfg.address(s.cfg.Local), true
 	case "fd":
-		return strconv.Itoa(int(s.client.fd)), true
+		return strconv.Itoa(int(s.conn.fd)), true
 	case "name":
 		return shown.name, true
 	case "lib-name":
@@ -129,13 +129,13 @@ func (s *Session) known(shown *identity, f clientField, own bool, v view) (strin
 	case "age":
 		return strconv.Itoa(int(v.now.Sub(s.began).Seconds())), true
 	case "idle":
-		return strconv.Itoa(int(max(0, v.now.Sub(time.Unix(0, s.used.Load()))).Seconds())), true
+		return strconv.Itoa(int(max(0, v.now.Sub(time.Unix(0, s.lastRequest.Load()))).Seconds())), true
 	case "flags":
 		return s.flags(f.value, own), true
 	case "tot-net-in":
-		return strconv.FormatUint(s.heard.Load(), 10), true
+		return strconv.FormatUint(s.bytesIn.Load(), 10), true
 	case "tot-net-out":
-		return strconv.FormatUint(s.told.Load(), 10), true
+		return strconv.FormatUint(s.bytesOut.Load(), 10), true
 	case "tot-cmds":
 		return strconv.FormatUint(s.commands.Load()-v.underWay(s), 10), true
 	case "redir":
@@ -154,7 +154,7 @@ func (s *Session) flags(engine string, own bool) string {
 		flags = strings.Trim(strings.ReplaceAll(engine, "U", ""), "N")
 	case s.loop.group.monitors.watches(s):
 		flags = "O"
-	case s.feeding.Load():
+	case s.isSubscriber.Load():
 		flags = "P"
 	}
 	if s.cfg.Path != "" {

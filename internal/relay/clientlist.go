@@ -15,15 +15,15 @@ import (
 // decided here, by what CLIENT LIST shows of each client.
 
 var (
-	askList     = resp.AppendCommand(nil, "CLIENT", "LIST")
-	askManyIDs  = resp.AppendCommand(nil, "CLIENT", "KILL", "ID", noID, noID)
-	syntaxError = []byte("-ERR syntax error\r\n")
+	listRequest    = resp.AppendCommand(nil, "CLIENT", "LIST")
+	manyIDsRequest = resp.AppendCommand(nil, "CLIENT", "KILL", "ID", noID, noID)
+	syntaxError    = []byte("-ERR syntax error\r\n")
 )
 
 // together is what becomes of n requests that are one to the client: answer gets all replies.
-func together(n int, answer func(u *upstream, s *Session, replies [][]byte) []byte) *ask {
+func together(n int, answer func(u *upstream, s *Session, replies [][]byte) []byte) *replyHandler {
 	var all [][]byte
-	return &ask{whole: true, replies: n, answer: func(u *upstream, s *Session, reply []byte) []byte {
+	return &replyHandler{complete: true, count: n, answer: func(u *upstream, s *Session, reply []byte) []byte {
 		if all = append(all, bytes.Clone(reply)); len(all) < n {
 			return nil
 		}
@@ -31,18 +31,18 @@ func together(n int, answer func(u *upstream, s *Session, replies [][]byte) []by
 	}}
 }
 
-func prepareList(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+func prepareList(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	if len(args) == 2 {
-		return raw, &ask{whole: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
+		return raw, &replyHandler{complete: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
 			return withText(reply, func(text string) string { return s.loop.group.clients.list(s, text, filter{}, s.loop.now) })
 		}}
 	}
 	f, words := parseFilter(args[2:])
-	if f.values["skipme"] != "" && is([]byte(f.values["skipme"]), "yes") {
+	if f.values["skipme"] != "" && equalFold([]byte(f.values["skipme"]), "yes") {
 		f.leaveOut = s
 	}
 	out := resp.AppendCommand(nil, append([]string{"CLIENT", "LIST"}, words...)...)
-	return append(out, askList...), together(2, func(_ *upstream, s *Session, replies [][]byte) []byte {
+	return append(out, listRequest...), together(2, func(_ *upstream, s *Session, replies [][]byte) []byte {
 		switch {
 		case isError(replies[0]):
 			return replies[0]
@@ -56,22 +56,22 @@ func prepareList(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 func isError(reply []byte) bool { return reply[0] == '-' || reply[0] == '!' }
 
 // killing is one CLIENT KILL.
-type killing struct {
+type kill struct {
 	filter
 	byAddress bool // the old form, CLIENT KILL addr
 	manyIDs   int  // which of the replies says whether an engine goes by all ids; 0: none
 	list      int  // which of the replies is the engine's list of connections; 0: none
 }
 
-func prepareKill(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+func prepareKill(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	if len(args) < 3 {
 		return raw, nil
 	}
-	k := killing{byAddress: len(args) == 3}
+	k := kill{byAddress: len(args) == 3}
 	var words []string
 	if k.byAddress {
 		k.values = map[string]string{"addr": string(args[2])}
-	} else if k.filter, words = parseFilter(args[2:]); !is([]byte(k.values["skipme"]), "no") {
+	} else if k.filter, words = parseFilter(args[2:]); !equalFold([]byte(k.values["skipme"]), "no") {
 		k.leaveOut = s
 	}
 	remote := s.loop.group.backend.Load().remote()
@@ -83,27 +83,27 @@ func prepareKill(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 	n := 1
 	if k.idWords > 1 {
 		k.manyIDs = n
-		out = append(out, askManyIDs...)
+		out = append(out, manyIDsRequest...)
 		n++
 	}
 	if remote || k.asks(ofTheConnection...) {
 		k.list = n
-		out = append(out, askList...)
+		out = append(out, listRequest...)
 		n++
 	}
 	return out, together(n, k.answer)
 }
 
 // isOther says that another client of the server is meant, by its id.
-func (k *killing) isOther(s *Session) bool {
+func (k *kill) isOther(s *Session) bool {
 	if len(k.ids) != 1 || k.idWords != 1 || len(k.values) > 0 || k.notIDs != nil || k.strange {
 		return false
 	}
 	g := s.loop.group
-	return g.clients.find([]byte(strconv.FormatInt(k.lastID, 10))) == nil && !slices.Contains(g.connectionIDs(), k.lastID)
+	return g.clients.find([]byte(strconv.FormatInt(k.lastID, 10))) == nil && !slices.Contains(g.trackedEngineIDs(), k.lastID)
 }
 
-func (k *killing) answer(u *upstream, s *Session, replies [][]byte) []byte {
+func (k *kill) answer(u *upstream, s *Session, replies [][]byte) []byte {
 	if replies[0][0] != ':' {
 		return replies[0]
 	}
@@ -142,11 +142,11 @@ func (s *Session) kill(list string, f filter) int {
 		}
 		n++
 		if c == s {
-			s.why(Killed, nil)
-			s.quitting = true
+			s.setReason(Killed, nil)
+			s.closeAfterReply = true
 			continue
 		}
-		c.loop.post(func() { c.leave(Killed) })
+		c.loop.post(func() { c.closeNotify(Killed) })
 	}
 	return n
 }
@@ -159,8 +159,8 @@ func (s *Session) killOthers(u *upstream, list string, f filter) int {
 		if f.matches(line) {
 			n++
 			_, _ = u.Write(resp.AppendCommand(nil, "CLIENT", "KILL", "ID", line.get("id")))
-			u.queue.push(waiter{n: 1, ask: askNothing})
-			u.later()
+			u.pendingReplies.push(pendingReply{count: 1, handler: onOptional})
+			u.flushLater()
 		}
 	}
 	return n
@@ -220,7 +220,7 @@ func (ls *Loops) otherClients(list string) []clientLine {
 	if !ls.backend.Load().remote() {
 		return nil
 	}
-	ours := ls.connectionIDs()
+	ours := ls.trackedEngineIDs()
 	var others []clientLine
 	for text := range strings.Lines(list) {
 		if line := parseLine(text); !slices.Contains(ours, line.number("id")) {

@@ -87,12 +87,12 @@ func (r *loggedRequest) distance(command string, value int64) (d int64, ok bool)
 	return 0, false
 }
 
-func prepareCommandLog(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+func prepareCommandLog(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	kind := logSlow
-	if len(args) == 4 && is(args[0], "commandlog") {
+	if len(args) == 4 && equalFold(args[0], "commandlog") {
 		kind = logKind(strings.ToLower(string(args[3])))
 	}
-	return raw, &ask{whole: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
+	return raw, &replyHandler{complete: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
 		return s.loop.group.log.show(kind, reply)
 	}}
 }
@@ -100,7 +100,7 @@ func prepareCommandLog(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 // show puts the clients into the reply to SLOWLOG GET or COMMANDLOG GET: entries of id, time, microseconds or bytes, request,
 // address and name.
 func (x *commandLog) show(kind logKind, reply []byte) []byte {
-	v, n, err := resp.ParseReply(reply, resp.Limits{MaxBulk: maxGathered})
+	v, n, err := resp.ParseReply(reply, resp.Limits{MaxBulk: maxBufferedReply})
 	if err != nil || n != len(reply) {
 		return reply
 	}
@@ -117,26 +117,26 @@ func (x *commandLog) show(kind logKind, reply []byte) []byte {
 }
 
 // logged notes a request that has been answered, if the engine has noted it too.
-func (s *Session) logged(c *command, sent int64) {
+func (s *Session) noteAnswered(c *command, sent int64) {
 	now := s.loop.now
-	r := loggedRequest{command: c, client: s.cfg.Remote, name: s.state.name, asked: time.Unix(0, sent), answered: now}
+	r := loggedRequest{command: c, client: s.cfg.Remote, name: s.identity.name, asked: time.Unix(0, sent), answered: now}
 	if took := now.UnixNano() - sent; took >= int64(slowTime) {
 		r.kind, r.value = logSlow, took/1000
 		s.loop.group.log.note(r)
 	}
-	told := s.told.Load()
-	if size := told - s.toldBefore; size >= largeSize {
+	told := s.bytesOut.Load()
+	if size := told - s.bytesOutBefore; size >= largeSize {
 		r.kind, r.value = logLargeReply, int64(size)
 		s.loop.group.log.note(r)
 	}
-	s.toldBefore = told
+	s.bytesOutBefore = told
 }
 
 // loggedRequest notes a request that is so long that the engine notes it.
-func (s *Session) loggedRequest(size int) {
+func (s *Session) noteLargeRequest(size int) {
 	if size >= largeSize {
 		s.loop.group.log.note(loggedRequest{
-			kind: logLargeRequest, command: s.cmd, client: s.cfg.Remote, name: s.state.name, asked: s.loop.now.Add(-time.Second),
+			kind: logLargeRequest, command: s.cmd, client: s.cfg.Remote, name: s.identity.name, asked: s.loop.now.Add(-time.Second),
 			answered: s.loop.now.Add(time.Minute), value: int64(size),
 		})
 	}

@@ -3,50 +3,50 @@ package relay
 import "strings"
 
 // A request may go over a shared connection only if it is known to leave nothing behind on it, to be answered by
-// exactly one reply, and never to wait for anything. What is not in this table is asked of the engine (learn.go); what that
+// exactly one reply, and never to wait for anything. What is not in this table is asked of the engine (commandinfo.go); what that
 // doesn't tell has a connection of its own, for good.
 
 // command is what is to be known of one.
 type command struct {
-	name  string // as CLIENT LIST shows it
-	place place
-	pin   Pin
+	name     string // as CLIENT LIST shows it
+	affinity affinity
+	pin      Pin
 	// cleans says that the connection is to be cleaned by RESET before anybody else has it.
-	cleans bool
+	resetBeforeReuse bool
 	// mayBlock: with some arguments it is another command.
-	mayBlock bool
+	hasVariant bool
 	// prepare, where given, looks at the request when it is its turn: what the engine gets, and what becomes of the reply.
 	// It may return the request as it is.
-	prepare func(s *Session, raw []byte, args [][]byte) ([]byte, *ask)
-	ask     *ask // where there is no prepare
+	prepare func(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler)
+	ask     *replyHandler // where there is no prepare
 	// awaits says that the request has to wait for something, and sees to it; dispatch is tried again then.
-	awaits func(s *Session, args [][]byte) bool
+	blockUntil func(s *Session, args [][]byte) bool
 	// leads says what a client would become by it, and whether that is all that can happen.
-	leads func(identity, [][]byte) (identity, bool)
+	identityAfter func(identity, [][]byte) (identity, bool)
 	// alone: the engine's answer, or whether there is one, depends on what else is on the connection. The request is sent
 	// once everything before it is answered, and nothing follows it until it is answered itself.
-	alone bool
+	unpipelined bool
 	// anyDB: it does the same in every database.
 	anyDB bool
 	// readOnly: to ask it twice does no harm.
-	readOnly bool
+	retrySafe bool
 	// readsValue: its replies are as long as what is stored.
-	readsValue bool
+	replySizeVaries bool
 	// replies are the kinds that an answer may be of, errors apart. Empty: any.
 	replies kinds
 }
 
-type place uint8
+type affinity uint8
 
 const (
-	onShared   place = iota // leaves nothing behind
-	onOwn                   // needs a connection of its own, and is done with it at the end of its state
-	moves                   // changes what the client's key is: AUTH, HELLO, SELECT
-	takesReset              // RESET
-	takesQuit               // QUIT
-	untilReset              // leaves what only RESET, or the end of the connection, undoes
-	forGood                 // leaves what only the end of the connection undoes, or what is not known
-	blindly                 // what follows is no request and reply
+	shareable       affinity = iota // leaves nothing behind
+	dedicated                       // needs a connection of its own, and is done with it at the end of its state
+	changesIdentity                 // changes what the client's key is: AUTH, HELLO, SELECT
+	resets                          // RESET
+	quits                           // QUIT
+	pinsUntilReset                  // leaves what only RESET, or the end of the connection, undoes
+	pins                            // leaves what only the end of the connection undoes, or what is not known
+	passthrough                     // what follows is no request and reply
 )
 
 // Pin says why a client has an engine connection of its own. The set is closed, so it may label a metric.
@@ -98,31 +98,31 @@ flushall flushdb swapdb function save bgsave bgrewriteaof`
 
 var commands = func() map[string]*command {
 	m := make(map[string]*command)
-	add := func(place place, pin Pin, names string) {
+	add := func(place affinity, pin Pin, names string) {
 		for _, n := range strings.Fields(names) {
-			m[n] = &command{name: n, place: place, pin: pin}
+			m[n] = &command{name: n, affinity: place, pin: pin}
 		}
 	}
-	add(onShared, "", stateless)
-	add(onOwn, PinBlocking, `blpop brpop brpoplpush blmove blmpop bzpopmin bzpopmax bzmpop xread|block xreadgroup|block wait waitaof
+	add(shareable, "", stateless)
+	add(dedicated, PinBlocking, `blpop brpop brpoplpush blmove blmpop bzpopmin bzpopmax bzmpop xread|block xreadgroup|block wait waitaof
 		migrate debug shutdown failover module cluster vadd|cas vsim`) // vadd with CAS and vsim block, and no flag says so
-	add(onShared, "", "xread xreadgroup script")
+	add(shareable, "", "xread xreadgroup script")
 	// While a script runs the engine answers others with BUSY; behind it on the same connection they would hang.
-	add(onOwn, PinScript, "eval eval_ro evalsha evalsha_ro fcall fcall_ro")
-	add(untilReset, PinState, "asking readonly readwrite client|caching client|import-source")
-	add(forGood, PinState, "client|no-evict client|no-touch client|capa") // RESET leaves the first before 7.2, the last always
+	add(dedicated, PinScript, "eval eval_ro evalsha evalsha_ro fcall fcall_ro")
+	add(pinsUntilReset, PinState, "asking readonly readwrite client|caching client|import-source")
+	add(pins, PinState, "client|no-evict client|no-touch client|capa") // RESET leaves the first before 7.2, the last always
 	// RESET does not end the debugger, and what it says is no reply.
-	add(blindly, PinState, "sync psync replconf client|reply script|debug")
-	add(onShared, "", "client client|help script|kill function|kill")
+	add(passthrough, PinState, "sync psync replconf client|reply script|debug")
+	add(shareable, "", "client client|help script|kill function|kill")
 	for _, name := range []string{"sync", "psync"} {
-		m[name].alone = true // refused while the connection has replies to send
+		m[name].unpipelined = true // refused while the connection has replies to send
 	}
 	for _, name := range []string{"script|kill", "function|kill"} {
 		m[name].anyDB = true
 	}
-	m["xread"].mayBlock, m["xreadgroup"].mayBlock, m["vadd"].mayBlock = true, true, true
-	m["client|reply"].mayBlock = true
-	for name, c := range special {
+	m["xread"].hasVariant, m["xreadgroup"].hasVariant, m["vadd"].hasVariant = true, true, true
+	m["client|reply"].hasVariant = true
+	for name, c := range tracked {
 		c.name = name
 		m[name] = &c
 	}
@@ -131,12 +131,12 @@ var commands = func() map[string]*command {
 
 // Those that have no entry of their own.
 var (
-	unknown  = &command{name: "NULL", place: forGood, pin: PinUnknown, ask: onUnknown}
-	quoted   = &command{name: "NULL", place: forGood, pin: PinUnknown}
-	empty    = &command{name: "NULL", place: onShared}
-	large    = &command{name: "NULL", place: onOwn, pin: PinLarge}
-	replyOn  = &command{name: "client|reply", place: onShared} // replies are on, else nothing would be looked at
-	protocol = &command{name: "NULL", place: blindly, pin: PinProtocol}
+	unknown        = &command{name: "NULL", affinity: pins, pin: PinUnknown, ask: onUnknown}
+	unparsedInline = &command{name: "NULL", affinity: pins, pin: PinUnknown}
+	emptyRequest   = &command{name: "NULL", affinity: shareable}
+	largeRequest   = &command{name: "NULL", affinity: dedicated, pin: PinLarge}
+	replyOn        = &command{name: "client|reply", affinity: shareable} // replies are on, else nothing would be looked at
+	protocolError  = &command{name: "NULL", affinity: passthrough, pin: PinProtocol}
 )
 
 // containers are the commands whose subcommands differ in what they leave behind.

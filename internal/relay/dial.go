@@ -18,20 +18,20 @@ import (
 )
 
 const (
-	firstPause = 10 * time.Millisecond
+	minRetryPause = 10 * time.Millisecond
 	// maxPause is the most that is waited between two attempts to reach a server.
-	maxPause = 2 * time.Second
+	maxRetryPause = 2 * time.Second
 	// warmAge is for how long a connection waits, at most, for a client that needs its own: a server may close it just when it is
 	// taken, if it closes idle ones.
-	warmAge = 50 * time.Second
+	maxIdleAge = 50 * time.Second
 )
 
 // Dialled does the client's side of a TLS handshake over conn and makes it a relay's End. It closes conn in any case.
 func Dialled(ctx context.Context, conn net.Conn, config *tls.Config) (End, error) {
-	return shaken(ctx, conn, func(w net.Conn) *tls.Conn { return tls.Client(w, config) })
+	return handshakeOver(ctx, conn, func(w net.Conn) *tls.Conn { return tls.Client(w, config) })
 }
 
-func shaken(ctx context.Context, conn net.Conn, over func(net.Conn) *tls.Conn) (End, error) {
+func handshakeOver(ctx context.Context, conn net.Conn, over func(net.Conn) *tls.Conn) (End, error) {
 	defer conn.Close()
 	raw, ok := conn.(syscall.Conn)
 	if !ok {
@@ -84,8 +84,8 @@ func Descriptor(c syscall.Conn) (int, error) {
 
 // dial makes one attempt. The loop goes on meanwhile.
 func (u *upstream) dial(b *Backend) {
-	u.epoch = b.Epoch
-	ctx, cancel := context.WithTimeout(u.loop.group.life, max(time.Second, b.Window))
+	u.generation = b.Generation
+	ctx, cancel := context.WithTimeout(u.loop.group.life, max(time.Second, b.ConnectTimeout))
 	u.cancel = cancel
 	go func() {
 		defer cancel()
@@ -100,7 +100,7 @@ func (u *upstream) dialled(e End, err error) {
 	u.cancel = nil
 	b := u.loop.group.backend.Load()
 	switch {
-	case u.closed || u.epoch != b.Epoch:
+	case u.closed || u.generation != b.Generation:
 		if err == nil {
 			unix.Close(e.FD)
 		}
@@ -114,9 +114,9 @@ func (u *upstream) dialled(e End, err error) {
 	if e.Attach != nil {
 		e.Attach(&u.socket)
 	}
-	u.mayGo = e.TLS != nil && e.TLS.ConnectionState().NegotiatedProtocol == Protocol
+	u.goawayNegotiated = e.TLS != nil && e.TLS.ConnectionState().NegotiatedProtocol == Protocol
 	if err := u.loop.adopt(&u.socket); err != nil {
-		u.unreachable(err)
+		u.failDial(err)
 		return
 	}
 	u.prepare()
@@ -126,21 +126,21 @@ func (u *upstream) dialled(e End, err error) {
 // tryLater makes the next attempt, unless there have been attempts for long enough.
 func (u *upstream) tryLater(err error) {
 	b := u.loop.group.backend.Load()
-	waited := time.Since(u.firstTry)
-	if waited >= b.Window || u.loop.closing {
-		u.unreachable(err)
+	waited := time.Since(u.dialStart)
+	if waited >= b.ConnectTimeout || u.loop.closing {
+		u.failDial(err)
 		return
 	}
 	pause := min(5*time.Millisecond+waited/4, 200*time.Millisecond)
 	if b.remote() {
 		// Full jitter: many clients that lost the same server must not come back at the same time.
-		pause = time.Millisecond + rand.N(min(firstPause<<min(u.tries, 10), maxPause))
+		pause = time.Millisecond + rand.N(min(minRetryPause<<min(u.attempts, 10), maxRetryPause))
 	}
-	u.tries++
-	attempt := u.tries
+	u.attempts++
+	attempt := u.attempts
 	time.AfterFunc(pause, func() {
 		u.loop.post(func() {
-			if u.tries == attempt { // a new backend may have come first
+			if u.attempts == attempt { // a new backend may have come first
 				u.try()
 			}
 		})
@@ -153,7 +153,7 @@ func (u *upstream) redial() {
 		u.cancel() // which comes back with an error
 		return
 	}
-	u.tries++
+	u.attempts++
 	u.try()
 }
 
@@ -168,64 +168,66 @@ func (u *upstream) forgetSocket() {
 		u.close()
 	}
 	u.peer = peer{socket: socket{fd: -1, loop: u.loop, owner: u}}
-	u.queue, u.scan, u.gathered, u.perhaps = queue{}, resp.ReplyScanner{}, nil, nil
-	u.loop.group.noteConnection(u.id, false)
-	u.setup, u.id, u.mayGo, u.retired, u.called = 0, 0, false, false, ""
+	u.pendingReplies, u.scan, u.replyBuffer, u.partialGoaway = pendingQueue{}, resp.ReplyScanner{}, nil, nil
+	u.loop.group.trackEngineID(u.id, false)
+	u.setupPending, u.id, u.goawayNegotiated, u.draining, u.connName = 0, 0, false, false, ""
 }
 
 // notLetIn is called when a connection was refused for what it says of itself, or does not say.
-func (u *upstream) notLetIn(reply []byte) {
+func (u *upstream) loginRefused(reply []byte) {
 	b := u.loop.group.backend.Load()
 	failure := &SetupError{string(bytes.TrimSpace(reply))}
-	if b.Refused != nil && b.Refused(failure.Reply) && time.Since(u.firstTry) < b.Window {
+	if b.Refused != nil && b.Refused(failure.Reply) && time.Since(u.dialStart) < b.ConnectTimeout {
 		u.restart(failure)
 		return
 	}
-	u.refusal = append(u.refusal[:0], reply...)
+	u.firstError = append(u.firstError[:0], reply...)
 	u.fail(failure)
 }
 
 // keepWarm makes sure that there are connections for clients that will need one of their own.
-func (l *loop) keepWarm(b *Backend) {
-	if !b.remote() || b.Warm == 0 || l.closing {
+func (l *loop) fillIdle(b *Backend) {
+	if !b.remote() || b.MinIdle == 0 || l.closing {
 		return
 	}
-	k := b.firstKey()
-	have := l.warming
+	k := b.initialKey()
+	have := l.dialingIdle
 	if p := l.pools[k]; p != nil {
-		have += len(p.spare)
+		have += len(p.idle)
 	}
-	for n := l.warmShare(b); have < n; have++ {
+	for n := l.minIdleShare(b); have < n; have++ {
 		u := l.connect(k, nil)
-		u.shared, u.warming = false, true
-		l.warming++
+		u.shared, u.forMinIdle = false, true
+		l.dialingIdle++
 		u.try()
 	}
 }
 
 // firstKey is that of clients which have said nothing of themselves.
-func (b *Backend) firstKey() key { return key{engine: b.Engine, proto: 2, auth: b.Auth} }
+func (b *Backend) initialKey() key { return key{engine: b.Engine, proto: 2, auth: b.Auth} }
 
 // warmShare is how many of Backend.Warm are one loop's.
-func (l *loop) warmShare(b *Backend) int { return (b.Warm + len(l.group.all) - 1) / len(l.group.all) }
+func (l *loop) minIdleShare(b *Backend) int {
+	return (b.MinIdle + len(l.group.all) - 1) / len(l.group.all)
+}
 
 // isWarm says that a spare connection is one of those that are kept ready, and not too old for it.
-func (u *upstream) isWarm(b *Backend) bool {
-	if !b.remote() || u.shared || u.key != b.firstKey() {
+func (u *upstream) isMinIdle(b *Backend) bool {
+	if !b.remote() || u.shared || u.key != b.initialKey() {
 		return false
 	}
 	p := u.loop.pools[u.key]
-	return p != nil && len(p.spare) <= u.loop.warmShare(b) && u.loop.now.Sub(u.firstTry) < warmAge-time.Duration(u.id%20)*time.Second
+	return p != nil && len(p.idle) <= u.loop.minIdleShare(b) && u.loop.now.Sub(u.dialStart) < maxIdleAge-time.Duration(u.id%20)*time.Second
 }
 
 // aged says that a connection that waits for a client could be closed by the server any moment.
-func (u *upstream) aged(b *Backend) bool {
-	return b.remote() && !u.shared && u.loop.now.Sub(u.since) >= warmAge
+func (u *upstream) isTooOld(b *Backend) bool {
+	return b.remote() && !u.shared && u.loop.now.Sub(u.idleSince) >= maxIdleAge
 }
 
 // isLost says which of the reasons for a connection's end are no reason for a client's.
-func (u *upstream) isLost(s *Session, err error) bool {
+func (u *upstream) mustCloseClient(s *Session, err error) bool {
 	refused := (*SetupError)(nil)
-	return !u.loop.group.backend.Load().remote() || !u.ready || errors.As(err, &refused) || len(u.refusal) > 0 ||
-		s.inflight > 0 || s.gone || !s.leavesNothing()
+	return !u.loop.group.backend.Load().remote() || !u.ready || errors.As(err, &refused) || len(u.firstError) > 0 ||
+		s.inFlight > 0 || s.engineGone || !s.leavesNothing()
 }

@@ -31,7 +31,7 @@ func (ls *Loops) TidyForTest() {
 
 // AcceptedForTest is Dialled for a server.
 func AcceptedForTest(ctx context.Context, conn net.Conn, config *tls.Config) (End, error) {
-	return shaken(ctx, conn, func(w net.Conn) *tls.Conn { return tls.Server(w, config) })
+	return handshakeOver(ctx, conn, func(w net.Conn) *tls.Conn { return tls.Server(w, config) })
 }
 
 // FirstIDForTest is the id before that of the first client.

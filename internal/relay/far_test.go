@@ -74,7 +74,7 @@ func (f *far) backend(_ string, multiplexed bool) {
 		f.epoch++
 	}
 	f.clients.SetBackend(&relay.Backend{
-		Engine: "far", Epoch: f.epoch, Multiplexed: multiplexed, Window: patience, Warm: 3, Name: "many",
+		Engine: "far", Generation: f.epoch, Multiplexed: multiplexed, ConnectTimeout: patience, MinIdle: 3, Name: "many",
 		Login: []string{"u9", "pw-u9"},
 		Dial: func(ctx context.Context) (relay.End, error) {
 			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", f.ln.Addr().String())

@@ -28,18 +28,18 @@ func (s *Session) Goaway() bool {
 	}
 	s.loop.post(func() {
 		s.goaway.due = true
-		s.touch()
+		s.markDirty()
 	})
 	return true
 }
 
 // sayGoaway does so once the client has been told the whole of a reply.
-func (s *Session) sayGoaway() {
-	if !s.goaway.due || s.goaway.sent || s.gone || s.blind {
+func (s *Session) sendGoaway() {
+	if !s.goaway.due || s.goaway.sent || s.engineGone || s.passthrough {
 		return
 	}
-	for _, u := range []*upstream{s.own, s.on} {
-		if u != nil && u.isTelling(s) {
+	for _, u := range []*upstream{s.dedicated, s.inFlightOn} {
+		if u != nil && u.isMidReply(s) {
 			return
 		}
 	}
@@ -48,49 +48,49 @@ func (s *Session) sayGoaway() {
 }
 
 // isTelling says that a session has been given the beginning of a reply.
-func (u *upstream) isTelling(s *Session) bool {
-	w := u.queue.head()
-	return !u.closed && (u.owner == s || w != nil && w.s == s) && (u.passing || !u.scan.Between() && len(u.gathered) == 0)
+func (u *upstream) isMidReply(s *Session) bool {
+	w := u.pendingReplies.head()
+	return !u.closed && (u.client == s || w != nil && w.client == s) && (u.relayingReply || !u.scan.Between() && len(u.replyBuffer) == 0)
 }
 
 // takeGoaway looks for the push at the beginning of b, which is between two replies. What may be the beginning of one is kept
 // until the rest is there.
-func (u *upstream) takeGoaway(b []byte) []byte {
-	if len(u.perhaps) > 0 {
-		b, u.perhaps = append(u.perhaps, b...), nil
+func (u *upstream) consumeGoaway(b []byte) []byte {
+	if len(u.partialGoaway) > 0 {
+		b, u.partialGoaway = append(u.partialGoaway, b...), nil
 	}
 	switch {
 	case bytes.HasPrefix(b, goawayPush):
-		u.retire()
+		u.drain()
 		return b[len(goawayPush):]
 	case bytes.HasPrefix(goawayPush, b):
-		u.perhaps = bytes.Clone(b)
+		u.partialGoaway = bytes.Clone(b)
 		return nil
 	}
 	return b
 }
 
 // retire lets a connection do what it has been asked, and nothing more; but for a client of its own that can't leave it yet.
-func (u *upstream) retire() {
-	if u.retired || u.closed {
+func (u *upstream) drain() {
+	if u.draining || u.closed {
 		return
 	}
-	u.retired = true
+	u.draining = true
 	l := u.loop
-	if s := u.owner; s != nil {
-		s.touch()
+	if s := u.client; s != nil {
+		s.markDirty()
 		return
 	}
 	if p := l.pools[u.key]; p != nil && p.shared == u {
 		p.shared = nil
 	}
-	u.wakeAll()
-	u.endRetired()
+	u.unblockAll()
+	u.closeDrained()
 }
 
 // endRetired closes a retired connection that nobody waits for any more.
-func (u *upstream) endRetired() {
-	if u.retired && u.owner == nil && u.queue.len == 0 && !u.closed {
+func (u *upstream) closeDrained() {
+	if u.draining && u.client == nil && u.pendingReplies.len == 0 && !u.closed {
 		u.hangUp()
 	}
 }
@@ -105,19 +105,19 @@ func (u *upstream) hangUp() {
 }
 
 // leaveRetired lets a client go on without a connection of its own that is retired, if it has left nothing there.
-func (s *Session) leaveRetired() {
-	u := s.own
-	if u == nil || !u.retired || !u.ready || u.closed || !s.canShare() {
+func (s *Session) leaveDraining() {
+	u := s.dedicated
+	if u == nil || !u.draining || !u.ready || u.closed || !s.isClean() {
 		return
 	}
-	s.own, u.owner = nil, nil
+	s.dedicated, u.client = nil, nil
 	s.engineID.Store(0)
 	u.hangUp()
 }
 
 // staysFor says that a client's next request has to wait: it is to go over another connection, once what is in flight on
 // the retired one is answered.
-func (s *Session) staysFor() bool {
-	u := s.own
-	return u != nil && u.retired && u.ready && s.inflight > 0 && (s.resetting || s.leavesNothing())
+func (s *Session) blockedByDrain() bool {
+	u := s.dedicated
+	return u != nil && u.draining && u.ready && s.inFlight > 0 && (s.resetting || s.leavesNothing())
 }

@@ -15,7 +15,7 @@ func TestInfoCountsClients(t *testing.T) {
 	f := newFake(t, 1)
 	e := &realEngine{t: t, loops: loops(t)}
 	t.Cleanup(f.stop)
-	e.loops.SetBackend(&relay.Backend{Engine: "a", Connect: f.connect, Window: patience, Multiplexed: true, MaxClients: 500})
+	e.loops.SetBackend(&relay.Backend{Engine: "a", Connect: f.connect, ConnectTimeout: patience, Multiplexed: true, MaxClients: 500})
 	var all []*talker
 	for range 5 {
 		k := e.client()

@@ -18,7 +18,7 @@ func TestCommandsOfNewerEngines(t *testing.T) {
 	f := newFake(t, 2)
 	e := &realEngine{t: t, loops: loops(t)}
 	t.Cleanup(f.stop)
-	e.loops.SetBackend(&relay.Backend{Engine: "a", Connect: f.connect, Window: patience, Multiplexed: true})
+	e.loops.SetBackend(&relay.Backend{Engine: "a", Connect: f.connect, ConnectTimeout: patience, Multiplexed: true})
 	shared := func(k *talker, words, answer string, want uint64) {
 		t.Helper()
 		before := e.loops.Counts().Shared

@@ -21,12 +21,12 @@ import (
 func TestFlagsProveNoMoreThanTheTableKnows(t *testing.T) {
 	enginetest.Each(t, func(t *testing.T, b engine.Binary) {
 		t.Parallel()
-		known := learnCommands(commandsOf(t, b))
+		known := parseCommandInfo(commandsOf(t, b))
 		if len(known) < 200 {
 			t.Fatalf("only %d commands were learnt", len(known))
 		}
 		l := &loop{group: &Loops{}}
-		l.group.learnt.Store(&learnt{"e", known})
+		l.group.commands.Store(&engineCommands{"e", known})
 		var shared, lost []string
 		for name, learned := range known {
 			first, second, _ := strings.Cut(name, "|")
@@ -35,9 +35,9 @@ func TestFlagsProveNoMoreThanTheTableKnows(t *testing.T) {
 				sub = nil
 			}
 			byHand := find([]byte(first), sub)
-			if learned != nil && learned != container && learned.place == onShared {
+			if learned != nil && learned != container && learned.affinity == shareable {
 				shared = append(shared, name)
-				if byHand != unknown && byHand.place != onShared && !byHand.mayBlock {
+				if byHand != unknown && byHand.affinity != shareable && !byHand.hasVariant {
 					t.Errorf("%s: the flags say that it may be shared, the table that it may not", name)
 				}
 			}
@@ -86,7 +86,7 @@ func commandsOf(t *testing.T, b engine.Binary) []resp.Value {
 		}
 	}
 	defer conn.Close()
-	_, _ = conn.Write(append(slices.Clone(askCommands), "QUIT\r\n"...))
+	_, _ = conn.Write(append(slices.Clone(commandsRequest), "QUIT\r\n"...))
 	all, _ := io.ReadAll(conn)
 	v, _, err := resp.ParseReply(all, resp.Limits{})
 	if err != nil {
@@ -111,7 +111,7 @@ func TestCommandsAreLearntFromWhatIsOneOnly(t *testing.T) {
 			list(), list(), {Kind: resp.Array, Elems: subs},
 		}}
 	}
-	known := learnCommands([]resp.Value{
+	known := parseCommandInfo([]resp.Value{
 		describe("NEWGET", "readonly fast", "@read @string"), describe("newset", "write denyoom", "@write @string"),
 		describe("bnew", "write blocking", "@write @list @blocking"), describe("newauth", "noscript fast no_auth", "@connection"),
 		describe("newselect", "readonly fast", "@connection"), describe("neweval", "readonly noscript movablekeys", "@scripting"),
@@ -121,7 +121,7 @@ func TestCommandsAreLearntFromWhatIsOneOnly(t *testing.T) {
 		list("x"), {Kind: resp.Integer}, {}, describe("", "readonly", "@read"),
 	})
 	l := &loop{group: &Loops{}}
-	l.group.learnt.Store(&learnt{"e", known})
+	l.group.commands.Store(&engineCommands{"e", known})
 	for words, want := range map[string]string{
 		"newget": "shared", "newset": "shared", "bnew": "own", "newauth": "unknown", "newselect": "unknown", "neweval": "own, cleaned",
 		"mod.get": "own, cleaned", "mod.auth": "unknown", "nocategories": "own, cleaned", "newtime": "own, cleaned", "mod.do": "unknown", "newadmin": "unknown", "newwatch": "unknown",
@@ -133,8 +133,8 @@ func TestCommandsAreLearntFromWhatIsOneOnly(t *testing.T) {
 			second = []byte(sub)
 		}
 		c := l.find([]byte(name), second)
-		got := map[place]string{onShared: "shared", onOwn: "own", forGood: "unknown"}[c.place]
-		if c.cleans {
+		got := map[affinity]string{shareable: "shared", dedicated: "own", pins: "unknown"}[c.affinity]
+		if c.resetBeforeReuse {
 			got += ", cleaned"
 		}
 		if got != want {

@@ -30,31 +30,31 @@ const (
 
 // Loops are event loops: each has its own epoll instance and goroutine, and the connections that were given to it.
 type Loops struct {
-	all      []*loop
-	next     atomic.Uint32
-	done     sync.WaitGroup
-	idsMu    sync.Mutex         // guards ids
-	ids      map[int64]struct{} // of connections, at a server that is far
-	life     context.Context    // of all attempts to connect
-	endLife  func()
-	backend  atomic.Pointer[Backend]
-	clients  registry
-	monitors monitors
-	log      commandLog
-	learnt   atomic.Pointer[learnt]
-	learning atomic.Pointer[upstream] // asks for what is to be learnt; nil: none does
-	canary   canary
+	all         []*loop
+	next        atomic.Uint32
+	done        sync.WaitGroup
+	engineIDsMu sync.Mutex         // guards ids
+	engineIDs   map[int64]struct{} // of connections, at a server that is far
+	life        context.Context    // of all attempts to connect
+	endLife     func()
+	backend     atomic.Pointer[Backend]
+	clients     registry
+	monitors    monitors
+	log         commandLog
+	commands    atomic.Pointer[engineCommands]
+	fetching    atomic.Pointer[upstream] // asks for what is to be learnt; nil: none does
+	canary      canary
 	// largeKeys are those that no shared connection is asked for.
-	largeKeys largeKeys
+	bigKeys bigKeys
 	// pausedUntil is for how long CLIENT PAUSE may hold engine connections up, in Unix nanoseconds.
 	pausedUntil atomic.Int64
 }
 
 // NewLoops starts n loops. Close ends them.
 func NewLoops(n int) (*Loops, error) {
-	ls := &Loops{canary: newCanary(), largeKeys: largeKeys{seed: maphash.MakeSeed()}}
+	ls := &Loops{canary: newCanary(), bigKeys: bigKeys{seed: maphash.MakeSeed()}}
 	ls.life, ls.endLife = context.WithCancel(context.Background())
-	ls.clients.all, ls.ids = make(map[int64]*Session), make(map[int64]struct{})
+	ls.clients.all, ls.engineIDs = make(map[int64]*Session), make(map[int64]struct{})
 	for range n {
 		l, err := newLoop(ls)
 		if err != nil {
@@ -105,29 +105,29 @@ type loop struct {
 	counts counts
 
 	// Of the loop's goroutine.
-	events    [eventsPerWait]unix.EpollEvent
-	found     int // events, at the last look
-	failure   error
-	lookAgain func(uintptr) bool // look, made once: a closure a wait would be garbage
-	deadline  time.Time          // of the wait; zero: none
-	sockets   []*socket          // by descriptor
-	ready     []*socket          // have more to do although no event will come for it
-	closing   bool
-	waiting   map[*Session]struct{} // sessions with a deadline
-	now       time.Time             // of the last look
-	ticked    time.Time
-	touched   []*Session  // got something in this step
-	unsent    []*upstream // have something to be sent at the end of the round
-	awaiting  []*Session  // wait for what the engine says of its commands
-	args      [][]byte    // of the request being looked at
-	pools     map[key]*pool
-	upstreams map[*upstream]struct{} // all of them
-	warming   int                    // of them, those that will be spare
-	open      bool                   // the engine lets in who has not logged in
-	used      bool                   // something moved since the last look for idle connections
-	tidied    time.Time
-	raw       [readSize]byte // what the last read brought
-	plain     [readSize]byte // what it says
+	events            [eventsPerWait]unix.EpollEvent
+	found             int // events, at the last look
+	failure           error
+	lookAgain         func(uintptr) bool // look, made once: a closure a wait would be garbage
+	deadline          time.Time          // of the wait; zero: none
+	sockets           []*socket          // by descriptor
+	ready             []*socket          // have more to do although no event will come for it
+	closing           bool
+	lingering         map[*Session]struct{} // sessions with a deadline
+	now               time.Time             // of the last look
+	ticked            time.Time
+	dirtyClients      []*Session  // got something in this step
+	dirtyUpstreams    []*upstream // have something to be sent at the end of the round
+	awaitingCommands  []*Session  // wait for what the engine says of its commands
+	args              [][]byte    // of the request being looked at
+	pools             map[key]*pool
+	upstreams         map[*upstream]struct{} // all of them
+	dialingIdle       int                    // of them, those that will be spare
+	letsInWithoutAuth bool                   // the engine lets in who has not logged in
+	used              bool                   // something moved since the last look for idle connections
+	tidied            time.Time
+	raw               [readSize]byte // what the last read brought
+	plain             [readSize]byte // what it says
 }
 
 func newLoop(group *Loops) (*loop, error) {
@@ -141,7 +141,7 @@ func newLoop(group *Loops) (*loop, error) {
 		return nil, os.NewSyscallError("eventfd", err)
 	}
 	l := &loop{
-		group: group, epfd: epfd, wakefd: wakefd, now: time.Now(), waiting: make(map[*Session]struct{}),
+		group: group, epfd: epfd, wakefd: wakefd, now: time.Now(), lingering: make(map[*Session]struct{}),
 		pools: make(map[key]*pool), upstreams: make(map[*upstream]struct{}),
 	}
 	l.lookAgain = func(uintptr) bool {
@@ -231,8 +231,8 @@ func (l *loop) run() {
 			l.runTasks()
 		}
 		l.runReady()
-		l.endStep()
-		l.sendOut()
+		l.flushClients()
+		l.flushUpstreams()
 		l.tick()
 	}
 	l.shutdown()
@@ -317,19 +317,19 @@ func (l *loop) again(s *socket) {
 }
 
 // endStep sends what the step brought for clients: one system call each, however many replies it was.
-func (l *loop) endStep() {
-	for i := 0; i < len(l.touched); i++ {
-		l.touched[i].afterStep()
+func (l *loop) flushClients() {
+	for i := 0; i < len(l.dirtyClients); i++ {
+		l.dirtyClients[i].flushClient()
 	}
-	clear(l.touched)
-	l.touched = l.touched[:0]
+	clear(l.dirtyClients)
+	l.dirtyClients = l.dirtyClients[:0]
 }
 
 // sendOut sends what this round has collected for the engine: one system call for the requests of many clients.
-func (l *loop) sendOut() {
-	for i := 0; i < len(l.unsent); i++ { // a failure may add to it
-		u := l.unsent[i]
-		u.listed = false
+func (l *loop) flushUpstreams() {
+	for i := 0; i < len(l.dirtyUpstreams); i++ { // a failure may add to it
+		u := l.dirtyUpstreams[i]
+		u.dirty = false
 		u.sendCanary()
 		switch {
 		case u.closed:
@@ -339,13 +339,13 @@ func (l *loop) sendOut() {
 			u.roomMade()
 		}
 	}
-	clear(l.unsent)
-	l.unsent = l.unsent[:0]
+	clear(l.dirtyUpstreams)
+	l.dirtyUpstreams = l.dirtyUpstreams[:0]
 }
 
 func (l *loop) hasDeadlines() bool {
 	b := l.group.backend.Load()
-	return len(l.waiting) > 0 || l.used || b != nil && (b.IdleTimeout > 0 || b.Warm > 0)
+	return len(l.lingering) > 0 || l.used || b != nil && (b.IdleTimeout > 0 || b.MinIdle > 0)
 }
 
 func (l *loop) tick() {
@@ -353,13 +353,13 @@ func (l *loop) tick() {
 		return
 	}
 	l.ticked = l.now
-	for s := range l.waiting {
+	for s := range l.lingering {
 		s.tick(l.now)
 	}
 	l.closeIdle()
-	l.checkShared()
+	l.canaryIdleShared()
 	if b := l.group.backend.Load(); b != nil {
-		l.keepWarm(b)
+		l.fillIdle(b)
 	}
 	if l.now.Sub(l.tidied) < tidyPace {
 		return
@@ -385,7 +385,7 @@ func (l *loop) closeIdle() {
 		}
 		if c, ok := s.owner.(*Session); ok && c.idleSince(l.now) >= b.IdleTimeout {
 			l.counts.timedOut.Add(1)
-			c.leave(IdleTooLong)
+			c.closeNotify(IdleTooLong)
 		}
 	}
 }

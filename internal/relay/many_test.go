@@ -202,7 +202,7 @@ func play(t *testing.T, sc scenario, seed uint64, steer []byte) {
 		t.Fatal(err)
 	}
 	backend := func(engine string, multiplexed bool) {
-		ls.SetBackend(&relay.Backend{Engine: engine, Connect: f.connect, Window: patience, Multiplexed: multiplexed})
+		ls.SetBackend(&relay.Backend{Engine: engine, Connect: f.connect, ConnectTimeout: patience, Multiplexed: multiplexed})
 	}
 	user, server := "default", (*far)(nil)
 	if sc.far {

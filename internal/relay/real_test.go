@@ -51,7 +51,7 @@ func newEngineOf(t testing.TB, b engine.Binary, multiplexed bool) *realEngine {
 	t.Cleanup(e.kill)
 	e.loops = loops(t)
 	e.base = relay.Backend{
-		Engine: "e", Connect: relay.UnixSocket(e.socket), Window: 10 * time.Second, Away: "-ERR away\r\n", Multiplexed: multiplexed,
+		Engine: "e", Connect: relay.UnixSocket(e.socket), ConnectTimeout: 10 * time.Second, UnavailableReply: "-ERR away\r\n", Multiplexed: multiplexed,
 	}
 	e.use(multiplexed)
 	return e
@@ -511,7 +511,7 @@ func TestEngineAwayAndEngineFull(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			e := newRealEngine(t, multiplexed)
-			e.base.Window = 0
+			e.base.ConnectTimeout = 0
 			e.base.Connect = relay.UnixSocket(e.socket + "-not")
 			e.base.Engine = "away"
 			e.use(multiplexed)

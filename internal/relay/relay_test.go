@@ -474,7 +474,7 @@ func TestQuietTellsAnsweredFromWaiting(t *testing.T) {
 // What a client says first is shown to whoever wants to see it, until that has decided; only then it is served, or answered.
 func TestOpeningDecidesAboutWhatComesFirst(t *testing.T) {
 	t.Parallel()
-	h := newByHand(t, relay.Backend{Engine: "a", Window: patience})
+	h := newByHand(t, relay.Backend{Engine: "a", ConnectTimeout: patience})
 	serve := func() (net.Conn, *relay.Session) {
 		near, far := tcpPair(t)
 		_ = near.SetDeadline(time.Now().Add(patience))

@@ -78,8 +78,8 @@ func init() {
 	}
 	for _, name := range strings.Fields(readOnlyCommands) {
 		c := commands[name]
-		c.readOnly = true
-		c.readsValue = c.replies != kindsOf(":") && !slices.Contains([]string{"ping", "echo", "time", "type", "randomkey", "zscore"}, name)
+		c.retrySafe = true
+		c.replySizeVaries = c.replies != kindsOf(":") && !slices.Contains([]string{"ping", "echo", "time", "type", "randomkey", "zscore"}, name)
 	}
 }
 
@@ -92,7 +92,7 @@ type canary struct {
 }
 
 // canaryPace is how often it is sent over a shared connection that is in use.
-const canaryPace = 100 * time.Millisecond
+const canaryInterval = 100 * time.Millisecond
 
 // newCanary makes one that no client can know, and thus no value can be.
 func newCanary() canary {
@@ -109,28 +109,28 @@ func newCanary() canary {
 // sendCanary puts one behind what a shared connection is about to send, if the last was some time ago.
 func (u *upstream) sendCanary() {
 	now := u.loop.now
-	if !u.shared || !u.open || !u.ready || u.noCanary || u.canaryOut || now.Sub(u.canarySent) < canaryPace {
+	if !u.shared || !u.letsInWithoutAuth || !u.ready || u.canaryDenied || u.canaryPending || now.Sub(u.canarySent) < canaryInterval {
 		return
 	}
-	u.canarySent, u.canaryOut = now, true
+	u.canarySent, u.canaryPending = now, true
 	_, _ = u.Write(u.loop.group.canary.request)
-	u.queue.push(waiter{n: 1, ask: askCanary})
+	u.pendingReplies.push(pendingReply{count: 1, handler: onCanary})
 }
 
 // checkShared sends one over the shared connections where clients wait although nothing else is asked any more.
-func (l *loop) checkShared() {
+func (l *loop) canaryIdleShared() {
 	for u := range l.upstreams {
-		if u.shared && u.queue.len > 0 {
-			u.later() // which sends it
+		if u.shared && u.pendingReplies.len > 0 {
+			u.flushLater() // which sends it
 		}
 	}
 }
 
-var askCanary = &ask{whole: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
-	u.canaryOut = false
+var onCanary = &replyHandler{complete: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
+	u.canaryPending = false
 	switch {
 	case bytes.HasPrefix(reply, []byte("-NOPERM")):
-		u.noCanary = true // the user may not ask for it
+		u.canaryDenied = true // the user may not ask for it
 	case reply[0] == '-': // an engine that is busy says so to everything
 	case !bytes.Equal(reply, u.loop.group.canary.reply):
 		u.fail(errMismatched)
@@ -141,28 +141,28 @@ var askCanary = &ask{whole: true, answer: func(u *upstream, _ *Session, reply []
 // isCanary says whether a reply that is not complete may be that to the canary.
 func (u *upstream) isCanary(begins, goesOn []byte) bool {
 	expected := u.loop.group.canary.reply
-	return u.canaryOut && bytes.HasPrefix(expected, begins) && bytes.HasPrefix(expected[len(begins):], goesOn)
+	return u.canaryPending && bytes.HasPrefix(expected, begins) && bytes.HasPrefix(expected[len(begins):], goesOn)
 }
 
 // matches says whether a reply that begins with b can be the answer that w waits for.
-func (u *upstream) matches(w *waiter, b []byte) bool {
-	if u.canaryOut && bytes.HasPrefix(b, u.loop.group.canary.reply) {
+func (u *upstream) replyFits(w *pendingReply, b []byte) bool {
+	if u.canaryPending && bytes.HasPrefix(b, u.loop.group.canary.reply) {
 		return false // it is not w's
 	}
-	return w.of == nil || w.of.replies.allows(b[0])
+	return w.command == nil || w.command.replies.allows(b[0])
 }
 
 // A login may go unanswered also where it is alone: while the engine has messages to send, for a subscription or for tracking.
 // There it is followed by a canary, whose reply tells.
 
 // followLogin sends the canary.
-func (s *Session) followLogin() {
-	_, _ = s.own.Write(s.loop.group.canary.request)
-	s.own.queue.push(waiter{n: 1, ask: askIgnored})
-	s.own.later()
+func (s *Session) sendLoginFence() {
+	_, _ = s.dedicated.Write(s.loop.group.canary.request)
+	s.dedicated.pendingReplies.push(pendingReply{count: 1, handler: onFence})
+	s.dedicated.flushLater()
 }
 
-var askIgnored = &ask{whole: true, answer: func(*upstream, *Session, []byte) []byte { return nil }}
+var onFence = &replyHandler{complete: true, answer: func(*upstream, *Session, []byte) []byte { return nil }}
 
 var noReplyToLogin = []byte("-WRONGPASS invalid username-password pair or user is disabled.\r\n")
 
@@ -171,8 +171,8 @@ func (u *upstream) loginAnswer(reply []byte) []byte {
 	if !bytes.Equal(reply, u.loop.group.canary.reply) && !bytes.HasPrefix(reply, []byte("-NOPERM")) {
 		return reply
 	}
-	if w := u.queue.head(); w != nil && w.s == nil {
-		u.queue.pop()
+	if w := u.pendingReplies.head(); w != nil && w.client == nil {
+		u.pendingReplies.pop()
 	}
 	return noReplyToLogin
 }

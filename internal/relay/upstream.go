@@ -24,10 +24,10 @@ type key struct {
 type credentials []string
 
 // noneKnown is the id of a connection that the engine doesn't tell: its user may not ask, or has not logged in yet.
-const noneKnown = -1
+const idUnknown = -1
 
 // maxGathered bounds a reply that has to be complete before it is passed on: CLIENT LIST, INFO.
-const maxGathered = 256 << 20
+const maxBufferedReply = 256 << 20
 
 // upstream is a connection to the engine. It serves the session that owns it, or all of its key on this loop.
 //
@@ -37,102 +37,102 @@ const maxGathered = 256 << 20
 // Where the bytes say otherwise, the connection is closed, with all that wait on it.
 type upstream struct {
 	peer
-	key    key
-	id     int64 // in the engine; 0: not known yet, noneKnown: it doesn't tell
-	owner  *Session
-	shared bool
-	ready  bool // connected, and what its key needs is set up
-	open   bool // who connects is let in without a password
-	locked bool // it was answered NOAUTH: nobody is logged in on it
-	listed bool // is in loop.unsent
-	moving bool
-	since  time.Time // when it became spare
+	key               key
+	id                int64 // in the engine; 0: not known yet, noneKnown: it doesn't tell
+	client            *Session
+	shared            bool
+	ready             bool // connected, and what its key needs is set up
+	letsInWithoutAuth bool // who connects is let in without a password
+	needsAuth         bool // it was answered NOAUTH: nobody is logged in on it
+	dirty             bool // is in loop.unsent
+	active            bool
+	idleSince         time.Time // when it became spare
 
 	// Of those that Backend.Dial makes.
-	epoch   uint64
-	cancel  func() // the attempt under way
-	tries   int
-	warming bool   // it will be spare
-	mayGo   bool   // it may be asked to
-	retired bool   // it is to be left
-	perhaps []byte // the beginning of what may be goaway
-	called  string // its name at the server
+	generation       uint64
+	cancel           func() // the attempt under way
+	attempts         int
+	forMinIdle       bool   // it will be spare
+	goawayNegotiated bool   // it may be asked to
+	draining         bool   // it is to be left
+	partialGoaway    []byte // the beginning of what may be goaway
+	connName         string // its name at the server
 
-	unclean  bool // something may have been left on it that RESET removes
-	cleaning bool // it is being cleaned, and will be spare
+	needsReset bool // something may have been left on it that RESET removes
+	resetting  bool // it is being cleaned, and will be spare
 
 	login credentials // of its user, by which it comes in
 
-	refusal  []byte // what the engine has said to our first question, if nothing good came after it
-	failure  error  // why it could not be reached
-	setup    int    // replies that it still waits for
-	firstTry time.Time
-	wake     []*Session // wait until it is ready, or takes more
+	firstError   []byte // what the engine has said to our first question, if nothing good came after it
+	dialErr      error  // why it could not be reached
+	setupPending int    // replies that it still waits for
+	dialStart    time.Time
+	blocked      []*Session // wait until it is ready, or takes more
 
-	queue    queue
-	scan     resp.ReplyScanner
-	gathered []byte // of a reply that is not passed on before it is complete
-	passing  bool   // the message under way is passed on as it comes
-	replied  int    // of a reply of its own client's: its bytes so far
+	pendingReplies pendingQueue
+	scan           resp.ReplyScanner
+	replyBuffer    []byte // of a reply that is not passed on before it is complete
+	relayingReply  bool   // the message under way is passed on as it comes
+	replyBytes     int    // of a reply of its own client's: its bytes so far
 
-	diverted *Session // whose reply is thrown away just now, because it is asked for again
+	discardingFor *Session // whose reply is thrown away just now, because it is asked for again
 
-	canarySent time.Time // of a shared connection: when it was last sent one
-	canaryOut  bool      // and waits for the answer
-	noCanary   bool      // the user may not ask for it
+	canarySent    time.Time // of a shared connection: when it was last sent one
+	canaryPending bool      // and waits for the answer
+	canaryDenied  bool      // the user may not ask for it
 }
 
 // waiter is who asked, and what for: so many replies in a row.
-type waiter struct {
-	s    *Session // nil: this package did
-	n    int
-	ask  *ask     // nil: the replies are passed on as they are
-	of   *command // what for
-	sent int64    // the first of them, in Unix nanoseconds
+type pendingReply struct {
+	client  *Session // nil: this package did
+	count   int
+	handler *replyHandler // nil: the replies are passed on as they are
+	command *command      // what for
+	sent    int64         // the first of them, in Unix nanoseconds
 }
 
 // ask says what becomes of a reply.
-type ask struct {
+type replyHandler struct {
 	// whole: the reply is complete when answer gets it. Otherwise only if it is one line, and answer gets nil where it
 	// was passed on already.
-	whole  bool
-	answer func(u *upstream, s *Session, reply []byte) []byte
-	exec   bool // the reply has those of a transaction in it
+	complete bool
+	answer   func(u *upstream, s *Session, reply []byte) []byte
+	exec     bool // the reply has those of a transaction in it
 	// replies is for how many requests it is, which are one to the client; 0: one. answer gets each reply by itself, and what it
 	// returns for the last one is the client's.
-	replies int
-	sub     *subscribing // for commands whose replies are messages
+	count int
+	sub   *subscription // for commands whose replies are messages
 }
 
 // queue is a ring of waiters; the ring's length is a power of two.
-type queue struct {
-	ring    []waiter
+type pendingQueue struct {
+	ring    []pendingReply
 	at, len int
 }
 
 // maxWaiters is how long a queue may become in which different requests of one client are told apart.
-const maxWaiters = 4096
+const maxPendingReplies = 4096
 
 // index is where the waiter stands that has i others before it.
-func (q *queue) index(i int) int { return (q.at + i) & (len(q.ring) - 1) }
+func (q *pendingQueue) index(i int) int { return (q.at + i) & (len(q.ring) - 1) }
 
-func (q *queue) head() *waiter {
+func (q *pendingQueue) head() *pendingReply {
 	if q.len == 0 {
 		return nil
 	}
 	return &q.ring[q.at]
 }
 
-func (q *queue) push(w waiter) {
+func (q *pendingQueue) push(w pendingReply) {
 	if q.len > 0 {
 		last := &q.ring[q.index(q.len-1)]
-		if last.s == w.s && last.ask == nil && w.ask == nil && w.s != nil && (last.of == w.of || q.len >= maxWaiters && w.s.own != nil) {
-			last.n += w.n
+		if last.client == w.client && last.handler == nil && w.handler == nil && w.client != nil && (last.command == w.command || q.len >= maxPendingReplies && w.client.dedicated != nil) {
+			last.count += w.count
 			return
 		}
 	}
 	if q.len == len(q.ring) {
-		grown := make([]waiter, max(4, 2*q.len))
+		grown := make([]pendingReply, max(4, 2*q.len))
 		for i := range q.len {
 			grown[i] = q.ring[q.index(i)]
 		}
@@ -142,15 +142,15 @@ func (q *queue) push(w waiter) {
 	q.len++
 }
 
-func (q *queue) pop() {
-	q.ring[q.at] = waiter{}
+func (q *pendingQueue) pop() {
+	q.ring[q.at] = pendingReply{}
 	q.at = q.index(1)
 	q.len--
 }
 
 // connect begins a connection for a key, for one client or for all.
 func (l *loop) connect(k key, owner *Session) *upstream {
-	u := &upstream{key: k, firstTry: time.Now(), since: l.now, owner: owner, shared: owner == nil}
+	u := &upstream{key: k, dialStart: time.Now(), idleSince: l.now, client: owner, shared: owner == nil}
 	u.socket = socket{fd: -1, loop: l, owner: u}
 	l.upstreams[u] = struct{}{}
 	return u
@@ -172,33 +172,33 @@ func (u *upstream) try() {
 	}
 	u.fd = int32(fd)
 	if err := u.loop.adopt(&u.socket); err != nil {
-		u.unreachable(err)
+		u.failDial(err)
 		return
 	}
 	u.prepare()
 }
 
 var (
-	askID      = resp.AppendCommand(nil, "CLIENT", "ID")
-	askKeepAll = resp.AppendCommand(nil, "CLIENT", "NO-EVICT", "on")
+	idRequest      = resp.AppendCommand(nil, "CLIENT", "ID")
+	noEvictRequest = resp.AppendCommand(nil, "CLIENT", "NO-EVICT", "on")
 )
 
 // prepare brings a fresh connection into the state of its key. Nothing of a client is sent before that is known to
 // have worked: it would run as somebody else.
 func (u *upstream) prepare() {
 	must := func(args ...string) {
-		u.setup++
+		u.setupPending++
 		_, _ = u.Write(resp.AppendCommand(nil, args...))
-		u.queue.push(waiter{n: 1, ask: askSetup})
+		u.pendingReplies.push(pendingReply{count: 1, handler: onSetup})
 	}
 	b := u.loop.group.backend.Load()
 	switch {
 	case u.key.user != "":
 		must(append([]string{"AUTH"}, u.login...)...)
 	case b.remote() && b.Login != nil:
-		u.setup++
+		u.setupPending++
 		_, _ = u.Write(resp.AppendCommand(nil, append([]string{"AUTH"}, b.Login...)...))
-		u.queue.push(waiter{n: 1, ask: askLogin})
+		u.pendingReplies.push(pendingReply{count: 1, handler: onBackendLogin})
 	}
 	if u.key.proto == 3 {
 		must("HELLO", "3")
@@ -208,20 +208,20 @@ func (u *upstream) prepare() {
 	}
 	switch {
 	case u.shared && b.remote():
-		u.call(b.Name)
+		u.setConnName(b.Name)
 	case b.remote():
-		u.callAs(u.owner)
+		u.nameAsClient(u.client)
 	case u.shared:
 		// Where memory for clients is short, one that stands for many is not to be the first to go.
-		_, _ = u.Write(askKeepAll)
-		u.queue.push(waiter{n: 1, ask: askNothing})
+		_, _ = u.Write(noEvictRequest)
+		u.pendingReplies.push(pendingReply{count: 1, handler: onOptional})
 	}
-	u.identify()
-	u.learn()
-	if u.shared || b.remote() || u.cleaning {
-		u.setup++ // whether it is open decides what may be shared, and whether clients must log in
+	u.askEngineID()
+	u.fetchCommands()
+	if u.shared || b.remote() || u.resetting {
+		u.setupPending++ // whether it is open decides what may be shared, and whether clients must log in
 	}
-	if u.setup == 0 {
+	if u.setupPending == 0 {
 		u.becomeReady()
 	} else if u.flush() != nil {
 		u.loop.again(&u.socket)
@@ -229,137 +229,137 @@ func (u *upstream) prepare() {
 }
 
 // callAs names a connection as its client is.
-func (u *upstream) callAs(s *Session) {
+func (u *upstream) nameAsClient(s *Session) {
 	if s != nil {
-		u.call(s.state.name)
+		u.setConnName(s.identity.name)
 	} else {
-		u.call("")
+		u.setConnName("")
 	}
 }
 
-func (u *upstream) call(name string) {
-	if u.called == name {
+func (u *upstream) setConnName(name string) {
+	if u.connName == name {
 		return
 	}
-	u.called = name
+	u.connName = name
 	_, _ = u.Write(resp.AppendCommand(nil, "CLIENT", "SETNAME", name))
-	u.queue.push(waiter{n: 1, ask: askNothing})
+	u.pendingReplies.push(pendingReply{count: 1, handler: onOptional})
 }
 
 // identify asks for the connection's id in the engine. It goes out with the first request.
-func (u *upstream) identify() {
-	_, _ = u.Write(askID)
-	u.queue.push(waiter{n: 1, ask: askIdentity})
+func (u *upstream) askEngineID() {
+	_, _ = u.Write(idRequest)
+	u.pendingReplies.push(pendingReply{count: 1, handler: onEngineID})
 }
 
 func (u *upstream) becomeReady() {
 	u.ready = true
 	if u.shared {
-		u.refusal = nil // it only means that a user may do little
+		u.firstError = nil // it only means that a user may do little
 	}
-	if u.owner != nil {
-		u.wake = append(u.wake, u.owner)
+	if u.client != nil {
+		u.blocked = append(u.blocked, u.client)
 	}
-	u.wakeAll()
-	if u.warming || u.cleaning {
-		u.isWarmed()
-		u.cleaning = false
-		u.loop.keep(u)
-	}
-}
-
-func (u *upstream) isWarmed() {
-	if u.warming {
-		u.warming = false
-		u.loop.warming--
+	u.unblockAll()
+	if u.forMinIdle || u.resetting {
+		u.minIdleDone()
+		u.resetting = false
+		u.loop.putIdle(u)
 	}
 }
 
-func (u *upstream) wakeAll() {
-	for _, s := range u.wake {
-		if s.waitsFor == u {
-			s.waitsFor = nil
+func (u *upstream) minIdleDone() {
+	if u.forMinIdle {
+		u.forMinIdle = false
+		u.loop.dialingIdle--
+	}
+}
+
+func (u *upstream) unblockAll() {
+	for _, s := range u.blocked {
+		if s.blockedOn == u {
+			s.blockedOn = nil
 		}
-		if !s.over {
-			s.loop.again(&s.client.socket)
+		if !s.closed {
+			s.loop.again(&s.conn.socket)
 		}
 	}
-	u.wake = nil
+	u.blocked = nil
 }
 
 var (
-	askSetup = &ask{whole: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
+	onSetup = &replyHandler{complete: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
 		if bytes.HasPrefix(reply, []byte("-BUSY")) {
-			u.notNow(reply)
+			u.failBusy(reply)
 			return nil
 		}
 		if reply[0] == '-' {
-			u.refused(reply)
+			u.noteFirstError(reply)
 			u.fail(&SetupError{string(reply)})
 			return nil
 		}
-		u.setUp()
+		u.setupReplied()
 		return nil
 	}}
-	askNothing = &ask{whole: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
-		u.refused(reply)
+	onOptional = &replyHandler{complete: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
+		u.noteFirstError(reply)
 		return nil
 	}}
-	askIdentity = &ask{whole: true}
-	askLogin    = &ask{whole: true}
+	onEngineID     = &replyHandler{complete: true}
+	onBackendLogin = &replyHandler{complete: true}
 )
 
 // They lead back to where they are asked from, which the compiler takes for a cycle.
 func init() {
-	askLogin.answer = func(u *upstream, _ *Session, reply []byte) []byte {
-		u.refused(reply)
+	onBackendLogin.answer = func(u *upstream, _ *Session, reply []byte) []byte {
+		u.noteFirstError(reply)
 		if reply[0] == '-' {
-			u.notLetIn(reply)
+			u.loginRefused(reply)
 		} else {
-			u.setUp()
+			u.setupReplied()
 		}
 		return nil
 	}
-	askIdentity.answer = func(u *upstream, _ *Session, reply []byte) []byte {
-		u.refused(reply)
-		if u.cleaning && bytes.HasPrefix(reply, []byte("-NOAUTH")) {
+	onEngineID.answer = func(u *upstream, _ *Session, reply []byte) []byte {
+		u.noteFirstError(reply)
+		if u.resetting && bytes.HasPrefix(reply, []byte("-NOAUTH")) {
 			u.end() // whom it served was let in before there was a password
 			return nil
 		}
-		u.id = noneKnown
-		u.locked = bytes.HasPrefix(reply, []byte("-NOAUTH"))
+		u.id = idUnknown
+		u.needsAuth = bytes.HasPrefix(reply, []byte("-NOAUTH"))
 		if u.key.user == "" {
-			u.loop.open = reply[0] == ':'
+			u.loop.letsInWithoutAuth = reply[0] == ':'
 		}
 		if reply[0] == ':' {
-			u.open = true
+			u.letsInWithoutAuth = true
 			u.id = integer(reply[1:])
-			u.loop.group.noteConnection(u.id, u.loop.group.backend.Load().remote())
+			u.loop.group.trackEngineID(u.id, u.loop.group.backend.Load().remote())
 		} else if bytes.HasPrefix(reply, []byte("-NOAUTH")) && u.key.user == "" && u.loop.group.backend.Load().Refused != nil {
-			u.notLetIn(reply)
+			u.loginRefused(reply)
 			return nil
 		}
-		if u.owner != nil {
-			u.owner.engineID.Store(u.id)
-			u.owner.ownIsKnown()
+		if u.client != nil {
+			u.client.engineID.Store(u.id)
+			u.client.dedicatedIDKnown()
 		}
-		if !u.ready && u.setup > 0 {
-			u.setUp()
+		if !u.ready && u.setupPending > 0 {
+			u.setupReplied()
 		}
 		return nil
 	}
 }
 
 // refused notes an error: an engine that has no room, or is in protected mode, says so to whatever it is asked first, and closes.
-func (u *upstream) refused(reply []byte) {
-	u.refusal = nil
+func (u *upstream) noteFirstError(reply []byte) {
+	u.firstError = nil
 	if bytes.HasPrefix(reply, []byte("-ERR ")) || bytes.HasPrefix(reply, []byte("-DENIED ")) {
-		u.refusal = append(u.refusal, reply...)
+		u.firstError = append(u.firstError, reply...)
 	}
 }
 
-func (u *upstream) setUp() {
-	if u.setup--; u.setup == 0 {
+func (u *upstream) setupReplied() {
+	if u.setupPending--; u.setupPending == 0 {
 		u.becomeReady()
 	}
 }
@@ -376,86 +376,86 @@ var (
 )
 
 // unreachable gives up.
-func (u *upstream) unreachable(err error) {
+func (u *upstream) failDial(err error) {
 	var waiting []*Session
-	for _, s := range u.wake {
-		if s.waitsFor == u {
+	for _, s := range u.blocked {
+		if s.blockedOn == u {
 			waiting = append(waiting, s)
 		}
 	}
-	u.wake = nil
-	if u.owner != nil {
-		waiting = append(waiting, u.owner)
+	u.blocked = nil
+	if u.client != nil {
+		waiting = append(waiting, u.client)
 	}
 	for _, s := range waiting {
-		s.tellAway(err)
+		s.replyUnavailable(err)
 	}
-	u.owner, u.failure = nil, err
+	u.client, u.dialErr = nil, err
 	u.end()
 }
 
 // tellAway ends a session whose engine can't be reached.
-func (s *Session) tellAway(err error) {
-	if s.over || s.gone {
+func (s *Session) replyUnavailable(err error) {
+	if s.closed || s.engineGone {
 		return
 	}
 	b := s.loop.group.backend.Load()
 	if b.Unreachable != nil {
 		b.Unreachable(s.cfg.Remote, err)
 	}
-	s.why(EngineAway, err)
-	s.own = nil
-	s.reply([]byte(b.Away))
-	s.sayGoodbye()
+	s.setReason(EngineAway, err)
+	s.dedicated = nil
+	s.reply([]byte(b.UnavailableReply))
+	s.endAfterEngine()
 }
 
 // notNow gives up a connection that can't be set up while the engine runs a script for too long. Those that wait for it are
 // told what the engine says to everybody else, and stay.
-func (u *upstream) notNow(reply []byte) {
-	waiting := u.wake
-	u.wake = nil
+func (u *upstream) failBusy(reply []byte) {
+	waiting := u.blocked
+	u.blocked = nil
 	for _, s := range waiting {
-		if s.waitsFor == u {
-			s.refuse(reply)
+		if s.blockedOn == u {
+			s.answerBlocked(reply)
 		}
 	}
-	if s := u.owner; s != nil {
-		s.own, u.owner = nil, nil
+	if s := u.client; s != nil {
+		s.dedicated, u.client = nil, nil
 		s.engineID.Store(0)
-		s.refuse(reply)
+		s.answerBlocked(reply)
 	}
 	u.end()
 }
 
 // refuse answers the request that waits to be sent.
-func (s *Session) refuse(reply []byte) {
-	if s.over || s.gone || !s.whole {
+func (s *Session) answerBlocked(reply []byte) {
+	if s.closed || s.engineGone || !s.blocked {
 		return
 	}
-	s.again, s.rest = s.rest, nil
-	s.dispatched() // what is still to come of it goes nowhere
+	s.replay, s.backlog = s.backlog, nil
+	s.sent() // what is still to come of it goes nowhere
 	s.reply(reply)
-	s.loop.again(&s.client.socket)
+	s.loop.again(&s.conn.socket)
 }
 
 // letGo frees the clients to whom a connection's end is none.
-func (u *upstream) letGo(err error) {
+func (u *upstream) detachUnaffected(err error) {
 	// Another client may know a password that is still good.
 	if refused := (*SetupError)(nil); u.shared && errors.As(err, &refused) {
-		for _, s := range u.wake {
-			if s.waitsFor == u && !slices.Equal(s.secret, u.login) {
-				s.waitsFor = nil
-				s.loop.again(&s.client.socket)
+		for _, s := range u.blocked {
+			if s.blockedOn == u && !slices.Equal(s.secret, u.login) {
+				s.blockedOn = nil
+				s.loop.again(&s.conn.socket)
 			}
 		}
 	}
-	if s := u.owner; s != nil && !u.isLost(s, err) {
-		s.own, u.owner = nil, nil
+	if s := u.client; s != nil && !u.mustCloseClient(s, err) {
+		s.dedicated, u.client = nil, nil
 		s.engineID.Store(0)
-		s.loop.again(&s.client.socket)
+		s.loop.again(&s.conn.socket)
 	}
-	if u.shared && u.loop.group.backend.Load().remote() && u.ready && len(u.refusal) == 0 {
-		u.wakeAll() // what they ask was not sent yet
+	if u.shared && u.loop.group.backend.Load().remote() && u.ready && len(u.firstError) == 0 {
+		u.unblockAll() // what they ask was not sent yet
 	}
 }
 
@@ -470,37 +470,37 @@ func (u *upstream) fail(err error) {
 		reason = EngineClosed
 	}
 	if u.shared {
-		u.loop.group.forget(u.key.engine)
+		u.loop.group.dropCommands(u.key.engine)
 	}
-	u.letGo(err)
+	u.detachUnaffected(err)
 	var lost []*Session
-	for _, s := range u.wake {
-		if s.waitsFor == u {
+	for _, s := range u.blocked {
+		if s.blockedOn == u {
 			lost = append(lost, s)
 		}
 	}
-	u.wake = nil
-	for i := range u.queue.len {
-		if w := u.queue.ring[u.queue.index(i)]; w.s != nil {
-			lost = append(lost, w.s)
+	u.blocked = nil
+	for i := range u.pendingReplies.len {
+		if w := u.pendingReplies.ring[u.pendingReplies.index(i)]; w.client != nil {
+			lost = append(lost, w.client)
 		}
 	}
-	if u.owner != nil {
-		lost = append(lost, u.owner)
-		u.owner.own = nil
-		u.owner.engineID.Store(0)
-		u.owner = nil
+	if u.client != nil {
+		lost = append(lost, u.client)
+		u.client.dedicated = nil
+		u.client.engineID.Store(0)
+		u.client = nil
 	}
 	u.end()
 	for _, s := range lost {
-		if s.over || s.gone {
+		if s.closed || s.engineGone {
 			continue // it was in the queue more than once
 		}
-		s.why(reason, err)
-		s.inflight = 0
-		s.reply(u.refusal)
-		s.sayGoodbye()
-		s.touch()
+		s.setReason(reason, err)
+		s.inFlight = 0
+		s.reply(u.firstError)
+		s.endAfterEngine()
+		s.markDirty()
 	}
 }
 
@@ -510,13 +510,13 @@ func (u *upstream) end() {
 		if p.shared == u {
 			p.shared = nil
 		}
-		for i, other := range p.spare {
+		for i, other := range p.idle {
 			if other == u {
-				p.spare = append(p.spare[:i], p.spare[i+1:]...)
+				p.idle = append(p.idle[:i], p.idle[i+1:]...)
 				break
 			}
 		}
-		if p.shared == nil && len(p.spare) == 0 {
+		if p.shared == nil && len(p.idle) == 0 {
 			delete(u.loop.pools, u.key)
 		}
 	}
@@ -526,12 +526,12 @@ func (u *upstream) end() {
 	if u.cancel != nil {
 		u.cancel()
 	}
-	u.isWarmed()
-	u.goOnDiverted()
-	u.loop.group.noteConnection(u.id, false)
-	u.asksNoMore()
+	u.minIdleDone()
+	u.resumeRetry()
+	u.loop.group.trackEngineID(u.id, false)
+	u.commandsFetched()
 	delete(u.loop.upstreams, u)
-	u.closed, u.gathered = true, nil
+	u.closed, u.replyBuffer = true, nil
 }
 
 // progress implements owner.
@@ -547,8 +547,8 @@ func (u *upstream) progress(*socket) {
 	if u.tls != nil && !u.closed && u.fd >= 0 {
 		u.keep()
 	}
-	u.endRetired()
-	u.loop.endStep()
+	u.closeDrained()
+	u.loop.flushClients()
 }
 
 // roomMade is called after each flush: those that waited for it to be taken go on. No event tells of what was taken at once.
@@ -556,33 +556,33 @@ func (u *upstream) roomMade() {
 	if u.pending() >= lowWater {
 		return
 	}
-	if len(u.wake) > 0 && u.ready {
-		u.wakeAll()
+	if len(u.blocked) > 0 && u.ready {
+		u.unblockAll()
 	}
-	if s := u.owner; s != nil && s.client.paused && !s.held() {
-		u.loop.again(&s.client.socket)
+	if s := u.client; s != nil && s.conn.paused && !s.mustNotRead() {
+		u.loop.again(&s.conn.socket)
 	}
 }
 
 // pump takes what the engine says.
 func (u *upstream) pump() {
 	for left := share; !u.closed && !u.eof; {
-		if s := u.owner; s != nil && s.client.pending() >= highWater {
+		if s := u.client; s != nil && s.conn.pending() >= highWater {
 			u.paused = true
-			if _, expected := u.loop.waiting[s]; u.hangup && !expected {
-				s.expect()
+			if _, expected := u.loop.lingering[s]; u.hangup && !expected {
+				s.startLinger()
 			}
 			return
 		}
 		n, err := u.read(u.loop.plain[:])
 		if n > 0 {
-			u.moving, u.loop.used = true, true
+			u.active, u.loop.used = true, true
 			u.receive(u.loop.plain[:n])
 			if u.fd < 0 {
 				return // it begins again
 			}
-			if s := u.owner; s != nil && s.flush() != nil {
-				s.cut(ClientFailed, s.client.outErr)
+			if s := u.client; s != nil && s.flush() != nil {
+				s.close(ClientFailed, s.conn.outErr)
 				return
 			}
 		}
@@ -609,8 +609,8 @@ func (u *upstream) ended(err error) {
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
-	if b := u.loop.group.backend.Load(); b.remote() && !u.ready && !u.cleaning && len(u.refusal) == 0 {
-		if b.Failed != nil && u.epoch == b.Epoch {
+	if b := u.loop.group.backend.Load(); b.remote() && !u.ready && !u.resetting && len(u.firstError) == 0 {
+		if b.Failed != nil && u.generation == b.Generation {
 			b.Failed(err)
 		}
 		u.restart(errors.Join(errClosed, err))
@@ -618,9 +618,9 @@ func (u *upstream) ended(err error) {
 	}
 	// The beginning of what is passed on as it is goes to the client. That of a reply that would have been changed, or
 	// that the client did not ask for, would show it the engine's side.
-	if s := u.owner; s != nil && len(u.gathered) > 0 {
-		if w := u.queue.head(); w == nil || w.s != nil && (w.ask == nil || !w.ask.whole || w.ask.sub != nil) {
-			s.reply(u.gathered)
+	if s := u.client; s != nil && len(u.replyBuffer) > 0 {
+		if w := u.pendingReplies.head(); w == nil || w.client != nil && (w.handler == nil || !w.handler.complete || w.handler.sub != nil) {
+			s.reply(u.replyBuffer)
 		}
 	}
 	u.fail(err)
@@ -629,59 +629,59 @@ func (u *upstream) ended(err error) {
 // receive routes what the engine said to those who asked.
 func (u *upstream) receive(b []byte) {
 	for len(b) > 0 && !u.closed && u.fd >= 0 {
-		if u.mayGo && !u.passing && len(u.gathered) == 0 && u.scan.Between() {
-			if b = u.takeGoaway(b); len(b) == 0 {
+		if u.goawayNegotiated && !u.relayingReply && len(u.replyBuffer) == 0 && u.scan.Between() {
+			if b = u.consumeGoaway(b); len(b) == 0 {
 				return
 			}
 		}
-		w := u.queue.head()
-		switch s := u.owner; {
-		case s != nil && s.blind && w == nil && u.scan.Between():
-			u.mayGo = false // who sends this is past asking
+		w := u.pendingReplies.head()
+		switch s := u.client; {
+		case s != nil && s.passthrough && w == nil && u.scan.Between():
+			u.goawayNegotiated = false // who sends this is past asking
 			s.reply(b)
 			return
-		case s != nil && s.feed.on() && (u.scan.Between() || u.passing || len(u.gathered) > 0):
-			b = u.receiveMessage(s, b)
+		case s != nil && s.subscriber.on() && (u.scan.Between() || u.relayingReply || len(u.replyBuffer) > 0):
+			b = u.receivePush(s, b)
 		case w == nil && (s == nil || u.scan.Between() && resp.Kind(b[0]) != resp.Push):
 			b = u.unasked(b)
-		case w != nil && w.ask != nil && u.isGathered(w, b[0]):
-			b = u.gather(w, b)
+		case w != nil && w.handler != nil && u.needsWholeReply(w, b[0]):
+			b = u.bufferReply(w, b)
 		case s == nil:
-			b = u.passShared(w, b)
+			b = u.relayShared(w, b)
 		default:
-			b = u.pass(w, b)
+			b = u.relayDedicated(w, b)
 		}
 	}
 }
 
 // unasked deals with what nobody asked for.
 func (u *upstream) unasked(b []byte) []byte {
-	if u.owner == nil {
+	if u.client == nil {
 		u.fail(errUnasked)
 		return nil
 	}
-	u.owner.stopLooking()
-	u.owner.reply(b)
+	u.client.passRest()
+	u.client.reply(b)
 	return nil
 }
 
 // garbled deals with what is no RESP.
 func (u *upstream) garbled(b []byte) []byte {
-	s := u.owner
+	s := u.client
 	if s == nil {
 		u.fail(errGarbled)
 		return nil
 	}
-	s.stopLooking()
-	s.reply(u.gathered)
+	s.passRest()
+	s.reply(u.replyBuffer)
 	s.reply(b)
-	u.gathered, u.queue, u.scan, u.passing = nil, queue{}, resp.ReplyScanner{}, false
-	s.inflight = 0
+	u.replyBuffer, u.pendingReplies, u.scan, u.relayingReply = nil, pendingQueue{}, resp.ReplyScanner{}, false
+	s.inFlight = 0
 	return nil
 }
 
 // isGathered says whether the reply under way, or the one that begins with first, is kept until it is complete.
-func (u *upstream) isGathered(w *waiter, first byte) bool {
+func (u *upstream) needsWholeReply(w *pendingReply, first byte) bool {
 	k := u.scan.Kind()
 	if u.scan.Between() {
 		k = resp.Kind(first)
@@ -689,11 +689,11 @@ func (u *upstream) isGathered(w *waiter, first byte) bool {
 	if k == resp.Push {
 		return false
 	}
-	return w.ask.whole || w.ask.exec && w.s.queuedAny || k == resp.Simple || k == resp.Error
+	return w.handler.complete || w.handler.exec && w.client.queuedAny || k == resp.Simple || k == resp.Error
 }
 
-func (u *upstream) gather(w *waiter, b []byte) []byte {
-	if u.owner == nil && w.s != nil && u.scan.Between() && !u.matches(w, b) {
+func (u *upstream) bufferReply(w *pendingReply, b []byte) []byte {
+	if u.client == nil && w.client != nil && u.scan.Between() && !u.replyFits(w, b) {
 		u.fail(errMismatched)
 		return nil
 	}
@@ -701,17 +701,17 @@ func (u *upstream) gather(w *waiter, b []byte) []byte {
 	if err != nil {
 		return u.garbled(b)
 	}
-	if !done || len(u.gathered) > 0 {
-		if len(u.gathered)+n > maxGathered {
+	if !done || len(u.replyBuffer) > 0 {
+		if len(u.replyBuffer)+n > maxBufferedReply {
 			u.fail(errGarbled)
 			return nil
 		}
-		u.gathered = append(u.gathered, b[:n]...)
+		u.replyBuffer = append(u.replyBuffer, b[:n]...)
 	}
 	if done {
 		reply := b[:n]
-		if len(u.gathered) > 0 {
-			reply, u.gathered = u.gathered, nil
+		if len(u.replyBuffer) > 0 {
+			reply, u.replyBuffer = u.replyBuffer, nil
 		}
 		u.answered(*w, reply)
 	}
@@ -719,33 +719,33 @@ func (u *upstream) gather(w *waiter, b []byte) []byte {
 }
 
 // answered ends the wait of one whose reply is complete.
-func (u *upstream) answered(w waiter, reply []byte) {
-	if u.queue.head().n--; w.n == 1 {
-		u.queue.pop()
+func (u *upstream) answered(w pendingReply, reply []byte) {
+	if u.pendingReplies.head().count--; w.count == 1 {
+		u.pendingReplies.pop()
 	}
-	if w.s == nil {
-		if w.ask.answer(u, nil, reply); u.owner != nil && u.owner.whole {
-			u.owner.touch() // its request may have waited to be alone
+	if w.client == nil {
+		if w.handler.answer(u, nil, reply); u.client != nil && u.client.blocked {
+			u.client.markDirty() // its request may have waited to be alone
 		}
 		return
 	}
-	if w.s.over || w.s.gone {
+	if w.client.closed || w.client.engineGone {
 		return
 	}
-	w.s.inflight--
-	w.s.resend.answered++
-	u.refusal = nil
-	if w.ask != nil {
-		reply = w.ask.answer(u, w.s, reply)
+	w.client.inFlight--
+	w.client.retry.answered++
+	u.firstError = nil
+	if w.handler != nil {
+		reply = w.handler.answer(u, w.client, reply)
 	}
-	w.s.reply(reply)
-	w.s.logged(w.of, w.sent)
-	w.s.touch()
+	w.client.reply(reply)
+	w.client.noteAnswered(w.command, w.sent)
+	w.client.markDirty()
 }
 
 // pass hands on what belongs to the connection's own client; all of it at once.
-func (u *upstream) pass(w *waiter, b []byte) []byte {
-	s := u.owner
+func (u *upstream) relayDedicated(w *pendingReply, b []byte) []byte {
+	s := u.client
 	n, ended := 0, 0
 	for n < len(b) {
 		k, done, err := u.scan.Next(b[n:])
@@ -753,38 +753,38 @@ func (u *upstream) pass(w *waiter, b []byte) []byte {
 			return u.garbled(b)
 		}
 		n += k
-		if u.replied += k; u.replied > maxSharedReply {
-			s.large = longStay
+		if u.replyBytes += k; u.replyBytes > maxSharedReply {
+			s.dedicatedLeft = dedicatedAfterLongReply
 		}
 		if !done {
 			break
 		}
-		size := u.replied
-		u.replied = 0
+		size := u.replyBytes
+		u.replyBytes = 0
 		if u.scan.Kind() == resp.Push || w == nil {
 			break
 		}
-		if w.of.readsValue {
-			s.noteSize(size, 1)
+		if w.command.replySizeVaries {
+			s.observeReplySize(size, 1)
 		}
-		if ended++; ended == w.n || w.ask != nil || u.mayGo && n < len(b) && resp.Kind(b[n]) == resp.Push {
+		if ended++; ended == w.count || w.handler != nil || u.goawayNegotiated && n < len(b) && resp.Kind(b[n]) == resp.Push {
 			break
 		}
 	}
-	if !s.over && !s.gone {
+	if !s.closed && !s.engineGone {
 		s.reply(b[:n])
-		s.inflight -= ended
-		s.touch()
+		s.inFlight -= ended
+		s.markDirty()
 	}
 	if ended > 0 {
-		u.refusal = nil
-		s.logged(w.of, w.sent)
-		w.n -= ended
-		answer := w.ask
-		if w.n == 0 {
-			u.queue.pop()
+		u.firstError = nil
+		s.noteAnswered(w.command, w.sent)
+		w.count -= ended
+		answer := w.handler
+		if w.count == 0 {
+			u.pendingReplies.pop()
 		}
-		if answer != nil && !s.over && !s.gone {
+		if answer != nil && !s.closed && !s.engineGone {
 			answer.answer(u, s, nil)
 		}
 	}
@@ -793,15 +793,15 @@ func (u *upstream) pass(w *waiter, b []byte) []byte {
 
 // tidy implements owner: it ends connections that nobody has needed for a while.
 func (u *upstream) tidy() {
-	if u.owner != nil {
+	if u.client != nil {
 		return
 	}
-	if u.moving {
-		u.moving, u.since = false, u.loop.now
+	if u.active {
+		u.active, u.idleSince = false, u.loop.now
 	}
-	if b := u.loop.group.backend.Load(); u.queue.len == 0 && len(u.wake) == 0 && (u.loop.now.Sub(u.since) >= spareTime || u.aged(b)) && !u.isWarm(b) {
+	if b := u.loop.group.backend.Load(); u.pendingReplies.len == 0 && len(u.blocked) == 0 && (u.loop.now.Sub(u.idleSince) >= maxIdleTime || u.isTooOld(b)) && !u.isMinIdle(b) {
 		u.hangUp()
-		u.loop.keepWarm(b)
+		u.loop.fillIdle(b)
 		return
 	}
 	u.loop.freed.Add(uint64(freeInput(u.tls)))

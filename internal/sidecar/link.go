@@ -362,13 +362,13 @@ func (l *link) serveBy(t *trust) {
 	warm := l.wasWell
 	l.mu.Unlock()
 	b := &relay.Backend{
-		Engine: l.Name, Epoch: l.epoch, Dial: l.dial, Name: "sealane-sidecar", Window: l.patience, Multiplexed: true,
-		Away: l.away(), Failed: func(error) { l.suspect(l.known()) },
+		Engine: l.Name, Generation: l.epoch, Dial: l.dial, Name: "sealane-sidecar", ConnectTimeout: l.patience, Multiplexed: true,
+		UnavailableReply: l.away(), Failed: func(error) { l.suspect(l.known()) },
 	}
 	if t != nil {
 		b.Login = t.login()
 		if warm {
-			b.Warm = l.Warm
+			b.MinIdle = l.Warm
 		}
 		if !t.ClientsLogIn {
 			b.Refused = func(string) bool { l.wasRefused(); return true }

@@ -178,11 +178,11 @@ func redacted(args [][]byte) [][]byte {
 	from, to := len(args), len(args)
 	switch {
 	case len(args) == 0:
-	case is(args[0], "auth"):
+	case equalFold(args[0], "auth"):
 		from = 1
-	case is(args[0], "hello"):
+	case equalFold(args[0], "hello"):
 		for i, a := range args {
-			if is(a, "auth") {
+			if equalFold(a, "auth") {
 				from, to = min(i+1, to), min(i+3, to)
 				break
 			}

@@ -6,79 +6,79 @@ import (
 
 // feed is what a client is sent without asking each time: its subscriptions, or what a monitor sees. While there is
 // one, each message is looked at, to tell replies from what comes in between.
-type feed struct {
+type subscriber struct {
 	monitor                    bool
 	channels, patterns, shards int
-	waiting                    int // requests to subscribe, or to end that, whose confirmations are to come
+	pendingConfirmations       int // requests to subscribe, or to end that, whose confirmations are to come
 }
 
-func (f *feed) on() bool { return f.monitor || f.waiting > 0 || f.subscribed() }
+func (f *subscriber) on() bool { return f.monitor || f.pendingConfirmations > 0 || f.subscribed() }
 
-func (f *feed) subscribed() bool { return f.channels+f.patterns+f.shards > 0 }
+func (f *subscriber) subscribed() bool { return f.channels+f.patterns+f.shards > 0 }
 
 // subscribing is a request that is answered by messages, one per channel.
-type subscribing struct {
+type subscription struct {
 	left int // confirmations to come; -1: one per subscription that there is when it is its turn
-	of   func(*feed) int
+	of   func(*subscriber) int
 }
 
-func prepareSubscription(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+func prepareSubscription(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	if len(args) == 0 {
-		s.goBlind()
+		s.enterPassthrough()
 		return raw, nil
 	}
-	sub := &subscribing{left: len(args) - 1, of: func(f *feed) int { return f.channels }}
+	sub := &subscription{left: len(args) - 1, of: func(f *subscriber) int { return f.channels }}
 	switch args[0][0] | ' ' {
 	case 'p':
-		sub.of = func(f *feed) int { return f.patterns }
+		sub.of = func(f *subscriber) int { return f.patterns }
 	case 's':
-		if is(args[0], "ssubscribe") || is(args[0], "sunsubscribe") {
-			sub.of = func(f *feed) int { return f.shards }
+		if equalFold(args[0], "ssubscribe") || equalFold(args[0], "sunsubscribe") {
+			sub.of = func(f *subscriber) int { return f.shards }
 		}
 	}
 	if sub.left == 0 {
 		sub.left = -1 // or an error, for those that need a channel
 	}
-	s.feed.waiting++
-	return raw, &ask{whole: true, sub: sub, answer: func(u *upstream, s *Session, reply []byte) []byte {
+	s.subscriber.pendingConfirmations++
+	return raw, &replyHandler{complete: true, sub: sub, answer: func(u *upstream, s *Session, reply []byte) []byte {
 		// It was refused, or will be done by EXEC, whose reply is like no other then.
-		s.feed.waiting--
+		s.subscriber.pendingConfirmations--
 		if isQueued(reply) {
-			s.stopLooking()
+			s.passRest()
 		}
 		return reply
 	}}
 }
 
 // receiveMessage takes what may be a reply or come in between.
-func (u *upstream) receiveMessage(s *Session, b []byte) []byte {
+func (u *upstream) receivePush(s *Session, b []byte) []byte {
 	n, done, err := u.scan.Next(b)
 	if err != nil {
 		return u.garbled(b)
 	}
 	switch {
-	case u.passing:
+	case u.relayingReply:
 		s.reply(b[:n])
-		u.passing = !done
+		u.relayingReply = !done
 	case done:
 		m := b[:n]
-		if len(u.gathered) > 0 {
-			m, u.gathered = append(u.gathered, m...), nil
+		if len(u.replyBuffer) > 0 {
+			m, u.replyBuffer = append(u.replyBuffer, m...), nil
 		}
-		u.message(s, m)
+		u.push(s, m)
 	default:
-		u.gathered = append(u.gathered, b[:n]...)
-		if kind, known := s.kindOf(u.queue.head(), u.gathered); known && kind == isMessage && u.gathered[0] != '+' || len(u.gathered) > maxGathered {
-			s.reply(u.gathered)
-			u.gathered, u.passing = nil, true
+		u.replyBuffer = append(u.replyBuffer, b[:n]...)
+		if kind, known := s.pushKind(u.pendingReplies.head(), u.replyBuffer); known && kind == isMessage && u.replyBuffer[0] != '+' || len(u.replyBuffer) > maxBufferedReply {
+			s.reply(u.replyBuffer)
+			u.replyBuffer, u.relayingReply = nil, true
 		}
 	}
 	return b[n:]
 }
 
-func (u *upstream) message(s *Session, m []byte) {
-	w := u.queue.head()
-	kind, _ := s.kindOf(w, m)
+func (u *upstream) push(s *Session, m []byte) {
+	w := u.pendingReplies.head()
+	kind, _ := s.pushKind(w, m)
 	switch {
 	case kind == isMessage && m[0] == '+':
 		s.reply(u.loop.group.monitors.name(s, m))
@@ -88,12 +88,12 @@ func (u *upstream) message(s *Session, m []byte) {
 		s.reply(m)
 		u.confirmed(s, w, m)
 	case w == nil:
-		s.stopLooking()
+		s.passRest()
 		s.reply(m)
 	default:
 		u.answered(*w, m)
 	}
-	s.touch()
+	s.markDirty()
 }
 
 type messageKind uint8
@@ -105,15 +105,15 @@ const (
 )
 
 // kindOf says what the message that begins with m is, as soon as that can be known.
-func (s *Session) kindOf(w *waiter, m []byte) (k messageKind, known bool) {
-	asked := w != nil && w.ask != nil && w.ask.sub != nil
+func (s *Session) pushKind(w *pendingReply, m []byte) (k messageKind, known bool) {
+	asked := w != nil && w.handler != nil && w.handler.sub != nil
 	switch {
-	case m[0] == '+' && s.feed.monitor:
+	case m[0] == '+' && s.subscriber.monitor:
 		if len(m) > 1 && m[1] >= '0' && m[1] <= '9' {
 			return isMessage, true
 		}
 		return isReply, len(m) > 1
-	case m[0] != '>' && (m[0] != '*' || s.state.proto == 3 || !asked && !s.feed.subscribed()):
+	case m[0] != '>' && (m[0] != '*' || s.identity.proto == 3 || !asked && !s.subscriber.subscribed()):
 		return isReply, true
 	}
 	word, known := firstWord(m)
@@ -124,7 +124,7 @@ func (s *Session) kindOf(w *waiter, m []byte) (k messageKind, known bool) {
 		return isConfirmation, true
 	case m[0] == '>':
 		return isMessage, true
-	case s.feed.subscribed() && bytes.HasSuffix(word, []byte("message")):
+	case s.subscriber.subscribed() && bytes.HasSuffix(word, []byte("message")):
 		return isMessage, true
 	}
 	return isReply, true
@@ -153,17 +153,17 @@ func firstWord(m []byte) (word []byte, known bool) {
 
 // confirmed counts subscriptions. The engine says how many there are: of channels and patterns together, and of shard
 // channels by themselves.
-func (u *upstream) confirmed(s *Session, w *waiter, m []byte) {
-	f := &s.feed
-	if w != nil && w.ask != nil && w.ask.sub != nil {
-		sub := w.ask.sub
+func (u *upstream) confirmed(s *Session, w *pendingReply, m []byte) {
+	f := &s.subscriber
+	if w != nil && w.handler != nil && w.handler.sub != nil {
+		sub := w.handler.sub
 		if sub.left < 0 {
 			sub.left = max(1, sub.of(f))
 		}
 		if sub.left--; sub.left == 0 {
-			u.queue.pop()
-			s.inflight--
-			f.waiting--
+			u.pendingReplies.pop()
+			s.inFlight--
+			f.pendingConfirmations--
 		}
 	}
 	word, _ := firstWord(m)
@@ -183,5 +183,5 @@ func (u *upstream) confirmed(s *Session, w *waiter, m []byte) {
 	default:
 		f.channels = n - f.patterns
 	}
-	s.feeding.Store(f.subscribed() || f.monitor)
+	s.isSubscriber.Store(f.subscribed() || f.monitor)
 }

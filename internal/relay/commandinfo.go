@@ -22,12 +22,12 @@ import (
 // All others may be made to change the connection for what the client asks next. Their client keeps its connection.
 
 // learnt are the commands of one engine by their names, in lower case and with their subcommands: "client|list".
-type learnt struct {
+type engineCommands struct {
 	engine   string
 	commands map[string]*command
 }
 
-var askCommands = resp.AppendCommand(nil, "COMMAND")
+var commandsRequest = resp.AppendCommand(nil, "COMMAND")
 
 // find returns the command of a request whose first two arguments are these, in lower case.
 func (l *loop) find(name, second []byte) *command {
@@ -35,7 +35,7 @@ func (l *loop) find(name, second []byte) *command {
 	if c != unknown {
 		return c
 	}
-	known := l.group.learnt.Load()
+	known := l.group.commands.Load()
 	if known == nil {
 		return c
 	}
@@ -53,86 +53,86 @@ func (l *loop) find(name, second []byte) *command {
 var container = &command{name: "NULL"}
 
 // knows says whether an engine's commands have been learnt.
-func (ls *Loops) knows(engine string) bool {
-	known := ls.learnt.Load()
+func (ls *Loops) hasCommands(engine string) bool {
+	known := ls.commands.Load()
 	return known != nil && known.engine == engine
 }
 
 // forget is called when an engine has gone: the next one of that name may be another version.
-func (ls *Loops) forget(engine string) {
-	if known := ls.learnt.Load(); known != nil && known.engine == engine {
-		ls.learnt.CompareAndSwap(known, nil)
+func (ls *Loops) dropCommands(engine string) {
+	if known := ls.commands.Load(); known != nil && known.engine == engine {
+		ls.commands.CompareAndSwap(known, nil)
 	}
 }
 
 // learn asks for the engine's commands, if they are not known yet and nobody asks. The connection is not ready before they
 // are.
-func (u *upstream) learn() {
+func (u *upstream) fetchCommands() {
 	g := u.loop.group
-	if !u.shared || g.knows(u.key.engine) || !g.learning.CompareAndSwap(nil, u) && g.learning.Load() != u {
+	if !u.shared || g.hasCommands(u.key.engine) || !g.fetching.CompareAndSwap(nil, u) && g.fetching.Load() != u {
 		return
 	}
-	u.setup++
-	_, _ = u.Write(askCommands)
-	u.queue.push(waiter{n: 1, ask: askLearnt})
+	u.setupPending++
+	_, _ = u.Write(commandsRequest)
+	u.pendingReplies.push(pendingReply{count: 1, handler: onCommands})
 }
 
-var askLearnt = &ask{whole: true}
+var onCommands = &replyHandler{complete: true}
 
 func init() {
-	askLearnt.answer = func(u *upstream, _ *Session, reply []byte) []byte {
+	onCommands.answer = func(u *upstream, _ *Session, reply []byte) []byte {
 		// Whose user may not ask learns nothing; another's may.
 		if v, n, err := resp.ParseReply(reply, resp.Limits{}); err == nil && n == len(reply) && v.Kind == resp.Array {
-			u.loop.group.learnt.Store(&learnt{u.key.engine, learnCommands(v.Elems)})
+			u.loop.group.commands.Store(&engineCommands{u.key.engine, parseCommandInfo(v.Elems)})
 		}
-		u.asksNoMore()
-		u.setUp()
+		u.commandsFetched()
+		u.setupReplied()
 		return nil
 	}
 }
 
 // asksNoMore lets those go on that waited for what the engine says of its commands, whether it has or not.
-func (u *upstream) asksNoMore() {
-	if !u.loop.group.learning.CompareAndSwap(u, nil) {
+func (u *upstream) commandsFetched() {
+	if !u.loop.group.fetching.CompareAndSwap(u, nil) {
 		return
 	}
 	for _, l := range u.loop.group.all {
 		l.post(func() {
-			for _, s := range l.awaiting {
-				if !s.over {
-					l.again(&s.client.socket)
+			for _, s := range l.awaitingCommands {
+				if !s.closed {
+					l.again(&s.conn.socket)
 				}
 			}
-			l.awaiting = nil
+			l.awaitingCommands = nil
 		})
 	}
 }
 
 // awaitsCommands says that it has to be known first whether the engine knows a command.
-func (s *Session) awaitsCommands(b *Backend) bool {
-	if s.cmd != unknown || !b.Multiplexed || s.own != nil || s.partial || s.loop.group.knows(b.Engine) {
+func (s *Session) blockUntilCommands(b *Backend) bool {
+	if s.cmd != unknown || !b.Multiplexed || s.dedicated != nil || s.passingHead || s.loop.group.hasCommands(b.Engine) {
 		return false
 	}
-	u := s.loop.sharedFor(s, s.cmd)
-	if s.loop.group.learning.Load() != nil {
-		s.loop.awaiting = append(s.loop.awaiting, s)
+	u := s.loop.sharedConn(s, s.cmd)
+	if s.loop.group.fetching.Load() != nil {
+		s.loop.awaitingCommands = append(s.loop.awaitingCommands, s)
 		return true
 	}
 	if u.ready || u.closed {
 		return false
 	}
-	if s.waitsFor != u {
-		s.waitsFor = u
-		u.wake = append(u.wake, s)
+	if s.blockedOn != u {
+		s.blockedOn = u
+		u.blocked = append(u.blocked, s)
 	}
 	return true
 }
 
 // learnCommands reads the reply to COMMAND. A list that is not understood teaches nothing.
-func learnCommands(list []resp.Value) map[string]*command {
+func parseCommandInfo(list []resp.Value) map[string]*command {
 	all := make(map[string]*command)
 	for _, v := range list {
-		d, ok := describedBy(v)
+		d, ok := parseOneCommand(v)
 		if !ok {
 			continue
 		}
@@ -142,7 +142,7 @@ func learnCommands(list []resp.Value) map[string]*command {
 		}
 		all[d.name] = container
 		for _, sub := range d.subcommands {
-			if d, ok := describedBy(sub); ok {
+			if d, ok := parseOneCommand(sub); ok {
 				all[d.name] = d.command()
 			}
 		}
@@ -151,7 +151,7 @@ func learnCommands(list []resp.Value) map[string]*command {
 }
 
 // description is what COMMAND says of a command.
-type description struct {
+type commandInfo struct {
 	name              string
 	flags, categories []string // in lower case; categories have their @
 	subcommands       []resp.Value
@@ -159,7 +159,7 @@ type description struct {
 
 // describedBy reads an element of COMMAND's reply: name, arity, flags, first key, last key, step, categories, hints, key
 // specifications, subcommands. The last three are there from Redis 7.0 on.
-func describedBy(v resp.Value) (d description, ok bool) {
+func parseOneCommand(v resp.Value) (d commandInfo, ok bool) {
 	if len(v.Elems) < 7 {
 		return d, false
 	}
@@ -179,28 +179,28 @@ func words(list resp.Value) []string {
 	return all
 }
 
-func (d *description) flagged(flags ...string) bool { return haveOneOf(d.flags, flags) }
+func (d *commandInfo) flagged(flags ...string) bool { return haveOneOf(d.flags, flags) }
 
-func (d *description) isOf(categories ...string) bool { return haveOneOf(d.categories, categories) }
+func (d *commandInfo) isOf(categories ...string) bool { return haveOneOf(d.categories, categories) }
 
 func haveOneOf(all, some []string) bool {
 	return slices.ContainsFunc(some, func(one string) bool { return slices.Contains(all, one) })
 }
 
 // command is what follows from a description; nil: nothing.
-func (d *description) command() *command {
+func (d *commandInfo) command() *command {
 	data, own := d.flagged("readonly", "write"), !d.flagged("module") && len(d.categories) > 0
 	if !data && !own || d.flagged("admin", "pubsub", "no_auth") || d.isOf("@connection", "@transaction", "@pubsub", "@admin") {
 		return nil
 	}
 	reads := own && d.flagged("readonly")
-	c := &command{name: d.name, place: onOwn, pin: PinUnknown, cleans: true, readOnly: reads, readsValue: reads}
+	c := &command{name: d.name, affinity: dedicated, pin: PinUnknown, resetBeforeReuse: true, retrySafe: reads, replySizeVaries: reads}
 	proven := data && own && !d.flagged("noscript", "no_multi", "asking") && !d.isOf("@scripting", "@dangerous")
 	switch {
 	case proven && !d.flagged("blocking") && !d.isOf("@blocking"):
-		c.place, c.pin, c.cleans = onShared, "", false
+		c.affinity, c.pin, c.resetBeforeReuse = shareable, "", false
 	case proven:
-		c.pin, c.cleans = PinBlocking, false
+		c.pin, c.resetBeforeReuse = PinBlocking, false
 	case d.isOf("@scripting"):
 		c.pin = PinScript
 	}
@@ -208,29 +208,29 @@ func (d *description) command() *command {
 }
 
 // clean makes a connection as good as new, on which something may have been left: RESET, and all that its key needs.
-func (u *upstream) clean() {
-	u.unclean, u.ready, u.cleaning = false, false, true
-	u.setup++
-	_, _ = u.Write(askReset)
-	u.queue.push(waiter{n: 1, ask: askCleaned})
+func (u *upstream) reset() {
+	u.needsReset, u.ready, u.resetting = false, false, true
+	u.setupPending++
+	_, _ = u.Write(resetRequest)
+	u.pendingReplies.push(pendingReply{count: 1, handler: onPoolReset})
 	if u.flush() != nil {
 		u.loop.again(&u.socket)
 	}
 }
 
 var (
-	askReset   = resp.AppendCommand(nil, "RESET")
-	askCleaned = &ask{whole: true}
+	resetRequest = resp.AppendCommand(nil, "RESET")
+	onPoolReset  = &replyHandler{complete: true}
 )
 
 func init() {
-	askCleaned.answer = func(u *upstream, _ *Session, reply []byte) []byte {
+	onPoolReset.answer = func(u *upstream, _ *Session, reply []byte) []byte {
 		if !bytes.HasPrefix(reply, []byte("+RESET")) {
 			u.fail(&SetupError{string(reply)}) // Redis 6.0 has no RESET
 			return nil
 		}
-		u.setup--
-		u.called = ""
+		u.setupPending--
+		u.connName = ""
 		u.prepare()
 		return nil
 	}

@@ -17,53 +17,53 @@ import (
 const noID = "9223372036854775807"
 
 // special are the commands with more than a place.
-var special = map[string]command{
+var tracked = map[string]command{
 	// Some engines (Redis 7.2 to 8.8, Valkey 7.2 to 8.1.1) say nothing to a login that fails while the connection has replies to
 	// send.
-	"auth":   {place: moves, pin: PinIdentity, prepare: prepareMove, leads: leadAuth, alone: true},
-	"hello":  {place: moves, pin: PinIdentity, prepare: prepareHello, leads: leadHello, alone: true},
-	"select": {place: moves, pin: PinIdentity, prepare: prepareMove, leads: leadSelect},
-	"reset":  {place: takesReset, pin: PinState, ask: onReset, alone: true},
-	"quit":   {place: takesQuit, pin: PinState},
+	"auth":   {affinity: changesIdentity, pin: PinIdentity, prepare: prepareIdentityChange, identityAfter: identityAfterAuth, unpipelined: true},
+	"hello":  {affinity: changesIdentity, pin: PinIdentity, prepare: prepareHello, identityAfter: identityAfterHello, unpipelined: true},
+	"select": {affinity: changesIdentity, pin: PinIdentity, prepare: prepareIdentityChange, identityAfter: identityAfterSelect},
+	"reset":  {affinity: resets, pin: PinState, ask: onReset, unpipelined: true},
+	"quit":   {affinity: quits, pin: PinState},
 
-	"multi":   {place: onOwn, pin: PinTransaction, ask: onMulti},
-	"exec":    {place: onOwn, pin: PinTransaction, ask: onExec},
-	"discard": {place: onOwn, pin: PinTransaction, ask: onDiscard},
-	"watch":   {place: onOwn, pin: PinWatch, ask: onWatch},
-	"unwatch": {place: onOwn, pin: PinWatch, ask: onUnwatch},
+	"multi":   {affinity: dedicated, pin: PinTransaction, ask: onMulti},
+	"exec":    {affinity: dedicated, pin: PinTransaction, ask: onExec},
+	"discard": {affinity: dedicated, pin: PinTransaction, ask: onDiscard},
+	"watch":   {affinity: dedicated, pin: PinWatch, ask: onWatch},
+	"unwatch": {affinity: dedicated, pin: PinWatch, ask: onUnwatch},
 
-	"subscribe":    {place: onOwn, pin: PinPubSub, prepare: prepareSubscription},
-	"psubscribe":   {place: onOwn, pin: PinPubSub, prepare: prepareSubscription},
-	"ssubscribe":   {place: onOwn, pin: PinPubSub, prepare: prepareSubscription},
-	"unsubscribe":  {place: onOwn, pin: PinPubSub, prepare: prepareSubscription},
-	"punsubscribe": {place: onOwn, pin: PinPubSub, prepare: prepareSubscription},
-	"sunsubscribe": {place: onOwn, pin: PinPubSub, prepare: prepareSubscription},
-	"monitor":      {place: onOwn, pin: PinMonitor, ask: onMonitor},
+	"subscribe":    {affinity: dedicated, pin: PinPubSub, prepare: prepareSubscription},
+	"psubscribe":   {affinity: dedicated, pin: PinPubSub, prepare: prepareSubscription},
+	"ssubscribe":   {affinity: dedicated, pin: PinPubSub, prepare: prepareSubscription},
+	"unsubscribe":  {affinity: dedicated, pin: PinPubSub, prepare: prepareSubscription},
+	"punsubscribe": {affinity: dedicated, pin: PinPubSub, prepare: prepareSubscription},
+	"sunsubscribe": {affinity: dedicated, pin: PinPubSub, prepare: prepareSubscription},
+	"monitor":      {affinity: dedicated, pin: PinMonitor, ask: onMonitor},
 
 	"slowlog":             {prepare: prepareCommandLog},
 	"commandlog":          {prepare: prepareCommandLog},
-	"info":                {ask: &ask{whole: true, answer: showInfo}},
-	"client|id":           {ask: &ask{whole: true, answer: showID}},
-	"client|getname":      {ask: &ask{whole: true, answer: showName}},
+	"info":                {ask: &replyHandler{complete: true, answer: showInfo}},
+	"client|id":           {ask: &replyHandler{complete: true, answer: showID}},
+	"client|getname":      {ask: &replyHandler{complete: true, answer: showName}},
 	"client|setname":      {prepare: prepareSetName},
 	"client|setinfo":      {prepare: prepareSetInfo},
-	"client|info":         {ask: &ask{whole: true, answer: showClient}},
+	"client|info":         {ask: &replyHandler{complete: true, answer: showClient}},
 	"client|list":         {prepare: prepareList},
 	"client|kill":         {prepare: prepareKill},
 	"client|unblock":      {prepare: prepareUnblock},
 	"client|pause":        {prepare: preparePause},
 	"client|unpause":      {ask: onUnpause},
-	"client|getredir":     {ask: &ask{whole: true, answer: showRedirect}},
-	"client|trackinginfo": {ask: &ask{whole: true, answer: showTracking}},
-	"client|tracking":     {place: untilReset, pin: PinTracking, prepare: prepareTracking, awaits: awaitsTarget},
+	"client|getredir":     {ask: &replyHandler{complete: true, answer: showRedirect}},
+	"client|trackinginfo": {ask: &replyHandler{complete: true, answer: showTracking}},
+	"client|tracking":     {affinity: pinsUntilReset, pin: PinTracking, prepare: prepareTracking, blockUntil: awaitsTarget},
 }
 
 func isOK(reply []byte) bool     { return bytes.HasPrefix(reply, []byte("+OK")) }
 func isQueued(reply []byte) bool { return bytes.HasPrefix(reply, []byte("+QUEUED")) }
 
 // onLine is an ask that looks at replies of one line.
-func onLine(f func(s *Session, reply []byte)) *ask {
-	return &ask{answer: func(_ *upstream, s *Session, reply []byte) []byte {
+func onLine(f func(s *Session, reply []byte)) *replyHandler {
+	return &replyHandler{answer: func(_ *upstream, s *Session, reply []byte) []byte {
 		f(s, reply)
 		return reply
 	}}
@@ -78,9 +78,9 @@ var (
 	// A command that the engine does not know either, or does not allow, leaves nothing behind: client libraries try what newer
 	// engines have.
 	onUnknown = onLine(func(s *Session, reply []byte) {
-		s.unsure--
+		s.unknownEffects--
 		if !bytes.HasPrefix(reply, []byte("-ERR unknown ")) && !bytes.HasPrefix(reply, []byte("-NOPERM")) && !bytes.HasPrefix(reply, []byte("-NOAUTH")) {
-			s.sticky, s.kept = true, true
+			s.dirtyUntilReset, s.dirtyForGood = true, true
 		}
 	})
 	onWatch   = onLine(func(s *Session, reply []byte) { s.watch = s.watch || isOK(reply) })
@@ -95,7 +95,7 @@ var (
 		}
 	})
 	// Of the errors only EXECABORT ends a transaction: one that was never begun, or EXEC with an argument, does not.
-	onExec = &ask{exec: true, answer: func(u *upstream, s *Session, reply []byte) []byte {
+	onExec = &replyHandler{exec: true, answer: func(u *upstream, s *Session, reply []byte) []byte {
 		switch {
 		case reply == nil:
 		case reply[0] == '*' && s.queuedAny:
@@ -107,7 +107,7 @@ var (
 		return reply
 	}}
 	// inTransaction is for the requests between MULTI and EXEC that nothing else is to be done about.
-	inTransaction = &ask{answer: func(_ *upstream, s *Session, reply []byte) []byte {
+	inTransaction = &replyHandler{answer: func(_ *upstream, s *Session, reply []byte) []byte {
 		if reply != nil && isQueued(reply) {
 			s.queued = append(s.queued, nil)
 		}
@@ -117,16 +117,16 @@ var (
 	queuedLogin = onLine(func(s *Session, reply []byte) {
 		if isQueued(reply) {
 			s.queued = append(s.queued, nil)
-			s.sticky, s.kept = true, true
+			s.dirtyUntilReset, s.dirtyForGood = true, true
 		}
 	})
 	onMonitor = onLine(func(s *Session, reply []byte) {
 		if isOK(reply) {
-			s.feed.monitor = true
+			s.subscriber.monitor = true
 			s.loop.group.monitors.add(s)
-			s.feeding.Store(true)
+			s.isSubscriber.Store(true)
 		} else if isQueued(reply) {
-			s.stopLooking()
+			s.passRest()
 		}
 	})
 	onReset = onLine(func(s *Session, reply []byte) {
@@ -144,20 +144,20 @@ var (
 )
 
 // count is for how many requests an ask is.
-func (a *ask) count() int {
+func (a *replyHandler) requests() int {
 	if a == nil {
 		return 1
 	}
-	return max(1, a.replies)
+	return max(1, a.count)
 }
 
 // later is an ask that waits for EXEC, if the engine queues the request. Of several requests that are one to the client,
 // one reply is shown: a refusal, if there is one.
-func (a *ask) later() *ask {
+func (a *replyHandler) later() *replyHandler {
 	var replies [][]byte
-	return &ask{whole: a.whole, replies: a.replies, answer: func(u *upstream, s *Session, reply []byte) []byte {
-		if a.count() > 1 {
-			if replies = append(replies, bytes.Clone(reply)); len(replies) < a.count() {
+	return &replyHandler{complete: a.complete, count: a.count, answer: func(u *upstream, s *Session, reply []byte) []byte {
+		if a.requests() > 1 {
+			if replies = append(replies, bytes.Clone(reply)); len(replies) < a.requests() {
 				return nil
 			}
 		} else {
@@ -184,9 +184,9 @@ func (a *ask) later() *ask {
 
 // executed does with the replies in EXEC's what would have been done with each by itself.
 func (s *Session) executed(u *upstream, reply []byte) []byte {
-	v, n, err := resp.ParseReply(reply, resp.Limits{MaxBulk: maxGathered})
+	v, n, err := resp.ParseReply(reply, resp.Limits{MaxBulk: maxBufferedReply})
 	if err != nil || n != len(reply) || len(v.Elems) != len(s.queued) {
-		s.sticky = true // what it has come to is not known
+		s.dirtyUntilReset = true // what it has come to is not known
 		return reply
 	}
 	var all []byte
@@ -206,14 +206,14 @@ func (s *Session) executed(u *upstream, reply []byte) []byte {
 
 func (s *Session) hasReset() {
 	s.endTransaction()
-	s.kept = s.kept && !s.resetting // the connection is left, with all that is on it
-	s.sticky, s.resetting = s.kept, false
+	s.dirtyForGood = s.dirtyForGood && !s.resetting // the connection is left, with all that is on it
+	s.dirtyUntilReset, s.resetting = s.dirtyForGood, false
 	s.loop.group.monitors.remove(s)
-	s.feed = feed{waiting: s.feed.waiting}
-	s.feeding.Store(false)
+	s.subscriber = subscriber{pendingConfirmations: s.subscriber.pendingConfirmations}
+	s.isSubscriber.Store(false)
 	s.auth, s.secret = s.loop.group.backend.Load().Auth, nil // the engine has logged it out, if there is anything to log in to
 	s.redirect.Store(0)
-	s.become(s.state.afterReset())
+	s.setIdentity(s.identity.afterReset())
 }
 
 // afterReset is what RESET leaves: engines that know a library's name (from 7.2 on) keep it.
@@ -226,22 +226,22 @@ func (s *Session) endTransaction() {
 }
 
 // become is called when the engine has accepted who the client is.
-func (s *Session) become(id identity) {
-	s.state, s.home = id, nil
-	if s.own != nil {
-		s.own.key = s.keyFor(&Backend{Engine: s.own.key.engine}, id)
+func (s *Session) setIdentity(id identity) {
+	s.identity, s.shared = id, nil
+	if s.dedicated != nil {
+		s.dedicated.key = s.keyFor(&Backend{Engine: s.dedicated.key.engine}, id)
 	}
 	s.publish()
 }
 
 // publish shows others what the client has become.
 func (s *Session) publish() {
-	shown := s.state
-	s.shown.Store(&shown)
+	shown := s.identity
+	s.published.Store(&shown)
 }
 
 // leadAuth says who AUTH would make of a client.
-func leadAuth(id identity, args [][]byte) (identity, bool) {
+func identityAfterAuth(id identity, args [][]byte) (identity, bool) {
 	switch len(args) {
 	case 2:
 		id.user = "default"
@@ -253,7 +253,7 @@ func leadAuth(id identity, args [][]byte) (identity, bool) {
 	return id, true
 }
 
-func leadSelect(id identity, args [][]byte) (identity, bool) {
+func identityAfterSelect(id identity, args [][]byte) (identity, bool) {
 	if len(args) != 2 {
 		return id, false
 	}
@@ -266,7 +266,7 @@ func leadSelect(id identity, args [][]byte) (identity, bool) {
 }
 
 // leadHello knows the requests that fail as a whole or not at all.
-func leadHello(id identity, args [][]byte) (identity, bool) {
+func identityAfterHello(id identity, args [][]byte) (identity, bool) {
 	if len(args) == 1 {
 		return id, true
 	}
@@ -275,11 +275,11 @@ func leadHello(id identity, args [][]byte) (identity, bool) {
 	}
 	id.proto = int(args[1][0] - '0')
 	args = args[2:]
-	if len(args) >= 3 && is(args[0], "auth") {
+	if len(args) >= 3 && equalFold(args[0], "auth") {
 		id.user = string(args[1])
 		args = args[3:]
 	}
-	if len(args) >= 2 && is(args[0], "setname") && isName(args[1]) {
+	if len(args) >= 2 && equalFold(args[0], "setname") && isName(args[1]) {
 		id.name = string(args[1])
 		args = args[2:]
 	}
@@ -287,33 +287,33 @@ func leadHello(id identity, args [][]byte) (identity, bool) {
 }
 
 // loggedIn are the credentials in a request that the engine has accepted; nil where there are none.
-func loggedIn(args [][]byte) credentials {
+func credentialsIn(args [][]byte) credentials {
 	switch {
-	case is(args[0], "auth") && len(args) == 2:
+	case equalFold(args[0], "auth") && len(args) == 2:
 		return credentials{string(args[1])}
-	case is(args[0], "auth") && len(args) == 3:
+	case equalFold(args[0], "auth") && len(args) == 3:
 		return credentials{string(args[1]), string(args[2])}
-	case is(args[0], "hello") && len(args) >= 5 && is(args[2], "auth"):
+	case equalFold(args[0], "hello") && len(args) >= 5 && equalFold(args[2], "auth"):
 		return credentials{string(args[3]), string(args[4])}
 	}
 	return nil
 }
 
-func prepareMove(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+func prepareIdentityChange(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	if len(args) == 0 {
 		return raw, nil
 	}
-	moved := s.mover(args)
-	return raw, &ask{whole: true, answer: func(u *upstream, s *Session, reply []byte) []byte {
+	moved := s.onIdentityReply(args)
+	return raw, &replyHandler{complete: true, answer: func(u *upstream, s *Session, reply []byte) []byte {
 		reply = u.loginAnswer(reply)
 		moved(u, reply)
 		return reply
 	}}
 }
 
-func prepareHello(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
-	moved := s.mover(args)
-	return raw, &ask{whole: true, answer: func(u *upstream, s *Session, reply []byte) []byte {
+func prepareHello(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
+	moved := s.onIdentityReply(args)
+	return raw, &replyHandler{complete: true, answer: func(u *upstream, s *Session, reply []byte) []byte {
 		reply = u.loginAnswer(reply)
 		moved(u, reply)
 		return withField(reply, "id", func(resp.Value) resp.Value {
@@ -324,90 +324,90 @@ func prepareHello(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 
 // mover returns what notes what became of AUTH, HELLO or SELECT. Where it leads is only known when its turn has come:
 // what was asked before may be such a request as well, or change the name.
-func (s *Session) mover(args [][]byte) func(u *upstream, reply []byte) {
-	leads, secret := s.cmd.leads, loggedIn(args)
+func (s *Session) onIdentityReply(args [][]byte) func(u *upstream, reply []byte) {
+	leads, secret := s.cmd.identityAfter, credentialsIn(args)
 	kept := make([][]byte, len(args))
 	for i, a := range args {
 		kept[i] = bytes.Clone(a)
 	}
 	return func(u *upstream, reply []byte) {
-		next, known := leads(s.state, kept)
-		s.nowIs(u, next, known, secret, reply)
+		next, known := leads(s.identity, kept)
+		s.identityReplied(u, next, known, secret, reply)
 	}
 }
 
 // nowIs notes what became of AUTH, HELLO or SELECT.
-func (s *Session) nowIs(u *upstream, next identity, known bool, secret credentials, reply []byte) {
+func (s *Session) identityReplied(u *upstream, next identity, known bool, secret credentials, reply []byte) {
 	failed := reply[0] == '-'
 	accepted := isOK(reply) || reply[0] == '*' || reply[0] == '%' // HELLO's answer is a list
 	switch {
 	case isQueued(reply), !known && (!failed || secret != nil), !accepted && !failed:
-		s.sticky = true // what it comes to is not followed
+		s.dirtyUntilReset = true // what it comes to is not followed
 	case failed:
-		if s.own == u && s.isAnothers(u) {
-			s.release() // it was one of what the client did not become
+		if s.dedicated == u && s.isBorrowed(u) {
+			s.releaseDedicated() // it was one of what the client did not become
 		}
 	default:
 		if secret != nil {
 			s.secret = secret
-			u.open = true
+			u.letsInWithoutAuth = true
 		}
-		before, anothers := u.key, s.own == u && s.isAnothers(u)
-		s.become(next)
+		before, anothers := u.key, s.dedicated == u && s.isBorrowed(u)
+		s.setIdentity(next)
 		if anothers {
 			if u.key.db = before.db; isOK(reply) {
 				u.key.proto = before.proto // only HELLO changes it
 			}
-			if s.isAnothers(u) {
-				s.release() // it has logged in, and the client goes on with one in its own database and protocol
+			if s.isBorrowed(u) {
+				s.releaseDedicated() // it has logged in, and the client goes on with one in its own database and protocol
 				break
 			}
 		}
-		if u.id == noneKnown && u.owner == s {
-			u.identify()
-			u.later()
+		if u.id == idUnknown && u.client == s {
+			u.askEngineID()
+			u.flushLater()
 		}
 	}
 }
 
-func prepareSetName(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+func prepareSetName(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	if len(args) != 3 {
 		return raw, nil
 	}
 	name := string(args[2])
 	// A connection that stands for many has a name of its own at a server which others look at too.
-	if b := s.loop.group.backend.Load(); b.remote() && s.own == nil && isName(args[2]) {
+	if b := s.loop.group.backend.Load(); b.remote() && s.dedicated == nil && isName(args[2]) {
 		raw = resp.AppendCommand(nil, "CLIENT", "SETNAME", b.Name)
 	}
-	return raw, &ask{answer: func(u *upstream, s *Session, reply []byte) []byte {
+	return raw, &replyHandler{answer: func(u *upstream, s *Session, reply []byte) []byte {
 		if isOK(reply) {
-			s.state.name = name
+			s.identity.name = name
 			s.publish()
-			if u.owner == s {
-				u.called = name
+			if u.client == s {
+				u.connName = name
 			}
 		}
 		return reply
 	}}
 }
 
-func prepareSetInfo(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+func prepareSetInfo(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	if len(args) != 4 {
 		return raw, nil
 	}
-	value, version := string(args[3]), is(args[2], "lib-ver")
+	value, version := string(args[3]), equalFold(args[2], "lib-ver")
 	return raw, onLine(func(s *Session, reply []byte) {
 		if !isOK(reply) {
 			// Engines before 7.2 don't know the command.
 			if !version && isName([]byte(value)) {
-				s.claimed.Store(&value)
+				s.claimedLibrary.Store(&value)
 			}
 			return
 		}
 		if version {
-			s.state.libVer = value
+			s.identity.libVer = value
 		} else {
-			s.state.libName = value
+			s.identity.libName = value
 		}
 		s.publish()
 	})
@@ -425,9 +425,9 @@ func showName(_ *upstream, s *Session, reply []byte) []byte {
 		return reply
 	}
 	switch {
-	case s.state.name != "":
-		return resp.Append(nil, resp.Value{Kind: resp.Bulk, Str: s.state.name})
-	case s.state.proto == 3:
+	case s.identity.name != "":
+		return resp.Append(nil, resp.Value{Kind: resp.Bulk, Str: s.identity.name})
+	case s.identity.proto == 3:
 		return []byte("_\r\n")
 	}
 	return []byte("$-1\r\n")
@@ -435,7 +435,7 @@ func showName(_ *upstream, s *Session, reply []byte) []byte {
 
 // withText changes the text of a reply that is one; errors and the like stay as they are.
 func withText(reply []byte, f func(string) string) []byte {
-	v, n, err := resp.ParseReply(reply, resp.Limits{MaxBulk: maxGathered})
+	v, n, err := resp.ParseReply(reply, resp.Limits{MaxBulk: maxBufferedReply})
 	if err != nil || n != len(reply) || v.IsNull || v.Kind != resp.Bulk && v.Kind != resp.Verbatim {
 		return reply
 	}
@@ -495,19 +495,19 @@ func showClient(u *upstream, s *Session, reply []byte) []byte {
 	})
 }
 
-func prepareUnblock(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+func prepareUnblock(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	if len(args) < 3 {
 		return raw, nil
 	}
-	return withArgument(args, 2, s.loop.group.clients.engineID(args[2], s.loop.group.connectionIDs())), nil
+	return withArgument(args, 2, s.loop.group.clients.engineID(args[2], s.loop.group.trackedEngineIDs())), nil
 }
 
-func prepareTracking(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+func prepareTracking(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	target := int64(0)
 	for i := 3; i+1 < len(args); i++ {
-		if is(args[i], "redirect") {
+		if equalFold(args[i], "redirect") {
 			target = number(string(args[i+1]))
-			raw = withArgument(args, i+1, s.loop.group.clients.engineID(args[i+1], s.loop.group.connectionIDs()))
+			raw = withArgument(args, i+1, s.loop.group.clients.engineID(args[i+1], s.loop.group.trackedEngineIDs()))
 			break
 		}
 	}
@@ -521,7 +521,7 @@ func prepareTracking(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
 // awaitsTarget gives the client that is to be sent the invalidations a connection of its own first.
 func awaitsTarget(s *Session, args [][]byte) bool {
 	for i := 3; i+1 < len(args); i++ {
-		if !is(args[i], "redirect") {
+		if !equalFold(args[i], "redirect") {
 			continue
 		}
 		if target := s.loop.group.clients.find(args[i+1]); target != nil && target.engineID.Load() == 0 {
@@ -529,9 +529,9 @@ func awaitsTarget(s *Session, args [][]byte) bool {
 				return false // its own is on its way
 			}
 			target.loop.post(func() {
-				target.needOwn = append(target.needOwn, s)
-				target.settle()
-				target.loop.again(&target.client.socket)
+				target.needDedicated = append(target.needDedicated, s)
+				target.maybeClose()
+				target.loop.again(&target.conn.socket)
 			})
 			return true
 		}
@@ -556,7 +556,7 @@ func showTracking(_ *upstream, s *Session, reply []byte) []byte {
 }
 
 // preparePause makes every client use a connection of its own while the engine may hold some of them up.
-func preparePause(s *Session, raw []byte, args [][]byte) ([]byte, *ask) {
+func preparePause(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	if len(args) < 3 {
 		return raw, nil
 	}
@@ -590,7 +590,7 @@ func isName(name []byte) bool {
 	return true
 }
 
-func is(arg []byte, word string) bool { return strings.EqualFold(string(arg), word) }
+func equalFold(arg []byte, word string) bool { return strings.EqualFold(string(arg), word) }
 
 func withArgument(args [][]byte, at int, value string) []byte {
 	words := make([]string, len(args))

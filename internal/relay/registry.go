@@ -72,7 +72,7 @@ func (r *registry) active(now time.Time) int {
 	defer r.mu.Unlock()
 	n := 0
 	for _, s := range r.all {
-		if now.Sub(time.Unix(0, s.used.Load())) < activeTime && s.heard.Load() > 0 {
+		if now.Sub(time.Unix(0, s.lastRequest.Load())) < activeTime && s.bytesIn.Load() > 0 {
 			n++
 		}
 	}
@@ -144,28 +144,28 @@ func (r *registry) sorted() []*Session {
 }
 
 // connectionIDs are the ids at the server of all connections to it.
-func (ls *Loops) connectionIDs() []int64 {
-	ls.idsMu.Lock()
-	defer ls.idsMu.Unlock()
-	return slices.Collect(maps.Keys(ls.ids))
+func (ls *Loops) trackedEngineIDs() []int64 {
+	ls.engineIDsMu.Lock()
+	defer ls.engineIDsMu.Unlock()
+	return slices.Collect(maps.Keys(ls.engineIDs))
 }
 
-func (ls *Loops) noteConnection(id int64, there bool) {
+func (ls *Loops) trackEngineID(id int64, there bool) {
 	if id <= 0 {
 		return
 	}
-	ls.idsMu.Lock()
-	defer ls.idsMu.Unlock()
+	ls.engineIDsMu.Lock()
+	defer ls.engineIDsMu.Unlock()
 	if there {
-		ls.ids[id] = struct{}{}
+		ls.engineIDs[id] = struct{}{}
 	} else {
-		delete(ls.ids, id)
+		delete(ls.engineIDs, id)
 	}
 }
 
 // lastName is what the client asked last.
-func (s *Session) lastName() string {
-	if c := s.last.Load(); c != nil {
+func (s *Session) lastCommandName() string {
+	if c := s.lastCommand.Load(); c != nil {
 		return c.name
 	}
 	return "NULL"
