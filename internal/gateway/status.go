@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/routing"
 )
 
 // Status is what a gateway says about itself. Counters count from Started.
@@ -61,7 +61,7 @@ type Status struct {
 	Commands map[string]uint64 `json:"commands"`
 	// Pins are how often a client got an engine connection of its own, by reason; path is that the instance is not
 	// multiplexed.
-	Pins map[relay.Pin]uint64 `json:"pins"`
+	Pins map[routing.Pin]uint64 `json:"pins"`
 	// TimedOut are the clients closed because they were idle for too long, and connections on which nothing ever came.
 	TimedOut uint64 `json:"timed_out"`
 }

@@ -13,7 +13,7 @@ import (
 
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
-	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/routing"
 )
 
 func TestCrashIsRepaired(t *testing.T) {
@@ -252,7 +252,7 @@ func TestGatewayIsInTheMetrics(t *testing.T) {
 					Unserved:  gateway.Unserved{Stages: map[string]int64{"silent": 20, "hello": 1}, Limit: 1024, FromSource: 19},
 					Admission: gateway.Admission{Admitted: 18, Begun: 2, Waiting: 9, GaveUp: 8},
 					Resident:  1 << 20, PerConnection: 1 << 10, TimedOut: 12,
-					Commands: map[string]uint64{"shared": 13, "own": 1}, Pins: map[relay.Pin]uint64{relay.PinWatch: 15},
+					Commands: map[string]uint64{"shared": 13, "own": 1}, Pins: map[routing.Pin]uint64{routing.PinWatch: 15},
 				}, nil
 			}
 		})

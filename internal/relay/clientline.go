@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sealane/sealane/internal/routing"
 )
 
 // clientLine is a line of CLIENT LIST: id=5 addr=127.0.0.1:60000 … in the engine's order.
@@ -86,7 +88,7 @@ func (v view) lastOf(s *Session) string {
 // underWay is how many commands the engine has not done yet when it shows the client to itself.
 func (v view) underWay(s *Session) uint64 {
 	if s == v.asks {
-		return uint64(s.inFlight) + 1
+		return uint64(s.state.InFlight()) + 1
 	}
 	return 0
 }
@@ -95,7 +97,7 @@ func (v view) underWay(s *Session) uint64 {
 // the client's own connection, only what the engine can't know is changed. Otherwise nothing of it is shown: it is about
 // somebody else.
 func (s *Session) line(engine clientLine, own bool, v view) clientLine {
-	shown := s.published.Load()
+	shown := s.profile.identity.Load()
 	line := slices.Clone(engine)
 	for i, f := range line {
 		value, known := s.known(shown, f, own, v)
@@ -110,7 +112,7 @@ func (s *Session) line(engine clientLine, own bool, v view) clientLine {
 }
 
 // known is the value of a field that is the client's, whatever connection it is on.
-func (s *Session) known(shown *identity, f clientField, own bool, v view) (string, bool) {
+func (s *Session) known(shown *routing.Identity, f clientField, own bool, v view) (string, bool) {
 	switch f.name {
 	case "id":
 		return strconv.FormatInt(s.id, 10), true
@@ -121,23 +123,23 @@ func (s *Session) known(shown *identity, f clientField, own bool, v view) (strin
 	case "fd":
 		return strconv.Itoa(int(s.conn.fd)), true
 	case "name":
-		return shown.name, true
+		return shown.Name, true
 	case "lib-name":
-		return shown.libName, true
+		return shown.LibName, true
 	case "lib-ver":
-		return shown.libVer, true
+		return shown.LibVer, true
 	case "age":
 		return strconv.Itoa(int(v.now.Sub(s.began).Seconds())), true
 	case "idle":
-		return strconv.Itoa(int(max(0, v.now.Sub(time.Unix(0, s.lastRequest.Load()))).Seconds())), true
+		return strconv.Itoa(int(max(0, v.now.Sub(time.Unix(0, s.activity.lastRequest.Load()))).Seconds())), true
 	case "flags":
 		return s.flags(f.value, own), true
 	case "tot-net-in":
-		return strconv.FormatUint(s.bytesIn.Load(), 10), true
+		return strconv.FormatUint(s.activity.bytesIn.Load(), 10), true
 	case "tot-net-out":
-		return strconv.FormatUint(s.bytesOut.Load(), 10), true
+		return strconv.FormatUint(s.activity.bytesOut.Load(), 10), true
 	case "tot-cmds":
-		return strconv.FormatUint(s.commands.Load()-v.underWay(s), 10), true
+		return strconv.FormatUint(s.activity.commands.Load()-v.underWay(s), 10), true
 	case "redir":
 		if n := number(f.value); own && n > 0 {
 			return strconv.FormatInt(s.redirectedTo(n), 10), true
@@ -154,7 +156,7 @@ func (s *Session) flags(engine string, own bool) string {
 		flags = strings.Trim(strings.ReplaceAll(engine, "U", ""), "N")
 	case s.loop.group.monitors.watches(s):
 		flags = "O"
-	case s.isSubscriber.Load():
+	case s.profile.subscriber.Load():
 		flags = "P"
 	}
 	if s.cfg.Path != "" {
@@ -168,14 +170,14 @@ func (s *Session) flags(engine string, own bool) string {
 
 // neutral is the value for a client that shares a connection: it has nothing of its own there. So it is also for fields
 // that newer engines have: a number is 0, a text is empty.
-func (s *Session) neutral(id *identity, f clientField, v view) string {
+func (s *Session) neutral(id *routing.Identity, f clientField, v view) string {
 	switch f.name {
 	case "db":
-		return itoa(id.db)
+		return itoa(id.DB)
 	case "user":
 		return s.userName(id)
 	case "resp":
-		return itoa(id.proto)
+		return itoa(id.Proto)
 	case "cmd":
 		return v.lastOf(s)
 	case "multi", "redir":
@@ -191,7 +193,7 @@ func (s *Session) neutral(id *identity, f clientField, v view) string {
 
 // redirectedTo is the client to which invalidations go, by what the engine says of its connection.
 func (s *Session) redirectedTo(engineID int64) int64 {
-	if target := s.redirect.Load(); target > 0 {
+	if target := s.profile.redirect.Load(); target > 0 {
 		return target
 	}
 	return s.loop.group.clients.clientID(engineID)

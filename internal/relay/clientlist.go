@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,17 +18,6 @@ var (
 	manyIDsRequest = resp.AppendCommand(nil, "CLIENT", "KILL", "ID", noID, noID)
 	syntaxError    = []byte("-ERR syntax error\r\n")
 )
-
-// together is what becomes of n requests that are one to the client: answer gets all replies.
-func together(n int, answer func(u *upstream, s *Session, replies [][]byte) []byte) *replyHandler {
-	var all [][]byte
-	return &replyHandler{complete: true, count: n, answer: func(u *upstream, s *Session, reply []byte) []byte {
-		if all = append(all, bytes.Clone(reply)); len(all) < n {
-			return nil
-		}
-		return answer(u, s, all)
-	}}
-}
 
 func prepareList(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	if len(args) == 2 {
@@ -142,8 +130,7 @@ func (s *Session) kill(list string, f filter) int {
 		}
 		n++
 		if c == s {
-			s.setReason(Killed, nil)
-			s.closeAfterReply = true
+			s.quit(Killed)
 			continue
 		}
 		c.loop.post(func() { c.closeNotify(Killed) })
@@ -158,8 +145,7 @@ func (s *Session) killOthers(u *upstream, list string, f filter) int {
 	for _, line := range s.loop.group.otherClients(list) {
 		if f.matches(line) {
 			n++
-			_, _ = u.Write(resp.AppendCommand(nil, "CLIENT", "KILL", "ID", line.get("id")))
-			u.pendingReplies.push(pendingReply{count: 1, handler: onOptional})
+			u.ask(resp.AppendCommand(nil, "CLIENT", "KILL", "ID", line.get("id")), onOptional)
 			u.flushLater()
 		}
 	}
@@ -184,7 +170,7 @@ func connectionLines(list string) engineLines {
 
 // of returns the line of the client's own connection, or one that only shows which fields there are.
 func (l engineLines) of(s *Session) (line clientLine, own bool) {
-	if e := s.engineID.Load(); e > 0 {
+	if e := s.profile.engineID.Load(); e > 0 {
 		if line, own = l.byID[e]; own {
 			return line, true
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/resp"
+	"github.com/sealane/sealane/internal/routing"
 )
 
 // SLOWLOG, and COMMANDLOG in Valkey from 8.1 on, say who asked for a command that took long, or was long, or had a long
@@ -37,7 +38,7 @@ type commandLog struct {
 
 type loggedRequest struct {
 	kind    logKind
-	command *command
+	command *routing.Command
 	client  netip.AddrPort
 	name    string
 	// asked and answered are when the engine may have done it.
@@ -76,12 +77,12 @@ func (r *loggedRequest) distance(command string, value int64) (d int64, ok bool)
 		return 0, false // it can't have been answered sooner
 	}
 	d = max(r.value-value, value-r.value)
-	switch name, _, _ := strings.Cut(r.command.name, "|"); {
+	switch name, _, _ := strings.Cut(r.command.Name, "|"); {
 	case name == command:
 		return d, true
-	case name == unknown.name:
+	case name == routing.Unknown.Name:
 		return d + value/16, true // its name was not looked at
-	case r.command.pin == PinScript || r.command.ask == onExec:
+	case r.command.Pin == routing.PinScript || r.command == routing.Named("exec"):
 		return 3*d + value/8, true
 	}
 	return 0, false
@@ -117,26 +118,26 @@ func (x *commandLog) show(kind logKind, reply []byte) []byte {
 }
 
 // logged notes a request that has been answered, if the engine has noted it too.
-func (s *Session) noteAnswered(c *command, sent int64) {
+func (s *Session) noteAnswered(c *routing.Command, sent int64) {
 	now := s.loop.now
-	r := loggedRequest{command: c, client: s.cfg.Remote, name: s.identity.name, asked: time.Unix(0, sent), answered: now}
+	r := loggedRequest{command: c, client: s.cfg.Remote, name: s.login.Name, asked: time.Unix(0, sent), answered: now}
 	if took := now.UnixNano() - sent; took >= int64(slowTime) {
 		r.kind, r.value = logSlow, took/1000
 		s.loop.group.log.note(r)
 	}
-	told := s.bytesOut.Load()
-	if size := told - s.bytesOutBefore; size >= largeSize {
+	told := s.activity.bytesOut.Load()
+	if size := told - s.activity.bytesOutBefore; size >= largeSize {
 		r.kind, r.value = logLargeReply, int64(size)
 		s.loop.group.log.note(r)
 	}
-	s.bytesOutBefore = told
+	s.activity.bytesOutBefore = told
 }
 
 // loggedRequest notes a request that is so long that the engine notes it.
 func (s *Session) noteLargeRequest(size int) {
 	if size >= largeSize {
 		s.loop.group.log.note(loggedRequest{
-			kind: logLargeRequest, command: s.cmd, client: s.cfg.Remote, name: s.identity.name, asked: s.loop.now.Add(-time.Second),
+			kind: logLargeRequest, command: s.input.cmd, client: s.cfg.Remote, name: s.login.Name, asked: s.loop.now.Add(-time.Second),
 			answered: s.loop.now.Add(time.Minute), value: int64(size),
 		})
 	}

@@ -21,8 +21,8 @@ const (
 	minRetryPause = 10 * time.Millisecond
 	// maxPause is the most that is waited between two attempts to reach a server.
 	maxRetryPause = 2 * time.Second
-	// warmAge is for how long a connection waits, at most, for a client that needs its own: a server may close it just when it is
-	// taken, if it closes idle ones.
+	// maxIdleAge is for how long a connection waits, at most, for a client that needs a dedicated one: a server may close it just
+	// when it is taken, if it closes idle ones.
 	maxIdleAge = 50 * time.Second
 )
 
@@ -82,7 +82,40 @@ func Descriptor(c syscall.Conn) (int, error) {
 	return fd, os.NewSyscallError("fcntl", err)
 }
 
-// dial makes one attempt. The loop goes on meanwhile.
+// dialing is what has become of the attempts to connect.
+type dialing struct {
+	dialStart  time.Time // when the first was made
+	dialErr    error     // why there is no connection
+	attempts   int
+	cancel     func() // of the attempt under way
+	generation uint64 // Backend.Generation of the connection
+	forMinIdle bool   // it is to be idle, for Backend.MinIdle
+}
+
+// try makes one attempt to connect.
+func (u *upstream) try() {
+	if u.closed {
+		return
+	}
+	b := u.loop.group.backend.Load()
+	if b.remote() {
+		u.dial(b)
+		return
+	}
+	fd, err := b.Connect()
+	if err != nil {
+		u.tryLater(err)
+		return
+	}
+	u.fd = int32(fd)
+	if err := u.loop.adopt(&u.socket); err != nil {
+		u.failDial(err)
+		return
+	}
+	u.prepare()
+}
+
+// dial makes one attempt to reach a server that is far. The loop goes on meanwhile.
 func (u *upstream) dial(b *Backend) {
 	u.generation = b.Generation
 	ctx, cancel := context.WithTimeout(u.loop.group.life, max(time.Second, b.ConnectTimeout))
@@ -157,8 +190,8 @@ func (u *upstream) redial() {
 	u.try()
 }
 
-// restart begins again with a connection whose setup failed.
-func (u *upstream) restart(err error) {
+// redialAfter begins again with a connection whose setup failed.
+func (u *upstream) redialAfter(err error) {
 	u.forgetSocket()
 	u.tryLater(err)
 }
@@ -167,67 +200,49 @@ func (u *upstream) forgetSocket() {
 	if u.fd >= 0 {
 		u.close()
 	}
+	u.loop.group.trackEngineID(u.id, false)
 	u.peer = peer{socket: socket{fd: -1, loop: u.loop, owner: u}}
 	u.pendingReplies, u.scan, u.replyBuffer, u.partialGoaway = pendingQueue{}, resp.ReplyScanner{}, nil, nil
-	u.loop.group.trackEngineID(u.id, false)
-	u.setupPending, u.id, u.goawayNegotiated, u.draining, u.connName = 0, 0, false, false, ""
+	u.setupPending, u.goawayNegotiated, u.draining, u.connName = 0, false, false, ""
+	u.engineIDIs(0)
 }
 
-// notLetIn is called when a connection was refused for what it says of itself, or does not say.
+// loginRefused is called when a connection was refused for what it says of itself, or does not say.
 func (u *upstream) loginRefused(reply []byte) {
 	b := u.loop.group.backend.Load()
 	failure := &SetupError{string(bytes.TrimSpace(reply))}
 	if b.Refused != nil && b.Refused(failure.Reply) && time.Since(u.dialStart) < b.ConnectTimeout {
-		u.restart(failure)
+		u.redialAfter(failure)
 		return
 	}
 	u.firstError = append(u.firstError[:0], reply...)
 	u.fail(failure)
 }
 
-// keepWarm makes sure that there are connections for clients that will need one of their own.
-func (l *loop) fillIdle(b *Backend) {
-	if !b.remote() || b.MinIdle == 0 || l.closing {
-		return
+// failDial gives up.
+func (u *upstream) failDial(err error) {
+	waiting := u.takeBlocked()
+	if u.client != nil {
+		waiting = append(waiting, u.client)
 	}
-	k := b.initialKey()
-	have := l.dialingIdle
-	if p := l.pools[k]; p != nil {
-		have += len(p.idle)
+	for _, s := range waiting {
+		s.replyUnavailable(err)
 	}
-	for n := l.minIdleShare(b); have < n; have++ {
-		u := l.connect(k, nil)
-		u.shared, u.forMinIdle = false, true
-		l.dialingIdle++
-		u.try()
-	}
+	u.dialErr = err
+	u.end()
 }
 
-// firstKey is that of clients which have said nothing of themselves.
-func (b *Backend) initialKey() key { return key{engine: b.Engine, proto: 2, auth: b.Auth} }
-
-// warmShare is how many of Backend.Warm are one loop's.
-func (l *loop) minIdleShare(b *Backend) int {
-	return (b.MinIdle + len(l.group.all) - 1) / len(l.group.all)
-}
-
-// isWarm says that a spare connection is one of those that are kept ready, and not too old for it.
-func (u *upstream) isMinIdle(b *Backend) bool {
-	if !b.remote() || u.shared || u.key != b.initialKey() {
-		return false
+// UnixSocket is a Backend.Connect for an engine behind a Unix socket.
+func UnixSocket(path string) func() (int, error) {
+	return func() (int, error) {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return -1, os.NewSyscallError("socket", err)
+		}
+		if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+			unix.Close(fd)
+			return -1, os.NewSyscallError("connect", err)
+		}
+		return fd, nil
 	}
-	p := u.loop.pools[u.key]
-	return p != nil && len(p.idle) <= u.loop.minIdleShare(b) && u.loop.now.Sub(u.dialStart) < maxIdleAge-time.Duration(u.id%20)*time.Second
-}
-
-// aged says that a connection that waits for a client could be closed by the server any moment.
-func (u *upstream) isTooOld(b *Backend) bool {
-	return b.remote() && !u.shared && u.loop.now.Sub(u.idleSince) >= maxIdleAge
-}
-
-// isLost says which of the reasons for a connection's end are no reason for a client's.
-func (u *upstream) mustCloseClient(s *Session, err error) bool {
-	refused := (*SetupError)(nil)
-	return !u.loop.group.backend.Load().remote() || !u.ready || errors.As(err, &refused) || len(u.firstError) > 0 ||
-		s.inFlight > 0 || s.engineGone || !s.leavesNothing()
 }

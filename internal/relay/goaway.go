@@ -33,9 +33,9 @@ func (s *Session) Goaway() bool {
 	return true
 }
 
-// sayGoaway does so once the client has been told the whole of a reply.
+// sendGoaway does so once the client has been told the whole of a reply.
 func (s *Session) sendGoaway() {
-	if !s.goaway.due || s.goaway.sent || s.engineGone || s.passthrough {
+	if !s.goaway.due || s.goaway.sent || s.phase >= engineGone || s.state.Passthrough {
 		return
 	}
 	for _, u := range []*upstream{s.dedicated, s.inFlightOn} {
@@ -47,13 +47,13 @@ func (s *Session) sendGoaway() {
 	s.reply(goawayPush)
 }
 
-// isTelling says that a session has been given the beginning of a reply.
+// isMidReply says that a session has been given the beginning of a reply.
 func (u *upstream) isMidReply(s *Session) bool {
 	w := u.pendingReplies.head()
 	return !u.closed && (u.client == s || w != nil && w.client == s) && (u.relayingReply || !u.scan.Between() && len(u.replyBuffer) == 0)
 }
 
-// takeGoaway looks for the push at the beginning of b, which is between two replies. What may be the beginning of one is kept
+// consumeGoaway looks for the push at the beginning of b, which is between two replies. What may be the beginning of one is kept
 // until the rest is there.
 func (u *upstream) consumeGoaway(b []byte) []byte {
 	if len(u.partialGoaway) > 0 {
@@ -70,7 +70,8 @@ func (u *upstream) consumeGoaway(b []byte) []byte {
 	return b
 }
 
-// retire lets a connection do what it has been asked, and nothing more; but for a client of its own that can't leave it yet.
+// drain lets a connection do what it has been asked, and nothing more; but for a client to whom it is dedicated, and who can't leave
+// it yet.
 func (u *upstream) drain() {
 	if u.draining || u.closed {
 		return
@@ -88,36 +89,9 @@ func (u *upstream) drain() {
 	u.closeDrained()
 }
 
-// endRetired closes a retired connection that nobody waits for any more.
+// closeDrained closes a draining connection that nobody waits for any more.
 func (u *upstream) closeDrained() {
 	if u.draining && u.client == nil && u.pendingReplies.len == 0 && !u.closed {
 		u.hangUp()
 	}
-}
-
-// hangUp ends a connection in good order.
-func (u *upstream) hangUp() {
-	if u.fd >= 0 {
-		u.shutdown = true
-		u.flush()
-	}
-	u.end()
-}
-
-// leaveRetired lets a client go on without a connection of its own that is retired, if it has left nothing there.
-func (s *Session) leaveDraining() {
-	u := s.dedicated
-	if u == nil || !u.draining || !u.ready || u.closed || !s.isClean() {
-		return
-	}
-	s.dedicated, u.client = nil, nil
-	s.engineID.Store(0)
-	u.hangUp()
-}
-
-// staysFor says that a client's next request has to wait: it is to go over another connection, once what is in flight on
-// the retired one is answered.
-func (s *Session) blockedByDrain() bool {
-	u := s.dedicated
-	return u != nil && u.draining && u.ready && s.inFlight > 0 && (s.resetting || s.leavesNothing())
 }

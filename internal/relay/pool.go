@@ -1,17 +1,28 @@
 package relay
 
-import "time"
+import (
+	"time"
+
+	"github.com/sealane/sealane/internal/routing"
+)
+
+// key says which clients an engine connection can serve: those with the same user, database and protocol.
+type key struct {
+	engine, user string
+	db, proto    int
+	auth         uint64 // of those that have not logged in: Backend.Auth when they came
+}
 
 // pool are a loop's connections for one key.
 type pool struct {
 	shared *upstream   // nil until it is needed
-	idle   []*upstream // were a client's own, and are clean
+	idle   []*upstream // were dedicated to a client, and are clean
 }
 
 const (
-	// maxSpare is how many connections wait for the next client that needs its own.
+	// maxIdle is how many connections wait for the next client that needs a dedicated one.
 	maxIdle = 32
-	// spareTime is for how long they do.
+	// maxIdleTime is for how long they do.
 	maxIdleTime = time.Minute
 )
 
@@ -25,16 +36,16 @@ func (l *loop) pool(k key) *pool {
 	return p
 }
 
-// sharedFor returns the connection that clients of a key share.
-func (l *loop) sharedConn(s *Session, c *command) *upstream {
+// sharedConn returns the connection that clients of a key share.
+func (l *loop) sharedConn(s *Session, c *routing.Command) *upstream {
 	k := s.key(l.group.backend.Load())
-	if c.anyDB {
+	if c.AnyDB {
 		k.db = 0
 	}
 	p := l.pool(k)
 	if p.shared == nil {
-		u := l.connect(k, nil)
-		u.login = s.secret
+		u := l.newUpstream(k)
+		u.shared, u.credentials = true, s.login.secret
 		p.shared = u
 		u.try()
 		return u
@@ -42,56 +53,28 @@ func (l *loop) sharedConn(s *Session, c *command) *upstream {
 	return p.shared
 }
 
-// spareFor returns the key of the connection over which AUTH, HELLO or SELECT goes: that of which it would make the client, where
-// a connection waits, since it changes nothing there. What succeeds there would on any, and what fails fails for the same
-// reason; the client has the connection for itself until the answer is there. Else a login goes over one where nobody is
-// logged in: the password that let the client in may no longer be good, which is why it logs in again.
-func (s *Session) keyForIdentityChange(c *command, raw []byte, now key) key {
-	next, known := c.identityAfter(s.identity, s.arguments(raw))
-	if !known || s.passingHead {
-		return now
-	}
-	b := s.loop.group.backend.Load()
-	k := s.keyFor(b, next)
-	if p := s.loop.pools[k]; p != nil && len(p.idle) > 0 {
-		return k
-	}
-	if now.user != "" && credentialsIn(s.arguments(raw)) != nil {
-		return key{engine: now.engine, proto: 2, auth: b.Auth}
-	}
-	return now
-}
-
-// isAnothers says that a connection is one of clients that the session has asked to become like.
-func (s *Session) isBorrowed(u *upstream) bool {
-	return u.key != s.keyFor(&Backend{Engine: u.key.engine}, s.identity)
-}
-
-// take returns a connection of a key for one client.
-func (l *loop) acquire(k key, s *Session) *upstream {
+// acquire gives a client a connection of a key.
+func (l *loop) acquire(k key, s *Session) {
 	s.blockedOn = nil
 	if p := l.pools[k]; p != nil && len(p.idle) > 0 {
 		u := p.idle[len(p.idle)-1]
 		p.idle = p.idle[:len(p.idle)-1]
-		u.client, s.dedicated = s, u
-		s.engineID.Store(u.id)
+		s.attach(u)
 		if b := l.group.backend.Load(); b.remote() {
 			u.nameAsClient(s)
 			l.fillIdle(b)
 		}
-		return u
+		return
 	}
-	u := l.connect(k, s)
-	u.login = s.secret
-	s.dedicated = u
+	u := l.newUpstream(k)
+	u.credentials = s.login.secret
+	s.attach(u)
 	u.try()
-	return u
 }
 
-// giveBack keeps a clean connection for the next client of its key.
+// release keeps a clean connection for the next client of its key.
 func (l *loop) release(u *upstream) {
-	u.client.engineID.Store(0)
-	u.client, u.paused = nil, false
+	u.paused = false
 	if u.needsReset {
 		u.reset()
 		return
@@ -110,10 +93,61 @@ func (l *loop) putIdle(u *upstream) {
 	l.used = true // tidy has something to look at
 }
 
-// later sends what u has at the end of the round.
-func (u *upstream) flushLater() {
-	if !u.dirty {
-		u.dirty = true
-		u.loop.dirtyUpstreams = append(u.loop.dirtyUpstreams, u)
+// fillIdle makes sure that there are connections for clients that will need a dedicated one.
+func (l *loop) fillIdle(b *Backend) {
+	if !b.remote() || b.MinIdle == 0 || l.closing {
+		return
 	}
+	k := b.initialKey()
+	have := l.dialingIdle
+	if p := l.pools[k]; p != nil {
+		have += len(p.idle)
+	}
+	for n := l.minIdleShare(b); have < n; have++ {
+		u := l.newUpstream(k)
+		u.forMinIdle = true
+		l.dialingIdle++
+		u.try()
+	}
+}
+
+// initialKey is that of clients which have said nothing of themselves.
+func (b *Backend) initialKey() key { return key{engine: b.Engine, proto: 2, auth: b.Auth} }
+
+// minIdleShare is how many of Backend.MinIdle are one loop's.
+func (l *loop) minIdleShare(b *Backend) int {
+	return (b.MinIdle + len(l.group.all) - 1) / len(l.group.all)
+}
+
+// isMinIdle says that an idle connection is one of those that are kept ready, and not too old for it.
+func (u *upstream) isMinIdle(b *Backend) bool {
+	if !b.remote() || u.shared || u.key != b.initialKey() {
+		return false
+	}
+	p := u.loop.pools[u.key]
+	return p != nil && len(p.idle) <= u.loop.minIdleShare(b) && u.loop.now.Sub(u.dialStart) < maxIdleAge-time.Duration(u.id%20)*time.Second
+}
+
+// isTooOld says that an idle connection could be closed by the server any moment.
+func (u *upstream) isTooOld(b *Backend) bool {
+	return b.remote() && !u.shared && u.loop.now.Sub(u.idleSince) >= maxIdleAge
+}
+
+// tidy implements owner: it ends connections that nobody has needed for a while.
+func (u *upstream) tidy() {
+	if u.client != nil {
+		return
+	}
+	if u.active {
+		u.active, u.idleSince = false, u.loop.now
+	}
+	b := u.loop.group.backend.Load()
+	unused := u.loop.now.Sub(u.idleSince) >= maxIdleTime || u.isTooOld(b)
+	if u.pendingReplies.len == 0 && len(u.blocked) == 0 && unused && !u.isMinIdle(b) {
+		u.hangUp()
+		u.loop.fillIdle(b)
+		return
+	}
+	u.loop.freed.Add(uint64(freeInput(u.tls)))
+	u.loop.used = true
 }

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sealane/sealane/internal/routing"
 )
 
 // registry knows every client of all loops.
@@ -72,7 +74,7 @@ func (r *registry) active(now time.Time) int {
 	defer r.mu.Unlock()
 	n := 0
 	for _, s := range r.all {
-		if now.Sub(time.Unix(0, s.lastRequest.Load())) < activeTime && s.bytesIn.Load() > 0 {
+		if now.Sub(time.Unix(0, s.activity.lastRequest.Load())) < activeTime && s.activity.bytesIn.Load() > 0 {
 			n++
 		}
 	}
@@ -90,7 +92,7 @@ func (r *registry) engineID(id []byte, ours []int64) string {
 		return string(id) // it may be another client of the server
 	}
 	if s != nil {
-		if e := s.engineID.Load(); e > 0 {
+		if e := s.profile.engineID.Load(); e > 0 {
 			return strconv.FormatInt(e, 10)
 		}
 	}
@@ -116,7 +118,7 @@ func (r *registry) clientID(engineID int64) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, s := range r.all {
-		if s.engineID.Load() == engineID {
+		if s.profile.engineID.Load() == engineID {
 			return id
 		}
 	}
@@ -124,9 +126,9 @@ func (r *registry) clientID(engineID int64) int64 {
 }
 
 // userName is who the server takes the client for.
-func (s *Session) userName(shown *identity) string {
-	if shown.user != "" {
-		return shown.user
+func (s *Session) userName(shown *routing.Identity) string {
+	if shown.User != "" {
+		return shown.User
 	}
 	if login := s.loop.group.backend.Load().Login; len(login) == 2 {
 		return login[0]
@@ -165,8 +167,8 @@ func (ls *Loops) trackEngineID(id int64, there bool) {
 
 // lastName is what the client asked last.
 func (s *Session) lastCommandName() string {
-	if c := s.lastCommand.Load(); c != nil {
-		return c.name
+	if c := s.activity.lastCommand.Load(); c != nil {
+		return c.Name
 	}
 	return "NULL"
 }
@@ -197,7 +199,7 @@ func (c *counts) command(shared bool, n uint64) {
 	}
 }
 
-func (c *counts) pin(p Pin) { c.pins[slices.Index(Pins, p)].Add(1) }
+func (c *counts) pin(p routing.Pin) { c.pins[slices.Index(routing.Pins, p)].Add(1) }
 
 // Counts are what the loops have done since they began.
 type Counts struct {
@@ -208,19 +210,19 @@ type Counts struct {
 	// TimedOut are the clients that Backend.IdleTimeout closed.
 	TimedOut uint64
 	// Pins are how often a client got a connection of its own, by reason.
-	Pins map[Pin]uint64
+	Pins map[routing.Pin]uint64
 }
 
 // Counts says what the loops have done.
 func (ls *Loops) Counts() Counts {
-	c := Counts{Pins: make(map[Pin]uint64, len(Pins))}
+	c := Counts{Pins: make(map[routing.Pin]uint64, len(routing.Pins))}
 	for _, l := range ls.all {
 		c.In += l.counts.in.Load()
 		c.Out += l.counts.out.Load()
 		c.Shared += l.counts.shared.Load()
 		c.Own += l.counts.own.Load()
 		c.TimedOut += l.counts.timedOut.Load()
-		for i, p := range Pins {
+		for i, p := range routing.Pins {
 			c.Pins[p] += l.counts.pins[i].Load()
 		}
 	}

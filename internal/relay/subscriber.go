@@ -2,49 +2,41 @@ package relay
 
 import (
 	"bytes"
+
+	"github.com/sealane/sealane/internal/routing"
 )
 
-// feed is what a client is sent without asking each time: its subscriptions, or what a monitor sees. While there is
-// one, each message is looked at, to tell replies from what comes in between.
-type subscriber struct {
-	monitor                    bool
-	channels, patterns, shards int
-	pendingConfirmations       int // requests to subscribe, or to end that, whose confirmations are to come
-}
+// While a client has subscriptions, or is a monitor, each message to it is looked at, to tell replies from what comes in between.
 
-func (f *subscriber) on() bool { return f.monitor || f.pendingConfirmations > 0 || f.subscribed() }
-
-func (f *subscriber) subscribed() bool { return f.channels+f.patterns+f.shards > 0 }
-
-// subscribing is a request that is answered by messages, one per channel.
+// subscription is a request that is answered by messages, one per channel.
 type subscription struct {
-	left int // confirmations to come; -1: one per subscription that there is when it is its turn
-	of   func(*subscriber) int
+	left    int // confirmations to come; -1: one per subscription that there is when it is its turn
+	countOf func(*routing.Subscriber) int
 }
 
 func prepareSubscription(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	if len(args) == 0 {
-		s.enterPassthrough()
+		s.state.EnterPassthrough()
 		return raw, nil
 	}
-	sub := &subscription{left: len(args) - 1, of: func(f *subscriber) int { return f.channels }}
+	sub := &subscription{left: len(args) - 1, countOf: func(f *routing.Subscriber) int { return f.Channels }}
 	switch args[0][0] | ' ' {
 	case 'p':
-		sub.of = func(f *subscriber) int { return f.patterns }
+		sub.countOf = func(f *routing.Subscriber) int { return f.Patterns }
 	case 's':
 		if equalFold(args[0], "ssubscribe") || equalFold(args[0], "sunsubscribe") {
-			sub.of = func(f *subscriber) int { return f.shards }
+			sub.countOf = func(f *routing.Subscriber) int { return f.Shards }
 		}
 	}
 	if sub.left == 0 {
 		sub.left = -1 // or an error, for those that need a channel
 	}
-	s.subscriber.pendingConfirmations++
-	return raw, &replyHandler{complete: true, sub: sub, answer: func(u *upstream, s *Session, reply []byte) []byte {
+	s.state.Subscriber.PendingConfirmations++
+	return raw, &replyHandler{complete: true, subscription: sub, answer: func(u *upstream, s *Session, reply []byte) []byte {
 		// It was refused, or will be done by EXEC, whose reply is like no other then.
-		s.subscriber.pendingConfirmations--
+		s.state.Subscriber.PendingConfirmations--
 		if isQueued(reply) {
-			s.passRest()
+			s.enterPassthrough()
 		}
 		return reply
 	}}
@@ -54,7 +46,7 @@ func prepareSubscription(s *Session, raw []byte, args [][]byte) ([]byte, *replyH
 func (u *upstream) receivePush(s *Session, b []byte) []byte {
 	n, done, err := u.scan.Next(b)
 	if err != nil {
-		return u.garbled(b)
+		return u.notRESP(b)
 	}
 	switch {
 	case u.relayingReply:
@@ -88,7 +80,7 @@ func (u *upstream) push(s *Session, m []byte) {
 		s.reply(m)
 		u.confirmed(s, w, m)
 	case w == nil:
-		s.passRest()
+		s.enterPassthrough()
 		s.reply(m)
 	default:
 		u.answered(*w, m)
@@ -106,14 +98,14 @@ const (
 
 // kindOf says what the message that begins with m is, as soon as that can be known.
 func (s *Session) pushKind(w *pendingReply, m []byte) (k messageKind, known bool) {
-	asked := w != nil && w.handler != nil && w.handler.sub != nil
+	asked := w != nil && w.handler != nil && w.handler.subscription != nil
 	switch {
-	case m[0] == '+' && s.subscriber.monitor:
+	case m[0] == '+' && s.state.Subscriber.Monitor:
 		if len(m) > 1 && m[1] >= '0' && m[1] <= '9' {
 			return isMessage, true
 		}
 		return isReply, len(m) > 1
-	case m[0] != '>' && (m[0] != '*' || s.identity.proto == 3 || !asked && !s.subscriber.subscribed()):
+	case m[0] != '>' && (m[0] != '*' || s.login.Proto == 3 || !asked && !s.state.Subscriber.Subscribed()):
 		return isReply, true
 	}
 	word, known := firstWord(m)
@@ -124,7 +116,7 @@ func (s *Session) pushKind(w *pendingReply, m []byte) (k messageKind, known bool
 		return isConfirmation, true
 	case m[0] == '>':
 		return isMessage, true
-	case s.subscriber.subscribed() && bytes.HasSuffix(word, []byte("message")):
+	case s.state.Subscriber.Subscribed() && bytes.HasSuffix(word, []byte("message")):
 		return isMessage, true
 	}
 	return isReply, true
@@ -151,19 +143,18 @@ func firstWord(m []byte) (word []byte, known bool) {
 	return nil, len(word) > longest
 }
 
-// confirmed counts subscriptions. The engine says how many there are: of channels and patterns together, and of shard
-// channels by themselves.
+// confirmed counts subscriptions.
 func (u *upstream) confirmed(s *Session, w *pendingReply, m []byte) {
-	f := &s.subscriber
-	if w != nil && w.handler != nil && w.handler.sub != nil {
-		sub := w.handler.sub
+	f := &s.state.Subscriber
+	if w != nil && w.handler != nil && w.handler.subscription != nil {
+		sub := w.handler.subscription
 		if sub.left < 0 {
-			sub.left = max(1, sub.of(f))
+			sub.left = max(1, sub.countOf(f))
 		}
 		if sub.left--; sub.left == 0 {
 			u.pendingReplies.pop()
-			s.inFlight--
-			f.pendingConfirmations--
+			s.state.Answered(1)
+			f.PendingConfirmations--
 		}
 	}
 	word, _ := firstWord(m)
@@ -171,17 +162,6 @@ func (u *upstream) confirmed(s *Session, w *pendingReply, m []byte) {
 	if i := bytes.LastIndexByte(m, ':'); i >= 0 {
 		n = int(integer(m[i+1:]))
 	}
-	switch word[0] {
-	case 'p':
-		f.patterns = n - f.channels
-	case 's':
-		if bytes.HasPrefix(word, []byte("ss")) || bytes.HasPrefix(word, []byte("sun")) {
-			f.shards = n
-			break
-		}
-		fallthrough
-	default:
-		f.channels = n - f.patterns
-	}
-	s.isSubscriber.Store(f.subscribed() || f.monitor)
+	f.Confirmed(word, n)
+	s.profile.subscriber.Store(f.Subscribed() || f.Monitor)
 }

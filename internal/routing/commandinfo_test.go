@@ -1,4 +1,4 @@
-package relay
+package routing
 
 import (
 	"io"
@@ -21,12 +21,10 @@ import (
 func TestFlagsProveNoMoreThanTheTableKnows(t *testing.T) {
 	enginetest.Each(t, func(t *testing.T, b engine.Binary) {
 		t.Parallel()
-		known := parseCommandInfo(commandsOf(t, b))
+		known := ParseCommandInfo(commandsOf(t, b))
 		if len(known) < 200 {
-			t.Fatalf("only %d commands were learnt", len(known))
+			t.Fatalf("only %d commands are known", len(known))
 		}
-		l := &loop{group: &Loops{}}
-		l.group.commands.Store(&engineCommands{"e", known})
 		var shared, lost []string
 		for name, learned := range known {
 			first, second, _ := strings.Cut(name, "|")
@@ -35,13 +33,13 @@ func TestFlagsProveNoMoreThanTheTableKnows(t *testing.T) {
 				sub = nil
 			}
 			byHand := find([]byte(first), sub)
-			if learned != nil && learned != container && learned.affinity == shareable {
+			if learned != nil && learned != container && learned.Affinity == Shareable {
 				shared = append(shared, name)
-				if byHand != unknown && byHand.affinity != shareable && !byHand.hasVariant {
+				if byHand != Unknown && byHand.Affinity != Shareable && !byHand.HasVariants() {
 					t.Errorf("%s: the flags say that it may be shared, the table that it may not", name)
 				}
 			}
-			if l.find([]byte(first), sub) == unknown && learned != container {
+			if Find([]byte(first), sub, known) == Unknown && learned != container {
 				lost = append(lost, name)
 			}
 		}
@@ -86,7 +84,7 @@ func commandsOf(t *testing.T, b engine.Binary) []resp.Value {
 		}
 	}
 	defer conn.Close()
-	_, _ = conn.Write(append(slices.Clone(commandsRequest), "QUIT\r\n"...))
+	_, _ = io.WriteString(conn, "COMMAND\r\nQUIT\r\n")
 	all, _ := io.ReadAll(conn)
 	v, _, err := resp.ParseReply(all, resp.Limits{})
 	if err != nil {
@@ -95,8 +93,7 @@ func commandsOf(t *testing.T, b engine.Binary) []resp.Value {
 	return v.Elems
 }
 
-// A description that is no such thing teaches nothing.
-func TestCommandsAreLearntFromWhatIsOneOnly(t *testing.T) {
+func TestWhatDescribesNoCommandIsLeftOut(t *testing.T) {
 	list := func(words ...string) (v resp.Value) {
 		v.Kind = resp.Array
 		for _, w := range words {
@@ -111,7 +108,7 @@ func TestCommandsAreLearntFromWhatIsOneOnly(t *testing.T) {
 			list(), list(), {Kind: resp.Array, Elems: subs},
 		}}
 	}
-	known := parseCommandInfo([]resp.Value{
+	known := ParseCommandInfo([]resp.Value{
 		describe("NEWGET", "readonly fast", "@read @string"), describe("newset", "write denyoom", "@write @string"),
 		describe("bnew", "write blocking", "@write @list @blocking"), describe("newauth", "noscript fast no_auth", "@connection"),
 		describe("newselect", "readonly fast", "@connection"), describe("neweval", "readonly noscript movablekeys", "@scripting"),
@@ -120,11 +117,9 @@ func TestCommandsAreLearntFromWhatIsOneOnly(t *testing.T) {
 		describe("both", "", "", describe("both|get", "readonly", "@read"), describe("both|on", "", "@connection")),
 		list("x"), {Kind: resp.Integer}, {}, describe("", "readonly", "@read"),
 	})
-	l := &loop{group: &Loops{}}
-	l.group.commands.Store(&engineCommands{"e", known})
 	for words, want := range map[string]string{
-		"newget": "shared", "newset": "shared", "bnew": "own", "newauth": "unknown", "newselect": "unknown", "neweval": "own, cleaned",
-		"mod.get": "own, cleaned", "mod.auth": "unknown", "nocategories": "own, cleaned", "newtime": "own, cleaned", "mod.do": "unknown", "newadmin": "unknown", "newwatch": "unknown",
+		"newget": "shared", "newset": "shared", "bnew": "dedicated", "newauth": "unknown", "newselect": "unknown", "neweval": "dedicated, reset",
+		"mod.get": "dedicated, reset", "mod.auth": "unknown", "nocategories": "dedicated, reset", "newtime": "dedicated, reset", "mod.do": "unknown", "newadmin": "unknown", "newwatch": "unknown",
 		"both get": "shared", "both on": "unknown", "both": "unknown", "both no": "unknown", "x": "unknown", "get": "shared", "client nothing": "unknown",
 	} {
 		name, sub, ok := strings.Cut(words, " ")
@@ -132,10 +127,10 @@ func TestCommandsAreLearntFromWhatIsOneOnly(t *testing.T) {
 		if ok {
 			second = []byte(sub)
 		}
-		c := l.find([]byte(name), second)
-		got := map[affinity]string{shareable: "shared", dedicated: "own", pins: "unknown"}[c.affinity]
-		if c.resetBeforeReuse {
-			got += ", cleaned"
+		c := Find([]byte(name), second, known)
+		got := map[Affinity]string{Shareable: "shared", Dedicated: "dedicated", DirtiesForGood: "unknown"}[c.Affinity]
+		if c.ResetBeforeReuse {
+			got += ", reset"
 		}
 		if got != want {
 			t.Errorf("%s: %s; want %s", words, got, want)

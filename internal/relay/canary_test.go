@@ -25,13 +25,13 @@ func fakeClients(t *testing.T, f *fake, n int) []end {
 		_ = near.SetDeadline(time.Now().Add(patience))
 		ls.Serve(relay.End{FD: descriptor(t, far)}, relay.Config{})
 		clients[i] = near
-		replyHandler(t, near, "echo", "hello")
+		ask(t, near, "echo", "hello")
 	}
 	return clients
 }
 
 // ask sends one request and returns the bytes of the answer.
-func replyHandler(t *testing.T, c end, args ...string) string {
+func ask(t *testing.T, c end, args ...string) string {
 	t.Helper()
 	if _, err := c.Write(resp.AppendCommand(nil, args...)); err != nil {
 		t.Fatal(err)
@@ -106,7 +106,7 @@ func TestLoginBehindAnUnreadReplyIsAnswered(t *testing.T) {
 	if n, err := io.ReadFull(clients[0], got); err != nil || string(got) != want {
 		t.Errorf("got %q, %v; want %q", got[:n], err, want)
 	}
-	if got, want := replyHandler(t, clients[1], "echo", "mine"), "$4\r\nmine\r\n"; got != want {
+	if got, want := ask(t, clients[1], "echo", "mine"), "$4\r\nmine\r\n"; got != want {
 		t.Errorf("the other client was told %q; want %q", got, want)
 	}
 }

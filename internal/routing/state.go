@@ -1,0 +1,143 @@
+package routing
+
+import "bytes"
+
+// Dirt is what a client has left on its dedicated connection that the end of its transactions and subscriptions does not undo.
+type Dirt uint8
+
+const (
+	NotDirty        Dirt = iota
+	DirtyUntilReset      // RESET, or the end of the connection, undoes it
+	DirtyForGood         // only the end of the connection undoes it, or what it is is not known
+)
+
+// State is what decides about a client's next request: what it has asked so far, and what that has left behind. The zero value
+// is a client that has asked nothing. It belongs to one goroutine.
+type State struct {
+	Multi    bool // between MULTI and EXEC, as far as the engine has said
+	Queuing  bool // the same, as far as the client has said
+	Watching bool // keys are watched
+
+	Dirt           Dirt
+	UnknownEffects int  // requests in flight of which it is not known what they leave behind
+	Resetting      bool // the connection is left after the RESET in flight, because only a new one is logged in again
+
+	Passthrough bool // bytes go both ways over the dedicated connection and are not looked at
+	PassingRest bool // the rest of a large request goes where its head went
+
+	Subscriber Subscriber
+
+	// DedicatedLeft is for how many more requests the client stays on a dedicated connection, because its replies are long.
+	DedicatedLeft int
+
+	inFlight    int  // requests without a reply
+	unpipelined bool // nothing may follow the request in flight before it is answered
+}
+
+// InFlight is how many requests have no reply yet.
+func (st *State) InFlight() int { return st.inFlight }
+
+// Unpipelined says that nothing may follow the request in flight.
+func (st *State) Unpipelined() bool { return st.unpipelined }
+
+// Sent notes n requests that are on their way.
+func (st *State) Sent(n int) { st.inFlight += n }
+
+// Answered notes n replies.
+func (st *State) Answered(n int) { st.inFlight -= n }
+
+// NothingInFlight is for requests that are taken back, or whose connection has ended.
+func (st *State) NothingInFlight() { st.inFlight = 0 }
+
+// Clean says that the client has left nothing on its dedicated connection, so that it could do without.
+func (st *State) Clean(conn Conn) bool { return st.inFlight == 0 && st.WillBeClean(conn) }
+
+// WillBeClean says that it will be so once the requests in flight are answered.
+func (st *State) WillBeClean(conn Conn) bool {
+	return !st.Multi && !st.Queuing && !st.Watching && st.Dirt == NotDirty && st.UnknownEffects == 0 && !st.Passthrough && !st.PassingRest &&
+		!st.Subscriber.On() && !conn.Closing
+}
+
+// blockedByDrain says that the next request is to go over another connection, once what is in flight on the draining one is
+// answered.
+func (st *State) blockedByDrain(conn Conn) bool {
+	return conn.Exists && conn.Draining && conn.Ready && st.inFlight > 0 && (st.Resetting || st.WillBeClean(conn))
+}
+
+// Soil notes that something is left behind.
+func (st *State) Soil(d Dirt) { st.Dirt = max(st.Dirt, d) }
+
+// SendingDedicated notes what a request over the dedicated connection may leave behind. unpipelined says that it must be answered
+// before the next, whatever the command is.
+func (st *State) SendingDedicated(c *Command, unpipelined bool) {
+	switch {
+	case c == Unknown:
+		st.UnknownEffects++ // its reply tells whether there is anything
+	case c.ResetBeforeReuse: // for the connection to remember
+	case c.Affinity == DirtiesForGood:
+		st.Soil(DirtyForGood)
+	case c.Affinity == DirtiesUntilReset, c.Affinity == Quits:
+		st.Soil(DirtyUntilReset) // after QUIT the engine closes it
+	}
+	st.unpipelined = c.Unpipelined || unpipelined
+}
+
+// SendingShared notes that the last request that nothing was to follow is answered.
+func (st *State) SendingShared() { st.unpipelined = false }
+
+// UnknownReplied ends the wait for the reply to an unknown command. One that the engine doesn't know either, or doesn't allow,
+// leaves nothing behind: client libraries try what newer engines have.
+func (st *State) UnknownReplied(reply []byte) {
+	st.UnknownEffects--
+	for _, refusal := range []string{"-ERR unknown ", "-NOPERM", "-NOAUTH"} {
+		if bytes.HasPrefix(reply, []byte(refusal)) {
+			return
+		}
+	}
+	st.Soil(DirtyForGood)
+}
+
+// EnterPassthrough is for a connection whose bytes can't be told apart any more.
+func (st *State) EnterPassthrough() {
+	st.Passthrough, st.PassingRest = true, false
+	st.Soil(DirtyForGood)
+}
+
+// EndTransaction is for EXEC, DISCARD and RESET once they have worked.
+func (st *State) EndTransaction() { st.Multi, st.Watching = false, false }
+
+// HasReset is for RESET once it has worked.
+func (st *State) HasReset() {
+	st.EndTransaction()
+	if st.Dirt != DirtyForGood || st.Resetting { // a connection that is left is left with all that is on it
+		st.Dirt = NotDirty
+	}
+	st.Resetting = false
+	st.Subscriber = Subscriber{PendingConfirmations: st.Subscriber.PendingConfirmations}
+}
+
+// Subscriber is what a client is sent without asking each time.
+type Subscriber struct {
+	Monitor                    bool
+	Channels, Patterns, Shards int
+	PendingConfirmations       int // requests to subscribe, or to end that, whose confirmations are to come
+}
+
+// On says that pushes may come between replies.
+func (f *Subscriber) On() bool { return f.Monitor || f.PendingConfirmations > 0 || f.Subscribed() }
+
+// Subscribed says that there is a subscription.
+func (f *Subscriber) Subscribed() bool { return f.Channels+f.Patterns+f.Shards > 0 }
+
+// Confirmed notes a confirmation, whose first word and number these are. The engine counts channels and patterns together, and
+// shard channels by themselves.
+func (f *Subscriber) Confirmed(word []byte, n int) {
+	switch {
+	case bytes.HasPrefix(word, []byte("p")):
+		f.Patterns = n - f.Channels
+	case bytes.HasPrefix(word, []byte("ss")), bytes.HasPrefix(word, []byte("sun")):
+		f.Shards = n
+	default:
+		f.Channels = n - f.Patterns
+	}
+}

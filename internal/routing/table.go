@@ -1,0 +1,183 @@
+package routing
+
+import (
+	"slices"
+	"strings"
+)
+
+// stateless are the commands that leave nothing behind.
+const stateless = `
+append bitcount bitfield bitfield_ro bitop bitpos decr decrby get getbit getdel getex getrange getset incr incrby
+incrbyfloat lcs mget mset msetnx psetex set setbit setex setnx setrange strlen substr msetex delifeq
+delex digest increx
+copy del dump exists expire expireat expiretime keys move object persist pexpire pexpireat pexpiretime pttl randomkey
+rename renamenx restore scan sort sort_ro touch ttl type unlink
+hdel hexists hexpire hexpireat hexpiretime hget hgetall hgetdel hgetex hincrby hincrbyfloat hkeys hlen hmget hmset hpersist
+hpexpire hpexpireat hpexpiretime hpttl hrandfield hscan hset hsetex hsetnx hstrlen httl hvals
+lindex linsert llen lmove lmpop lpop lpos lpush lpushx lrange lrem lset ltrim rpop rpoplpush rpush rpushx
+sadd scard sdiff sdiffstore sinter sintercard sinterstore sismember smembers smismember smove spop srandmember srem sscan
+sunion sunionstore
+zadd zcard zcount zdiff zdiffstore zincrby zinter zintercard zinterstore zlexcount zmpop zmscore zpopmax zpopmin
+zrandmember zrange zrangebylex zrangebyscore zrangestore zrank zrem zremrangebylex zremrangebyrank zremrangebyscore
+zrevrange zrevrangebylex zrevrangebyscore zrevrank zscan zscore zunion zunionstore
+geoadd geodist geohash geopos georadius georadius_ro georadiusbymember georadiusbymember_ro geosearch geosearchstore
+pfadd pfcount pfmerge
+xack xackdel xadd xautoclaim xclaim xdel xdelex xgroup xinfo xlen xpending xrange xrevrange xsetid xtrim
+vadd vcard vdim vemb vgetattr vinfo vismember vlinks vrandmember vrange vrem vsetattr
+ping echo time dbsize lastsave lolwut command memory latency role config acl publish spublish pubsub
+flushall flushdb swapdb function save bgsave bgrewriteaof`
+
+// handled are the commands of which package relay changes the request or the reply, or looks at it.
+var handled = map[string]Command{
+	// Some engines (Redis 7.2 to 8.8, Valkey 7.2 to 8.1.1) say nothing to a login that fails while the connection has replies to
+	// send.
+	"auth":   {Affinity: ChangesIdentity, Pin: PinIdentity, IdentityAfter: identityAfterAuth, Unpipelined: true},
+	"hello":  {Affinity: ChangesIdentity, Pin: PinIdentity, IdentityAfter: identityAfterHello, Unpipelined: true},
+	"select": {Affinity: ChangesIdentity, Pin: PinIdentity, IdentityAfter: identityAfterSelect},
+	"reset":  {Affinity: Resets, Pin: PinState, Unpipelined: true},
+
+	"multi":   {Affinity: Dedicated, Pin: PinTransaction},
+	"exec":    {Affinity: Dedicated, Pin: PinTransaction},
+	"discard": {Affinity: Dedicated, Pin: PinTransaction},
+	"watch":   {Affinity: Dedicated, Pin: PinWatch},
+	"unwatch": {Affinity: Dedicated, Pin: PinWatch},
+
+	"subscribe":    {Affinity: Dedicated, Pin: PinPubSub},
+	"psubscribe":   {Affinity: Dedicated, Pin: PinPubSub},
+	"ssubscribe":   {Affinity: Dedicated, Pin: PinPubSub},
+	"unsubscribe":  {Affinity: Dedicated, Pin: PinPubSub},
+	"punsubscribe": {Affinity: Dedicated, Pin: PinPubSub},
+	"sunsubscribe": {Affinity: Dedicated, Pin: PinPubSub},
+	"monitor":      {Affinity: Dedicated, Pin: PinMonitor},
+
+	"slowlog":             {},
+	"commandlog":          {},
+	"info":                {},
+	"client|id":           {},
+	"client|getname":      {},
+	"client|setname":      {},
+	"client|setinfo":      {},
+	"client|info":         {},
+	"client|list":         {},
+	"client|kill":         {},
+	"client|unblock":      {},
+	"client|pause":        {},
+	"client|unpause":      {},
+	"client|getredir":     {},
+	"client|trackinginfo": {},
+	"client|tracking":     {Affinity: DirtiesUntilReset, Pin: PinTracking},
+}
+
+// table has every command that is known here, by its name in lower case: "get", "client|list".
+var table = func() map[string]*Command {
+	m := make(map[string]*Command)
+	add := func(a Affinity, pin Pin, names string) {
+		for _, n := range strings.Fields(names) {
+			m[n] = &Command{Name: n, Affinity: a, Pin: pin}
+		}
+	}
+	add(Shareable, "", stateless)
+	add(Dedicated, PinBlocking, `blpop brpop brpoplpush blmove blmpop bzpopmin bzpopmax bzmpop xread|block xreadgroup|block wait waitaof
+		migrate debug shutdown failover module cluster vadd|cas vsim`) // vadd with CAS and vsim block, and no flag says so
+	add(Shareable, "", "xread xreadgroup script")
+	// While a script runs the engine answers others with BUSY; behind it on the same connection they would hang.
+	add(Dedicated, PinScript, "eval eval_ro evalsha evalsha_ro fcall fcall_ro")
+	add(DirtiesUntilReset, PinState, "asking readonly readwrite client|caching client|import-source")
+	add(DirtiesForGood, PinState, "client|no-evict client|no-touch client|capa") // RESET leaves the first before 7.2, the last always
+	// RESET does not end the debugger, and what it says is no reply.
+	add(PassesThrough, PinState, "sync psync replconf client|reply script|debug")
+	add(Quits, PinState, "quit")
+	add(Shareable, "", "client client|help script|kill function|kill")
+	for _, name := range []string{"sync", "psync"} {
+		m[name].Unpipelined = true // refused while the connection has replies to send
+	}
+	for _, name := range []string{"script|kill", "function|kill"} {
+		m[name].AnyDB = true
+	}
+	for name, c := range handled {
+		c.Name, c.Handled = name, true
+		m[name] = &c
+	}
+	addVariants(m)
+	addReplyKinds(m)
+	return m
+}()
+
+// addVariants enters which arguments make another command of one.
+func addVariants(m map[string]*Command) {
+	// BLOCK and CAS stand before other arguments, but a group, a consumer or an element may be called that too: a key called
+	// BLOCK costs a connection, a block that is overlooked would hold up everybody.
+	for name, word := range map[string]string{"xread": "block", "xreadgroup": "block", "vadd": "cas"} {
+		c, variant := m[name], m[name+"|"+word]
+		c.variant = func(args [][]byte) *Command {
+			if slices.ContainsFunc(args, func(a []byte) bool { return is(a, word) }) {
+				return variant
+			}
+			return c
+		}
+	}
+	reply := m["client|reply"]
+	reply.variant = func(args [][]byte) *Command {
+		if len(args) == 3 && !is(args[2], "off") && !is(args[2], "skip") {
+			return replyOn
+		}
+		return reply
+	}
+}
+
+// Commands that have no entry of their own.
+var (
+	// Unknown is one that nothing is known of.
+	Unknown = &Command{Name: "NULL", Affinity: DirtiesForGood, Pin: PinUnknown, Handled: true}
+	// Unparsed is an inline request that is not understood.
+	Unparsed = &Command{Name: "NULL", Affinity: DirtiesForGood, Pin: PinUnknown}
+	// Empty is a request without a word, to which the engine says nothing.
+	Empty = &Command{Name: "NULL", Affinity: Shareable}
+	// Large is a request whose head can't be looked at.
+	Large = &Command{Name: "NULL", Affinity: Dedicated, Pin: PinLarge}
+	// ProtocolError is what the engine is to call an error.
+	ProtocolError = &Command{Name: "NULL", Affinity: PassesThrough, Pin: PinProtocol}
+
+	replyOn = &Command{Name: "client|reply", Affinity: Shareable} // replies are on, or the client would be in passthrough
+)
+
+// Find returns the command of a request whose first two arguments are these, in lower case. engine is what its engine has said of its
+// commands; nil: nothing.
+func Find(name, second []byte, engine EngineCommands) *Command {
+	if c := find(name, second); c != Unknown || engine == nil {
+		return c
+	}
+	return engine.find(name, second)
+}
+
+func find(name, second []byte) *Command {
+	if IsContainer(name) && second != nil {
+		var both [2 * 24]byte
+		key := append(append(append(both[:0], name...), '|'), second...)
+		if c := table[string(key)]; c != nil {
+			return c
+		}
+		if string(name) == "client" && len(second) > 0 {
+			return Unknown // a newer engine's, and what it does is not known here
+		}
+	}
+	if c := table[string(name)]; c != nil {
+		return c
+	}
+	return Unknown
+}
+
+// Named returns the command with a name of the table, such as "client|list"; Unknown where there is none.
+func Named(name string) *Command {
+	if c := table[name]; c != nil {
+		return c
+	}
+	return Unknown
+}
+
+// IsContainer says whether a command's subcommands differ in what they leave behind.
+func IsContainer(name []byte) bool {
+	return string(name) == "client" || string(name) == "script" || string(name) == "function"
+}
+
+func is(arg []byte, word string) bool { return strings.EqualFold(string(arg), word) }
