@@ -13,8 +13,8 @@ import (
 	"strings"
 
 	"github.com/sealane/sealane/internal/gateway"
-	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // prove connects as a client would, through the network, and returns nil when the intended certificates are
@@ -66,13 +66,13 @@ func proveChain(ctx context.Context, snapshot gateway.Snapshot, chain []byte, na
 
 // alive are how errors begin that show just as well that the engine is there: it wants the AUTH string, is busy, can't
 // save, loads its data, or all places are taken.
-var alive = []string{"NOAUTH ", "BUSY ", "MISCONF ", "LOADING ", "ERR max number of clients reached"}
+var alive = []string{"NOAUTH ", "BUSY ", "MISCONF ", "LOADING ", wire.MaxClients}
 
 func proveTLS(ctx context.Context, conn net.Conn, chain []byte, name string, bundle []byte) (net.Conn, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
 	// No session cache: a resumed session would prove nothing about the certificate (golang/go#77217).
-	c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12, NextProtos: []string{relay.Probe}})
+	c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12, NextProtos: []string{wire.ALPNProbe}})
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
