@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // probe is the client that does everything right: what it can't verify, no client can.
@@ -25,7 +25,7 @@ type probe struct {
 func (p probe) look(ctx context.Context, bundle []byte, cut bool) ([][]byte, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
-	d := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: p.host, MinVersion: tls.VersionTLS12, NextProtos: []string{relay.Probe}}}
+	d := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: p.host, MinVersion: tls.VersionTLS12, NextProtos: []string{wire.ALPNProbe}}}
 	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(p.host, strconv.Itoa(p.port)))
 	if err != nil {
 		return nil, err
