@@ -22,8 +22,8 @@ import (
 
 	"github.com/sealane/sealane/internal/doctor"
 	"github.com/sealane/sealane/internal/durable"
-	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 func newConnect(e *env) *cobra.Command {
@@ -175,7 +175,7 @@ func verify(ctx context.Context, t target, bundle []byte, auth string) (string, 
 	if t.TLS {
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(bundle)
-		c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: t.Host, MinVersion: tls.VersionTLS12, NextProtos: []string{relay.Probe}})
+		c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: t.Host, MinVersion: tls.VersionTLS12, NextProtos: []string{wire.ALPNProbe}})
 		if err := c.HandshakeContext(ctx); err != nil {
 			return "", err
 		}
