@@ -21,8 +21,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/sidecar"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // open are the connections that the server has now.
@@ -152,7 +152,7 @@ func TestTheBundleIsDeclared(t *testing.T) {
 	w := newWorld(t, func(w *world) { w.source.Bundle += second.pem() })
 	w.ready()
 	one, two := sha256.Sum256(w.ca.cert.Raw), sha256.Sum256(second.cert.Raw)
-	want := relay.Protocol + " sealane-ca/" + hex.EncodeToString(one[:]) + " sealane-ca/" + hex.EncodeToString(two[:])
+	want := wire.ALPNSealane + " sealane-ca/" + hex.EncodeToString(one[:]) + " sealane-ca/" + hex.EncodeToString(two[:])
 	w.server.set(func(r *redis) {
 		if got := strings.Join(r.protocols, " "); got != want {
 			t.Errorf("offered %q; want %q", got, want)
