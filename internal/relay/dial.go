@@ -114,7 +114,7 @@ func (u *upstream) dialled(e End, err error) {
 	if e.Attach != nil {
 		e.Attach(&u.socket)
 	}
-	u.mayGo = e.TLS != nil && e.TLS.ConnectionState().NegotiatedProtocol == Protocol
+	u.mayGo = e.TLS != nil && e.TLS.ConnectionState().NegotiatedProtocol == goawayProtocol
 	if err := u.loop.adopt(&u.socket); err != nil {
 		u.unreachable(err)
 		return

@@ -37,9 +37,6 @@ func AcceptedForTest(ctx context.Context, conn net.Conn, config *tls.Config) (En
 // FirstIDForTest is the id before that of the first client.
 func (ls *Loops) FirstIDForTest() int64 { return ls.clients.remoteIDs }
 
-// PushForTest is what Goaway sends.
-const PushForTest = ">1\r\n$14\r\nsealane-goaway\r\n"
-
 // SelfSignedForTest is a certificate that verifies nothing.
 func SelfSignedForTest(t testing.TB) tls.Certificate {
 	t.Helper()
