@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -38,9 +39,12 @@ var levels = map[string]int{
 	"internal/rehearsal": 4,
 	"cmd/sealane":        5,
 
-	// For tests only.
+	"internal/certtest":   0,
 	"internal/enginetest": 2,
 }
+
+// testsOnly are packages that only _test.go files may import: they end the test that uses them, and no program may hold them.
+var testsOnly = []string{"internal/certtest", "internal/enginetest"}
 
 // forbidden are imports that would break what a package promises.
 var forbidden = []struct{ by, what, why string }{
@@ -99,6 +103,9 @@ func TestImportsPointDownwards(t *testing.T) {
 			imported, ours := strings.CutPrefix(i, module)
 			if ours && levels[imported] >= level {
 				t.Errorf("%s (level %d) imports %s (level %d): an import may point only to a lower level", name, level, imported, levels[imported])
+			}
+			if slices.Contains(testsOnly, imported) {
+				t.Errorf("%s imports %s, which is for _test.go files only", name, imported)
 			}
 			for _, f := range forbidden {
 				if name == f.by && (i == f.what || strings.HasPrefix(i, f.what+"/") && f.what != "net" && f.what != "os") {
