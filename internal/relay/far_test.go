@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/sealane/sealane/internal/certtest"
 	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/wire"
 )
@@ -38,7 +39,7 @@ func newFar(t testing.TB, seed uint64, set func(string, bool), server *relay.Loo
 		t.Fatal(err)
 	}
 	f := &far{t: t, rnd: rand.New(rand.NewPCG(seed, 4)), server: server, ln: ln, set: set, clients: clients}
-	f.config = &tls.Config{Certificates: []tls.Certificate{relay.SelfSignedForTest(t)}, NextProtos: []string{wire.ALPNSealane}}
+	f.config = &tls.Config{Certificates: []tls.Certificate{certtest.SelfSigned(t, nil)}, NextProtos: []string{wire.ALPNSealane}}
 	set("a", seed%2 == 0)
 	f.serving.Go(func() {
 		for {
