@@ -28,7 +28,7 @@ type Change = func(*x509.Certificate)
 // Authority is a CA: a certificate and its key.
 type Authority struct {
 	Cert *x509.Certificate
-	Key  *ecdsa.PrivateKey
+	Key  crypto.Signer
 }
 
 // NewAuthority makes a CA that signs itself. It is a year old and valid for another one.
