@@ -5,8 +5,12 @@ package internal_test
 import (
 	"encoding/json"
 	"errors"
+	"go/parser"
+	"go/token"
 	"io"
+	"io/fs"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -121,6 +125,35 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 	for _, p := range listPackages(t) {
 		if p.Doc == "" {
 			t.Errorf("%s has no package comment", p.ImportPath)
+		}
+	}
+}
+
+// e2e and bench look at Sealane from outside, by its binary: whatever they imported would no longer be what users have.
+func TestOtherModulesKnowTheBinaryOnly(t *testing.T) {
+	t.Parallel()
+	for _, folder := range []string{"e2e", "bench"} {
+		files := 0
+		err := filepath.WalkDir(filepath.Join("..", folder), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" {
+				return err
+			}
+			files++
+			f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+			if err != nil {
+				return err
+			}
+			for _, i := range f.Imports {
+				imported, ours := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), module)
+				forTests := strings.HasSuffix(path, "_test.go") && imported == "internal/certtest"
+				if ours && !forTests && !strings.HasPrefix(imported, folder+"/") {
+					t.Errorf("%s imports %s: it may use the binary, and in tests internal/certtest", path, imported)
+				}
+			}
+			return nil
+		})
+		if err != nil || files == 0 {
+			t.Errorf("%s: %d files, %v", folder, files, err)
 		}
 	}
 }
