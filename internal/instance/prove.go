@@ -43,29 +43,31 @@ func proveChain(ctx context.Context, snapshot gateway.Snapshot, chain []byte, na
 		return err
 	}
 	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		conn.SetDeadline(deadline)
-	}
 	if l.TLS {
 		if conn, err = proveTLS(ctx, conn, chain, name, bundle); err != nil {
 			return err
 		}
 	}
-	if _, err := conn.Write(resp.AppendCommand(nil, "PING")); err != nil {
-		return err
-	}
-	reply, err := readReply(conn)
-	if err != nil {
-		return err
-	}
-	if text := reply.Str; text != "PONG" && !(reply.IsError() && slices.ContainsFunc(alive, func(p string) bool { return strings.HasPrefix(text, p) })) {
-		return fmt.Errorf("PING is answered by %q", text)
-	}
-	return nil
+	return provePing(ctx, conn)
 }
 
-// alive are how errors begin that show just as well that the engine is there: it wants the AUTH string, is busy, can't
-// save, loads its data, or all places are taken.
+// maxPong is far above any reply to PING.
+const maxPong = 64 << 10
+
+// provePing returns nil when an engine answers PING.
+func provePing(ctx context.Context, conn net.Conn) error {
+	reply, err := resp.NewClient(conn, maxPong).Do(ctx, "PING")
+	if failed, ok := errors.AsType[*resp.ReadError](err); ok {
+		return fmt.Errorf("read the answer to PING: %w", failed.Err)
+	}
+	if reply.Str == "PONG" || err != nil && slices.ContainsFunc(alive, func(p string) bool { return strings.HasPrefix(reply.Str, p) }) {
+		return nil
+	}
+	return fmt.Errorf("PING is answered by %q", reply.Str)
+}
+
+// alive are the beginnings of errors that show just as well that the engine is there: it wants the AUTH string, runs a script
+// for too long, can't save, loads its data, or has no room for one more client.
 var alive = []string{"NOAUTH ", "BUSY ", "MISCONF ", "LOADING ", wire.MaxClients}
 
 func proveTLS(ctx context.Context, conn net.Conn, chain []byte, name string, bundle []byte) (net.Conn, error) {
@@ -92,23 +94,4 @@ func presents(certs []*x509.Certificate, chain []byte) bool {
 		chain = rest
 	}
 	return len(chain) == 0
-}
-
-// readReply reads one short reply.
-func readReply(conn net.Conn) (resp.Value, error) {
-	var buf []byte
-	chunk := make([]byte, 512)
-	for {
-		n, err := conn.Read(chunk)
-		buf = append(buf, chunk[:n]...)
-		if v, _, parseErr := resp.ParseReply(buf, resp.Limits{}); !errors.Is(parseErr, resp.ErrIncomplete) {
-			return v, parseErr
-		}
-		if err != nil {
-			return resp.Value{}, fmt.Errorf("read the answer to PING: %w", err)
-		}
-		if len(buf) > 64<<10 {
-			return resp.Value{}, errors.New("the answer to PING has no end")
-		}
-	}
 }
