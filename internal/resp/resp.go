@@ -11,10 +11,7 @@
 // because no server sends them.
 package resp
 
-import (
-	"math"
-	"strconv"
-)
+import "strconv"
 
 // Kind is the first byte of a value on the wire.
 type Kind byte
@@ -136,16 +133,4 @@ func appendLine(dst []byte, k Kind, s string) []byte {
 		dst = append(dst, c)
 	}
 	return append(dst, '\r', '\n')
-}
-
-// Float returns the number of a Double; NaN when v is none.
-func (v Value) Float() float64 {
-	if v.Kind != Double {
-		return math.NaN()
-	}
-	f, err := parseDouble(v.Str)
-	if err != nil {
-		return math.NaN()
-	}
-	return f
 }
