@@ -2,36 +2,24 @@ package e2e_test
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sealane/sealane/internal/certtest"
 )
 
 // clientCertificate writes one that the server's CA has signed, with its key beside it.
 func (n *nativeRedis) clientCertificate(file, name string) {
 	n.s.t.Helper()
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Minute),
-		NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, n.ca, key.Public(), n.key)
-	if err != nil {
-		n.s.t.Fatal(err)
-	}
-	pkcs8, _ := x509.MarshalPKCS8PrivateKey(key)
-	n.s.write(file, pemOf("CERTIFICATE", der)+pemOf("PRIVATE KEY", pkcs8))
+	cert := n.ca.Leaf(n.s.t, certtest.CommonName(name), certtest.ForClients)
+	n.s.write(file, string(certtest.PEM(cert.Certificate...))+string(certtest.KeyPEM(n.s.t, cert.PrivateKey)))
 }
 
 // says is what a client of the sidecar's reads, a line.
@@ -140,7 +128,7 @@ func TestSidecarSaysWhatAServerRefuses(t *testing.T) {
 func (n *nativeRedis) ask(requests ...string) {
 	n.s.t.Helper()
 	roots := x509.NewCertPool()
-	roots.AddCert(n.ca)
+	roots.AddCert(n.ca.Cert)
 	c, err := tls.Dial("tcp", net.JoinHostPort(n.host, n.port), &tls.Config{RootCAs: roots})
 	if err != nil {
 		n.s.t.Fatal(err)

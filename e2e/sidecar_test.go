@@ -2,15 +2,10 @@ package e2e_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -23,6 +18,8 @@ import (
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/sealane/sealane/internal/certtest"
 )
 
 // sidecar is `sealane sidecar` while it runs.
@@ -224,8 +221,7 @@ func TestSidecarClientsSurviveAGatewayThatIsKilled(t *testing.T) {
 // nativeRedis is a redis-server with TLS of its own, whose certificate a CA of its own has signed.
 type nativeRedis struct {
 	s            *server
-	ca           *x509.Certificate
-	key          *ecdsa.PrivateKey
+	ca           *certtest.Authority
 	host, port   string
 	caFile, pass string
 	args         []string // further ones; they come last
@@ -248,37 +244,15 @@ func newNativeRedis(s *server) *nativeRedis {
 // newCA replaces the CA, and with the next start the certificate.
 func (n *nativeRedis) newCA() {
 	n.s.t.Helper()
-	n.key, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "native CA"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, n.key.Public(), n.key)
-	if err != nil {
-		n.s.t.Fatal(err)
-	}
-	n.ca, _ = x509.ParseCertificate(der)
-	n.s.write(n.caFile, pemOf("CERTIFICATE", der))
-}
-
-func pemOf(kind string, der []byte) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	n.ca = certtest.NewAuthority(n.s.t, "native CA")
+	n.s.write(n.caFile, string(n.ca.PEM()))
 }
 
 func (n *nativeRedis) start() {
 	n.s.t.Helper()
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.ParseIP(n.host)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, n.ca, key.Public(), n.key)
-	if err != nil {
-		n.s.t.Fatal(err)
-	}
-	pkcs8, _ := x509.MarshalPKCS8PrivateKey(key)
-	n.s.write(filepath.Join(n.s.base, "native.pem"), pemOf("CERTIFICATE", der))
-	n.s.write(filepath.Join(n.s.base, "native.key"), pemOf("PRIVATE KEY", pkcs8))
+	cert := n.ca.Leaf(n.s.t, certtest.Names(n.host))
+	n.s.write(filepath.Join(n.s.base, "native.pem"), string(certtest.PEM(cert.Certificate...)))
+	n.s.write(filepath.Join(n.s.base, "native.key"), string(certtest.KeyPEM(n.s.t, cert.PrivateKey)))
 	args := []string{"--port", "0", "--tls-port", n.port, "--bind", n.host, "--tls-cert-file", "native.pem", "--tls-key-file", "native.key",
 		"--tls-ca-cert-file", n.caFile, "--tls-auth-clients", "no", "--save", ""}
 	if n.pass != "" {

@@ -5,8 +5,13 @@ package internal_test
 import (
 	"encoding/json"
 	"errors"
+	"go/parser"
+	"go/token"
 	"io"
+	"io/fs"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -24,6 +29,7 @@ var levels = map[string]int{
 	"internal/firstline": 0,
 	"internal/stunnel":   0,
 	"internal/ledger":    0,
+	"internal/wire":      0,
 	"internal/store":     1,
 	"internal/engine":    1,
 	"internal/routing":   1,
@@ -38,14 +44,17 @@ var levels = map[string]int{
 	"internal/rehearsal": 5,
 	"cmd/sealane":        6,
 
-	// For tests only.
+	"internal/certtest":   0,
 	"internal/enginetest": 2,
 }
 
+// testsOnly are packages that only _test.go files may import: they end the test that uses them, and no program may hold them.
+var testsOnly = []string{"internal/certtest", "internal/enginetest"}
+
 // forbidden are imports that would break what a package promises.
 var forbidden = []struct{ by, what, why string }{
-	{"internal/resp", "net", "resp is pure functions: no input or output"},
-	{"internal/resp", "os", "resp is pure functions: no input or output"},
+	{"internal/resp", "net", "resp opens no connection: its Client is given one"},
+	{"internal/resp", "os", "resp reads no files"},
 	{"internal/pki", "net/http", "pki says what should exist and reaches nobody"},
 	{"internal/pki", "os", "pki reads no files: secrets come in as values"},
 	{"internal/gateway", "google.golang.org/grpc", "the data plane knows its snapshot, not the API"},
@@ -54,6 +63,10 @@ var forbidden = []struct{ by, what, why string }{
 	{"internal/routing", "time", "routing is pure functions: it decides, and relay acts"},
 	{"internal/routing", "sync", "routing is pure functions: one goroutine has a State"},
 	{"internal/relay", "crypto/x509", "relay carries TLS that somebody else has set up; trust is policy"},
+	{"internal/doctor", module + "internal/relay", "doctor is a client: it needs the words on the wire (internal/wire), not the data path"},
+	{"internal/instance", module + "internal/relay", "the domain knows the gateway's snapshot, not its data path; words on the wire are in internal/wire"},
+	{"internal/rehearsal", module + "internal/relay", "a rehearsal is a client: words on the wire are in internal/wire"},
+	{"cmd/sealane", module + "internal/relay", "the commands start gateways and sidecars, which own the data path; words on the wire are in internal/wire"},
 	{"internal/instance", "google.golang.org/grpc", "the domain knows nothing of transports"},
 	{"internal/instance", "cloud.google.com/go/redis", "the domain knows nothing of the API's messages"},
 	{"internal/instance", module + "gen", "the domain knows nothing of the API's messages"},
@@ -100,6 +113,9 @@ func TestImportsPointDownwards(t *testing.T) {
 			if ours && levels[imported] >= level {
 				t.Errorf("%s (level %d) imports %s (level %d): an import may point only to a lower level", name, level, imported, levels[imported])
 			}
+			if slices.Contains(testsOnly, imported) {
+				t.Errorf("%s imports %s, which is for _test.go files only", name, imported)
+			}
 			for _, f := range forbidden {
 				if name == f.by && (i == f.what || strings.HasPrefix(i, f.what+"/") && f.what != "net" && f.what != "os") {
 					t.Errorf("%s imports %s: %s", name, i, f.why)
@@ -114,6 +130,35 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 	for _, p := range listPackages(t) {
 		if p.Doc == "" {
 			t.Errorf("%s has no package comment", p.ImportPath)
+		}
+	}
+}
+
+// e2e and bench look at Sealane from outside, by its binary: whatever they imported would no longer be what users have.
+func TestOtherModulesKnowTheBinaryOnly(t *testing.T) {
+	t.Parallel()
+	for _, folder := range []string{"e2e", "bench"} {
+		files := 0
+		err := filepath.WalkDir(filepath.Join("..", folder), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" {
+				return err
+			}
+			files++
+			f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+			if err != nil {
+				return err
+			}
+			for _, i := range f.Imports {
+				imported, ours := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), module)
+				forTests := strings.HasSuffix(path, "_test.go") && imported == "internal/certtest"
+				if ours && !forTests && !strings.HasPrefix(imported, folder+"/") {
+					t.Errorf("%s imports %s: it may use the binary, and in tests internal/certtest", path, imported)
+				}
+			}
+			return nil
+		})
+		if err != nil || files == 0 {
+			t.Errorf("%s: %d files, %v", folder, files, err)
 		}
 	}
 }

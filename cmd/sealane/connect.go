@@ -5,8 +5,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"embed"
+	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -22,8 +22,8 @@ import (
 
 	"github.com/sealane/sealane/internal/doctor"
 	"github.com/sealane/sealane/internal/durable"
-	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 func newConnect(e *env) *cobra.Command {
@@ -175,32 +175,37 @@ func verify(ctx context.Context, t target, bundle []byte, auth string) (string, 
 	if t.TLS {
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(bundle)
-		c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: t.Host, MinVersion: tls.VersionTLS12, NextProtos: []string{relay.Probe}})
+		c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: t.Host, MinVersion: tls.VersionTLS12, NextProtos: []string{wire.ALPNProbe}})
 		if err := c.HandshakeContext(ctx); err != nil {
 			return "", err
 		}
 		seen = tls.VersionName(c.ConnectionState().Version) + ", " + tls.CipherSuiteName(c.ConnectionState().CipherSuite) + ", certificate verified"
 		conn = c
 	}
-	deadline, _ := ctx.Deadline()
-	conn.SetDeadline(deadline)
-	request := resp.AppendCommand(nil, "PING")
-	want := "+PONG\r\n"
-	if auth != "" {
-		request = resp.AppendCommand(resp.AppendCommand(nil, "AUTH", auth), "PING")
-		want = "+OK\r\n" + want
-	}
-	if _, err := conn.Write(request); err != nil {
+	if err := logInAndPing(ctx, conn, auth); err != nil {
 		return "", err
 	}
-	got := make([]byte, len(want))
-	if n, err := io.ReadFull(conn, got); err != nil {
-		return "", fmt.Errorf("PING is answered by %q: %w", got[:n], err)
-	}
-	if string(got) != want {
-		return "", fmt.Errorf("PING is answered by %q", got)
-	}
 	return fmt.Sprintf("%s, PONG in %s", seen, time.Since(began).Round(100*time.Microsecond)), nil
+}
+
+// maxReply is far above any reply to AUTH and PING.
+const maxReply = 64 << 10
+
+// logInAndPing is what the snippets' clients do first.
+func logInAndPing(ctx context.Context, conn net.Conn, auth string) error {
+	commands := [][]string{{"PING"}}
+	if auth != "" {
+		commands = [][]string{{"AUTH", auth}, {"PING"}}
+	}
+	replies, err := resp.NewClient(conn, maxReply).Pipeline(ctx, commands...)
+	if failed, ok := errors.AsType[*resp.ReadError](err); ok {
+		return fmt.Errorf("PING is answered by %q: %w", failed.Received, failed.Err)
+	}
+	last := replies[len(replies)-1]
+	if err != nil || last.Str != "PONG" {
+		return fmt.Errorf("%s is answered by %q", commands[len(replies)-1][0], last.Str)
+	}
+	return nil
 }
 
 // Each of snippets/CLIENT.LANGUAGE.tmpl is a program that connects, verifies, and sets and gets a key.

@@ -2,9 +2,6 @@ package audit_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -26,6 +23,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/audit"
+	"github.com/sealane/sealane/internal/certtest"
 )
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 500, time.UTC)
@@ -158,10 +156,7 @@ func TestAnybodyCanCheckTheHashesWithAShell(t *testing.T) {
 
 func TestDescribeSaysWhatIsInTheCertificate(t *testing.T) {
 	t.Parallel()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := certtest.NewKey(t)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(12345),
 		Subject: pkix.Name{CommonName: "Sealane Redis Server CA", ExtraNames: []pkix.AttributeTypeAndValue{
@@ -170,10 +165,7 @@ func TestDescribeSaysWhatIsInTheCertificate(t *testing.T) {
 		DNSNames: []string{"a.example"}, IPAddresses: []net.IP{net.IPv4(127, 83, 0, 1), net.IPv6loopback},
 		URIs: []*url.URL{{Scheme: "spiffe", Host: "sealane", Path: "/p/l/i"}},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := certtest.Sign(t, template, template, key.Public(), key)
 	got, err := audit.Describe(der, audit.Cross, 2, 1)
 	want := &audit.Certificate{
 		Kind: audit.Cross, Generation: 2, IssuerGeneration: 1, Serial: "12345",

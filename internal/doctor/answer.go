@@ -10,6 +10,8 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // speech is what a peer speaks, by its first bytes.
@@ -167,7 +169,7 @@ func (x *exam) probe(ctx context.Context) (heard []byte, err error) {
 func isPlainRedis(b []byte) bool { return listen(b) == redis && !bytes.HasPrefix(b, []byte("-ERR ")) }
 
 // wantsTLS is true of what Sealane's ports with TLS say to a client without.
-func wantsTLS(b []byte) bool { return bytes.HasPrefix(b, []byte("-ERR this port wants TLS")) }
+func wantsTLS(b []byte) bool { return bytes.HasPrefix(b, []byte("-"+wire.WantsTLS)) }
 
 // answerStep finds out what speaks at the port.
 func (x *exam) answerStep(ctx context.Context) finding {

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"net"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/internal/certtest"
 	"github.com/sealane/sealane/internal/doctor"
 )
 
@@ -45,8 +45,7 @@ var scenarios = []scenario{
 		return b.client(b.redis(b.ca.leaf(nil)), []byte("<html><h1>404 Not Found</h1></html>"))
 	}},
 	{"ca-file-not-pem", "the CA file holds a private key", func(b *bench) doctor.Config {
-		key, _ := x509.MarshalPKCS8PrivateKey(b.ca.key)
-		return b.client(b.redis(b.ca.leaf(nil)), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
+		return b.client(b.redis(b.ca.leaf(nil)), certtest.KeyPEM(b, b.ca.Key))
 	}},
 	{"ca-file-encoding", "the CA file has a byte order mark", func(b *bench) doctor.Config {
 		return b.client(b.redis(b.ca.leaf(nil)), append([]byte("\ufeff"), b.ca.pem()...))
@@ -55,19 +54,19 @@ var scenarios = []scenario{
 		return b.client(b.redis(b.ca.leaf(nil)), []byte("\xff\xfe"+strings.Join(strings.Split(string(b.ca.pem()), ""), "\x00")+"\x00"))
 	}},
 	{"ca-file-der", "the CA file is in DER", func(b *bench) doctor.Config {
-		return b.client(b.redis(b.ca.leaf(nil)), b.ca.cert.Raw)
+		return b.client(b.redis(b.ca.leaf(nil)), b.ca.Cert.Raw)
 	}},
 	{"ca-file-damaged", "the CA file is cut off", func(b *bench) doctor.Config {
 		return b.client(b.redis(b.ca.leaf(nil)), append(b.ca.pem(), b.ca.pem()[:300]...))
 	}},
 	{"ca-file-damaged", "the CA file has a wrong byte", func(b *bench) doctor.Config {
-		bad := bytes.Clone(b.ca.cert.Raw)
+		bad := bytes.Clone(b.ca.Cert.Raw)
 		bad[5] ^= 0xff
-		return b.client(b.redis(b.ca.leaf(nil)), certPEM(bad))
+		return b.client(b.redis(b.ca.leaf(nil)), certtest.PEM(bad))
 	}},
 	{"ca-file-no-ca", "the CA file holds the server's own certificate", func(b *bench) doctor.Config {
 		cert := b.ca.leaf(nil)
-		return b.client(b.redis(cert), certPEM(cert.Certificate[0]))
+		return b.client(b.redis(cert), certtest.PEM(cert.Certificate[0]))
 	}},
 	{"ca-expired", "the CA is expired", func(b *bench) doctor.Config {
 		old := b.authority("Redis CA", func(c *x509.Certificate) { c.NotAfter = b.now.Add(-day) })
@@ -257,7 +256,7 @@ var scenarios = []scenario{
 		own := b.authority("cache", func(c *x509.Certificate) {
 			c.IsCA, c.KeyUsage, c.IPAddresses = false, x509.KeyUsageDigitalSignature, []net.IP{net.ParseIP(b.ip)}
 		})
-		return b.client(b.redis(tls.Certificate{Certificate: [][]byte{own.cert.Raw}, PrivateKey: own.key}), b.ca.pem())
+		return b.client(b.redis(tls.Certificate{Certificate: [][]byte{own.Cert.Raw}, PrivateKey: own.Key}), b.ca.pem())
 	}},
 	{"wrong-server", "the address of the instance leads to another one", func(b *bench) doctor.Config {
 		other := b.authority("Another CA")

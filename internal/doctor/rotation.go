@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/sealane/sealane/internal/pki"
-	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // later is a chain that a server of Sealane's will present, and already presents to who asks for a name.
@@ -61,7 +61,7 @@ func (x *exam) rotationStep(ctx context.Context) finding {
 // present asks for a name and returns what is presented, whatever it is. It is said to be no client: otherwise it would count as
 // one that has verified this.
 func (x *exam) present(ctx context.Context, name string) ([]*x509.Certificate, error) {
-	l := x.look(ctx, func(c *tls.Config) { c.ServerName, c.NextProtos = name, []string{relay.Probe} })
+	l := x.look(ctx, func(c *tls.Config) { c.ServerName, c.NextProtos = name, []string{wire.ALPNProbe} })
 	if l.state == nil {
 		return nil, l.err
 	}

@@ -4,22 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/internal/certtest"
 	"github.com/sealane/sealane/internal/doctor"
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/pki"
@@ -93,96 +87,39 @@ func (b *bench) client(addr string, bundle []byte) doctor.Config {
 	return doctor.Config{Host: host, Port: port, CAFile: b.file("ca.pem", bundle), Now: func() time.Time { return b.now }}
 }
 
-// authority signs certificates.
+// authority is a CA of a bench. What it signs is right at the bench's time.
 type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	b    *bench
+	*certtest.Authority
+	b *bench
 }
 
-func (b *bench) key() *ecdsa.PrivateKey {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return key
+// issued gives a CA the bench's time, before the changes that a test makes.
+func (b *bench) issued(change []certtest.Change) []certtest.Change {
+	return append([]certtest.Change{certtest.Valid(b.now.Add(-1000*day), b.now.Add(2000*day))}, change...)
 }
 
-func serial() *big.Int {
-	n, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
-	return n
-}
-
-func (b *bench) authority(name string, change ...func(*x509.Certificate)) *authority {
-	a := &authority{key: b.key(), b: b}
-	t := b.caTemplate(name, change...)
-	der, err := x509.CreateCertificate(rand.Reader, t, t, a.key.Public(), a.key)
-	if err != nil {
-		b.Fatal(err)
-	}
-	a.cert = b.parse(der)
-	return a
-}
-
-func (b *bench) caTemplate(name string, change ...func(*x509.Certificate)) *x509.Certificate {
-	t := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: name},
-		NotBefore: b.now.Add(-1000 * day), NotAfter: b.now.Add(2000 * day),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	for _, c := range change {
-		c(t)
-	}
-	return t
-}
-
-func (b *bench) parse(der []byte) *x509.Certificate {
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return c
+func (b *bench) authority(name string, change ...certtest.Change) *authority {
+	return &authority{certtest.NewAuthority(b, name, b.issued(change)...), b}
 }
 
 // below makes a CA that a signs.
-func (a *authority) below(name string, change ...func(*x509.Certificate)) *authority {
-	return a.cross(&authority{key: a.b.key(), b: a.b}, name, change...)
+func (a *authority) below(name string, change ...certtest.Change) *authority {
+	return &authority{a.Below(a.b, name, a.b.issued(change)...), a.b}
 }
 
 // cross makes a certificate of a for the key of another authority.
-func (a *authority) cross(of *authority, name string, change ...func(*x509.Certificate)) *authority {
-	der, err := x509.CreateCertificate(rand.Reader, a.b.caTemplate(name, change...), a.cert, of.key.Public(), a.key)
-	if err != nil {
-		a.b.Fatal(err)
-	}
-	return &authority{a.b.parse(der), of.key, a.b}
+func (a *authority) cross(of *authority, name string, change ...certtest.Change) *authority {
+	return &authority{a.Cross(a.b, of.Authority, name, a.b.issued(change)...), a.b}
 }
 
-func (a *authority) pem() []byte { return certPEM(a.cert.Raw) }
-
-func certPEM(der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-}
+func (a *authority) pem() []byte { return a.PEM() }
 
 // leaf makes a server certificate for the bench's address and cache.internal; chain is sent with it.
-func (a *authority) leaf(change func(*x509.Certificate), chain ...*authority) tls.Certificate {
-	t := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "cache"},
-		NotBefore: a.b.now.Add(-10 * day), NotAfter: a.b.now.Add(200 * day),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames: []string{"cache.internal"}, IPAddresses: []net.IP{net.ParseIP(a.b.ip)},
-	}
-	if change != nil {
-		change(t)
-	}
-	key := a.b.key()
-	der, err := x509.CreateCertificate(rand.Reader, t, a.cert, key.Public(), a.key)
-	if err != nil {
-		a.b.Fatal(err)
-	}
-	c := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+func (a *authority) leaf(change certtest.Change, chain ...*authority) tls.Certificate {
+	b := a.b
+	c := a.Leaf(b, certtest.CommonName("cache"), certtest.Names("cache.internal", b.ip), certtest.Valid(b.now.Add(-10*day), b.now.Add(200*day)), change)
 	for _, ca := range chain {
-		c.Certificate = append(c.Certificate, ca.cert.Raw)
+		c.Certificate = append(c.Certificate, ca.Cert.Raw)
 	}
 	return c
 }
@@ -190,19 +127,14 @@ func (a *authority) leaf(change func(*x509.Certificate), chain ...*authority) tl
 // clientCertificate is one that a client shows.
 func (b *bench) clientCertificate(ca *authority) *tls.Certificate {
 	c := ca.leaf(func(c *x509.Certificate) {
-		c.Subject.CommonName, c.ExtKeyUsage = "application", []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+		certtest.CommonName("application")(c)
+		certtest.ForClients(c)
 	})
-	c.Leaf = b.parse(c.Certificate[0])
 	return &c
 }
 
 // identity gives a certificate the name of one of Sealane's instances.
-func identity(uri string) func(*x509.Certificate) {
-	return func(c *x509.Certificate) {
-		u, _ := url.Parse(uri)
-		c.URIs = []*url.URL{u}
-	}
-}
+func identity(uri string) certtest.Change { return certtest.Names(uri) }
 
 // serve runs a server on loopback until the test's end. What handle leaves open is closed after it.
 func (b *bench) serve(handle func(net.Conn)) string {
@@ -262,7 +194,7 @@ func (b *bench) redis(cert tls.Certificate) string {
 // cross-certificate or alone.
 func (b *bench) rotating(now, next tls.Certificate, cross *authority) string {
 	crossed := next
-	crossed.Certificate = append(slices.Clone(next.Certificate), cross.cert.Raw)
+	crossed.Certificate = append(slices.Clone(next.Certificate), cross.Cert.Raw)
 	return b.serveTLS(&tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		switch h.ServerName {
 		case pki.NextName:
@@ -441,14 +373,10 @@ func dnsAnswer(query []byte, rcode int, addresses []string) []byte {
 // realRedis runs redis-server with its TLS on, and returns its address.
 func (b *bench) realRedis(args ...string) string {
 	cert := b.ca.leaf(nil)
-	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	if err != nil {
-		b.Fatal(err)
-	}
 	return b.startRedis("--tls-port", append([]string{
 		"--port", "0", "--tls-auth-clients", "no", "--tls-ca-cert-file", b.file("server-ca.pem", b.ca.pem()),
-		"--tls-cert-file", b.file("server.pem", certPEM(cert.Certificate[0])),
-		"--tls-key-file", b.file("server.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
+		"--tls-cert-file", b.file("server.pem", certtest.PEM(cert.Certificate[0])),
+		"--tls-key-file", b.file("server.key", certtest.KeyPEM(b, cert.PrivateKey)),
 	}, args...)...)
 }
 
@@ -537,9 +465,8 @@ func (b *bench) sealane(engine string, encrypted bool, maxClients int) string {
 	}
 	if encrypted {
 		cert := b.ca.leaf(identity(first))
-		key, _ := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-		s.Certificate = certPEM(cert.Certificate[0])
-		s.PrivateKey = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
+		s.Certificate = certtest.PEM(cert.Certificate[0])
+		s.PrivateKey = certtest.KeyPEM(b, cert.PrivateKey)
 		s.Connect = "redis-cli --tls --cacert ca.pem -h 127.0.0.1 -p 6378"
 	}
 	admin := gateway.NewClient(b.dir)
@@ -586,11 +513,10 @@ func (b *bench) engine() string {
 // openssl runs openssl s_server with a certificate of the bench's CA and returns its address.
 func (b *bench) openssl(args ...string) string {
 	cert := b.ca.leaf(nil)
-	key, _ := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	addr := b.closed()
 	b.start("openssl", append([]string{
-		"s_server", "-accept", addr, "-quiet", "-cert", b.file("server.pem", certPEM(cert.Certificate[0])),
-		"-key", b.file("server.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
+		"s_server", "-accept", addr, "-quiet", "-cert", b.file("server.pem", certtest.PEM(cert.Certificate[0])),
+		"-key", b.file("server.key", certtest.KeyPEM(b, cert.PrivateKey)),
 	}, args...)...)
 	b.waitFor(addr)
 	return addr

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // maxReply is more than any answer to what is asked here has.
@@ -133,7 +133,7 @@ func (x *exam) protocols() []string {
 	if x.Instance == nil {
 		return nil
 	}
-	return []string{relay.Probe}
+	return []string{wire.ALPNProbe}
 }
 
 func (s *session) close() { s.Conn.Close() }
@@ -195,11 +195,11 @@ func (x *exam) pingStep(ctx context.Context) finding {
 		return ok("PONG")
 	case !r.IsError():
 		return failed(x.notRedis(said), "%s", quoted(said))
-	case r.begins("ERR max number of clients reached"):
+	case r.begins(wire.MaxClients):
 		return failed(x.maxClients(), "%s", quoted(said))
 	case r.begins("LOADING"):
 		return failed(x.loading(), "%s", quoted(said))
-	case r.begins("ERR the engine behind this port is not answering"):
+	case r.begins(wire.EngineUnavailable):
 		return failed(x.engineAway(), "%s", quoted(said))
 	default:
 		return failed(x.pingRefused(said), "%s", quoted(said))

@@ -78,7 +78,7 @@ var sound = []struct {
 		own := b.authority("cache", func(c *x509.Certificate) {
 			c.IsCA, c.KeyUsage, c.IPAddresses = false, x509.KeyUsageDigitalSignature, []net.IP{net.ParseIP(b.ip)}
 		})
-		return b.client(b.redis(tls.Certificate{Certificate: [][]byte{own.cert.Raw}, PrivateKey: own.key}), own.pem())
+		return b.client(b.redis(tls.Certificate{Certificate: [][]byte{own.Cert.Raw}, PrivateKey: own.Key}), own.pem())
 	}, []string{`chain|ok|leads to "cache"`}},
 	{"a name with two addresses", func(b *bench) doctor.Config {
 		return b.named("cache.internal", b.redis(b.ca.leaf(nil)), b.nameServer(0, b.ip, b.ip))

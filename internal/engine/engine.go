@@ -33,6 +33,7 @@ import (
 
 	"github.com/sealane/sealane/internal/durable"
 	"github.com/sealane/sealane/internal/process"
+	"github.com/sealane/sealane/internal/resp"
 	"golang.org/x/sys/unix"
 )
 
@@ -242,7 +243,7 @@ func (e *Engine) ready(ctx context.Context) error {
 // ping says in final whether asking again is of no use: because the engine answered, or never will to this password.
 func (e *Engine) ping(ctx context.Context) (final bool, err error) {
 	_, err = e.call(ctx, []string{"PING"})
-	var reply ReplyError
+	var reply resp.ReplyError
 	if err == nil || !errors.As(err, &reply) {
 		return err == nil, err
 	}
@@ -279,7 +280,7 @@ func (e *Engine) retireDump() error {
 }
 
 // Stop shuts the engine down, saving its data or not, and returns when the process has ended. If the engine refuses,
-// because the disk is full, the error is a ReplyError with its words and the engine goes on as before; its code is BUSY while
+// because the disk is full, the error is a resp.ReplyError with its words and the engine goes on as before; its code is BUSY while
 // a script runs, which KillScript may end. If ctx ends first, the engine may still end. Stop of an engine that has ended
 // does nothing.
 func (e *Engine) Stop(ctx context.Context, save bool) error {
@@ -312,7 +313,7 @@ func (e *Engine) stop(ctx context.Context, save bool) error {
 	}
 	// No deadline but the caller's: a save takes as long as it takes.
 	_, err := e.exchange(ctx, []string{"SHUTDOWN", how})
-	var reply ReplyError
+	var reply resp.ReplyError
 	if errors.As(err, &reply) {
 		return fmt.Errorf("%w (%s)", err, filepath.Join(e.dir, logName))
 	}

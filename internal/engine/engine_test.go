@@ -486,7 +486,7 @@ func TestAdopt(t *testing.T) {
 	}
 
 	first.Release()
-	var reply engine.ReplyError
+	var reply resp.ReplyError
 	if _, err := engine.Adopt(deadline(t), cfg.Dir, "wrong"); !errors.As(err, &reply) || reply.Code() != "WRONGPASS" {
 		t.Errorf("wrong password: got %v, want WRONGPASS", err)
 	}
@@ -622,7 +622,7 @@ func refusedStopLeavesItRunning(t *testing.T, b engine.Binary) {
 		t.Fatal(err)
 	}
 	err := e.Stop(deadline(t), true)
-	var reply engine.ReplyError
+	var reply resp.ReplyError
 	if !errors.As(err, &reply) || !strings.Contains(err.Error(), "engine.log") {
 		t.Errorf("got %v, want a ReplyError and where the log is", err)
 	}

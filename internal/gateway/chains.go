@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // NextChain is another certificate, for clients to be tested against. Which clients get it is decided by the name that they
@@ -104,13 +104,13 @@ func (s Snapshot) Older(l *LedgerStatus) Snapshot {
 // chain is a certificate as it is served.
 type chain struct {
 	anchors []string
-	// sidecars is for clients that offer relay.Protocol, and selects it; with it the others would be refused for whatever
+	// sidecars is for clients that offer wire.ALPNSealane, and selects it; with it the others would be refused for whatever
 	// else they offer.
 	all, sidecars *tls.Config
 }
 
 func newChain(cert tls.Certificate, v policy, anchors []string) *chain {
-	return &chain{anchors, tlsConfig(cert, v), tlsConfig(cert, v, relay.Protocol)}
+	return &chain{anchors, tlsConfig(cert, v), tlsConfig(cert, v, wire.ALPNSealane)}
 }
 
 // tlsConfig returns a configuration with ticket keys of its own, which crypto/tls changes daily: a session is resumed under the
@@ -207,9 +207,9 @@ type choice struct {
 func (c *conn) choose(h *tls.ClientHelloInfo, v *chains) *tls.Config {
 	c.hello = readHello(h, v.allowed) // it can be seen here before the handshake fails because of it
 	c.choice.chain = v.main
-	c.choice.probe = slices.Contains(h.SupportedProtos, relay.Probe)
+	c.choice.probe = slices.Contains(h.SupportedProtos, wire.ALPNProbe)
 	for _, protocol := range h.SupportedProtos {
-		if label, ok := strings.CutPrefix(protocol, relay.DeclaresCA); ok && slices.Contains(v.labels(), label) && !slices.Contains(c.choice.declared, label) {
+		if label, ok := strings.CutPrefix(protocol, wire.ALPNTrustsCA); ok && slices.Contains(v.labels(), label) && !slices.Contains(c.choice.declared, label) {
 			c.choice.declared = append(c.choice.declared, label)
 		}
 	}
@@ -219,7 +219,7 @@ func (c *conn) choose(h *tls.ClientHelloInfo, v *chains) *tls.Config {
 		// Which one is left to chance: in time every client meets each.
 		c.choice.chain, c.choice.test, c.choice.sampled = v.tests[rand.IntN(len(v.tests))].chain, true, true
 	}
-	if slices.Contains(h.SupportedProtos, relay.Protocol) {
+	if slices.Contains(h.SupportedProtos, wire.ALPNSealane) {
 		return c.choice.chain.sidecars
 	}
 	return c.choice.chain.all

@@ -17,6 +17,7 @@ import (
 	"github.com/sealane/sealane/internal/firstline"
 	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 const (
@@ -29,7 +30,7 @@ const (
 	farewellBytes = 1 << 20
 )
 
-const engineAway = "-ERR the engine behind this port is not answering, it is being restarted: retry with backoff\r\n"
+const engineAway = "-" + wire.EngineUnavailable + " is not answering, it is being restarted: retry with backoff\r\n"
 
 // conn is one client, from accept to close: a descriptor that never blocks, made to look like a net.Conn that does. It
 // gives out the bytes that were read ahead of it, then the connection's. It has one owner at a time, which alone reads,
@@ -351,7 +352,7 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 	g.arrivals.remove(c)
 	cfg := relay.Config{
 		Remote: c.remote, Local: c.localAddr(),
-		Goaway: t != nil && t.ConnectionState().NegotiatedProtocol == relay.Protocol,
+		Goaway: t != nil && t.ConnectionState().NegotiatedProtocol == wire.ALPNSealane,
 		Ended: func(r relay.Result) {
 			g.left(c, r.Client)
 			g.limit.leave()

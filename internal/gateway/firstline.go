@@ -1,6 +1,9 @@
 package gateway
 
-import "github.com/sealane/sealane/internal/firstline"
+import (
+	"github.com/sealane/sealane/internal/firstline"
+	"github.com/sealane/sealane/internal/wire"
+)
 
 var kinds = []firstline.Kind{
 	firstline.RESP, firstline.Inline, firstline.HTTP, firstline.SSLv2, firstline.Garbage, firstline.TLS,
@@ -8,7 +11,7 @@ var kinds = []firstline.Kind{
 
 // answer is what a client of kind k that sent line is told, in its own protocol.
 func answer(k firstline.Kind, line []byte, connect string) []byte {
-	return firstline.Answer(k, line, "this port wants TLS: "+connect)
+	return firstline.Answer(k, line, wire.TLSRequired+": "+connect)
 }
 
 // advice is what the operator reads in the log.

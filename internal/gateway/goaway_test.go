@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // sidecars are plain clients of a gateway, by way of connections that can be asked to go.
@@ -33,7 +34,7 @@ func (w *world) sidecars(multiplexed bool, trust func() *tls.Config) *relay.Loop
 				return relay.End{}, err
 			}
 			cfg := trust()
-			cfg.NextProtos = []string{relay.Protocol, "sealane-ca/0"}
+			cfg.NextProtos = []string{wire.ALPNSealane, "sealane-ca/0"}
 			return relay.Dialled(ctx, c, cfg)
 		},
 	})

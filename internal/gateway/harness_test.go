@@ -4,17 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -25,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/internal/certtest"
 	"github.com/sealane/sealane/internal/gateway"
 )
 
@@ -61,11 +58,7 @@ type identity struct {
 
 func newIdentity(t testing.TB, addresses ...string) identity {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signed(t, key, addresses...)
+	return signed(t, certtest.NewKey(t), addresses...)
 }
 
 // reissued is another certificate for the same key.
@@ -80,40 +73,19 @@ func reissued(t testing.TB, id identity, addresses ...string) identity {
 
 func signed(t testing.TB, key crypto.Signer, addresses ...string) identity {
 	t.Helper()
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "test " + serial.String()}, DNSNames: []string{"localhost"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-	}
-	for _, a := range addresses {
-		host, _, err := net.SplitHostPort(a)
-		if err != nil {
-			template.DNSNames = append(template.DNSNames, a)
-			continue
+	cert := certtest.SelfSigned(t, key, certtest.Names("localhost"), func(c *x509.Certificate) {
+		// Clients tell CAs apart by their subjects.
+		c.Subject.CommonName = "test " + rand.Text()
+		for _, a := range addresses {
+			if host, _, err := net.SplitHostPort(a); err == nil {
+				a = host
+			}
+			certtest.Names(a)(c)
 		}
-		template.IPAddresses = append(template.IPAddresses, net.ParseIP(host))
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return identity{
-		cert: cert, keyDER: keyDER,
-		chain: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		key:   pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
-	}
+	})
+	private := certtest.KeyPEM(t, key)
+	block, _ := pem.Decode(private)
+	return identity{cert: cert.Leaf, keyDER: block.Bytes, chain: certtest.PEM(cert.Certificate...), key: private}
 }
 
 // trusting is the configuration of a client that holds exactly these certificates as its CAs.

@@ -17,7 +17,7 @@ import (
 
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/ledger"
-	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 const nextName = "ca-next.sealane.invalid"
@@ -135,7 +135,7 @@ func TestNextNameGetsTheNextChain(t *testing.T) {
 func TestSessionsStayWithTheirChain(t *testing.T) {
 	t.Parallel()
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		for _, protocols := range [][]string{nil, {relay.Protocol}} {
+		for _, protocols := range [][]string{nil, {wire.ALPNSealane}} {
 			t.Run(fmt.Sprint(tls.VersionName(version), protocols), func(t *testing.T) {
 				t.Parallel()
 				w, next := twoChains(t)
@@ -211,8 +211,8 @@ func TestHandshakesTellOfTrust(t *testing.T) {
 		cfg.ServerName, cfg.NextProtos = name, protocols
 		_, _ = w.hello(cfg)
 	}
-	try(trusting(w.id), "localhost", relay.Probe)
-	try(trusting(w.id), nextName, relay.Probe)
+	try(trusting(w.id), "localhost", wire.ALPNProbe)
+	try(trusting(w.id), nextName, wire.ALPNProbe)
 	try(trusting(w.id), "localhost")
 	all := w.eventually("the old anchor is proven", func(all map[ledger.Identity]ledger.Client) bool {
 		return !all[who].Anchors["old"].Proven.IsZero()
@@ -331,7 +331,7 @@ func TestSampling(t *testing.T) {
 	}
 	w.apply(sampling(1, 2))
 	// Who resumes, probes or declares is not sampled.
-	for _, protocol := range []string{relay.Probe, "sealane-ca/old"} {
+	for _, protocol := range []string{wire.ALPNProbe, "sealane-ca/old"} {
 		cfg := trusting(w.id)
 		cfg.NextProtos = []string{protocol}
 		if _, err := w.hello(cfg); err != nil {

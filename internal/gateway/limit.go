@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/wire"
 )
 
 const (
-	tooMany = "-ERR max number of clients reached\r\n"
+	tooMany = "-" + wire.MaxClients + " reached\r\n"
 
 	// Beyond the clients that are served, so many connections may be on their way in, or as many as clients can be served
 	// if that is more: silent ones, in their handshake, or being told that there is no room. For what comes on top another one

@@ -3,14 +3,9 @@ package gateway_test
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/internal/certtest"
 	"github.com/sealane/sealane/internal/pki"
 )
 
@@ -212,22 +208,6 @@ func forged(t *testing.T, s pki.State, key pki.MasterKey, host string) (chain, p
 	if err != nil {
 		t.Fatal(err)
 	}
-	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(9), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.ParseIP(host)}, DNSNames: []string{"localhost"}, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, leaf, ca, leafKey.Public(), signer.(crypto.Signer))
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(leafKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pki.EncodePEM(cert), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+	leaf := (&certtest.Authority{Cert: ca, Key: signer.(crypto.Signer)}).Leaf(t, certtest.Names(host, "localhost"))
+	return certtest.PEM(leaf.Certificate...), certtest.KeyPEM(t, leaf.PrivateKey)
 }

@@ -13,8 +13,8 @@ import (
 	"strings"
 
 	"github.com/sealane/sealane/internal/gateway"
-	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // prove connects as a client would, through the network, and returns nil when the intended certificates are
@@ -43,36 +43,38 @@ func proveChain(ctx context.Context, snapshot gateway.Snapshot, chain []byte, na
 		return err
 	}
 	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		conn.SetDeadline(deadline)
-	}
 	if l.TLS {
 		if conn, err = proveTLS(ctx, conn, chain, name, bundle); err != nil {
 			return err
 		}
 	}
-	if _, err := conn.Write(resp.AppendCommand(nil, "PING")); err != nil {
-		return err
-	}
-	reply, err := readReply(conn)
-	if err != nil {
-		return err
-	}
-	if text := reply.Str; text != "PONG" && !(reply.IsError() && slices.ContainsFunc(alive, func(p string) bool { return strings.HasPrefix(text, p) })) {
-		return fmt.Errorf("PING is answered by %q", text)
-	}
-	return nil
+	return provePing(ctx, conn)
 }
 
-// alive are how errors begin that show just as well that the engine is there: it wants the AUTH string, is busy, can't
-// save, loads its data, or all places are taken.
-var alive = []string{"NOAUTH ", "BUSY ", "MISCONF ", "LOADING ", "ERR max number of clients reached"}
+// maxPong is far above any reply to PING.
+const maxPong = 64 << 10
+
+// provePing returns nil when an engine answers PING.
+func provePing(ctx context.Context, conn net.Conn) error {
+	reply, err := resp.NewClient(conn, maxPong).Do(ctx, "PING")
+	if failed, ok := errors.AsType[*resp.ReadError](err); ok {
+		return fmt.Errorf("read the answer to PING: %w", failed.Err)
+	}
+	if reply.Str == "PONG" || err != nil && slices.ContainsFunc(alive, func(p string) bool { return strings.HasPrefix(reply.Str, p) }) {
+		return nil
+	}
+	return fmt.Errorf("PING is answered by %q", reply.Str)
+}
+
+// alive are the beginnings of errors that show just as well that the engine is there: it wants the AUTH string, runs a script
+// for too long, can't save, loads its data, or has no room for one more client.
+var alive = []string{"NOAUTH ", "BUSY ", "MISCONF ", "LOADING ", wire.MaxClients}
 
 func proveTLS(ctx context.Context, conn net.Conn, chain []byte, name string, bundle []byte) (net.Conn, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
 	// No session cache: a resumed session would prove nothing about the certificate (golang/go#77217).
-	c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12, NextProtos: []string{relay.Probe}})
+	c := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12, NextProtos: []string{wire.ALPNProbe}})
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
@@ -92,23 +94,4 @@ func presents(certs []*x509.Certificate, chain []byte) bool {
 		chain = rest
 	}
 	return len(chain) == 0
-}
-
-// readReply reads one short reply.
-func readReply(conn net.Conn) (resp.Value, error) {
-	var buf []byte
-	chunk := make([]byte, 512)
-	for {
-		n, err := conn.Read(chunk)
-		buf = append(buf, chunk[:n]...)
-		if v, _, parseErr := resp.ParseReply(buf, resp.Limits{}); !errors.Is(parseErr, resp.ErrIncomplete) {
-			return v, parseErr
-		}
-		if err != nil {
-			return resp.Value{}, fmt.Errorf("read the answer to PING: %w", err)
-		}
-		if len(buf) > 64<<10 {
-			return resp.Value{}, errors.New("the answer to PING has no end")
-		}
-	}
 }

@@ -1,9 +1,6 @@
 package pki_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"fmt"
 	"math/big"
@@ -12,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/internal/certtest"
 	"github.com/sealane/sealane/internal/pki"
 )
 
@@ -142,19 +140,13 @@ func TestConstraintsHoldBelowTheCrossCertificate(t *testing.T) {
 	now := start.Add(1825 * day)
 	s = settle(t, s.WithNameConstraints(false), key, now)
 	one, two, cross := parse(t, s.CAs[0].Certificate), parse(t, s.CAs[1].Certificate), parse(t, s.CAs[1].Cross)
-	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	leafKey := certtest.NewKey(t)
 	for host, want := range map[string]string{"localhost": "yes", "www.example.org": "no"} {
 		template := &x509.Certificate{
 			SerialNumber: big.NewInt(7), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), DNSNames: []string{host},
 			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		}
-		der, err := x509.CreateCertificate(rand.Reader, template, two, leafKey.Public(), caSigner(t, s, key, 2))
-		if err != nil {
-			t.Fatal(err)
-		}
+		der := certtest.Sign(t, template, two, leafKey.Public(), caSigner(t, s, key, 2))
 		chain := append(pki.EncodePEM(der), pki.EncodePEM(cross.Raw)...)
 		if got := accepts(t, pki.EncodePEM(one.Raw), chain, host, now); got != want {
 			t.Errorf("%s under CA-1: %s; want %s", host, got, want)
@@ -212,10 +204,7 @@ func withOldCross(t *testing.T, s pki.State, key pki.MasterKey) pki.State {
 			template.ExtraExtensions = append(template.ExtraExtensions, e)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, one, two.PublicKey, caSigner(t, s, key, 1))
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := certtest.Sign(t, template, one, two.PublicKey, caSigner(t, s, key, 1))
 	if !constrained(parse(t, der)) {
 		t.Fatal("the old cross-certificate has no constraints")
 	}

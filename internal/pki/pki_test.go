@@ -5,7 +5,6 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha1"
 	"crypto/tls"
 	"crypto/x509"
@@ -26,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/internal/certtest"
 	"github.com/sealane/sealane/internal/pki"
 )
 
@@ -182,14 +182,7 @@ func TestConstrainedCACannotImpersonateOtherNames(t *testing.T) {
 			template.SerialNumber = big.NewInt(7)
 			template.Subject = pkix.Name{CommonName: "Forged Leaf"}
 			template.NotBefore, template.NotAfter = start.Add(-time.Hour), start.Add(time.Hour)
-			leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-			if err != nil {
-				t.Fatal(err)
-			}
-			der, err := x509.CreateCertificate(rand.Reader, template, ca, leafKey.Public(), signer)
-			if err != nil {
-				t.Fatal(err)
-			}
+			der := certtest.Sign(t, template, ca, certtest.NewKey(t).Public(), signer)
 			roots := x509.NewCertPool()
 			roots.AddCert(ca)
 			opts := x509.VerifyOptions{Roots: roots, CurrentTime: start, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}

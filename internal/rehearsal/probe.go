@@ -4,14 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // probe is the client that does everything right: what it can't verify, no client can.
@@ -25,7 +26,7 @@ type probe struct {
 func (p probe) look(ctx context.Context, bundle []byte, cut bool) ([][]byte, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
-	d := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: p.host, MinVersion: tls.VersionTLS12, NextProtos: []string{relay.Probe}}}
+	d := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: p.host, MinVersion: tls.VersionTLS12, NextProtos: []string{wire.ALPNProbe}}}
 	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(p.host, strconv.Itoa(p.port)))
 	if err != nil {
 		return nil, err
@@ -35,27 +36,30 @@ func (p probe) look(ctx context.Context, bundle []byte, cut bool) ([][]byte, err
 	for _, c := range conn.(*tls.Conn).ConnectionState().PeerCertificates {
 		chain = append(chain, c.Raw)
 	}
-	conn.SetDeadline(time.Now().Add(askTimeout))
-	if err := ask(conn, "+PONG", "PING"); err != nil || !cut {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	c := resp.NewClient(conn, maxReply)
+	if err := ask(ctx, c, resp.Simple, "PING"); err != nil || !cut {
 		return chain, err
 	}
-	if err := ask(conn, ":", "CLIENT", "KILL", "TYPE", "normal"); err != nil {
-		return nil, err
+	for _, kind := range []string{"normal", "pubsub"} {
+		if err := ask(ctx, c, resp.Integer, "CLIENT", "KILL", "TYPE", kind); err != nil {
+			return nil, err
+		}
 	}
-	return chain, ask(conn, ":", "CLIENT", "KILL", "TYPE", "pubsub")
+	return chain, nil
 }
 
-const askTimeout = 5 * time.Second
+const (
+	askTimeout = 5 * time.Second
+	maxReply   = 4 << 10
+)
 
-// ask sends a command and wants a short reply that begins so.
-func ask(conn net.Conn, want string, args ...string) error {
-	if _, err := conn.Write(resp.AppendCommand(nil, args...)); err != nil {
-		return err
-	}
-	reply := make([]byte, 256)
-	n, err := conn.Read(reply)
-	if err == nil && !strings.HasPrefix(string(reply[:n]), want) {
-		err = fmt.Errorf("%s is answered by %q", strings.Join(args, " "), reply[:n])
+// ask sends a command and wants a reply of a kind.
+func ask(ctx context.Context, c *resp.Client, want resp.Kind, args ...string) error {
+	reply, err := c.Do(ctx, args...)
+	if errors.As(err, new(resp.ReplyError)) || err == nil && reply.Kind != want {
+		return fmt.Errorf("%s is answered by %q", strings.Join(args, " "), resp.Append(nil, reply))
 	}
 	return err
 }

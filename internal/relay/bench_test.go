@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sealane/sealane/internal/certtest"
 	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
 )
@@ -16,7 +17,7 @@ func tlsPair(t testing.TB) (client net.Conn, server relay.End) {
 	t.Helper()
 	here, there := tcpPair(t)
 	under := &transport{ReadWriter: there, Conn: there}
-	s := tls.Server(under, &tls.Config{Certificates: []tls.Certificate{relay.SelfSignedForTest(t)}})
+	s := tls.Server(under, &tls.Config{Certificates: []tls.Certificate{certtest.SelfSigned(t, nil)}})
 	c := tls.Client(here, &tls.Config{InsecureSkipVerify: true})
 	failed := make(chan error, 1)
 	go func() { failed <- s.Handshake() }()

@@ -147,7 +147,7 @@ func (u *upstream) dialled(e End, err error) {
 	if e.Attach != nil {
 		e.Attach(&u.socket)
 	}
-	u.goawayNegotiated = e.TLS != nil && e.TLS.ConnectionState().NegotiatedProtocol == Protocol
+	u.goawayNegotiated = e.TLS != nil && e.TLS.ConnectionState().NegotiatedProtocol == goawayProtocol
 	if err := u.loop.adopt(&u.socket); err != nil {
 		u.failDial(err)
 		return

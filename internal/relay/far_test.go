@@ -8,7 +8,9 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/sealane/sealane/internal/certtest"
 	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // far is a server with TLS in front of the engine, as a gateway is, and clients' loops that dial it, as a sidecar's.
@@ -37,7 +39,7 @@ func newFar(t testing.TB, seed uint64, set func(string, bool), server *relay.Loo
 		t.Fatal(err)
 	}
 	f := &far{t: t, rnd: rand.New(rand.NewPCG(seed, 4)), server: server, ln: ln, set: set, clients: clients}
-	f.config = &tls.Config{Certificates: []tls.Certificate{relay.SelfSignedForTest(t)}, NextProtos: []string{relay.Protocol}}
+	f.config = &tls.Config{Certificates: []tls.Certificate{certtest.SelfSigned(t, nil)}, NextProtos: []string{wire.ALPNSealane}}
 	set("a", seed%2 == 0)
 	f.serving.Go(func() {
 		for {
@@ -58,7 +60,7 @@ func (f *far) accept(c net.Conn) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.all = append(f.all, f.server.Serve(end, relay.Config{Goaway: end.TLS.ConnectionState().NegotiatedProtocol == relay.Protocol}))
+	f.all = append(f.all, f.server.Serve(end, relay.Config{Goaway: end.TLS.ConnectionState().NegotiatedProtocol == wire.ALPNSealane}))
 }
 
 // backend is called at first, and when something is to change: clients are to leave, by the server's or their own will.
@@ -81,7 +83,7 @@ func (f *far) backend(_ string, multiplexed bool) {
 			if err != nil {
 				return relay.End{}, err
 			}
-			return relay.Dialled(ctx, c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{relay.Protocol}})
+			return relay.Dialled(ctx, c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{wire.ALPNSealane}})
 		},
 	})
 }

@@ -2,21 +2,14 @@ package relay
 
 import (
 	"bytes"
+
+	fixed "github.com/sealane/sealane/internal/wire" // this package has a type wire
 )
 
-// Protocol is what both ends have negotiated (by ALPN) where a Session may say Goaway.
-const Protocol = "sealane/1"
+// goawayProtocol is the ALPN name that is negotiated where a gateway may send goawayPush.
+const goawayProtocol = fixed.ALPNSealane
 
-// Probe is offered (by ALPN, and never selected) by what is no client: proofs that a server serves, and diagnoses.
-const Probe = "sealane-probe"
-
-// DeclaresCA begins what a client offers (by ALPN, and never selected) for each CA that it trusts: the SHA-256 of its certificate follows,
-// in lower-case hexadecimal.
-const DeclaresCA = "sealane-ca/"
-
-// goawayPush asks a client that understands it to go on with a fresh connection. It comes between two replies, also in RESP2.
-// The connection serves on until the client closes it.
-var goawayPush = []byte(">1\r\n$14\r\nsealane-goaway\r\n")
+var goawayPush = []byte(fixed.GoawayPush)
 
 type goaway struct{ due, sent bool }
 

@@ -67,7 +67,7 @@ type Config struct {
 	// that has none: that of the Unix socket by which it came.
 	Remote, Local netip.AddrPort
 	Path          string
-	// Goaway says that the client understands it: it has negotiated wire.Protocol.
+	// Goaway says that the client understands it: it has negotiated wire.ALPNSealane.
 	Goaway bool
 	// Opening, where given, is shown what the client says first, until it has decided: then either there is an answer, and the
 	// client is closed with it, or the client is one to serve. It runs on the loop and must not wait.

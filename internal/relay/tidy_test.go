@@ -7,6 +7,8 @@ import (
 	"net"
 	"testing"
 	"unsafe"
+
+	"github.com/sealane/sealane/internal/certtest"
 )
 
 // A Go release that renames the field would make connections hold their largest record again, without a word.
@@ -17,7 +19,7 @@ func TestFreeInputGivesTheBufferOfALargeRecordBack(t *testing.T) {
 	}
 	near, far := net.Pipe()
 	client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
-	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{SelfSignedForTest(t)}})
+	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{certtest.SelfSigned(t, nil)}})
 	t.Cleanup(func() { near.Close(); far.Close() })
 	go client.Handshake()
 	if err := server.Handshake(); err != nil {
@@ -52,7 +54,7 @@ func TestFreeInputKeepsWhatWasNotRead(t *testing.T) {
 	t.Parallel()
 	near, far := net.Pipe()
 	client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
-	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{SelfSignedForTest(t)}})
+	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{certtest.SelfSigned(t, nil)}})
 	t.Cleanup(func() { near.Close(); far.Close() })
 	go client.Handshake()
 	if err := server.Handshake(); err != nil {

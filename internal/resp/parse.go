@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
 )
 
@@ -108,10 +107,8 @@ func (p *parser) body(k Kind, start, depth int) (v Value, err error) {
 		v.IsNull, v.Kind = true, Null
 		err = p.empty()
 	case Double:
-		if v.Str, err = p.line(p.lim.MaxBulk); err == nil {
-			if _, e := parseDouble(v.Str); e != nil {
-				err = p.fail(start, "not a double")
-			}
+		if v.Str, err = p.line(p.lim.MaxBulk); err == nil && !isDouble(v.Str) {
+			err = p.fail(start, "not a double")
 		}
 	case BigNumber:
 		if v.Str, err = p.line(p.lim.MaxBulk); err == nil && !isBigNumber(v.Str) {
@@ -259,26 +256,19 @@ func (p *parser) aggregate(k Kind, start, depth int) (elems []Value, null bool, 
 	return elems, false, nil
 }
 
-func parseDouble(s string) (float64, error) {
+func isDouble(s string) bool {
 	switch s {
-	case "inf", "+inf":
-		return math.Inf(1), nil
-	case "-inf":
-		return math.Inf(-1), nil
-	case "nan", "-nan":
-		return math.NaN(), nil
+	case "inf", "+inf", "-inf", "nan", "-nan":
+		return true
 	}
 	for i := range len(s) {
 		// ParseFloat also takes hexadecimal, "Infinity" and underscores, which RESP does not have.
 		if c := s[i]; (c < '0' || c > '9') && c != '.' && c != '-' && c != '+' && c != 'e' && c != 'E' {
-			return 0, strconv.ErrSyntax
+			return false
 		}
 	}
-	f, err := strconv.ParseFloat(s, 64)
-	if errors.Is(err, strconv.ErrRange) {
-		return f, nil
-	}
-	return f, err
+	_, err := strconv.ParseFloat(s, 64)
+	return err == nil || errors.Is(err, strconv.ErrRange)
 }
 
 func isBigNumber(s string) bool {

@@ -1,19 +1,17 @@
-// Package resp reads and writes RESP2 and RESP3, the Redis protocol, as pure functions over byte slices.
+// Package resp reads and writes RESP2 and RESP3, the Redis protocol, as pure functions over byte slices. On them stands
+// Client, for a few commands over a connection that it is given.
 //
-// Guaranteed: no function does I/O, starts a goroutine or panics, whatever its input. Every length and count
-// from the wire is compared with a limit before anything is allocated or sliced, and memory grows with the
-// bytes that are there, never with those that are announced. A reply that is cut in any way gives the same
-// Value or the same error once its bytes are complete. What ParseReply returns shares no memory with its input.
+// Guaranteed: no function panics, whatever its input, and none but Client's does I/O. Every length and count from the wire is
+// compared with a limit before anything is allocated or sliced, and memory grows with the bytes that are there, never with
+// those that are announced. A reply that is cut in any way gives the same Value or the same error once its bytes are
+// complete. What ParseReply returns shares no memory with its input.
 //
-// Not guaranteed: that parsing a long reply again and again while it arrives is cheap; each call starts at
-// the first byte, so a caller grows its buffer by doubling. The streamed strings and aggregates of the RESP3
-// draft ("$?", "*?") are refused: no server sends them.
+// Not guaranteed: that parsing a long reply again and again while it arrives is cheap. Each call starts at the first byte, so
+// a caller grows its buffer by doubling. The streamed strings and aggregates of the RESP3 draft ("$?", "*?") are refused,
+// because no server sends them.
 package resp
 
-import (
-	"math"
-	"strconv"
-)
+import "strconv"
 
 // Kind is the first byte of a value on the wire.
 type Kind byte
@@ -135,16 +133,4 @@ func appendLine(dst []byte, k Kind, s string) []byte {
 		dst = append(dst, c)
 	}
 	return append(dst, '\r', '\n')
-}
-
-// Float returns the number of a Double; NaN when v is none.
-func (v Value) Float() float64 {
-	if v.Kind != Double {
-		return math.NaN()
-	}
-	f, err := parseDouble(v.Str)
-	if err != nil {
-		return math.NaN()
-	}
-	return f
 }

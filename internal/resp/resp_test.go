@@ -2,7 +2,6 @@ package resp_test
 
 import (
 	"errors"
-	"math"
 	"reflect"
 	"runtime"
 	"strings"
@@ -168,16 +167,15 @@ func TestAppendKeepsFraming(t *testing.T) {
 	}
 }
 
-func TestFloat(t *testing.T) {
+func TestDoubles(t *testing.T) {
 	t.Parallel()
-	for s, want := range map[string]float64{"1.5": 1.5, "inf": math.Inf(1), "-inf": math.Inf(-1), "1e999": math.Inf(1)} {
-		if got := (resp.Value{Kind: resp.Double, Str: s}).Float(); got != want {
-			t.Errorf("%s: got %v, want %v", s, got, want)
-		}
-	}
-	for _, v := range []resp.Value{{Kind: resp.Double, Str: "nan"}, {Kind: resp.Bulk, Str: "1"}, {Kind: resp.Double, Str: "x"}} {
-		if got := v.Float(); !math.IsNaN(got) {
-			t.Errorf("%+v: got %v, want NaN", v, got)
+	for s, want := range map[string]bool{
+		"1.5": true, "-1.50e3": true, "inf": true, "+inf": true, "-inf": true, "nan": true, "-nan": true, "1e999": true,
+		"x": false, "": false, "0x1p4": false, "Infinity": false, "1_000": false, "1e": false, "+nan": false,
+	} {
+		v, _, err := resp.ParseReply([]byte(","+s+"\r\n"), resp.Limits{})
+		if want && (err != nil || v.Str != s) || !want && !errors.As(err, new(*resp.ProtocolError)) {
+			t.Errorf("%q: %+v, %v", s, v, err)
 		}
 	}
 }

@@ -401,9 +401,6 @@ func (s *CommandScanner) Named() bool {
 	return !s.inline && s.args > 0 && s.arg >= min(2, s.args)
 }
 
-// HasName says that the request's name is known.
-func (s *CommandScanner) HasName() bool { return !s.inline && s.arg > 0 }
-
 // Name is the request's name in lower case, nil if it is longer than any. It is valid until the next request.
 func (s *CommandScanner) Name() []byte { return s.word(0) }
 

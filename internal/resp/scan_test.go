@@ -429,7 +429,7 @@ func TestCommandScannerKnowsWhatItReads(t *testing.T) {
 				return string(b)
 			}
 			if text(s.Name()) != tt.name || text(s.Second()) != tt.second || s.Args() != len(tt.args) ||
-				s.Longest() != tt.longest || s.Size() != len(wire) || s.Inline() || !s.Named() || !s.HasName() {
+				s.Longest() != tt.longest || s.Size() != len(wire) || s.Inline() || !s.Named() {
 				t.Fatalf("%.40q cut at %d: name %q, second %q, %d arguments, longest %d, size %d, inline %t, named %t", wire, cut,
 					s.Name(), s.Second(), s.Args(), s.Longest(), s.Size(), s.Inline(), s.Named())
 			}

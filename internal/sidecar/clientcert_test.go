@@ -2,7 +2,6 @@ package sidecar_test
 
 import (
 	"crypto/x509"
-	"encoding/pem"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/internal/certtest"
 	"github.com/sealane/sealane/internal/sidecar"
 )
 
@@ -17,18 +17,15 @@ import (
 func (a *authority) pair(dir, name string, change func(*x509.Certificate)) (cert, key string) {
 	a.t.Helper()
 	c := a.leaf(func(c *x509.Certificate) {
-		c.Subject.CommonName, c.ExtKeyUsage = name, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+		certtest.CommonName(name)(c)
+		certtest.ForClients(c)
 		if change != nil {
 			change(c)
 		}
 	})
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
-	if err != nil {
-		a.t.Fatal(err)
-	}
 	cert, key = filepath.Join(dir, "client.pem"), filepath.Join(dir, "client.key")
-	write(a.t, cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}))
-	write(a.t, key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
+	write(a.t, cert, certtest.PEM(c.Certificate...))
+	write(a.t, key, certtest.KeyPEM(a.t, c.PrivateKey))
 	return cert, key
 }
 
@@ -41,7 +38,7 @@ func write(t testing.TB, path string, content []byte) {
 
 func (a *authority) pool() *x509.CertPool {
 	p := x509.NewCertPool()
-	p.AddCert(a.cert)
+	p.AddCert(a.Cert)
 	return p
 }
 

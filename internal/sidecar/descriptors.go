@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // descriptorFault is for an error that says that this process, or the machine, has no free file descriptor. Nil: it says something else.
@@ -34,7 +35,7 @@ func fileLimit() string {
 }
 
 // noRoomAnswer is what a client is told that can't be let in. It begins as a Redis's own, for which client libraries look.
-const noRoomAnswer = "-ERR max number of clients reached: the sidecar has no free file descriptor, raise its limit of open files\r\n"
+const noRoomAnswer = "-" + wire.MaxClients + " reached: the sidecar has no free file descriptor, raise its limit of open files\r\n"
 
 // reservedFiles are descriptors that clients and their connections do not get: for what asks whether the sidecar is well, for
 // finding out whether the server is, and for reading files again.

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // Fault is something that is wrong with a link: a code from a closed set, one sentence, and what to do about it.
@@ -263,9 +265,9 @@ func (t *trust) replyFault(at, reply string, toLogin bool) *Fault {
 	says := at + " answers " + short(words)
 	code, _, _ := strings.Cut(words, " ")
 	switch {
-	case strings.HasPrefix(words, "ERR max number of clients"):
+	case strings.HasPrefix(words, wire.MaxClients):
 		return &Fault{codeNoRoom, at + " has no room for one more client", "close connections that nobody uses there, or raise its limit" + byItself}
-	case strings.HasPrefix(words, "ERR the engine behind this port"):
+	case strings.HasPrefix(words, wire.EngineUnavailable):
 		return &Fault{codeNoReply, "Sealane answers at " + at + ", but the engine behind it does not", "wait: it is being restarted" + byItself}
 	case code == "DENIED":
 		return &Fault{codeDenied, says, "on the server: set a password (requirepass, or ACL users), or name its addresses in `bind` and set `protected-mode no`" + byItself}

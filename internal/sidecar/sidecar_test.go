@@ -21,8 +21,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/sidecar"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // open are the connections that the server has now.
@@ -151,8 +151,8 @@ func TestTheBundleIsDeclared(t *testing.T) {
 	second := newAuthority(t, "second CA")
 	w := newWorld(t, func(w *world) { w.source.Bundle += second.pem() })
 	w.ready()
-	one, two := sha256.Sum256(w.ca.cert.Raw), sha256.Sum256(second.cert.Raw)
-	want := relay.Protocol + " sealane-ca/" + hex.EncodeToString(one[:]) + " sealane-ca/" + hex.EncodeToString(two[:])
+	one, two := sha256.Sum256(w.ca.Cert.Raw), sha256.Sum256(second.Cert.Raw)
+	want := wire.ALPNSealane + " sealane-ca/" + hex.EncodeToString(one[:]) + " sealane-ca/" + hex.EncodeToString(two[:])
 	w.server.set(func(r *redis) {
 		if got := strings.Join(r.protocols, " "); got != want {
 			t.Errorf("offered %q; want %q", got, want)
@@ -455,7 +455,7 @@ func TestMetricsTellWhatHappens(t *testing.T) {
 	w.connect().works()
 	for name, want := range map[string]float64{
 		"sealane_sidecar_ready": 1, "sealane_sidecar_connections": 1, "sealane_sidecar_connections_total": 1, "sealane_sidecar_problem": 0,
-		"sealane_sidecar_moves_total": 1, "sealane_sidecar_requests_total": 1, "sealane_sidecar_ca_expiry_timestamp_seconds": float64(w.ca.cert.NotAfter.Unix()),
+		"sealane_sidecar_moves_total": 1, "sealane_sidecar_requests_total": 1, "sealane_sidecar_ca_expiry_timestamp_seconds": float64(w.ca.Cert.NotAfter.Unix()),
 	} {
 		if got := w.metric(name); got != want {
 			t.Errorf("%s is %v; want %v", name, got, want)

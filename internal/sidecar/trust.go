@@ -16,7 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // Server is what a Source says: where a link leads, and whom it may believe there.
@@ -91,11 +91,11 @@ func newTrust(s Server, l *link) (*trust, *Fault) {
 		t.shows = &pair
 	}
 	t.roots = x509.NewCertPool()
-	protocols := []string{relay.Protocol}
+	protocols := []string{wire.ALPNSealane}
 	for _, ca := range t.cas {
 		t.roots.AddCert(ca)
 		sum := sha256.Sum256(ca.Raw)
-		protocols = append(protocols, relay.DeclaresCA+hex.EncodeToString(sum[:]))
+		protocols = append(protocols, wire.ALPNTrustsCA+hex.EncodeToString(sum[:]))
 	}
 	if len(t.cas) > mostDeclared {
 		protocols = protocols[:1]

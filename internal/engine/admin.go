@@ -1,41 +1,33 @@
 package engine
 
+// The control plane asks an engine as a user of its own (adminUser), on a connection per question: it logs in, sends its
+// commands and closes.
+
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strings"
 	"time"
 
-	"github.com/sealane/sealane/internal/resp"
 	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/resp"
 )
 
 const (
 	// adminUser is the control plane's user in the engine.
 	adminUser = "sealane"
-	// commandTimeout bounds one PING or INFO, from connect to the last reply.
+	// commandTimeout bounds the commands of one call, from the connect to the last reply.
 	commandTimeout = 10 * time.Second
-	// maxReply is far above any INFO.
+	// maxReply is far above the reply to any INFO.
 	maxReply = 64 << 20
 )
 
-// ReplyError is an error that the engine answered with.
-type ReplyError string
-
-func (e ReplyError) Error() string { return string(e) }
-
-// Code is the first word: ERR, LOADING, MISCONF and so on.
-func (e ReplyError) Code() string {
-	code, _, _ := strings.Cut(string(e), " ")
-	return code
-}
-
-// IsBusy says whether an engine refused to answer because a script or a function runs for longer than its time limit.
+// IsBusy says whether an engine refused a command because a script or a function has run for longer than its time limit.
 func IsBusy(err error) bool {
-	var reply ReplyError
+	var reply resp.ReplyError
 	return errors.As(err, &reply) && reply.Code() == "BUSY"
 }
 
@@ -45,11 +37,11 @@ var ErrUnkillable = errors.New("the script or function that is running has writt
 // KillScript ends the script or function that runs in the engine. It returns nil when the engine answers again, and
 // ErrUnkillable when the engine refuses.
 func (e *Engine) KillScript(ctx context.Context) error {
-	// Which of the two runs is told by the answer; functions are there from 7.0 on.
+	// BUSY is the answer to the wrong one of the two. Functions exist from Redis 7.0 on.
 	kill, other := []string{"SCRIPT", "KILL"}, []string{"FUNCTION", "KILL"}
 	for {
 		_, err := e.call(ctx, kill)
-		var reply ReplyError
+		var reply resp.ReplyError
 		if errors.As(err, &reply) {
 			switch reply.Code() {
 			case "UNKILLABLE":
@@ -63,16 +55,16 @@ func (e *Engine) KillScript(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("kill the script of engine %s: %w", e.dir, err)
 		}
-		// It ends a little later.
+		// The script ends a little after the engine has agreed to end it.
 		if err := wait(ctx, e.Done()); err != nil {
 			return err
 		}
 	}
 }
 
-// Info returns the fields of the sections of INFO, or of its default ones when none is named.
+// Info returns the fields of INFO's sections with these names. Without a name, the engine chooses its default sections.
 func (e *Engine) Info(ctx context.Context, sections ...string) (map[string]string, error) {
-	// Before 7.0 the command takes one section only.
+	// Before Redis 7.0 INFO takes one section only.
 	cmds := [][]string{{"INFO"}}
 	if len(sections) > 0 {
 		cmds = nil
@@ -95,7 +87,7 @@ func (e *Engine) Info(ctx context.Context, sections ...string) (map[string]strin
 	return info, nil
 }
 
-// call is exchange within commandTimeout. An engine that has not answered by then is a *SilentError.
+// call is exchange with a timeout. The error is a *SilentError where the engine has not answered by then.
 func (e *Engine) call(ctx context.Context, cmds ...[]string) ([]resp.Value, error) {
 	if e.proc.Stopped() {
 		return nil, e.silent(0)
@@ -113,7 +105,7 @@ func (e *Engine) call(ctx context.Context, cmds ...[]string) ([]resp.Value, erro
 type SilentError struct {
 	PID     int
 	Stopped bool          // by a signal or a debugger
-	For     time.Duration // since it was asked
+	For     time.Duration // how long ago it was asked
 }
 
 func (e *SilentError) Error() string {
@@ -127,62 +119,25 @@ func (e *Engine) silent(d time.Duration) error {
 	return &SilentError{PID: e.proc.Identity().PID, Stopped: e.proc.Stopped(), For: d}
 }
 
-// exchange logs in on a connection of its own, sends the commands and returns their replies. The first reply that is
-// an error is returned as a ReplyError. If the login fails the engine runs the commands as the default user, to whom
-// those that matter are forbidden, so a pipeline is safe.
-func (e *Engine) exchange(ctx context.Context, cmds ...[]string) ([]resp.Value, error) {
+// exchange logs in on a connection of its own, sends the commands and returns their replies. The first reply that is an error
+// is returned as a resp.ReplyError. All is sent in one write. If the login fails, the engine runs the commands as the default
+// user, to whom those that matter are forbidden.
+func (e *Engine) exchange(ctx context.Context, commands ...[]string) ([]resp.Value, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", Socket(e.dir))
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-
-	replies, err := pipeline(conn, append([][]string{{"AUTH", adminUser, e.password}}, cmds...))
+	login := []string{"AUTH", adminUser, e.password}
+	replies, err := resp.NewClient(conn, maxReply).Pipeline(ctx, append([][]string{login}, commands...)...)
 	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx) // and not the deadline that was set to end the I/O
-		}
 		return nil, err
 	}
 	return replies[1:], nil
 }
 
-func pipeline(conn io.ReadWriter, cmds [][]string) ([]resp.Value, error) {
-	var out []byte
-	for _, c := range cmds {
-		out = resp.AppendCommand(out, c...)
-	}
-	// An engine at its limit of clients answers without reading and closes: what it said is worth more than EPIPE.
-	_, writeErr := conn.Write(out)
-	replies := make([]resp.Value, 0, len(cmds))
-	var in []byte
-	chunk := make([]byte, 16<<10)
-	for {
-		v, n, err := resp.ParseReply(in, resp.Limits{MaxBulk: maxReply})
-		switch {
-		case errors.Is(err, resp.ErrIncomplete):
-			n, err := conn.Read(chunk)
-			if n == 0 && err != nil {
-				return nil, errors.Join(writeErr, err)
-			}
-			in = append(in, chunk[:n]...)
-			continue
-		case err != nil:
-			return nil, err
-		case v.IsError():
-			return nil, ReplyError(v.Str)
-		}
-		in = in[n:]
-		if replies = append(replies, v); len(replies) == len(cmds) {
-			return replies, nil
-		}
-	}
-}
-
-// listening says whether a process listens on the socket, be it too busy to accept.
+// listening says whether a process listens on the socket. It may be too busy to accept.
 func listening(socket string) bool {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
