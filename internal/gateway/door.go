@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/netloop"
 )
 
 const (
@@ -122,12 +122,12 @@ func (d *door) listen(address string) (*listener, error) {
 		return nil, err
 	}
 	l := &listener{address: address, local: ln.Addr()}
-	l.fd, err = relay.Descriptor(ln.(*net.TCPListener))
+	l.fd, err = netloop.Descriptor(ln.(*net.TCPListener))
 	ln.Close() // the runtime's poller is not to watch it
 	if err != nil {
 		return nil, err
 	}
-	l.next = func() (int, netip.AddrPort, error) { return relay.AcceptFD(l.fd) }
+	l.next = func() (int, netip.AddrPort, error) { return netloop.Accept(l.fd) }
 	return l, nil
 }
 
@@ -217,7 +217,7 @@ func (d *door) discard() {
 func (d *door) happened(fd int, events uint32, now time.Time) {
 	if fd == d.wakefd {
 		var count [8]byte
-		_, _ = readFD(fd, count[:])
+		_, _ = netloop.ReadFD(fd, count[:])
 		d.awake.Store(false)
 		return
 	}
@@ -381,7 +381,7 @@ func (d *door) enter(l *listener, fd int, from netip.AddrPort, now time.Time) {
 func (d *door) hear(c *conn, now time.Time) {
 	for {
 		have := copy(d.scratch[:], c.head)
-		n, err := readFD(c.fd, d.scratch[have:])
+		n, err := netloop.ReadFD(c.fd, d.scratch[have:])
 		switch {
 		case err == unix.EAGAIN:
 			return
@@ -530,30 +530,5 @@ func (d *door) endSilent(now time.Time) {
 		d.g.lines.warn("silent", "connection closed, it has sent nothing since it was opened", "client", c.remote.String(),
 			"after", now.Sub(c.came).Round(time.Second), "hint", "a health check, a pool without TLS, a scan: find out what connects there and says nothing")
 		d.dismiss(c)
-	}
-}
-
-// readFD reads past the runtime's scheduler: the call doesn't wait.
-func readFD(fd int, b []byte) (int, error) {
-	for {
-		n, _, errno := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
-		if errno == 0 {
-			return int(n), nil
-		}
-		if errno != unix.EINTR {
-			return -1, errno
-		}
-	}
-}
-
-func writeFD(fd int, b []byte) (int, error) {
-	for {
-		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
-		if errno == 0 {
-			return int(n), nil
-		}
-		if errno != unix.EINTR {
-			return -1, errno
-		}
 	}
 }

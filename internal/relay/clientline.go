@@ -119,7 +119,7 @@ func (s *Session) known(shown *identity, f clientField, own bool, v view) (strin
 	case "laddr":
 		return s.cfg.address(s.cfg.Local), true
 	case "fd":
-		return strconv.Itoa(int(s.conn.fd)), true
+		return strconv.Itoa(int(s.conn.FD())), true
 	case "name":
 		return shown.name, true
 	case "lib-name":

@@ -213,7 +213,7 @@ func (u *upstream) reset() {
 	u.setupPending++
 	_, _ = u.Write(resetRequest)
 	u.pendingReplies.push(pendingReply{count: 1, handler: onPoolReset})
-	if u.flush() != nil {
+	if u.Flush() != nil {
 		u.loop.again(&u.socket)
 	}
 }

@@ -37,7 +37,7 @@ const (
 )
 
 // lags says that the client reads less than it asks for.
-func (s *Session) isSlowReader() bool { return s.conn.pending() >= highWater }
+func (s *Session) isSlowReader() bool { return s.conn.Pending() >= highWater }
 
 // needsTrial says that a request is better asked over a connection of the client's own, because nothing is known of its replies.
 func (s *Session) replySizeUnknown(c *command) bool {

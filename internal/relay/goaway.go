@@ -97,9 +97,9 @@ func (u *upstream) closeDrained() {
 
 // hangUp ends a connection in good order.
 func (u *upstream) hangUp() {
-	if u.fd >= 0 {
-		u.shutdown = true
-		u.flush()
+	if u.Attached() {
+		u.CloseWrite()
+		u.Flush()
 	}
 	u.end()
 }

@@ -149,7 +149,7 @@ func (s *Session) batchConn() *upstream {
 		return nil
 	}
 	u := s.shared
-	if u == nil || u.closed || u.draining || u.key.engine != b.Engine || !u.ready || u.pending() >= highWater || s.inFlight > 0 && s.inFlightOn != u {
+	if u == nil || u.closed || u.draining || u.key.engine != b.Engine || !u.ready || u.Pending() >= highWater || s.inFlight > 0 && s.inFlightOn != u {
 		return nil
 	}
 	s.inFlightOn = u
@@ -187,7 +187,7 @@ func (s *Session) queueWrite(u *upstream, b []byte) {
 	if u.shared {
 		_, _ = u.Write(b)
 		u.flushLater()
-	} else if u.send(b) != nil {
+	} else if u.Send(b) != nil {
 		s.loop.again(&u.socket)
 	}
 }
@@ -400,7 +400,7 @@ func (s *Session) acquireDedicated(c *command, b *Backend, raw []byte) {
 
 // isAlone says that nothing else is on the session's own connection.
 func (s *Session) dedicatedIsIdle() bool {
-	return s.inFlight == 0 && s.dedicated.pendingReplies.len == 0 && s.dedicated.pending() == 0
+	return s.inFlight == 0 && s.dedicated.pendingReplies.len == 0 && s.dedicated.Pending() == 0
 }
 
 // shares says whether a request may go over a shared connection.
@@ -413,7 +413,7 @@ func (s *Session) isClean() bool { return s.inFlight == 0 && s.leavesNothing() }
 
 // leavesNothing says that it will be so once the requests in flight are answered.
 func (s *Session) leavesNothing() bool {
-	return !s.multi && !s.queuing && !s.watch && !s.dirtyUntilReset && s.unknownEffects == 0 && !s.passthrough && !s.passingRest && !s.subscriber.on() && !s.dedicated.shutdown
+	return !s.multi && !s.queuing && !s.watch && !s.dirtyUntilReset && s.unknownEffects == 0 && !s.passthrough && !s.passingRest && !s.subscriber.on() && !s.dedicated.WriteClosing()
 }
 
 // onShared sends a request over the connection that all clients of the key share.
@@ -429,7 +429,7 @@ func (s *Session) sendShared(c *command, raw []byte) bool {
 		return true
 	case s.inFlight > 0 && s.inFlightOn != u || s.inFlight >= s.window() || s.retry.full(len(raw)):
 		return false
-	case !u.ready || u.pending() >= highWater:
+	case !u.ready || u.Pending() >= highWater:
 		if s.blockedOn != u {
 			s.blockedOn = u
 			u.blocked = append(u.blocked, s)
@@ -544,7 +544,7 @@ func (s *Session) passBytes(b []byte) {
 	if s.dedicated == nil || s.dedicated.closed {
 		return
 	}
-	if s.dedicated.send(b) != nil {
+	if s.dedicated.Send(b) != nil {
 		s.loop.again(&s.dedicated.socket)
 	}
 }
@@ -587,10 +587,10 @@ func (s *Session) releaseClean() {
 	if u == nil || !u.ready || u.eof || u.closed || s.blocked || !s.isClean() {
 		return
 	}
-	if s.dedicatedLeft > 0 || s.conn.pending() >= lowWater {
+	if s.dedicatedLeft > 0 || s.conn.Pending() >= lowWater {
 		return // it would need one of its own again
 	}
-	if b := s.loop.group.backend.Load(); b.Multiplexed && u.key.engine == b.Engine && !u.draining && u.pending() == 0 {
+	if b := s.loop.group.backend.Load(); b.Multiplexed && u.key.engine == b.Engine && !u.draining && u.Pending() == 0 {
 		s.releaseDedicated()
 	}
 }

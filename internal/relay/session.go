@@ -16,7 +16,6 @@
 package relay
 
 import (
-	"crypto/tls"
 	"errors"
 	"io"
 	"net/netip"
@@ -25,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/resp"
 )
 
@@ -39,18 +39,6 @@ const (
 	defaultLingerBytes = 16 << 20
 	defaultStallTime   = 10 * time.Second
 )
-
-// End is a connection that is handed over: from here on the loop owns the descriptor.
-type End struct {
-	// FD is a connected stream socket, non-blocking, and watched by nobody else.
-	FD int
-	// TLS is the connection above it, its handshake done; nil for a plain end. Attach must make it read from and write
-	// to the given transport, from then on.
-	TLS    *tls.Conn
-	Attach func(io.ReadWriter)
-	// Head are bytes that were read already, of a plain end.
-	Head []byte
-}
 
 // Config has what is known of one client, and its limits. The zero value is ready to use.
 type Config struct {
@@ -209,7 +197,7 @@ type identity struct {
 }
 
 // Serve takes a client over. It is closed by the Session, whatever happens.
-func (ls *Loops) Serve(client End, cfg Config) *Session {
+func (ls *Loops) Serve(client netloop.Conn, cfg Config) *Session {
 	s := ls.session(ls.pick(), client, cfg)
 	if !s.loop.post(s.start) {
 		unix.Close(client.FD)
@@ -221,7 +209,7 @@ func (ls *Loops) Serve(client End, cfg Config) *Session {
 }
 
 // session is a client that has not begun.
-func (ls *Loops) session(l *loop, client End, cfg Config) *Session {
+func (ls *Loops) session(l *loop, client netloop.Conn, cfg Config) *Session {
 	if cfg.LingerTime == 0 {
 		cfg.LingerTime = defaultLingerTime
 	}
@@ -235,25 +223,22 @@ func (ls *Loops) session(l *loop, client End, cfg Config) *Session {
 	s.identity.proto, s.auth, s.replySize = 2, ls.backend.Load().Auth, assumedReplySize
 	s.lastRequest.Store(s.began.UnixNano())
 	s.publish()
-	s.conn.socket = socket{fd: int32(client.FD), loop: s.loop, owner: s, in: client.Head}
-	s.conn.tls = client.TLS
-	if client.Attach != nil {
-		client.Attach(&s.conn.socket)
-	}
+	s.conn.loop = l
+	s.conn.attach(client)
 	ls.clients.add(s, ls.backend.Load().remote())
 	return s
 }
 
 // start is the session's first task.
 func (s *Session) start() {
-	if err := s.loop.adopt(&s.conn.socket); err != nil {
+	if err := s.loop.adopt(&s.conn.socket, s); err != nil {
 		s.close(ClientFailed, err)
 		return
 	}
 	// A client that leaves Nagle's algorithm on (RFC 9293, 3.7.4) sends its first request once its last message of the handshake is
 	// acknowledged, and the kernel takes 40 ms to do so by itself. Nothing that crypto/tls writes comes after that message (the
 	// session tickets don't), so nothing carries the acknowledgement, unless the first request is here already.
-	s.handshakeJustDone = s.conn.tls != nil
+	s.handshakeJustDone = s.conn.TLS != nil
 	// The handshake may have read ahead, and no event tells of that.
 	s.loop.again(&s.conn.socket)
 }
@@ -282,20 +267,20 @@ func (s *Session) Quiet() bool {
 
 // leave ends the session, and tells the client that nothing is missing, if it can be told without waiting.
 func (s *Session) closeNotify(r Reason) {
-	if !s.closed && s.conn.tls != nil && s.conn.pending() == 0 {
-		s.conn.tls.CloseWrite()
-		s.conn.flush()
+	if !s.closed && s.conn.TLS != nil && s.conn.Pending() == 0 {
+		s.conn.TLS.CloseWrite()
+		s.conn.Flush()
 	}
 	s.close(r, nil)
 }
 
 // progress implements owner.
 func (s *Session) progress(*socket) {
-	if s.conn.pending() > 0 && s.flush() != nil {
-		s.close(ClientFailed, s.conn.outErr)
+	if s.conn.Pending() > 0 && s.flush() != nil {
+		s.close(ClientFailed, s.conn.WriteErr())
 		return
 	}
-	if s.dedicated != nil && s.dedicated.paused && s.conn.pending() < lowWater {
+	if s.dedicated != nil && s.dedicated.paused && s.conn.Pending() < lowWater {
 		s.dedicated.paused = false
 		s.loop.again(&s.dedicated.socket)
 	}
@@ -312,7 +297,7 @@ func (s *Session) pump() {
 			s.conn.paused = true
 			break
 		}
-		n, err := s.conn.read(s.loop.plain[:])
+		n, err := s.conn.Read(s.loop.plain[:])
 		if n > 0 {
 			s.handshakeJustDone = false
 			s.bytesIn.Add(uint64(n))
@@ -321,7 +306,7 @@ func (s *Session) pump() {
 			s.parse(s.loop.plain[:n])
 		}
 		if err != nil {
-			if err != errAgain {
+			if err != netloop.ErrAgain {
 				s.clientEnded(err)
 			}
 			break
@@ -334,28 +319,28 @@ func (s *Session) pump() {
 	if s.closed {
 		return
 	}
-	s.conn.keep()
-	if s.conn.drained && (s.handshakeJustDone || s.midRequest()) {
-		s.conn.acknowledge()
+	s.conn.SaveReadAhead()
+	if s.conn.Drained() && (s.handshakeJustDone || s.midRequest()) {
+		s.conn.QuickAck()
 	}
 	s.handshakeJustDone = false
 	if u := s.dedicated; u != nil && u.ready && !u.closed {
-		if u.flush() != nil {
+		if u.Flush() != nil {
 			s.loop.again(&u.socket) // its own direction shows the end
 		}
 		u.roomMade()
 	}
 	// crypto/tls may have had something to say by itself.
-	if s.conn.pending() > 0 && s.flush() != nil {
-		s.close(ClientFailed, s.conn.outErr)
+	if s.conn.Pending() > 0 && s.flush() != nil {
+		s.close(ClientFailed, s.conn.WriteErr())
 	}
 }
 
 // flush sends the client what it takes. A client that takes something is not idle (the engines' rule).
 func (s *Session) flush() error {
-	before := s.conn.total
-	err := s.conn.flush()
-	if s.conn.total != before {
+	before := s.conn.Sent()
+	err := s.conn.Flush()
+	if s.conn.Sent() != before {
 		s.lastRequest.Store(s.loop.now.UnixNano())
 	}
 	return err
@@ -370,7 +355,7 @@ func (s *Session) mustNotRead() bool {
 	if s.engineGone {
 		return false
 	}
-	return s.blocked || len(s.replay) > 0 || s.dedicated != nil && s.dedicated.pending() >= highWater
+	return s.blocked || len(s.replay) > 0 || s.dedicated != nil && s.dedicated.Pending() >= highWater
 }
 
 // reply gives the client some of what the engine said. It is sent at the end of the step.
@@ -380,8 +365,8 @@ func (s *Session) reply(b []byte) {
 	}
 	s.bytesOut.Add(uint64(len(b)))
 	s.active, s.loop.used, s.lastWasRequest = true, true, false
-	if s.conn.tls != nil {
-		_, _ = s.conn.tls.Write(b) // flush reports it
+	if s.conn.TLS != nil {
+		_, _ = s.conn.TLS.Write(b) // flush reports it
 	} else {
 		_, _ = s.conn.Write(b)
 	}
@@ -406,10 +391,10 @@ func (s *Session) flushClient() {
 	}
 	s.sendGoaway()
 	if s.flush() != nil {
-		s.close(ClientFailed, s.conn.outErr)
+		s.close(ClientFailed, s.conn.WriteErr())
 		return
 	}
-	if s.conn.pending() > maxOutputBuffer {
+	if s.conn.Pending() > maxOutputBuffer {
 		s.close(ClientFailed, errOutputBuffer)
 		return
 	}
@@ -444,12 +429,14 @@ func (s *Session) endAfterEngine() {
 	s.engineGone = true
 	s.dropDedicated()
 	s.blocked, s.buffer, s.backlog, s.replay = false, nil, nil, nil
-	s.conn.shutdown = true
-	s.conn.finished = s.conn.eof && s.conn.tls == nil // its close follows at once, and says the same
+	s.conn.CloseWrite()
+	if s.conn.eof && s.conn.TLS == nil {
+		s.conn.OmitFIN() // its close follows at once, and says the same
+	}
 	s.startLinger()
 	s.loop.again(&s.conn.socket)
 	if s.flush() != nil {
-		s.close(ClientFailed, s.conn.outErr)
+		s.close(ClientFailed, s.conn.WriteErr())
 	}
 }
 
@@ -463,7 +450,7 @@ func (s *Session) maybeClose() {
 	}
 	s.releaseClean()
 	s.leaveDraining()
-	left := s.conn.pending()
+	left := s.conn.Pending()
 	waits := s.blocked || len(s.replay) > 0
 	if busy := !s.engineGone && (s.inFlight > 0 || s.lastWasRequest || waits || s.midRequest() || len(s.opening) > 0) || left > 0; busy != s.wasBusy {
 		s.wasBusy = busy
@@ -472,14 +459,14 @@ func (s *Session) maybeClose() {
 	if !s.engineGone && !waits && (s.conn.eof || s.closeAfterReply) {
 		switch {
 		case s.dedicated != nil:
-			if s.dedicated.shutdown = true; s.dedicated.ready {
-				s.dedicated.flush()
+			if s.dedicated.CloseWrite(); s.dedicated.ready {
+				s.dedicated.Flush()
 			}
 		case s.inFlight == 0:
 			s.endAfterEngine()
 		}
 	}
-	if !s.closed && s.conn.pending() == 0 && s.engineGone && s.conn.eof && s.conn.finished {
+	if !s.closed && s.conn.Pending() == 0 && s.engineGone && s.conn.eof && s.conn.WriteClosed() {
 		s.close(Cut, nil) // the reason is known already
 	}
 }
@@ -487,7 +474,7 @@ func (s *Session) maybeClose() {
 // expect begins to measure how long the client takes over the last words of an engine that is gone.
 func (s *Session) startLinger() {
 	s.loop.lingering[s] = struct{}{}
-	s.lingerProgress, s.lingerUnsent = s.loop.now, s.conn.pending()
+	s.lingerProgress, s.lingerUnsent = s.loop.now, s.conn.Pending()
 }
 
 // getOwn is called when others need the session to have a connection of its own.
@@ -520,7 +507,7 @@ func (s *Session) dedicatedIDKnown() {
 
 // tick looks at a session whose engine is gone.
 func (s *Session) tick(now time.Time) {
-	left := s.conn.pending()
+	left := s.conn.Pending()
 	waited := now.Sub(s.lingerProgress)
 	switch {
 	case left == 0 && !s.engineGone:
@@ -556,7 +543,7 @@ func (s *Session) tidy() {
 	if s.inFlight == 0 {
 		s.retry = retryBuffer{}
 	}
-	s.loop.freed.Add(uint64(freeInput(s.conn.tls)))
+	s.loop.freed.Add(uint64(s.conn.FreeIdle()))
 }
 
 func (s *Session) setReason(r Reason, err error) {
@@ -575,8 +562,8 @@ func (s *Session) close(r Reason, err error) {
 	}
 	s.closed = true
 	s.setReason(r, err)
-	if !s.conn.closed && s.conn.pending() > 0 {
-		s.conn.flush() // crypto/tls has said what it thinks of a broken record
+	if !s.conn.closed && s.conn.Pending() > 0 {
+		s.conn.Flush() // crypto/tls has said what it thinks of a broken record
 	}
 	s.dropDedicated()
 	s.conn.close()

@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"os"
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/resp"
 )
 
@@ -151,7 +149,7 @@ func (q *pendingQueue) pop() {
 // connect begins a connection for a key, for one client or for all.
 func (l *loop) connect(k key, owner *Session) *upstream {
 	u := &upstream{key: k, dialStart: time.Now(), idleSince: l.now, client: owner, shared: owner == nil}
-	u.socket = socket{fd: -1, loop: l, owner: u}
+	u.peer.loop = l
 	l.upstreams[u] = struct{}{}
 	return u
 }
@@ -170,8 +168,8 @@ func (u *upstream) try() {
 		u.tryLater(err)
 		return
 	}
-	u.fd = int32(fd)
-	if err := u.loop.adopt(&u.socket); err != nil {
+	u.attach(netloop.Conn{FD: fd})
+	if err := u.loop.adopt(&u.socket, u); err != nil {
 		u.failDial(err)
 		return
 	}
@@ -223,7 +221,7 @@ func (u *upstream) prepare() {
 	}
 	if u.setupPending == 0 {
 		u.becomeReady()
-	} else if u.flush() != nil {
+	} else if u.Flush() != nil {
 		u.loop.again(&u.socket)
 	}
 }
@@ -520,7 +518,7 @@ func (u *upstream) end() {
 			delete(u.loop.pools, u.key)
 		}
 	}
-	if u.fd >= 0 {
+	if u.Attached() {
 		u.close()
 	}
 	if u.cancel != nil {
@@ -536,16 +534,16 @@ func (u *upstream) end() {
 
 // progress implements owner.
 func (u *upstream) progress(*socket) {
-	if u.closed || u.fd < 0 {
+	if u.closed || !u.Attached() {
 		return
 	}
-	if u.pending() > 0 && u.flush() != nil {
-		u.release() // what it still has to say is read; then comes its end
+	if u.Pending() > 0 && u.Flush() != nil {
+		u.DiscardOutput() // what it still has to say is read; then comes its end
 	}
 	u.roomMade()
 	u.pump()
-	if u.tls != nil && !u.closed && u.fd >= 0 {
-		u.keep()
+	if u.TLS != nil && !u.closed && u.Attached() {
+		u.SaveReadAhead()
 	}
 	u.closeDrained()
 	u.loop.flushClients()
@@ -553,7 +551,7 @@ func (u *upstream) progress(*socket) {
 
 // roomMade is called after each flush: those that waited for it to be taken go on. No event tells of what was taken at once.
 func (u *upstream) roomMade() {
-	if u.pending() >= lowWater {
+	if u.Pending() >= lowWater {
 		return
 	}
 	if len(u.blocked) > 0 && u.ready {
@@ -567,27 +565,27 @@ func (u *upstream) roomMade() {
 // pump takes what the engine says.
 func (u *upstream) pump() {
 	for left := share; !u.closed && !u.eof; {
-		if s := u.client; s != nil && s.conn.pending() >= highWater {
+		if s := u.client; s != nil && s.conn.Pending() >= highWater {
 			u.paused = true
-			if _, expected := u.loop.lingering[s]; u.hangup && !expected {
+			if _, expected := u.loop.lingering[s]; u.HungUp() && !expected {
 				s.startLinger()
 			}
 			return
 		}
-		n, err := u.read(u.loop.plain[:])
+		n, err := u.Read(u.loop.plain[:])
 		if n > 0 {
 			u.active, u.loop.used = true, true
 			u.receive(u.loop.plain[:n])
-			if u.fd < 0 {
+			if !u.Attached() {
 				return // it begins again
 			}
 			if s := u.client; s != nil && s.flush() != nil {
-				s.close(ClientFailed, s.conn.outErr)
+				s.close(ClientFailed, s.conn.WriteErr())
 				return
 			}
 		}
 		if err != nil {
-			if err != errAgain {
+			if err != netloop.ErrAgain {
 				u.ended(err)
 			}
 			return
@@ -628,7 +626,7 @@ func (u *upstream) ended(err error) {
 
 // receive routes what the engine said to those who asked.
 func (u *upstream) receive(b []byte) {
-	for len(b) > 0 && !u.closed && u.fd >= 0 {
+	for len(b) > 0 && !u.closed && u.Attached() {
 		if u.goawayNegotiated && !u.relayingReply && len(u.replyBuffer) == 0 && u.scan.Between() {
 			if b = u.consumeGoaway(b); len(b) == 0 {
 				return
@@ -804,24 +802,6 @@ func (u *upstream) tidy() {
 		u.loop.fillIdle(b)
 		return
 	}
-	u.loop.freed.Add(uint64(freeInput(u.tls)))
+	u.loop.freed.Add(uint64(u.FreeIdle()))
 	u.loop.used = true
-}
-
-// connectUnix is Backend.Connect for an engine behind a Unix socket.
-func connectUnix(path string) (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, os.NewSyscallError("socket", err)
-	}
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		unix.Close(fd)
-		return -1, os.NewSyscallError("connect", err)
-	}
-	return fd, nil
-}
-
-// UnixSocket is a Backend.Connect for an engine behind a Unix socket.
-func UnixSocket(path string) func() (int, error) {
-	return func() (int, error) { return connectUnix(path) }
 }

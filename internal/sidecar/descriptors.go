@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/netloop"
 )
 
 // descriptorFault is for an error that says that this process, or the machine, has no free file descriptor. Nil: it says something else.
@@ -111,7 +111,7 @@ func (f *files) turnAway(listener int) {
 	defer f.mu.Unlock()
 	f.drop()
 	for range most {
-		fd, _, err := relay.AcceptFD(listener)
+		fd, _, err := netloop.Accept(listener)
 		if err != nil {
 			break
 		}

@@ -1,4 +1,4 @@
-package relay
+package netloop
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ func TestFreeInputGivesTheBufferOfALargeRecordBack(t *testing.T) {
 	}
 	near, far := net.Pipe()
 	client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
-	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{SelfSignedForTest(t)}})
+	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}})
 	t.Cleanup(func() { near.Close(); far.Close() })
 	go client.Handshake()
 	if err := server.Handshake(); err != nil {
@@ -52,7 +52,7 @@ func TestFreeInputKeepsWhatWasNotRead(t *testing.T) {
 	t.Parallel()
 	near, far := net.Pipe()
 	client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
-	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{SelfSignedForTest(t)}})
+	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}})
 	t.Cleanup(func() { near.Close(); far.Close() })
 	go client.Handshake()
 	if err := server.Handshake(); err != nil {
