@@ -30,6 +30,7 @@ var levels = map[string]int{
 	"internal/stunnel":   0,
 	"internal/ledger":    0,
 	"internal/wire":      0,
+	"internal/netloop":   0,
 	"internal/store":     1,
 	"internal/engine":    1,
 	"internal/routing":   1,

@@ -140,8 +140,7 @@ type test struct {
 type chains struct {
 	allowed policy
 	main    *chain
-	tests   []*test     // Snapshot.Next and Snapshot.NextCross, as far as there are any
-	entry   *tls.Config // what handshakes begin with
+	tests   []*test // Snapshot.Next and Snapshot.NextCross, as far as there are any
 }
 
 func newChains(s Snapshot) (*chains, error) {
@@ -166,12 +165,6 @@ func newChains(s Snapshot) (*chains, error) {
 		return nil, errors.Join(p...)
 	}
 	v.main = newChain(cert, allowed, s.Anchors)
-	v.entry = &tls.Config{
-		Certificates: v.main.all.Certificates, MinVersion: allowed.min,
-		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-			return h.Conn.(*conn).choose(h, v), nil
-		},
-	}
 	return v, nil
 }
 
@@ -201,6 +194,15 @@ type choice struct {
 	sampled  bool
 	probe    bool     // it is no client's
 	declared []string // anchors, of those that are known
+}
+
+// baseConfig is what a handshake begins with, until its ClientHello is there. It makes no session tickets: each of the
+// configurations that one is selected from has keys of its own.
+func (c *conn) baseConfig(v *chains) *tls.Config {
+	return &tls.Config{
+		MinVersion: v.allowed.min, SessionTicketsDisabled: true,
+		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) { return c.choose(h, v), nil },
+	}
 }
 
 // choose decides what a client is served with.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sealane/sealane/internal/firstline"
 	"github.com/sealane/sealane/internal/ledger"
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/wire"
 )
@@ -58,7 +59,7 @@ type conn struct {
 	shake   *ledger.Handshake // not changed once pipe is set; nil: nothing to learn
 
 	// Of the owner.
-	under      io.ReadWriter // what TLS reads and writes instead, once an event loop has it
+	transport  *netloop.Transport // below TLS
 	head       []byte
 	ended      error     // what comes after head, where the door has met it
 	came       time.Time // when it was accepted; not changed
@@ -80,14 +81,11 @@ func (c *conn) Read(b []byte) (int, error) {
 		c.watch(b[:n])
 		return n, nil
 	}
-	if c.under != nil {
-		return c.under.Read(b)
-	}
 	if c.ended != nil {
 		return 0, c.ended
 	}
 	for {
-		n, err := readFD(c.fd, b)
+		n, err := netloop.ReadFD(c.fd, b)
 		switch {
 		case err == unix.EAGAIN:
 			if err := c.wait(); err != nil {
@@ -105,11 +103,8 @@ func (c *conn) Read(b []byte) (int, error) {
 }
 
 func (c *conn) Write(b []byte) (int, error) {
-	if c.under != nil {
-		return c.under.Write(b)
-	}
 	for sent := 0; ; {
-		n, err := writeFD(c.fd, b[sent:])
+		n, err := netloop.WriteFD(c.fd, b[sent:])
 		switch {
 		case err == unix.EAGAIN:
 			c.door.wantRoom(c)
@@ -280,7 +275,8 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 	c.alerts = new(alertWatch)
 	c.serving = s
 	head := c.head
-	t := tls.Server(c, s.chains.entry)
+	c.transport = netloop.NewTransport(c)
+	t := tls.Server(c.transport, c.baseConfig(s.chains))
 	err := t.Handshake()
 	done()
 	g.door.places.leave(c)
@@ -359,11 +355,8 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 			g.forget(c)
 		},
 	}
-	client := relay.End{TLS: t, Head: c.head}
-	if t != nil {
-		client.Head, client.Attach = nil, func(under io.ReadWriter) { c.under = under }
-	}
-	client.FD, c.handedOver = c.door.release(c), true
+	client := netloop.Conn{FD: c.door.release(c), TLS: t, Transport: c.transport, Head: c.head}
+	c.handedOver = true
 	p := g.paths.Serve(client, cfg)
 	c.pipe.Store(p)
 	// A drain that has cut everything before the line above has missed this one.

@@ -12,11 +12,10 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/netloop"
 )
 
 const (
@@ -25,8 +24,6 @@ const (
 	// doorPace is how often deadlines at the door are looked at, while there are any; silentPace those of the silent.
 	doorPace   = 100 * time.Millisecond
 	silentPace = time.Second
-
-	edgeTriggered = 1 << 31 // unix.EPOLLET is negative
 )
 
 // door watches the listeners, and the clients' sockets until an event loop of relay has them: one epoll instance and one
@@ -36,11 +33,7 @@ const (
 // A descriptor is closed by whoever owns its conn: the door's goroutine until the conn is taken, then who took it.
 type door struct {
 	g      *gateway
-	epoll  *os.File // in the runtime's poller: see relay's loops
-	raw    syscall.RawConn
-	epfd   int
-	wakefd int
-	awake  atomic.Bool  // wakefd was written
+	poller *netloop.Poller
 	ending atomic.Bool  // run is to end
 	queued atomic.Int64 // how many are in the line
 	places *places
@@ -55,10 +48,6 @@ type door struct {
 	// Of the door's goroutine.
 	line    *line
 	partial map[*conn]struct{} // a part of their ClientHello is there
-	events  [256]unix.EpollEvent
-	found   int
-	failure error
-	due     bool // the wait has a deadline
 	scratch [maxHello]byte
 	ticked  time.Time
 	heard   time.Time // when the silent were looked at
@@ -75,40 +64,13 @@ type listener struct {
 }
 
 func newDoor(g *gateway) (*door, error) {
-	d := &door{g: g, wakefd: -1, done: make(chan struct{}), listeners: make(map[int]*listener), line: newLine(), partial: make(map[*conn]struct{})}
+	d := &door{g: g, done: make(chan struct{}), listeners: make(map[int]*listener), line: newLine(), partial: make(map[*conn]struct{})}
 	d.places = newPlaces(runtime.GOMAXPROCS(0)-runtime.GOMAXPROCS(0)/4, d.placeFree)
 	var err error
-	if d.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	err = unix.SetNonblock(d.epfd, true) // what makes os.NewFile use the poller
-	d.epoll = os.NewFile(uintptr(d.epfd), "epoll")
-	if err == nil {
-		d.raw, err = d.epoll.SyscallConn()
-	}
-	if err == nil {
-		d.wakefd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	}
-	if err == nil {
-		err = d.control(unix.EPOLL_CTL_ADD, d.wakefd, unix.EPOLLIN)
-	}
-	if err != nil {
-		d.epoll.Close()
-		if d.wakefd >= 0 {
-			unix.Close(d.wakefd)
-		}
+	if d.poller, err = netloop.NewPoller(); err != nil {
 		return nil, fmt.Errorf("watch clients: %w", err)
 	}
 	return d, nil
-}
-
-func (d *door) control(op, fd int, events uint32) error {
-	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
-	_, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(d.epfd), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(&ev)), 0, 0)
-	if errno != 0 {
-		return os.NewSyscallError("epoll_ctl", errno)
-	}
-	return nil
 }
 
 // listen begins to accept at an address.
@@ -122,12 +84,12 @@ func (d *door) listen(address string) (*listener, error) {
 		return nil, err
 	}
 	l := &listener{address: address, local: ln.Addr()}
-	l.fd, err = relay.Descriptor(ln.(*net.TCPListener))
+	l.fd, err = netloop.Descriptor(ln.(*net.TCPListener))
 	ln.Close() // the runtime's poller is not to watch it
 	if err != nil {
 		return nil, err
 	}
-	l.next = func() (int, netip.AddrPort, error) { return relay.AcceptFD(l.fd) }
+	l.next = func() (int, netip.AddrPort, error) { return netloop.Accept(l.fd) }
 	return l, nil
 }
 
@@ -151,7 +113,7 @@ func (d *door) open(l *listener) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.listeners[l.fd] = l
-	if err := d.control(unix.EPOLL_CTL_ADD, l.fd, unix.EPOLLIN); err != nil {
+	if err := d.poller.Add(l.fd, netloop.Acceptable); err != nil {
 		l.retry = time.Now() // the next tick tries again
 	}
 }
@@ -169,7 +131,7 @@ func (d *door) shut(l *listener) {
 // close ends run, once no listener is left and no client will call.
 func (d *door) close() {
 	d.ending.Store(true)
-	d.rouse()
+	d.poller.Wake()
 	<-d.done
 }
 
@@ -178,26 +140,21 @@ func (d *door) close() {
 // look otherwise for up to 10 ms.
 func (d *door) placeFree() {
 	if d.queued.Load() > 0 {
-		d.rouse()
-	}
-}
-
-func (d *door) rouse() {
-	if !d.awake.Swap(true) {
-		one := [8]byte{1}
-		_, _, _ = syscall.RawSyscall(unix.SYS_WRITE, uintptr(d.wakefd), uintptr(unsafe.Pointer(&one)), 8)
+		d.poller.Wake()
 	}
 }
 
 func (d *door) run() {
 	defer close(d.done)
 	for !d.ending.Load() {
-		if err := d.wait(); err != nil {
-			panic(fmt.Sprintf("epoll_wait: %v", err)) // the descriptor is ours: a bug, not a state of the world
+		events, err := d.poller.Wait(time.Now(), d.pace())
+		if err != nil {
+			panic(fmt.Sprintf("wait for events: %v", err)) // the descriptor is ours: a bug, not a state of the world
 		}
+		d.poller.Woken() // for handshakes to begin, or to end: both are looked at each time
 		now := time.Now()
-		for _, ev := range d.events[:d.found] {
-			d.happened(int(ev.Fd), ev.Events, now)
+		for i := range events {
+			d.happened(int(events[i].Fd), events[i].Events, now)
 		}
 		if now.Sub(d.ticked) >= doorPace {
 			d.ticked = now
@@ -209,18 +166,9 @@ func (d *door) run() {
 }
 
 // discard closes a door that doesn't run.
-func (d *door) discard() {
-	d.epoll.Close()
-	unix.Close(d.wakefd)
-}
+func (d *door) discard() { d.poller.Close() }
 
 func (d *door) happened(fd int, events uint32, now time.Time) {
-	if fd == d.wakefd {
-		var count [8]byte
-		_, _ = readFD(fd, count[:])
-		d.awake.Store(false)
-		return
-	}
 	d.mu.Lock()
 	l := d.listeners[fd]
 	var c *conn
@@ -236,7 +184,7 @@ func (d *door) happened(fd int, events uint32, now time.Time) {
 		c.poke()
 	case c.waiting == nil:
 		d.hear(c, now)
-	case events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0:
+	case netloop.HungUp(events):
 		d.places.gaveUp.Add(1)
 		d.dismiss(c)
 	}
@@ -259,44 +207,6 @@ func (d *door) begin(now time.Time) {
 		d.take(c)
 		d.places.enter(c, now)
 		d.g.crew.run(c)
-	}
-}
-
-// wait looks first, and then waits as goroutines do.
-func (d *door) wait() error {
-	if d.look(); d.found > 0 || d.failure != nil {
-		return d.failure
-	}
-	if pace := d.pace(); pace > 0 || d.due {
-		var until time.Time
-		if pace > 0 {
-			until = time.Now().Add(pace)
-		}
-		d.due = pace > 0
-		if err := d.epoll.SetReadDeadline(until); err != nil {
-			return err
-		}
-	}
-	err := d.raw.Read(d.lookAgain)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil
-	}
-	return errors.Join(d.failure, err)
-}
-
-func (d *door) lookAgain(uintptr) bool {
-	d.look()
-	return d.found > 0 || d.failure != nil
-}
-
-func (d *door) look() {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(d.epfd), uintptr(unsafe.Pointer(&d.events[0])), uintptr(len(d.events)), 0, 0, 0)
-	d.found = int(n)
-	if errno != 0 {
-		d.found = 0
-		if errno != unix.EINTR {
-			d.failure = os.NewSyscallError("epoll_pwait", errno)
-		}
 	}
 }
 
@@ -352,7 +262,7 @@ func (d *door) pause(l *listener, now time.Time) {
 	defer d.mu.Unlock()
 	l.wait = min(max(2*l.wait, 5*time.Millisecond), time.Second)
 	l.retry = now.Add(l.wait)
-	_ = d.control(unix.EPOLL_CTL_DEL, l.fd, 0)
+	_ = d.poller.Remove(l.fd)
 }
 
 // enter begins a connection.
@@ -369,7 +279,7 @@ func (d *door) enter(l *listener, fd int, from netip.AddrPort, now time.Time) {
 		d.clients = append(d.clients, make([]*conn, fd+1-len(d.clients))...)
 	}
 	d.clients[fd] = c
-	err := d.control(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN|unix.EPOLLRDHUP|edgeTriggered)
+	err := d.poller.Add(fd, netloop.Readable)
 	d.mu.Unlock()
 	if err != nil {
 		d.g.lines.warn("accept", "client cannot be watched", "client", c.remote.String(), "error", err)
@@ -381,7 +291,7 @@ func (d *door) enter(l *listener, fd int, from netip.AddrPort, now time.Time) {
 func (d *door) hear(c *conn, now time.Time) {
 	for {
 		have := copy(d.scratch[:], c.head)
-		n, err := readFD(c.fd, d.scratch[have:])
+		n, err := netloop.ReadFD(c.fd, d.scratch[have:])
 		switch {
 		case err == unix.EAGAIN:
 			return
@@ -466,7 +376,7 @@ func (d *door) release(c *conn) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.clients[c.fd] = nil
-	_ = d.control(unix.EPOLL_CTL_DEL, c.fd, 0)
+	_ = d.poller.Remove(c.fd)
 	return c.fd
 }
 
@@ -482,7 +392,7 @@ func (d *door) hangUp(c *conn) {
 
 // wantRoom asks to be told when the kernel takes more of what is written to c.
 func (d *door) wantRoom(c *conn) {
-	_ = d.control(unix.EPOLL_CTL_MOD, c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|edgeTriggered)
+	_ = d.poller.Modify(c.fd, netloop.ReadableWritable)
 }
 
 // sever makes the owner of c, whoever it is, find the connection at its end.
@@ -517,7 +427,7 @@ func (d *door) tick(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, l := range d.listeners {
-		if !l.retry.IsZero() && !now.Before(l.retry) && d.control(unix.EPOLL_CTL_ADD, l.fd, unix.EPOLLIN) == nil {
+		if !l.retry.IsZero() && !now.Before(l.retry) && d.poller.Add(l.fd, netloop.Acceptable) == nil {
 			l.retry = time.Time{}
 		}
 	}
@@ -530,30 +440,5 @@ func (d *door) endSilent(now time.Time) {
 		d.g.lines.warn("silent", "connection closed, it has sent nothing since it was opened", "client", c.remote.String(),
 			"after", now.Sub(c.came).Round(time.Second), "hint", "a health check, a pool without TLS, a scan: find out what connects there and says nothing")
 		d.dismiss(c)
-	}
-}
-
-// readFD reads past the runtime's scheduler: the call doesn't wait.
-func readFD(fd int, b []byte) (int, error) {
-	for {
-		n, _, errno := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
-		if errno == 0 {
-			return int(n), nil
-		}
-		if errno != unix.EINTR {
-			return -1, errno
-		}
-	}
-}
-
-func writeFD(fd int, b []byte) (int, error) {
-	for {
-		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
-		if errno == 0 {
-			return int(n), nil
-		}
-		if errno != unix.EINTR {
-			return -1, errno
-		}
 	}
 }

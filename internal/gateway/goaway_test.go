@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/wire"
 )
@@ -28,14 +29,14 @@ func (w *world) sidecars(multiplexed bool, trust func() *tls.Config) *relay.Loop
 	w.t.Cleanup(ls.Close)
 	ls.SetBackend(&relay.Backend{
 		ConnectTimeout: patience, Multiplexed: multiplexed, Generation: 1, Name: "sidecar",
-		Dial: func(ctx context.Context) (relay.End, error) {
+		Dial: func(ctx context.Context) (netloop.Conn, error) {
 			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", w.addr)
 			if err != nil {
-				return relay.End{}, err
+				return netloop.Conn{}, err
 			}
 			cfg := trust()
 			cfg.NextProtos = []string{wire.ALPNSealane, "sealane-ca/0"}
-			return relay.Dialled(ctx, c, cfg)
+			return netloop.ClientHandshake(ctx, c, cfg)
 		},
 	})
 	return ls
@@ -67,7 +68,7 @@ func plainClient(t testing.TB, ls *relay.Loops) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ls.Serve(relay.End{FD: fd}, relay.Config{})
+	ls.Serve(netloop.Conn{FD: fd}, relay.Config{})
 	return near
 }
 

@@ -1,15 +1,14 @@
 package relay
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"os"
 	"sync"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/netloop"
 )
 
 const (
@@ -31,108 +30,78 @@ type Acceptor struct {
 // Accept lets clients in at a listening socket, which must not block and is watched by nobody else. stop returns once no more
 // are let in; it leaves the descriptor open.
 func (ls *Loops) Accept(fd int, a Acceptor) (stop func()) {
-	var doors []*door
+	var listeners []*listener
 	for _, l := range ls.all {
-		d := &door{Acceptor: a}
-		d.socket = socket{fd: int32(fd), loop: l, owner: d}
-		doors = append(doors, d)
-		l.post(d.watch)
+		n := &listener{Acceptor: a, loop: l, fd: fd}
+		listeners = append(listeners, n)
+		l.post(n.watch)
 	}
 	return sync.OnceFunc(func() {
-		var gone sync.WaitGroup
-		for _, d := range doors {
-			gone.Add(1)
-			if !d.loop.post(func() { d.leave(); gone.Done() }) {
-				gone.Done()
+		var stopped sync.WaitGroup
+		for _, n := range listeners {
+			stopped.Add(1)
+			if !n.loop.post(func() { n.end(); stopped.Done() }) {
+				stopped.Done()
 			}
 		}
-		gone.Wait()
+		stopped.Wait()
 	})
 }
 
-// door is an Acceptor's place in one loop.
-type door struct {
-	socket
+// listener is a listening socket as one loop sees it: each loop watches it, and lets in some of its clients.
+type listener struct {
 	Acceptor
+	loop    *loop
+	fd      int
 	watched bool
+	ended   bool
 }
 
 // watch asks for events as long as there is somebody to let in, and that one loop is woken, not all.
-func (d *door) watch() {
-	if d.closed || d.watched {
+func (n *listener) watch() {
+	if n.ended || n.watched {
 		return
 	}
-	d.loop.place(&d.socket)
-	if err := d.loop.control(unix.EPOLL_CTL_ADD, int(d.fd), unix.EPOLLIN|unix.EPOLLEXCLUSIVE); err != nil {
-		d.Failed(err)
+	if err := n.loop.poller.Add(n.fd, netloop.AcceptableByOne); err != nil {
+		n.Failed(err)
 		return
 	}
-	d.watched = true
+	n.loop.enter(n.fd, watched{owner: n})
+	n.watched = true
 }
 
-func (d *door) unwatch() {
-	if d.watched {
-		d.watched = false
-		_ = d.loop.control(unix.EPOLL_CTL_DEL, int(d.fd), 0)
-		d.loop.forget(&d.socket)
+func (n *listener) unwatch() {
+	if n.watched {
+		n.watched = false
+		_ = n.loop.poller.Remove(n.fd)
+		n.loop.sockets[n.fd] = watched{}
 	}
-}
-
-func (d *door) leave() {
-	d.unwatch()
-	d.closed = true
 }
 
 // progress implements owner.
-func (d *door) progress(*socket) {
+func (n *listener) progress(*socket) {
 	for range acceptsPerStep {
-		fd, remote, err := AcceptFD(int(d.fd))
+		fd, remote, err := netloop.Accept(n.fd)
 		switch {
 		case err == nil:
-			d.letIn(fd, remote)
+			n.loop.group.session(n.loop, netloop.Conn{FD: fd}, n.Config(remote)).start()
 		case err == unix.ECONNABORTED, err == unix.EINTR: // that one has gone
 		case err == unix.EAGAIN:
 			return
 		default:
-			d.Failed(os.NewSyscallError("accept4", err))
-			d.unwatch()
-			time.AfterFunc(acceptPause, func() { d.loop.post(d.watch) })
+			n.Failed(os.NewSyscallError("accept4", err))
+			n.unwatch()
+			time.AfterFunc(acceptPause, func() { n.loop.post(n.watch) })
 			return
 		}
 	}
 }
 
-func (d *door) letIn(fd int, remote netip.AddrPort) {
-	d.loop.group.session(d.loop, End{FD: fd}, d.Config(remote)).start()
+// end implements owner. The descriptor stays open.
+func (n *listener) end() {
+	n.unwatch()
+	n.ended = true
 }
-
-// end implements owner.
-func (d *door) end() { d.leave() }
 
 // tidy implements owner.
-func (d *door) tidy() {}
-
-// AcceptFD takes the next client at a listening socket that does not block, and says where it comes from, if it has an
-// address. It goes past the runtime's scheduler: the call doesn't wait.
-func AcceptFD(listener int) (int, netip.AddrPort, error) {
-	var from unix.RawSockaddrAny
-	size := uint32(unix.SizeofSockaddrAny)
-	fd, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
-	if errno != 0 {
-		return -1, netip.AddrPort{}, errno
-	}
-	return int(fd), addrPort(&from), nil
-}
-
-func addrPort(from *unix.RawSockaddrAny) netip.AddrPort {
-	port := func(p *uint16) uint16 { return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(p))[:]) }
-	switch from.Addr.Family {
-	case unix.AF_INET:
-		a := (*unix.RawSockaddrInet4)(unsafe.Pointer(from))
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), port(&a.Port))
-	case unix.AF_INET6:
-		a := (*unix.RawSockaddrInet6)(unsafe.Pointer(from))
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), port(&a.Port))
-	}
-	return netip.AddrPort{}
-}
+func (n *listener) tidy() {}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"time"
+
+	"github.com/sealane/sealane/internal/netloop"
 )
 
 // Backend says how the engine is reached, and how it is shared. It is not changed once it is given to SetBackend.
@@ -14,7 +16,7 @@ type Backend struct {
 	Connect func() (int, error)
 	// Dial is in place of Connect for a server that is far: it may wait, and the client of a connection that breaks stays, if
 	// it has nothing there, and goes on with the next one. It is called from many goroutines.
-	Dial func(context.Context) (End, error)
+	Dial func(context.Context) (netloop.Conn, error)
 	// Epoch is raised when the connections that Dial has made so far are to be left, each by its clients when nothing is
 	// lost by it.
 	Generation uint64
@@ -69,7 +71,7 @@ func (l *loop) backendChanged() {
 	for u := range l.upstreams {
 		switch {
 		case u.generation == b.Generation:
-		case u.fd < 0:
+		case !u.Attached():
 			u.redial()
 		case u.client == nil && !u.shared:
 			u.hangUp() // a spare

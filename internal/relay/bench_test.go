@@ -9,14 +9,15 @@ import (
 	"testing"
 
 	"github.com/sealane/sealane/internal/certtest"
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
 )
 
-func tlsPair(t testing.TB) (client net.Conn, server relay.End) {
+func tlsPair(t testing.TB) (client net.Conn, server netloop.Conn) {
 	t.Helper()
 	here, there := tcpPair(t)
-	under := &transport{ReadWriter: there, Conn: there}
+	under := netloop.NewTransport(there)
 	s := tls.Server(under, &tls.Config{Certificates: []tls.Certificate{certtest.SelfSigned(t, nil)}})
 	c := tls.Client(here, &tls.Config{InsecureSkipVerify: true})
 	failed := make(chan error, 1)
@@ -27,17 +28,8 @@ func tlsPair(t testing.TB) (client net.Conn, server relay.End) {
 	if err := <-failed; err != nil {
 		t.Fatal(err)
 	}
-	return c, relay.End{FD: descriptor(t, there), TLS: s, Attach: func(rw io.ReadWriter) { under.ReadWriter = rw }}
+	return c, netloop.Conn{FD: descriptor(t, there), TLS: s, Transport: under}
 }
-
-// transport is what TLS is over: a connection first, a loop's socket later.
-type transport struct {
-	io.ReadWriter
-	net.Conn
-}
-
-func (t *transport) Read(b []byte) (int, error)  { return t.ReadWriter.Read(b) }
-func (t *transport) Write(b []byte) (int, error) { return t.ReadWriter.Write(b) }
 
 // answering is an engine that gives the same answer to everything but the questions for the connection's id, and ECHO.
 func answering(engine net.Conn, answer []byte) {
@@ -69,7 +61,7 @@ func answering(engine net.Conn, answer []byte) {
 }
 
 // roundTrips returns a function that sends one SET of a value of size bytes and reads the reply.
-func roundTrips(t testing.TB, client net.Conn, clientEnd relay.End, size int, multiplexed bool) func() {
+func roundTrips(t testing.TB, client net.Conn, clientEnd netloop.Conn, size int, multiplexed bool) func() {
 	t.Helper()
 	engineEnd, engine := unixPair(t)
 	fd := descriptor(t, engineEnd)
@@ -90,7 +82,7 @@ func roundTrips(t testing.TB, client net.Conn, clientEnd relay.End, size int, mu
 	}
 }
 
-func benchmarkRoundTrip(b *testing.B, client net.Conn, clientEnd relay.End, size int, multiplexed bool) {
+func benchmarkRoundTrip(b *testing.B, client net.Conn, clientEnd netloop.Conn, size int, multiplexed bool) {
 	trip := roundTrips(b, client, clientEnd, size, multiplexed)
 	trip()
 	b.SetBytes(int64(size))
@@ -108,7 +100,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		for path, multiplexed := range map[string]bool{"transparent": false, "multiplexed": true} {
 			b.Run(path+"/plain/"+size.name, func(b *testing.B) {
 				c, s := tcpPair(b)
-				benchmarkRoundTrip(b, c, relay.End{FD: descriptor(b, s)}, size.bytes, multiplexed)
+				benchmarkRoundTrip(b, c, netloop.Conn{FD: descriptor(b, s)}, size.bytes, multiplexed)
 			})
 			b.Run(path+"/tls/"+size.name, func(b *testing.B) {
 				c, s := tlsPair(b)
@@ -126,7 +118,7 @@ func TestDataPathDoesNotAllocate(t *testing.T) {
 	}
 	for _, multiplexed := range []bool{false, true} {
 		c, s := tcpPair(t)
-		trip := roundTrips(t, c, relay.End{FD: descriptor(t, s)}, 1024, multiplexed)
+		trip := roundTrips(t, c, netloop.Conn{FD: descriptor(t, s)}, 1024, multiplexed)
 		trip()
 		if n := testing.AllocsPerRun(500, trip); n > 0 {
 			t.Errorf("multiplexed %t: %v allocations per round trip; want none", multiplexed, n)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/relay"
 )
 
@@ -52,7 +53,7 @@ func (h *byHand) client() net.Conn {
 func (h *byHand) session() (net.Conn, *relay.Session) {
 	near, far := tcpPair(h.t)
 	_ = near.SetDeadline(time.Now().Add(patience))
-	return near, h.loops.Serve(relay.End{FD: descriptor(h.t, far)}, relay.Config{})
+	return near, h.loops.Serve(netloop.Conn{FD: descriptor(h.t, far)}, relay.Config{})
 }
 
 // next is the next connection that the relay has made.

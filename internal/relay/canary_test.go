@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
 )
@@ -23,7 +24,7 @@ func fakeClients(t *testing.T, f *fake, n int) []end {
 	for i := range clients {
 		near, far := tcpPair(t)
 		_ = near.SetDeadline(time.Now().Add(patience))
-		ls.Serve(relay.End{FD: descriptor(t, far)}, relay.Config{})
+		ls.Serve(netloop.Conn{FD: descriptor(t, far)}, relay.Config{})
 		clients[i] = near
 		ask(t, near, "echo", "hello")
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sealane/sealane/internal/engine"
 	"github.com/sealane/sealane/internal/enginetest"
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/relay"
 )
 
@@ -25,14 +26,14 @@ func newSidecar(t testing.TB, server *bareEngine, login ...string) *realEngine {
 	sidecar := &realEngine{t: t, loops: loops(t)}
 	sidecar.loops.SetBackend(&relay.Backend{
 		Engine: "far", Name: "sealane-sidecar", Multiplexed: true, ConnectTimeout: patience, UnavailableReply: "-ERR away\r\n", Login: login,
-		Dial: func(ctx context.Context) (relay.End, error) {
+		Dial: func(ctx context.Context) (netloop.Conn, error) {
 			c, err := new(net.Dialer).DialContext(ctx, "tcp", server.addr)
 			if err != nil {
-				return relay.End{}, err
+				return netloop.Conn{}, err
 			}
 			defer c.Close()
-			fd, err := relay.Descriptor(c.(syscall.Conn))
-			return relay.End{FD: fd}, err
+			fd, err := netloop.Descriptor(c.(syscall.Conn))
+			return netloop.Conn{FD: fd}, err
 		},
 	})
 	return sidecar

@@ -121,7 +121,7 @@ func (s *Session) known(shown *routing.Identity, f clientField, own bool, v view
 	case "laddr":
 		return s.cfg.address(s.cfg.Local), true
 	case "fd":
-		return strconv.Itoa(int(s.conn.fd)), true
+		return strconv.Itoa(int(s.conn.FD())), true
 	case "name":
 		return shown.Name, true
 	case "lib-name":

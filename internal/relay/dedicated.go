@@ -52,7 +52,7 @@ func (s *Session) releaseDedicated(toPool bool) {
 	}
 	b := s.loop.group.backend.Load()
 	env := routing.Env{Multiplexed: b.Multiplexed, Dedicated: s.connState(b)}
-	switch routing.Release(&s.state, env, s.input.blocked, s.conn.pending() >= lowWater) {
+	switch routing.Release(&s.state, env, s.input.blocked, s.conn.Pending() >= lowWater) {
 	case routing.Return:
 		if toPool {
 			s.returnDedicated()

@@ -3,18 +3,14 @@ package relay
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"errors"
-	"io"
 	"math/rand/v2"
-	"net"
-	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/resp"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 const (
@@ -26,60 +22,9 @@ const (
 	maxIdleAge = 50 * time.Second
 )
 
-// Dialled does the client's side of a TLS handshake over conn and makes it a relay's End. It closes conn in any case.
-func Dialled(ctx context.Context, conn net.Conn, config *tls.Config) (End, error) {
-	return handshakeOver(ctx, conn, func(w net.Conn) *tls.Conn { return tls.Client(w, config) })
-}
-
-func handshakeOver(ctx context.Context, conn net.Conn, over func(net.Conn) *tls.Conn) (End, error) {
-	defer conn.Close()
-	raw, ok := conn.(syscall.Conn)
-	if !ok {
-		return End{}, errors.New("the connection has no descriptor")
-	}
-	w := &wire{Conn: conn}
-	t := over(w)
-	if err := t.HandshakeContext(ctx); err != nil {
-		return End{}, err
-	}
-	fd, err := Descriptor(raw)
-	if err != nil {
-		return End{}, err
-	}
-	return End{FD: fd, TLS: t, Attach: func(under io.ReadWriter) { w.under = under }}, nil
-}
-
-// wire is what TLS stands on: first a connection, then the socket of a loop.
-type wire struct {
-	net.Conn
-	under io.ReadWriter
-}
-
-func (w *wire) Read(b []byte) (int, error) {
-	if w.under != nil {
-		return w.under.Read(b)
-	}
-	return w.Conn.Read(b)
-}
-
-func (w *wire) Write(b []byte) (int, error) {
-	if w.under != nil {
-		return w.under.Write(b)
-	}
-	return w.Conn.Write(b)
-}
-
-// Descriptor returns the descriptor of c once more, for a loop to watch: the runtime's poller keeps its own, until c is closed.
-func Descriptor(c syscall.Conn) (int, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	fd := -1
-	if controlErr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); controlErr != nil {
-		return -1, controlErr
-	}
-	return fd, os.NewSyscallError("fcntl", err)
+// UnixSocket is a Backend.Connect for an engine behind a Unix socket.
+func UnixSocket(path string) func() (int, error) {
+	return func() (int, error) { return netloop.ConnectUnix(path) }
 }
 
 // dialing is what has become of the attempts to connect.
@@ -107,8 +52,8 @@ func (u *upstream) try() {
 		u.tryLater(err)
 		return
 	}
-	u.fd = int32(fd)
-	if err := u.loop.adopt(&u.socket); err != nil {
+	u.attach(netloop.Conn{FD: fd})
+	if err := u.loop.adopt(&u.socket, u); err != nil {
 		u.failDial(err)
 		return
 	}
@@ -122,20 +67,20 @@ func (u *upstream) dial(b *Backend) {
 	u.cancel = cancel
 	go func() {
 		defer cancel()
-		e, err := b.Dial(ctx)
-		if !u.loop.post(func() { u.dialled(e, err) }) && err == nil {
-			unix.Close(e.FD)
+		c, err := b.Dial(ctx)
+		if !u.loop.post(func() { u.dialled(c, err) }) && err == nil {
+			unix.Close(c.FD)
 		}
 	}()
 }
 
-func (u *upstream) dialled(e End, err error) {
+func (u *upstream) dialled(c netloop.Conn, err error) {
 	u.cancel = nil
 	b := u.loop.group.backend.Load()
 	switch {
 	case u.closed || u.generation != b.Generation:
 		if err == nil {
-			unix.Close(e.FD)
+			unix.Close(c.FD)
 		}
 		u.try()
 		return
@@ -143,12 +88,9 @@ func (u *upstream) dialled(e End, err error) {
 		u.tryLater(err)
 		return
 	}
-	u.fd, u.tls = int32(e.FD), e.TLS
-	if e.Attach != nil {
-		e.Attach(&u.socket)
-	}
-	u.goawayNegotiated = e.TLS != nil && e.TLS.ConnectionState().NegotiatedProtocol == goawayProtocol
-	if err := u.loop.adopt(&u.socket); err != nil {
+	u.attach(c)
+	u.goawayNegotiated = c.TLS != nil && c.TLS.ConnectionState().NegotiatedProtocol == wire.ALPNSealane
+	if err := u.loop.adopt(&u.socket, u); err != nil {
 		u.failDial(err)
 		return
 	}
@@ -197,11 +139,11 @@ func (u *upstream) redialAfter(err error) {
 }
 
 func (u *upstream) forgetSocket() {
-	if u.fd >= 0 {
+	if u.Attached() {
 		u.close()
 	}
 	u.loop.group.trackEngineID(u.id, false)
-	u.peer = peer{socket: socket{fd: -1, loop: u.loop, owner: u}}
+	u.peer = peer{loop: u.loop}
 	u.pendingReplies, u.scan, u.replyBuffer, u.partialGoaway = pendingQueue{}, resp.ReplyScanner{}, nil, nil
 	u.setupPending, u.goawayNegotiated, u.draining, u.connName = 0, false, false, ""
 	u.engineIDIs(0)
@@ -230,19 +172,4 @@ func (u *upstream) failDial(err error) {
 	}
 	u.dialErr = err
 	u.end()
-}
-
-// UnixSocket is a Backend.Connect for an engine behind a Unix socket.
-func UnixSocket(path string) func() (int, error) {
-	return func() (int, error) {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return -1, os.NewSyscallError("socket", err)
-		}
-		if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-			unix.Close(fd)
-			return -1, os.NewSyscallError("connect", err)
-		}
-		return fd, nil
-	}
 }

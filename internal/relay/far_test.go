@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sealane/sealane/internal/certtest"
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/wire"
 )
@@ -54,7 +55,7 @@ func newFar(t testing.TB, seed uint64, set func(string, bool), server *relay.Loo
 }
 
 func (f *far) accept(c net.Conn) {
-	end, err := relay.AcceptedForTest(context.Background(), c, f.config)
+	end, err := netloop.ServerHandshake(context.Background(), c, f.config)
 	if err != nil {
 		return // the client has gone meanwhile
 	}
@@ -78,12 +79,12 @@ func (f *far) backend(_ string, multiplexed bool) {
 	f.clients.SetBackend(&relay.Backend{
 		Engine: "far", Generation: f.epoch, Multiplexed: multiplexed, ConnectTimeout: patience, MinIdle: 3, Name: "many",
 		Login: []string{"u9", "pw-u9"},
-		Dial: func(ctx context.Context) (relay.End, error) {
+		Dial: func(ctx context.Context) (netloop.Conn, error) {
 			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", f.ln.Addr().String())
 			if err != nil {
-				return relay.End{}, err
+				return netloop.Conn{}, err
 			}
-			return relay.Dialled(ctx, c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{wire.ALPNSealane}})
+			return netloop.ClientHandshake(ctx, c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{wire.ALPNSealane}})
 		},
 	})
 }

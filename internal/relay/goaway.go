@@ -3,13 +3,10 @@ package relay
 import (
 	"bytes"
 
-	fixed "github.com/sealane/sealane/internal/wire" // this package has a type wire
+	"github.com/sealane/sealane/internal/wire"
 )
 
-// goawayProtocol is the ALPN name that is negotiated where a gateway may send goawayPush.
-const goawayProtocol = fixed.ALPNSealane
-
-var goawayPush = []byte(fixed.GoawayPush)
+var goawayPush = []byte(wire.GoawayPush)
 
 type goaway struct{ due, sent bool }
 

@@ -44,7 +44,7 @@ type replySize struct {
 }
 
 // isSlowReader says that the client reads less than it asks for.
-func (s *Session) isSlowReader() bool { return s.conn.pending() >= highWater }
+func (s *Session) isSlowReader() bool { return s.conn.Pending() >= highWater }
 
 // replySizeUnknown says that a read is better asked over a dedicated connection, because nothing is known of the client's replies.
 func (s *Session) replySizeUnknown(c *routing.Command) bool {

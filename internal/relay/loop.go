@@ -2,30 +2,22 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/netloop"
 )
 
 const (
-	// readSize is the most that one read takes from the kernel: a pipeline of small requests, or four TLS records.
-	readSize = 64 << 10
-	// eventsPerWait bounds the work between two looks at the tasks.
-	eventsPerWait = 256
 	// tidyPace is how often a loop looks for connections that are idle.
 	tidyPace = 5 * time.Second
-	// tickPace is how often a loop looks at pipes that wait for a deadline.
+	// tickPace is how often a loop looks at sessions that wait for a deadline.
 	tickPace = time.Second
-
-	edgeTriggered = 1 << 31 // unix.EPOLLET is negative
 )
 
 // Loops are event loops: each has its own epoll instance and goroutine, and the connections that were given to it.
@@ -67,7 +59,7 @@ func NewLoops(n int) (*Loops, error) {
 	return ls, nil
 }
 
-// Close ends the loops and waits for them; pipes that are still open are cut.
+// Close ends the loops and waits for them; sessions that are still open are cut.
 func (ls *Loops) Close() {
 	ls.endLife()
 	for _, l := range ls.all {
@@ -90,28 +82,37 @@ func (ls *Loops) pick() *loop {
 	return ls.all[int(ls.next.Add(1))%len(ls.all)]
 }
 
-// loop owns its sockets and pipes: nothing but its goroutine touches them. Others post a task.
+// owner is what a descriptor belongs to: a Session, the upstream that it is, or a listener.
+type owner interface {
+	// progress does all that can be done now.
+	progress(*socket)
+	// end closes the socket and all that hangs on it.
+	end()
+	// tidy frees what an idle socket doesn't need.
+	tidy()
+}
+
+// watched is what a loop knows of a descriptor. The zero value is one that it doesn't watch.
+type watched struct {
+	socket *socket // nil: it is a listener's
+	owner  owner
+	queued bool // is in loop.ready
+}
+
+// loop owns its sockets and sessions: nothing but its goroutine touches them. Others post a task.
 type loop struct {
-	group        *Loops
-	epfd, wakefd int
-	epoll        *os.File // epfd, in the runtime's poller
-	epollRaw     syscall.RawConn
+	group  *Loops
+	poller *netloop.Poller
 
 	mu     sync.Mutex // guards tasks and ended
 	tasks  []func()
 	ended  bool
 	freed  atomic.Uint64
-	posted atomic.Bool // there are tasks; the eventfd was written
 	counts counts
 
-	// Of the loop's goroutine.
-	events            [eventsPerWait]unix.EpollEvent
-	found             int // events, at the last look
-	failure           error
-	lookAgain         func(uintptr) bool // look, made once: a closure a wait would be garbage
-	deadline          time.Time          // of the wait; zero: none
-	sockets           []*socket          // by descriptor
-	ready             []*socket          // have more to do although no event will come for it
+	// Owned by the loop's goroutine.
+	sockets           []watched // by descriptor
+	ready             []*socket // have more to do although no event will come for it
 	closing           bool
 	lingering         map[*Session]struct{} // sessions with a deadline
 	now               time.Time             // of the last look
@@ -126,73 +127,46 @@ type loop struct {
 	letsInWithoutAuth bool                   // the engine lets in who has not logged in
 	used              bool                   // something moved since the last look for idle connections
 	tidied            time.Time
-	raw               [readSize]byte // what the last read brought
-	plain             [readSize]byte // what it says
+	plain             [netloop.ReadSize]byte // what the last read says
 }
 
 func newLoop(group *Loops) (*loop, error) {
-	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	p, err := netloop.NewPoller()
 	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	wakefd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		unix.Close(epfd)
-		return nil, os.NewSyscallError("eventfd", err)
-	}
-	l := &loop{
-		group: group, epfd: epfd, wakefd: wakefd, now: time.Now(), lingering: make(map[*Session]struct{}),
-		pools: make(map[key]*pool), upstreams: make(map[*upstream]struct{}),
-	}
-	l.lookAgain = func(uintptr) bool {
-		l.look()
-		return l.found > 0 || l.failure != nil
-	}
-	err = unix.SetNonblock(epfd, true) // what makes os.NewFile use the poller
-	l.epoll = os.NewFile(uintptr(epfd), "epoll")
-	if err == nil {
-		l.epollRaw, err = l.epoll.SyscallConn()
-	}
-	if err == nil {
-		err = l.control(unix.EPOLL_CTL_ADD, wakefd, inputEvents)
-	}
-	if err != nil {
-		l.epoll.Close()
-		unix.Close(wakefd)
 		return nil, err
 	}
-	return l, nil
-}
-
-// What is asked of epoll, edge-triggered: that there is input, always; that there is room, only while something waits for it.
-// A Unix socket says so each time its peer reads, which would wake the loop for every request.
-const (
-	inputEvents = unix.EPOLLIN | unix.EPOLLRDHUP | edgeTriggered
-	roomEvents  = inputEvents | unix.EPOLLOUT
-)
-
-func (l *loop) control(op, fd int, events uint32) error {
-	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epfd, op, fd, &ev))
+	return &loop{
+		group: group, poller: p, now: time.Now(), lingering: make(map[*Session]struct{}),
+		pools: make(map[key]*pool), upstreams: make(map[*upstream]struct{}),
+	}, nil
 }
 
 // adopt begins to watch a socket.
-func (l *loop) adopt(s *socket) error {
-	l.place(s)
-	return l.control(unix.EPOLL_CTL_ADD, int(s.fd), inputEvents)
+func (l *loop) adopt(s *socket, o owner) error {
+	l.enter(s.FD(), watched{socket: s, owner: o})
+	return s.Watch()
 }
 
-func (l *loop) place(s *socket) {
-	if need := int(s.fd) + 1; need > len(l.sockets) {
-		l.sockets = append(l.sockets, make([]*socket, need-len(l.sockets))...)
+func (l *loop) enter(fd int, w watched) {
+	if need := fd + 1; need > len(l.sockets) {
+		l.sockets = append(l.sockets, make([]watched, need-len(l.sockets))...)
 	}
-	l.sockets[s.fd] = s
+	l.sockets[fd] = w
 }
 
+// forget is called before a socket is closed: its descriptor may be another one's afterwards.
 func (l *loop) forget(s *socket) {
-	if int(s.fd) < len(l.sockets) && l.sockets[s.fd] == s {
-		l.sockets[s.fd] = nil
+	if w := l.watched(s); w != nil {
+		*w = watched{}
 	}
+}
+
+// watched is what the loop knows of a socket; nil where it has not begun to watch it, or ceased to.
+func (l *loop) watched(s *socket) *watched {
+	if fd := s.FD(); fd < len(l.sockets) && l.sockets[fd].socket == s {
+		return &l.sockets[fd]
+	}
+	return nil
 }
 
 // post makes the loop run a task. It returns false when the loop has ended.
@@ -203,31 +177,21 @@ func (l *loop) post(task func()) bool {
 		return false
 	}
 	l.tasks = append(l.tasks, task)
-	if !l.posted.Swap(true) {
-		one := uint64(1)
-		unix.Write(l.wakefd, (*[8]byte)(unsafe.Pointer(&one))[:])
-	}
+	l.poller.Wake()
 	return true
 }
 
 func (l *loop) run() {
 	for !l.closing {
-		n, err := l.wait()
+		events, err := l.wait()
 		if err != nil {
-			panic(fmt.Sprintf("epoll_wait: %v", err)) // the descriptor is ours: a bug, not a state of the world
+			panic(fmt.Sprintf("wait for events: %v", err)) // the descriptor is ours: a bug, not a state of the world
 		}
 		l.now = time.Now()
-		for i := range n {
-			ev := &l.events[i]
-			if ev.Fd == int32(l.wakefd) {
-				continue
-			}
-			// A socket closed earlier in this round may still have an event here.
-			if s := l.sockets[ev.Fd]; s != nil {
-				s.event(ev.Events)
-			}
+		for i := range events {
+			l.event(&events[i])
 		}
-		if l.posted.Load() {
+		if l.poller.Woken() {
 			l.runTasks()
 		}
 		l.runReady()
@@ -238,59 +202,35 @@ func (l *loop) run() {
 	l.shutdown()
 }
 
-// wait asks without waiting first: under load there is always something. When there is not, it waits as goroutines do,
-// with the epoll instance itself in the runtime's poller: a system call that blocks would cost the runtime a thread's
-// hand-over each time.
-func (l *loop) wait() (int, error) {
-	if l.look(); l.found > 0 || l.failure != nil || len(l.ready) > 0 || l.posted.Load() {
-		return l.found, l.failure
+// event lets the owner of a descriptor go on. One that was closed earlier in this round may still have an event: it has no owner
+// then, or the next one, whom progress without a reason does no harm.
+func (l *loop) event(ev *unix.EpollEvent) {
+	w := &l.sockets[ev.Fd]
+	if w.owner == nil {
+		return
 	}
-	if err := l.setDeadline(); err != nil {
-		return 0, err
+	if w.socket != nil {
+		w.socket.Note(ev.Events)
 	}
-	err := l.epollRaw.Read(l.lookAgain)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return 0, nil
-	}
-	return l.found, errors.Join(l.failure, err)
+	w.owner.progress(w.socket)
 }
 
-// setDeadline makes sure that a wait ends for the next tick, if there is a reason for one. It leaves one that is set alone
-// as long as that will do: to move it with every wait would cost more than the wait.
-func (l *loop) setDeadline() error {
-	switch {
-	case !l.hasDeadlines():
-		if l.deadline.IsZero() {
-			return nil
-		}
-		l.deadline = time.Time{}
-	case l.deadline.Sub(l.now) > tickPace/2:
-		return nil
-	default:
-		l.deadline = time.Now().Add(tickPace)
+// wait returns at once where there is more to do without an event, and for the next tick if there is a reason for one.
+func (l *loop) wait() ([]unix.EpollEvent, error) {
+	if len(l.ready) > 0 {
+		return l.poller.Poll()
 	}
-	return l.epoll.SetReadDeadline(l.deadline)
-}
-
-// look takes what there is.
-func (l *loop) look() {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epfd), uintptr(unsafe.Pointer(&l.events[0])), eventsPerWait, 0, 0, 0)
-	l.found = int(n)
-	if errno != 0 {
-		l.found = 0
-		if errno != unix.EINTR {
-			l.failure = os.NewSyscallError("epoll_pwait", errno)
-		}
+	within := tickPace
+	if !l.hasDeadlines() {
+		within = 0
 	}
+	return l.poller.Wait(l.now, within)
 }
 
 func (l *loop) runTasks() {
-	var count [8]byte
-	unix.Read(l.wakefd, count[:])
 	l.mu.Lock()
 	tasks := l.tasks
 	l.tasks = nil
-	l.posted.Store(false)
 	l.mu.Unlock()
 	for _, task := range tasks {
 		task()
@@ -302,16 +242,17 @@ func (l *loop) runReady() {
 	ready := l.ready
 	l.ready = nil
 	for _, s := range ready {
-		s.queued = false
-		if !s.closed {
-			s.owner.progress(s)
+		if w := l.watched(s); w != nil {
+			w.queued = false
+			w.owner.progress(s)
 		}
 	}
 }
 
+// again makes a socket's owner go on in the next round, although no event will come for it.
 func (l *loop) again(s *socket) {
-	if !s.queued {
-		s.queued = true
+	if w := l.watched(s); w != nil && !w.queued {
+		w.queued = true
 		l.ready = append(l.ready, s)
 	}
 }
@@ -333,7 +274,7 @@ func (l *loop) flushUpstreams() {
 		u.sendCanary()
 		switch {
 		case u.closed:
-		case u.flush() != nil:
+		case u.Flush() != nil:
 			u.progress(&u.socket) // which finds the reason
 		default:
 			u.roomMade()
@@ -366,9 +307,9 @@ func (l *loop) tick() {
 	}
 	// Those that moved nothing since the last time give back what they don't need.
 	l.tidied, l.used = l.now, false
-	for _, s := range l.sockets {
-		if s != nil {
-			s.owner.tidy()
+	for i := range l.sockets {
+		if o := l.sockets[i].owner; o != nil {
+			o.tidy()
 		}
 	}
 }
@@ -379,11 +320,8 @@ func (l *loop) closeIdle() {
 	if b == nil || b.IdleTimeout == 0 {
 		return
 	}
-	for _, s := range l.sockets {
-		if s == nil {
-			continue
-		}
-		if c, ok := s.owner.(*Session); ok && c.idleSince(l.now) >= b.IdleTimeout {
+	for i := range l.sockets {
+		if c, ok := l.sockets[i].owner.(*Session); ok && c.idleSince(l.now) >= b.IdleTimeout {
 			l.counts.timedOut.Add(1)
 			c.closeNotify(IdleTooLong)
 		}
@@ -399,11 +337,10 @@ func (l *loop) shutdown() {
 	for _, task := range tasks {
 		task()
 	}
-	for _, s := range l.sockets {
-		if s != nil && !s.closed {
-			s.owner.end()
+	for i := range l.sockets {
+		if o := l.sockets[i].owner; o != nil {
+			o.end()
 		}
 	}
-	unix.Close(l.wakefd)
-	l.epoll.Close()
+	l.poller.Close()
 }

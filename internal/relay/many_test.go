@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
 )
@@ -232,7 +233,7 @@ func play(t *testing.T, sc scenario, seed uint64, steer []byte) {
 	problems := make([]string, len(scripts))
 	for i, s := range scripts {
 		near, far := clientPair(t, i)
-		session := ls.Serve(relay.End{FD: far}, relay.Config{})
+		session := ls.Serve(netloop.Conn{FD: far}, relay.Config{})
 		clients.Go(func() { problems[i] = talk(near, session, s, f) })
 	}
 	clients.Wait()

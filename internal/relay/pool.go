@@ -148,6 +148,6 @@ func (u *upstream) tidy() {
 		u.loop.fillIdle(b)
 		return
 	}
-	u.loop.freed.Add(uint64(freeInput(u.tls)))
+	u.loop.freed.Add(uint64(u.FreeIdle()))
 	u.loop.used = true
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sealane/sealane/internal/engine"
 	"github.com/sealane/sealane/internal/enginetest"
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/resp"
 )
@@ -100,7 +101,7 @@ func (e *realEngine) client() *talker {
 	_ = c.SetDeadline(time.Now().Add(patience))
 	remote := netip.MustParseAddrPort(c.LocalAddr().String())
 	local := netip.MustParseAddrPort(c.RemoteAddr().String())
-	s := e.loops.Serve(relay.End{FD: descriptor(e.t, far)}, relay.Config{Remote: remote, Local: local})
+	s := e.loops.Serve(netloop.Conn{FD: descriptor(e.t, far)}, relay.Config{Remote: remote, Local: local})
 	k := newTalker(e.t, c)
 	k.session = s
 	return k

@@ -9,7 +9,7 @@ const maxBufferedReply = 256 << 20
 
 // receive gives what the engine said to those who asked.
 func (u *upstream) receive(b []byte) {
-	for len(b) > 0 && !u.closed && u.fd >= 0 {
+	for len(b) > 0 && !u.closed && u.Attached() {
 		if u.goawayNegotiated && !u.relayingReply && len(u.replyBuffer) == 0 && u.scan.Between() {
 			if b = u.consumeGoaway(b); len(b) == 0 {
 				return

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/relay"
 )
 
@@ -116,7 +117,7 @@ func start(t testing.TB, cfg relay.Config) *rig {
 	r := &rig{client: client, engine: engine, loops: ls}
 	fd := descriptor(t, engineEnd)
 	ls.SetBackend(&relay.Backend{Connect: func() (int, error) { return fd, nil }})
-	r.pipe = ls.Serve(relay.End{FD: descriptor(t, clientEnd)}, cfg)
+	r.pipe = ls.Serve(netloop.Conn{FD: descriptor(t, clientEnd)}, cfg)
 	t.Cleanup(func() {
 		client.Close()
 		engine.Close()
@@ -478,7 +479,7 @@ func TestOpeningDecidesAboutWhatComesFirst(t *testing.T) {
 	serve := func() (net.Conn, *relay.Session) {
 		near, far := tcpPair(t)
 		_ = near.SetDeadline(time.Now().Add(patience))
-		return near, h.loops.Serve(relay.End{FD: descriptor(t, far)}, relay.Config{Opening: func(head []byte) ([]byte, bool) {
+		return near, h.loops.Serve(netloop.Conn{FD: descriptor(t, far)}, relay.Config{Opening: func(head []byte) ([]byte, bool) {
 			switch {
 			case head[0] == '*':
 				return nil, true

@@ -296,7 +296,7 @@ func (s *Session) batchConn() *upstream {
 		return nil
 	}
 	u := s.shared
-	if u == nil || u.closed || u.draining || u.key.engine != b.Engine || !u.ready || u.pending() >= highWater ||
+	if u == nil || u.closed || u.draining || u.key.engine != b.Engine || !u.ready || u.Pending() >= highWater ||
 		s.state.InFlight() > 0 && s.inFlightOn != u {
 		return nil
 	}

@@ -70,16 +70,16 @@ func (s *Session) connState(b *Backend) routing.Conn {
 	if u == nil {
 		return routing.Conn{}
 	}
-	unsent := u.pending() > 0
+	unsent := u.Pending() > 0
 	return routing.Conn{
 		Exists: true, Ready: u.ready, Idle: u.pendingReplies.len == 0 && !unsent, Draining: u.draining, Ended: u.eof || u.closed,
-		Closing: u.shutdown, Current: u.key.engine == b.Engine, Unsent: unsent,
+		Closing: u.WriteClosing(), Current: u.key.engine == b.Engine, Unsent: unsent,
 	}
 }
 
 // isClean says whether the session has left nothing on its dedicated connection, so that it could do without.
 func (s *Session) isClean() bool {
-	return s.state.Clean(routing.Conn{Exists: true, Closing: s.dedicated.shutdown})
+	return s.state.Clean(routing.Conn{Exists: true, Closing: s.dedicated.WriteClosing()})
 }
 
 // sendShared sends a request over the connection that all clients of the key share.
@@ -97,7 +97,7 @@ func (s *Session) sendShared(c *routing.Command, raw []byte) bool {
 		return true
 	case inFlight > 0 && s.inFlightOn != u || inFlight >= s.window() || s.retry.full(len(raw)):
 		return false
-	case !u.ready || u.pending() >= highWater:
+	case !u.ready || u.Pending() >= highWater:
 		u.block(s)
 		return false
 	case u.needsAuth || !u.letsInWithoutAuth && s.exceedsUnauthenticatedLimits():
@@ -188,7 +188,7 @@ func (s *Session) queueWrite(u *upstream, b []byte) {
 	if u.shared {
 		_, _ = u.Write(b)
 		u.flushLater()
-	} else if u.send(b) != nil {
+	} else if u.Send(b) != nil {
 		s.loop.again(&u.socket)
 	}
 }
@@ -199,7 +199,7 @@ func (s *Session) passBytes(b []byte) {
 	if s.dedicated == nil || s.dedicated.closed {
 		return
 	}
-	if s.dedicated.send(b) != nil {
+	if s.dedicated.Send(b) != nil {
 		s.loop.again(&s.dedicated.socket)
 	}
 }

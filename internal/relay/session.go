@@ -18,15 +18,14 @@
 package relay
 
 import (
-	"crypto/tls"
 	"errors"
-	"io"
 	"net/netip"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/routing"
 )
 
@@ -48,18 +47,6 @@ const (
 )
 
 var errOutputBuffer = errors.New("the client leaves its replies unread")
-
-// End is a connection that is handed over: from here on the loop owns the descriptor.
-type End struct {
-	// FD is a connected stream socket, non-blocking, and watched by nobody else.
-	FD int
-	// TLS is the connection above it, its handshake done; nil for a plain end. Attach must make it read from and write
-	// to the given transport, from then on.
-	TLS    *tls.Conn
-	Attach func(io.ReadWriter)
-	// Head are bytes that were read already, of a plain end.
-	Head []byte
-}
 
 // Config has what is known of one client, and its limits. The zero value is ready to use.
 type Config struct {
@@ -208,7 +195,7 @@ type linger struct {
 }
 
 // Serve takes a client over. It is closed by the Session, whatever happens.
-func (ls *Loops) Serve(client End, cfg Config) *Session {
+func (ls *Loops) Serve(client netloop.Conn, cfg Config) *Session {
 	s := ls.session(ls.pick(), client, cfg)
 	if !s.loop.post(s.start) {
 		unix.Close(client.FD)
@@ -219,7 +206,7 @@ func (ls *Loops) Serve(client End, cfg Config) *Session {
 }
 
 // session is a client that has not begun.
-func (ls *Loops) session(l *loop, client End, cfg Config) *Session {
+func (ls *Loops) session(l *loop, client netloop.Conn, cfg Config) *Session {
 	if cfg.LingerTime == 0 {
 		cfg.LingerTime = defaultLingerTime
 	}
@@ -233,25 +220,22 @@ func (ls *Loops) session(l *loop, client End, cfg Config) *Session {
 	s.login.Proto, s.login.auth, s.replySize.assumed = 2, ls.backend.Load().Auth, assumedReplySize
 	s.activity.lastRequest.Store(s.began.UnixNano())
 	s.publish()
-	s.conn.socket = socket{fd: int32(client.FD), loop: s.loop, owner: s, in: client.Head}
-	s.conn.tls = client.TLS
-	if client.Attach != nil {
-		client.Attach(&s.conn.socket)
-	}
+	s.conn.loop = l
+	s.conn.attach(client)
 	ls.clients.add(s, ls.backend.Load().remote())
 	return s
 }
 
 // start is the session's first task.
 func (s *Session) start() {
-	if err := s.loop.adopt(&s.conn.socket); err != nil {
+	if err := s.loop.adopt(&s.conn.socket, s); err != nil {
 		s.close(ClientFailed, err)
 		return
 	}
 	// A client that leaves Nagle's algorithm on (RFC 9293, 3.7.4) sends its first request once its last message of the handshake is
 	// acknowledged, and the kernel takes 40 ms to do so by itself. Nothing that crypto/tls writes comes after that message (the
 	// session tickets don't), so nothing carries the acknowledgement, unless the first request is here already.
-	s.handshakeJustDone = s.conn.tls != nil
+	s.handshakeJustDone = s.conn.TLS != nil
 	// The handshake may have read ahead, and no event tells of that.
 	s.loop.again(&s.conn.socket)
 }
@@ -280,11 +264,11 @@ func (s *Session) Quiet() bool {
 
 // progress implements owner.
 func (s *Session) progress(*socket) {
-	if s.conn.pending() > 0 && s.flush() != nil {
-		s.close(ClientFailed, s.conn.outErr)
+	if s.conn.Pending() > 0 && s.flush() != nil {
+		s.close(ClientFailed, s.conn.WriteErr())
 		return
 	}
-	if s.dedicated != nil && s.dedicated.paused && s.conn.pending() < lowWater {
+	if s.dedicated != nil && s.dedicated.paused && s.conn.Pending() < lowWater {
 		s.dedicated.paused = false
 		s.loop.again(&s.dedicated.socket)
 	}
@@ -301,7 +285,7 @@ func (s *Session) pump() {
 			s.conn.paused = true
 			break
 		}
-		n, err := s.conn.read(s.loop.plain[:])
+		n, err := s.conn.Read(s.loop.plain[:])
 		if n > 0 {
 			s.handshakeJustDone = false
 			s.activity.bytesIn.Add(uint64(n))
@@ -310,7 +294,7 @@ func (s *Session) pump() {
 			s.parse(s.loop.plain[:n])
 		}
 		if err != nil {
-			if err != errAgain {
+			if err != netloop.ErrAgain {
 				s.clientEnded(err)
 			}
 			break
@@ -323,28 +307,28 @@ func (s *Session) pump() {
 	if s.phase == closed {
 		return
 	}
-	s.conn.keep()
-	if s.conn.drained && (s.handshakeJustDone || s.midRequest()) {
-		s.conn.acknowledge()
+	s.conn.SaveReadAhead()
+	if s.conn.Drained() && (s.handshakeJustDone || s.midRequest()) {
+		s.conn.QuickAck()
 	}
 	s.handshakeJustDone = false
 	if u := s.dedicated; u != nil && u.ready && !u.closed {
-		if u.flush() != nil {
+		if u.Flush() != nil {
 			s.loop.again(&u.socket) // its own direction shows the end
 		}
 		u.roomMade()
 	}
 	// crypto/tls may have had something to say by itself.
-	if s.conn.pending() > 0 && s.flush() != nil {
-		s.close(ClientFailed, s.conn.outErr)
+	if s.conn.Pending() > 0 && s.flush() != nil {
+		s.close(ClientFailed, s.conn.WriteErr())
 	}
 }
 
 // flush sends the client what it takes. A client that takes something is not idle (the engines' rule).
 func (s *Session) flush() error {
-	before := s.conn.total
-	err := s.conn.flush()
-	if s.conn.total != before {
+	before := s.conn.Sent()
+	err := s.conn.Flush()
+	if s.conn.Sent() != before {
 		s.activity.lastRequest.Store(s.loop.now.UnixNano())
 	}
 	return err
@@ -356,7 +340,7 @@ func (s *Session) mustNotRead() bool {
 	if s.phase >= engineGone {
 		return false
 	}
-	return s.input.waits() || s.dedicated != nil && s.dedicated.pending() >= highWater
+	return s.input.waits() || s.dedicated != nil && s.dedicated.Pending() >= highWater
 }
 
 // reply gives the client some of what the engine said. It is sent at the end of the step.
@@ -366,8 +350,8 @@ func (s *Session) reply(b []byte) {
 	}
 	s.activity.bytesOut.Add(uint64(len(b)))
 	s.active, s.loop.used, s.lastWasRequest = true, true, false
-	if s.conn.tls != nil {
-		_, _ = s.conn.tls.Write(b) // flush reports it
+	if s.conn.TLS != nil {
+		_, _ = s.conn.TLS.Write(b) // flush reports it
 	} else {
 		_, _ = s.conn.Write(b)
 	}
@@ -392,10 +376,10 @@ func (s *Session) flushClient() {
 	}
 	s.sendGoaway()
 	if s.flush() != nil {
-		s.close(ClientFailed, s.conn.outErr)
+		s.close(ClientFailed, s.conn.WriteErr())
 		return
 	}
-	if s.conn.pending() > maxOutputBuffer {
+	if s.conn.Pending() > maxOutputBuffer {
 		s.close(ClientFailed, errOutputBuffer)
 		return
 	}
@@ -422,5 +406,5 @@ func (s *Session) tidy() {
 	if s.state.InFlight() == 0 {
 		s.retry = retryBuffer{blocked: s.retry.blocked}
 	}
-	s.loop.freed.Add(uint64(freeInput(s.conn.tls)))
+	s.loop.freed.Add(uint64(s.conn.FreeIdle()))
 }

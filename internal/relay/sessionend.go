@@ -29,12 +29,14 @@ func (s *Session) endAfterEngine() {
 	s.phase = engineGone
 	s.dropDedicated()
 	s.input.discard()
-	s.conn.shutdown = true
-	s.conn.finished = s.conn.eof && s.conn.tls == nil // its close follows at once, and says the same
+	s.conn.CloseWrite()
+	if s.conn.eof && s.conn.TLS == nil {
+		s.conn.OmitFIN() // its close follows at once, and says the same
+	}
 	s.startLinger()
 	s.loop.again(&s.conn.socket)
 	if s.flush() != nil {
-		s.close(ClientFailed, s.conn.outErr)
+		s.close(ClientFailed, s.conn.WriteErr())
 	}
 }
 
@@ -47,7 +49,7 @@ func (s *Session) maybeClose() {
 		s.holdDedicated()
 	}
 	s.releaseDedicated(true)
-	left := s.conn.pending()
+	left := s.conn.Pending()
 	waits := s.input.waits()
 	if busy := s.phase < engineGone && (s.state.InFlight() > 0 || s.lastWasRequest || waits || s.midRequest() || len(s.input.opening) > 0) || left > 0; busy != s.busy {
 		s.busy = busy
@@ -56,14 +58,14 @@ func (s *Session) maybeClose() {
 	if s.phase < engineGone && !waits && (s.conn.eof || s.phase == closeAfterReply) {
 		switch {
 		case s.dedicated != nil:
-			if s.dedicated.shutdown = true; s.dedicated.ready {
-				s.dedicated.flush()
+			if s.dedicated.CloseWrite(); s.dedicated.ready {
+				s.dedicated.Flush()
 			}
 		case s.state.InFlight() == 0:
 			s.endAfterEngine()
 		}
 	}
-	if s.phase == engineGone && s.conn.pending() == 0 && s.conn.eof && s.conn.finished {
+	if s.phase == engineGone && s.conn.Pending() == 0 && s.conn.eof && s.conn.WriteClosed() {
 		s.close(Cut, nil) // the reason is known already
 	}
 }
@@ -71,12 +73,12 @@ func (s *Session) maybeClose() {
 // startLinger begins to measure how long the client takes over the last words of an engine that is gone.
 func (s *Session) startLinger() {
 	s.loop.lingering[s] = struct{}{}
-	s.linger.progress, s.linger.unsent = s.loop.now, s.conn.pending()
+	s.linger.progress, s.linger.unsent = s.loop.now, s.conn.Pending()
 }
 
 // tick looks at a session whose engine is gone.
 func (s *Session) tick(now time.Time) {
-	left := s.conn.pending()
+	left := s.conn.Pending()
 	waited := now.Sub(s.linger.progress)
 	switch {
 	case left == 0 && s.phase < engineGone:
@@ -104,9 +106,9 @@ func (s *Session) quit(r Reason) {
 // closeNotify closes the session at once, and tells the client by TLS's close_notify that nothing is missing, if it can be told
 // without waiting.
 func (s *Session) closeNotify(r Reason) {
-	if s.phase != closed && s.conn.tls != nil && s.conn.pending() == 0 {
-		s.conn.tls.CloseWrite()
-		s.conn.flush()
+	if s.phase != closed && s.conn.TLS != nil && s.conn.Pending() == 0 {
+		s.conn.TLS.CloseWrite()
+		s.conn.Flush()
 	}
 	s.close(r, nil)
 }
@@ -128,8 +130,8 @@ func (s *Session) close(r Reason, err error) {
 	}
 	s.phase = closed
 	s.setReason(r, err)
-	if !s.conn.closed && s.conn.pending() > 0 {
-		s.conn.flush() // crypto/tls has said what it thinks of a broken record
+	if !s.conn.closed && s.conn.Pending() > 0 {
+		s.conn.Flush() // crypto/tls has said what it thinks of a broken record
 	}
 	s.dropDedicated()
 	s.conn.close()

@@ -83,7 +83,7 @@ func (u *upstream) prepare() {
 	}
 	if u.setupPending == 0 {
 		u.becomeReady()
-	} else if u.flush() != nil {
+	} else if u.Flush() != nil {
 		u.loop.again(&u.socket)
 	}
 }
@@ -244,7 +244,7 @@ func (u *upstream) reset() {
 	u.needsReset, u.ready, u.resetting = false, false, true
 	u.setupPending++
 	u.ask(resetRequest, onPoolReset)
-	if u.flush() != nil {
+	if u.Flush() != nil {
 		u.loop.again(&u.socket)
 	}
 }

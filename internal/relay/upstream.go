@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/resp"
 	"github.com/sealane/sealane/internal/routing"
 )
@@ -60,7 +61,7 @@ type replies struct {
 func (l *loop) newUpstream(k key) *upstream {
 	u := &upstream{key: k, idleSince: l.now}
 	u.dialStart = time.Now()
-	u.socket = socket{fd: -1, loop: l, owner: u}
+	u.peer.loop = l
 	l.upstreams[u] = struct{}{}
 	return u
 }
@@ -108,16 +109,16 @@ func (u *upstream) flushLater() {
 
 // progress implements owner.
 func (u *upstream) progress(*socket) {
-	if u.closed || u.fd < 0 {
+	if u.closed || !u.Attached() {
 		return
 	}
-	if u.pending() > 0 && u.flush() != nil {
-		u.release() // what it still has to say is read; then comes its end
+	if u.Pending() > 0 && u.Flush() != nil {
+		u.DiscardOutput() // what it still has to say is read; then comes its end
 	}
 	u.roomMade()
 	u.pump()
-	if u.tls != nil && !u.closed && u.fd >= 0 {
-		u.keep()
+	if u.TLS != nil && !u.closed && u.Attached() {
+		u.SaveReadAhead()
 	}
 	u.closeDrained()
 	u.loop.flushClients()
@@ -125,7 +126,7 @@ func (u *upstream) progress(*socket) {
 
 // roomMade is called after each flush: those that waited for it to be taken go on. No event tells of what was taken at once.
 func (u *upstream) roomMade() {
-	if u.pending() >= lowWater {
+	if u.Pending() >= lowWater {
 		return
 	}
 	if len(u.blocked) > 0 && u.ready {
@@ -139,27 +140,27 @@ func (u *upstream) roomMade() {
 // pump takes what the engine says.
 func (u *upstream) pump() {
 	for left := share; !u.closed && !u.eof; {
-		if s := u.client; s != nil && s.conn.pending() >= highWater {
+		if s := u.client; s != nil && s.conn.Pending() >= highWater {
 			u.paused = true
-			if _, lingers := u.loop.lingering[s]; u.hangup && !lingers {
+			if _, lingers := u.loop.lingering[s]; u.HungUp() && !lingers {
 				s.startLinger()
 			}
 			return
 		}
-		n, err := u.read(u.loop.plain[:])
+		n, err := u.Read(u.loop.plain[:])
 		if n > 0 {
 			u.active, u.loop.used = true, true
 			u.receive(u.loop.plain[:n])
-			if u.fd < 0 {
+			if !u.Attached() {
 				return // it begins again
 			}
 			if s := u.client; s != nil && s.flush() != nil {
-				s.close(ClientFailed, s.conn.outErr)
+				s.close(ClientFailed, s.conn.WriteErr())
 				return
 			}
 		}
 		if err != nil {
-			if err != errAgain {
+			if err != netloop.ErrAgain {
 				u.engineEnded(err)
 			}
 			return
@@ -260,7 +261,7 @@ func (u *upstream) detachUnaffected(err error) {
 func (u *upstream) mustCloseClient(s *Session, err error) bool {
 	refused := (*SetupError)(nil)
 	return !u.loop.group.backend.Load().remote() || !u.ready || errors.As(err, &refused) || len(u.firstError) > 0 ||
-		s.state.InFlight() > 0 || s.phase >= engineGone || !s.state.WillBeClean(routing.Conn{Exists: true, Closing: u.shutdown})
+		s.state.InFlight() > 0 || s.phase >= engineGone || !s.state.WillBeClean(routing.Conn{Exists: true, Closing: u.WriteClosing()})
 }
 
 // replyUnavailable ends a session whose engine can't be reached.
@@ -280,9 +281,9 @@ func (s *Session) replyUnavailable(err error) {
 
 // hangUp ends a connection in good order.
 func (u *upstream) hangUp() {
-	if u.fd >= 0 {
-		u.shutdown = true
-		u.flush()
+	if u.Attached() {
+		u.CloseWrite()
+		u.Flush()
 	}
 	u.end()
 }
@@ -303,7 +304,7 @@ func (u *upstream) end() {
 			delete(u.loop.pools, u.key)
 		}
 	}
-	if u.fd >= 0 {
+	if u.Attached() {
 		u.close()
 	}
 	if u.cancel != nil {

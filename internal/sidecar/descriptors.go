@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/wire"
 )
 
@@ -112,7 +112,7 @@ func (f *files) turnAway(listener int) {
 	defer f.mu.Unlock()
 	f.drop()
 	for range most {
-		fd, _, err := relay.AcceptFD(listener)
+		fd, _, err := netloop.Accept(listener)
 		if err != nil {
 			break
 		}

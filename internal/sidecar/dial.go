@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/resp"
 )
 
@@ -39,10 +39,10 @@ const (
 type use func(ctx context.Context, conn net.Conn, config *tls.Config) error
 
 // dial makes a verified connection for relay.
-func (t *trust) dial(ctx context.Context) (relay.End, *Fault) {
-	var end relay.End
+func (t *trust) dial(ctx context.Context) (netloop.Conn, *Fault) {
+	var end netloop.Conn
 	f := t.attempt(ctx, func(ctx context.Context, conn net.Conn, config *tls.Config) (err error) {
-		end, err = relay.Dialled(ctx, conn, config)
+		end, err = netloop.ClientHandshake(ctx, conn, config)
 		return err
 	})
 	return end, f

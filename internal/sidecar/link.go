@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/relay"
 )
 
@@ -387,19 +388,19 @@ func (l *link) away() string {
 }
 
 // dial is relay's way to the server.
-func (l *link) dial(ctx context.Context) (relay.End, error) {
+func (l *link) dial(ctx context.Context) (netloop.Conn, error) {
 	for {
 		t, err := l.wait(ctx)
 		if err != nil {
-			return relay.End{}, err
+			return netloop.Conn{}, err
 		}
 		if l.files.areShort(reservedFiles) {
-			return relay.End{}, l.areShort(syscall.EMFILE)
+			return netloop.Conn{}, l.areShort(syscall.EMFILE)
 		}
 		select {
 		case l.slots <- struct{}{}:
 		case <-ctx.Done():
-			return relay.End{}, ctx.Err()
+			return netloop.Conn{}, ctx.Err()
 		}
 		if !l.mayDial(t) { // no longer: another attempt has failed while this one waited for its turn
 			<-l.slots
@@ -413,7 +414,7 @@ func (l *link) dial(ctx context.Context) (relay.End, error) {
 			l.connected()
 			return end, nil
 		case ctx.Err() != nil:
-			return relay.End{}, f
+			return netloop.Conn{}, f
 		}
 		l.counted.dialled(f)
 		l.suspect(t)

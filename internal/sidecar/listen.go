@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/internal/firstline"
-	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/netloop"
 )
 
 // Listen is where a link's clients come in.
@@ -120,7 +120,7 @@ func (l *listener) add(ln net.Listener, err error) error {
 		return cause(err)
 	}
 	d := door{Listener: ln}
-	if d.fd, err = relay.Descriptor(ln.(syscall.Conn)); err != nil {
+	if d.fd, err = netloop.Descriptor(ln.(syscall.Conn)); err != nil {
 		ln.Close()
 		return err
 	}

@@ -1,4 +1,8 @@
-package relay
+package netloop
+
+// This file is unsafe surgery on crypto/tls: it finds two fields that the package keeps to itself, by reflection, and replaces
+// them. Where a field is missing or has another type, nothing is done and nothing breaks; tlsbuffers_test.go fails then, so
+// that a new Go release is noticed.
 
 import (
 	"bytes"
@@ -8,8 +12,7 @@ import (
 )
 
 // rawInput finds the buffer in which crypto/tls keeps undecrypted input. It never shrinks (golang/go#43563): one 64 KiB
-// value would hold 20 KiB and more for as long as the connection lives. Where the field is not what it was, nothing is
-// freed, and nothing breaks.
+// value would hold 20 KiB and more for as long as the connection lives.
 var rawInput, hasRawInput = func() (uintptr, bool) {
 	f, ok := reflect.TypeFor[tls.Conn]().FieldByName("rawInput")
 	return f.Offset, ok && f.Type == reflect.TypeFor[bytes.Buffer]()
@@ -24,13 +27,13 @@ var decrypted, hasDecrypted = func() (uintptr, bool) {
 // smallInput is what the buffer of a connection with small requests comes to by itself.
 const smallInput = 2 << 10
 
-// readAll says that t has nothing that a Read would give without reading from below. False where that isn't known.
-func readAll(t *tls.Conn) bool {
+// holdsNoInput says that t has nothing that a Read would give without reading from below. It is false where that isn't known.
+func holdsNoInput(t *tls.Conn) bool {
 	return hasRawInput && (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(t), rawInput)).Len() == 0
 }
 
 // freeInput gives the buffer back and returns its size. It is for the loop that owns the connection, while nothing is
-// being read.
+// being read. Both fields go together: the reader would keep the buffer's array alive.
 func freeInput(t *tls.Conn) int {
 	if t == nil || !hasRawInput || !hasDecrypted {
 		return 0
