@@ -24,6 +24,7 @@ var levels = map[string]int{
 	"internal/firstline": 0,
 	"internal/stunnel":   0,
 	"internal/ledger":    0,
+	"internal/logfile":   0,
 	"internal/store":     1,
 	"internal/engine":    1,
 	"internal/routing":   1,

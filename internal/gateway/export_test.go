@@ -2,14 +2,10 @@ package gateway
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/netip"
 	"time"
 )
-
-// OpenLogForTest is OpenLog with a limit that a test can reach.
-func OpenLogForTest(path string, limit int64) (io.WriteCloser, error) { return openLog(path, limit) }
 
 // ThrottleForTest shows when a topic may be logged.
 func ThrottleForTest() func(topic string, now time.Time) (uint64, bool) {
