@@ -225,8 +225,6 @@ func (c *conn) choose(h *tls.ClientHelloInfo, v *chains) *tls.Config {
 	return c.choice.chain.all
 }
 
-const extensionPreSharedKey = 41 // RFC 8446, 4.2
-
 // mayBeSampled leaves out those that would resume a session, which they could not under another certificate, and those that
 // say what they trust.
 func (c *conn) mayBeSampled(h *tls.ClientHelloInfo) bool {

@@ -285,8 +285,8 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 	g.door.places.leave(c)
 	if err != nil {
 		if !c.hello.seen { // crypto/tls refused the ClientHello before it was shown to choose
-			seen, _ := peek(head)
-			c.hello.dotted = seen.dotted
+			h, _ := parseClientHello(head)
+			c.hello.dotted = h.trailingDot
 		}
 		g.handshakeFailed(c, err)
 		return

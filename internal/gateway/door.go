@@ -59,7 +59,7 @@ type door struct {
 	found   int
 	failure error
 	due     bool // the wait has a deadline
-	scratch [maxHello]byte
+	scratch [maxClientHello]byte
 	ticked  time.Time
 	heard   time.Time // when the silent were looked at
 }
@@ -403,10 +403,10 @@ func (d *door) hear(c *conn, now time.Time) {
 			d.hand(c)
 			return
 		}
-		if g, complete := peek(c.head); complete {
+		if hello, complete := parseClientHello(c.head); complete {
 			delete(d.partial, c)
-			c.resumes = g.resumes
-			c.waiting = d.line.push(c, g.resumes)
+			c.resumes = hello.resumes
+			c.waiting = d.line.push(c, hello.resumes)
 			d.g.arrivals.move(c, stageQueued)
 			d.queued.Store(int64(d.line.len()))
 			return

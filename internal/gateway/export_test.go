@@ -53,10 +53,10 @@ func AlertForTest(records []byte, n int) uint8 {
 	return a.alert
 }
 
-// PeekForTest shows what the first bytes of a connection tell.
-func PeekForTest(b []byte) (resumes bool, version uint16, complete bool) {
-	g, complete := peek(b)
-	return g.resumes, g.version, complete
+// ClientHelloForTest shows what the first bytes of a connection tell.
+func ClientHelloForTest(b []byte) (resumes bool, version uint16, complete bool) {
+	h, complete := parseClientHello(b)
+	return h.resumes, h.version, complete
 }
 
 // LineForTest is a line of clients that are known by a name.
@@ -164,8 +164,8 @@ func (h *HandshakeForTest) End() { h.p.leave(h.c) }
 // MaxBegun is how many may be under way.
 const MaxBegun = maxBegun
 
-// DottedForTest says whether the server name of a ClientHello ends in a dot.
-func DottedForTest(b []byte) bool {
-	g, _ := peek(b)
-	return g.dotted
+// TrailingDotForTest says whether the server name of a ClientHello ends in a dot.
+func TrailingDotForTest(b []byte) bool {
+	h, _ := parseClientHello(b)
+	return h.trailingDot
 }
