@@ -138,10 +138,10 @@ type test struct {
 
 // chains are all that a snapshot serves.
 type chains struct {
-	allowed policy
-	main    *chain
-	tests   []*test     // Snapshot.Next and Snapshot.NextCross, as far as there are any
-	entry   *tls.Config // what handshakes begin with
+	allowed    policy
+	main       *chain
+	tests      []*test     // Snapshot.Next and Snapshot.NextCross, as far as there are any
+	baseConfig *tls.Config // handshakes begin with it, and get the one that selectConfig returns
 }
 
 func newChains(s Snapshot) (*chains, error) {
@@ -166,10 +166,10 @@ func newChains(s Snapshot) (*chains, error) {
 		return nil, errors.Join(p...)
 	}
 	v.main = newChain(cert, allowed, s.Anchors)
-	v.entry = &tls.Config{
+	v.baseConfig = &tls.Config{
 		Certificates: v.main.all.Certificates, MinVersion: allowed.min,
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-			return h.Conn.(*conn).choose(h, v), nil
+			return h.Conn.(*conn).selectConfig(h, v), nil
 		},
 	}
 	return v, nil
@@ -203,9 +203,9 @@ type choice struct {
 	declared []string // anchors, of those that are known
 }
 
-// choose decides what a client is served with.
-func (c *conn) choose(h *tls.ClientHelloInfo, v *chains) *tls.Config {
-	c.hello = readHello(h, v.allowed) // it can be seen here before the handshake fails because of it
+// selectConfig decides with which certificate a client is served, once its ClientHello is there.
+func (c *conn) selectConfig(h *tls.ClientHelloInfo, v *chains) *tls.Config {
+	c.hello = negotiate(h, v.allowed) // here, before the handshake fails because of it
 	c.choice.chain = v.main
 	c.choice.probe = slices.Contains(h.SupportedProtos, relay.Probe)
 	for _, protocol := range h.SupportedProtos {

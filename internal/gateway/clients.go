@@ -14,20 +14,20 @@ const settled = time.Second
 
 // trustFailures are the failures of handshakes that tell of the client's trust.
 var trustFailures = map[string]ledger.Failure{
-	clientAlerts[48].class: ledger.UnknownCA,
-	clientAlerts[42].class: ledger.BadCertificate,
-	clientAlerts[46].class: ledger.CertificateUnknown,
-	failEOF.class:          ledger.Closed,
-	failReset.class:        ledger.Closed,
+	clientAlerts[alertUnknownCA].class:          ledger.UnknownCA,
+	clientAlerts[alertBadCertificate].class:     ledger.BadCertificate,
+	clientAlerts[alertCertificateUnknown].class: ledger.CertificateUnknown,
+	failEOF.class:   ledger.Closed,
+	failReset.class: ledger.Closed,
 }
 
 // testFailures are those that tell of it too where the certificate is a test's: a client that verifies everything else as well as
 // this one ends the handshake because of it, whatever its alert.
 var testFailures = map[string]ledger.Failure{
-	clientAlerts[40].class: ledger.ClientAlert,
-	clientAlerts[43].class: ledger.UnsupportedCertificate,
-	clientAlerts[45].class: ledger.CertificateExpired,
-	failAlert.class:        ledger.ClientAlert,
+	clientAlerts[alertHandshakeFailure].class:       ledger.ClientAlert,
+	clientAlerts[alertUnsupportedCertificate].class: ledger.UnsupportedCertificate,
+	clientAlerts[alertCertificateExpired].class:     ledger.CertificateExpired,
+	failAlert.class: ledger.ClientAlert,
 }
 
 // shaken notes what a completed handshake tells.

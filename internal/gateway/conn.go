@@ -64,7 +64,7 @@ type conn struct {
 	first      time.Time // when its first byte came
 	computing  bool      // it holds one of the places
 	deadline   time.Time // of everything that waits; zero: none
-	hello      hello
+	hello      negotiation
 	serving    *serving    // during the handshake
 	choice     choice      // likewise
 	resumes    bool        // it has a session ticket to show
@@ -279,14 +279,14 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 	c.alerts = new(alertWatch)
 	c.serving = s
 	head := c.head
-	t := tls.Server(c, s.chains.entry)
+	t := tls.Server(c, s.chains.baseConfig)
 	err := t.Handshake()
 	done()
 	g.door.places.leave(c)
 	if err != nil {
-		if !c.hello.seen { // crypto/tls refused the ClientHello before it was shown to choose
+		if !c.hello.seen { // crypto/tls refused the ClientHello before it called selectConfig
 			h, _ := parseClientHello(head)
-			c.hello.dotted = h.trailingDot
+			c.hello.trailingDot = h.trailingDot
 		}
 		g.handshakeFailed(c, err)
 		return

@@ -58,8 +58,8 @@ var (
 	suites13 = []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256}
 )
 
-// choose finds what names name in known; no names mean all.
-func choose[T comparable](p *problems, field string, names []string, known []named[T]) (chosen []T) {
+// lookUp returns the known values that have these names; no names mean all values.
+func lookUp[T comparable](p *problems, field string, names []string, known []named[T]) (chosen []T) {
 	all := make([]string, len(known))
 	for i, k := range known {
 		all[i] = k.name
@@ -95,8 +95,8 @@ func (t TLSPolicy) policy(leaf *x509.Certificate) (policy, problems) {
 	default:
 		p.add(`min_tls_version %.20q: must be "1.2" or "1.3"`, t.MinTLSVersion)
 	}
-	v.groups = choose(&p, "groups", t.Groups, knownGroups)
-	suites := choose(&p, "tls12_ciphers", t.TLS12Ciphers, knownSuites12)
+	v.groups = lookUp(&p, "groups", t.Groups, knownGroups)
+	suites := lookUp(&p, "tls12_ciphers", t.TLS12Ciphers, knownSuites12)
 	if leaf == nil {
 		return v, p
 	}
