@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/internal/ledger"
+	"github.com/sealane/sealane/internal/ops"
 )
 
 // maxReply bounds what a Client reads: a Status, a full ledger, or an error that lists every problem of a snapshot.
@@ -64,7 +65,7 @@ func (g *gateway) adminServer() *http.Server {
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, g.status(), nil) })
 	mux.HandleFunc("GET /ledger", func(w http.ResponseWriter, _ *http.Request) { reply(w, g.ledger(), nil) })
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
-		// Draining may take longer than a request may: whoever waits for it is not to be cut off by ReadTimeout.
+		// Draining may take longer than a request may take to arrive. Without this, ReadTimeout would cut off whoever waits for it.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		g.requestStop()
 		select {
@@ -73,12 +74,7 @@ func (g *gateway) adminServer() *http.Server {
 		case <-r.Context().Done():
 		}
 	})
-	s := &http.Server{
-		Handler:           mux,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		MaxHeaderBytes:    16 << 10,
-	}
+	s := ops.NewServer(mux)
 	// One request per connection: at the end of Run none is left waiting.
 	s.SetKeepAlivesEnabled(false)
 	return s
