@@ -39,6 +39,12 @@ func AcceptForTest(address string, err error, duration time.Duration) (calls int
 	return calls, nil
 }
 
+// ValidateForTest returns what Apply would say of a snapshot, without a gateway.
+func (s Snapshot) ValidateForTest() error {
+	_, err := newServing(s, nil)
+	return err
+}
+
 // EncodeForTest is what goes to disk.
 func EncodeForTest(s Snapshot) ([]byte, error) { return encodeSnapshot(s) }
 

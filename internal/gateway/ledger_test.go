@@ -399,16 +399,16 @@ func TestAnchorsOfASnapshotAreChecked(t *testing.T) {
 	} {
 		s := w.withNext(1, next)
 		change(&s)
-		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), says) {
+		if err := s.ValidateForTest(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v; want %q", err, says)
 		}
 	}
 	s := w.withNext(1, next)
-	if err := s.Validate(); err != nil || s.Older(nil).Digest() != w.snapshot(1).Digest() {
+	if err := s.ValidateForTest(); err != nil || s.Older(nil).Digest() != w.snapshot(1).Digest() {
 		t.Errorf("%v; for an older gateway it must be as if there were no anchors", err)
 	}
 	cross := w.withCross(1, next)
-	if err := cross.Validate(); err != nil || cross.Older(nil).Digest() != w.snapshot(1).Digest() || cross.Older(&gateway.LedgerStatus{}).Digest() != s.Digest() ||
+	if err := cross.ValidateForTest(); err != nil || cross.Older(nil).Digest() != w.snapshot(1).Digest() || cross.Older(&gateway.LedgerStatus{}).Digest() != s.Digest() ||
 		cross.Older(&gateway.LedgerStatus{NextCross: true}).Digest() != cross.Digest() {
 		t.Errorf("%v; for a gateway that knows no third chain it must be as if there were none", err)
 	}
@@ -421,7 +421,7 @@ func TestAnchorsOfASnapshotAreChecked(t *testing.T) {
 	} {
 		s := w.withCross(1, next)
 		change(&s)
-		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), says) {
+		if err := s.ValidateForTest(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v; want %q", err, says)
 		}
 	}

@@ -114,12 +114,6 @@ func (s Snapshot) Digest() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Validate returns every problem of the snapshot, each with field and value; the value of PrivateKey is never shown.
-func (s Snapshot) Validate() error {
-	_, err := newServing(s, nil)
-	return err
-}
-
 type problems []error
 
 func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Errorf(format, args...)) }

@@ -105,7 +105,7 @@ func TestNegativeLimitIsRefused(t *testing.T) {
 	w := newWorld(t)
 	s := w.snapshot(1)
 	s.MaxClients = -1
-	if err := s.Validate(); err == nil {
+	if err := s.ValidateForTest(); err == nil {
 		t.Error("max_clients -1 is accepted")
 	}
 }
