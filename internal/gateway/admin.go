@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -22,9 +21,6 @@ import (
 
 // maxReply bounds what a Client reads: a Status, a full ledger, or an error that lists every problem of a snapshot.
 const maxReply = 16 << 20
-
-// Socket is the path of the admin socket of the gateway in dir.
-func Socket(dir string) string { return filepath.Join(dir, "gateway.sock") }
 
 // listenAdmin is called with the folder locked, so a socket that is there belongs to nobody.
 func listenAdmin(dir string) (net.Listener, error) {
@@ -56,7 +52,7 @@ func (g *gateway) adminServer() *http.Server {
 			reply(w, nil, fmt.Errorf("%w: %w", ErrInvalid, err))
 			return
 		}
-		if err := g.apply(s); err != nil {
+		if err := g.snapshots.apply(s); err != nil {
 			reply(w, nil, err)
 			return
 		}
@@ -67,9 +63,9 @@ func (g *gateway) adminServer() *http.Server {
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
 		// Draining may take longer than a request may take to arrive. Without this, ReadTimeout would cut off whoever waits for it.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-		g.requestStop()
+		g.lifetime.requestStop()
 		select {
-		case <-g.drained:
+		case <-g.lifetime.drained:
 			reply(w, struct{}{}, nil)
 		case <-r.Context().Done():
 		}

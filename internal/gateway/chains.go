@@ -215,7 +215,7 @@ func (c *conn) selectConfig(h *tls.ClientHelloInfo, v *chains) *tls.Config {
 	}
 	if t := v.test(h.ServerName); t != nil {
 		c.choice.chain, c.choice.test = t, true
-	} else if len(v.tests) > 0 && c.mayBeSampled(h) && c.door.g.sampler.take(c.remote.Addr(), *c.serving.snapshot.Next) {
+	} else if len(v.tests) > 0 && c.mayBeSampled(h) && c.door.g.trust.sampler.take(c.remote.Addr(), *c.serving.snapshot.Next) {
 		// Which one is left to chance: in time every client meets each.
 		c.choice.chain, c.choice.test, c.choice.sampled = v.tests[rand.IntN(len(v.tests))].chain, true, true
 	}

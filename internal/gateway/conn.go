@@ -53,8 +53,8 @@ type conn struct {
 	silent  atomic.Bool // it has not sent anything yet
 	stopped atomic.Bool // it is to end
 	shed    atomic.Bool // because others need its room
-	pipe    atomic.Pointer[relay.Session]
-	shake   *ledger.Handshake // not changed once pipe is set; nil: nothing to learn
+	session atomic.Pointer[relay.Session]
+	shake   *ledger.Handshake // not changed once session is set; nil: nothing to learn
 
 	// Of the owner.
 	under      io.ReadWriter // what TLS reads and writes instead, once an event loop has it
@@ -164,13 +164,13 @@ func (c *conn) block() error {
 
 // patience is how long the client may take for its handshake.
 func (c *conn) patience() time.Duration {
-	return c.door.g.active.Load().at(c.listener, c.accepted).timeout
+	return c.door.g.snapshots.active.Load().at(c.listener, c.accepted).timeout
 }
 
 // maySayNothing is for how long the client may send nothing at all; false: for ever. Without TLS that is the engine's own rule,
 // which knows its timeout only.
 func (c *conn) maySayNothing() (time.Duration, bool) {
-	s := c.door.g.active.Load().at(c.listener, c.accepted)
+	s := c.door.g.snapshots.active.Load().at(c.listener, c.accepted)
 	limit, idle := time.Duration(0), s.snapshot.IdleTimeout
 	if s.modes[c.listener] {
 		limit = s.firstByte
@@ -219,7 +219,7 @@ func (c *conn) farewell() {
 
 // idle reports whether closing the connection now interrupts nothing.
 func (c *conn) idle() bool {
-	if p := c.pipe.Load(); p != nil {
+	if p := c.session.Load(); p != nil {
 		return p.Quiet()
 	}
 	return c.silent.Load()
@@ -227,7 +227,7 @@ func (c *conn) idle() bool {
 
 // cut ends the connection without a word of ours; relay says goodbye to one that is idle.
 func (c *conn) cut() {
-	if p := c.pipe.Load(); p != nil {
+	if p := c.session.Load(); p != nil {
 		p.Close()
 		return
 	}
@@ -238,7 +238,7 @@ func (c *conn) cut() {
 
 // wantsTLS says whether c, whose first byte is there, is to be served with TLS.
 func (g *gateway) wantsTLS(c *conn) bool {
-	return c.head[0] == firstline.Handshake && g.active.Load().at(c.listener, c.accepted).modes[c.listener]
+	return c.head[0] == firstline.Handshake && g.snapshots.active.Load().at(c.listener, c.accepted).modes[c.listener]
 }
 
 // serve is the life of one connection from its first bytes on. The first of them decides.
@@ -248,7 +248,7 @@ func (g *gateway) serve(c *conn) {
 			g.forget(c)
 		}
 	}()
-	s := g.active.Load().at(c.listener, c.accepted)
+	s := g.snapshots.active.Load().at(c.listener, c.accepted)
 	isTLS, wantsTLS := c.head[0] == firstline.Handshake, s.modes[c.listener]
 	if isTLS && wantsTLS {
 		g.serveTLS(c, s)
@@ -292,7 +292,9 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 		return
 	}
 	c.alerts = nil
-	g.shaken(c, t.ConnectionState())
+	state := t.ConnectionState()
+	g.count.handshakeDone(state)
+	g.trust.handshakeDone(c, state)
 	_ = c.SetDeadline(time.Time{})
 	g.relay(c, t, s)
 }
@@ -306,7 +308,7 @@ func (g *gateway) handshakeFailed(c *conn, err error) {
 		f = failShed
 	}
 	g.count.failures.Add(f.class)
-	g.refused(c, f)
+	g.trust.handshakeFailed(c, f)
 	g.lines.warn("handshake "+f.class, "TLS handshake failed", "client", c.remote.String(), "class", f.class,
 		"error", err, "hint", f.hint)
 	if f == failTimeout {
@@ -345,7 +347,7 @@ func (g *gateway) turnAway(c *conn, k firstline.Kind, line []byte, connect strin
 // relay hands c, or the TLS over it, to an event loop.
 func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 	if !g.limit.enter(s.snapshot) {
-		g.refuse(c, t)
+		g.rejectFull(c, t)
 		return
 	}
 	g.arrivals.remove(c)
@@ -353,7 +355,7 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 		Remote: c.remote, Local: c.localAddr(),
 		Goaway: t != nil && t.ConnectionState().NegotiatedProtocol == relay.Protocol,
 		Ended: func(r relay.Result) {
-			g.left(c, r.Client)
+			g.trust.clientLeft(c, r.Client)
 			g.limit.leave()
 			g.forget(c)
 		},
@@ -363,10 +365,10 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 		client.Head, client.Attach = nil, func(under io.ReadWriter) { c.under = under }
 	}
 	client.FD, c.handedOver = c.door.release(c), true
-	p := g.paths.Serve(client, cfg)
-	c.pipe.Store(p)
+	p := g.loops.Serve(client, cfg)
+	c.session.Store(p)
 	// A drain that has cut everything before the line above has missed this one.
-	if g.dialing.Err() != nil {
+	if g.lifetime.cut.Load() {
 		p.Close()
 	}
 }

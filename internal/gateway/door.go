@@ -117,7 +117,7 @@ func (d *door) listen(address string) (*listener, error) {
 		var failed error
 		return errors.Join(c.Control(func(fd uintptr) { failed = inherited(int(fd)) }), failed)
 	}}
-	ln, err := lc.Listen(d.g.accepting, "tcp", address)
+	ln, err := lc.Listen(d.g.lifetime.accepting, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
@@ -357,7 +357,7 @@ func (d *door) pause(l *listener, now time.Time) {
 
 // enter begins a connection.
 func (d *door) enter(l *listener, fd int, from netip.AddrPort, now time.Time) {
-	c := &conn{door: d, fd: fd, local: l.local, remote: from, listener: l.address, came: now, accepted: d.g.active.Load(), wake: make(chan struct{}, 1)}
+	c := &conn{door: d, fd: fd, local: l.local, remote: from, listener: l.address, came: now, accepted: d.g.snapshots.active.Load(), wake: make(chan struct{}, 1)}
 	c.silent.Store(true)
 	c.atDoor.Store(true)
 	if !d.g.admit(c, now) {

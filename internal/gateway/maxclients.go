@@ -33,8 +33,8 @@ const (
 	noStalled = "stalled"
 )
 
-// limiter counts clients against the limit of the snapshot and of the machine.
-type limiter struct {
+// clientLimit counts clients against the limit of the snapshot and of the machine.
+type clientLimit struct {
 	descriptors uint64 // the limit of open files
 
 	served   atomic.Int64 // clients that have an engine connection
@@ -42,38 +42,38 @@ type limiter struct {
 	rejected tally
 }
 
-func newLimiter() (*limiter, error) {
+func newClientLimit() (*clientLimit, error) {
 	var r unix.Rlimit
 	// The Go runtime has raised the soft limit to the hard one.
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
 		return nil, fmt.Errorf("read the limit of open files: %w", err)
 	}
-	return &limiter{descriptors: r.Cur, rejected: newTally([]string{noLimit, noCrowded, noSilent, noShed, noLate, noStalled})}, nil
+	return &clientLimit{descriptors: r.Cur, rejected: newTally([]string{noLimit, noCrowded, noSilent, noShed, noLate, noStalled})}, nil
 }
 
 // clients is how many clients the limit of open files allows: each has a descriptor here and one to the engine. An
 // eighth is for those on their way in.
-func (l *limiter) clients() int64 {
+func (l *clientLimit) clients() int64 {
 	return max(1, (l.usable()-l.usable()/8)/2)
 }
 
-func (l *limiter) usable() int64 {
+func (l *clientLimit) usable() int64 {
 	return max(2, int64(min(l.descriptors, 1<<31))-ownDescriptors)
 }
 
 // crowded says whether there is no room for one connection more, of which there are so many now, and so many not served.
-func (l *limiter) crowded(connections, unserved int, s Snapshot) bool {
+func (l *clientLimit) crowded(connections, unserved int, s Snapshot) bool {
 	return int64(unserved) >= l.unserved(s) || int64(connections)+l.served.Load() >= l.usable()
 }
 
 // unserved is how many connections may be open that are not served.
-func (l *limiter) unserved(s Snapshot) int64 {
+func (l *clientLimit) unserved(s Snapshot) int64 {
 	n, _ := l.limit(s)
 	return max(minUnserved, n)
 }
 
 // limit is how many clients are served under a snapshot, and why not as many as it says; "" if it is so many.
-func (l *limiter) limit(s Snapshot) (n int64, why string) {
+func (l *clientLimit) limit(s Snapshot) (n int64, why string) {
 	n = l.clients()
 	if asked := int64(s.MaxClients); asked > 0 && asked <= n {
 		return asked, ""
@@ -86,7 +86,7 @@ func (l *limiter) limit(s Snapshot) (n int64, why string) {
 }
 
 // enter counts a client in, or returns false where there is no room. leave counts it out.
-func (l *limiter) enter(s Snapshot) bool {
+func (l *clientLimit) enter(s Snapshot) bool {
 	n, _ := l.limit(s)
 	if l.served.Add(1) > n {
 		l.leave()
@@ -95,11 +95,11 @@ func (l *limiter) enter(s Snapshot) bool {
 	return true
 }
 
-func (l *limiter) leave() { l.served.Add(-1) }
+func (l *clientLimit) leave() { l.served.Add(-1) }
 
 // worthAHandshake says whether to begin a handshake: when there is no room, only a few clients are told so. done must be
 // called at the end of the handshake.
-func (l *limiter) worthAHandshake(s Snapshot) (ok bool, done func()) {
+func (l *clientLimit) worthAHandshake(s Snapshot) (ok bool, done func()) {
 	if n, _ := l.limit(s); l.served.Load() < n {
 		return true, func() {}
 	}
@@ -111,8 +111,8 @@ func (l *limiter) worthAHandshake(s Snapshot) (ok bool, done func()) {
 	return true, func() { l.refusing.Add(-1) }
 }
 
-// refuse tells a client that there is no room.
-func (g *gateway) refuse(c *conn, t *tls.Conn) {
+// rejectFull tells a client that the maximum is reached, as an engine does.
+func (g *gateway) rejectFull(c *conn, t *tls.Conn) {
 	g.limit.rejected.Add(noLimit)
 	g.lines.warn("limit", "client refused, max number of clients reached", "client", c.remote.String(),
 		"clients", g.limit.served.Load(), "hint", "find out which clients hold connections (CLIENT LIST), set timeout, or choose a larger instance")

@@ -29,12 +29,12 @@ func (g *gateway) giveBack() {
 	for {
 		select {
 		case <-tick.C:
-		case <-g.accepting.Done():
+		case <-g.lifetime.accepting.Done():
 			return
 		}
 		live, held := readHeap(sample)
 		slack := held - min(live, held)
-		unaccounted := g.paths.Freed() - freed // live still has it: no collection has come since
+		unaccounted := g.loops.Freed() - freed // live still has it: no collection has come since
 		if unaccounted < memorySlack && (slack < memorySlack || slack < held/memorySlackPart || held == collected) {
 			continue
 		}

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -53,7 +52,7 @@ type sampled struct {
 
 func newSampler(dir string, log *slog.Logger) *sampler {
 	s := &sampler{
-		file: filepath.Join(dir, "sampling.json"), log: log, now: time.Now, failed: make(map[netip.Addr]bool),
+		file: samplingFile(dir), log: log, now: time.Now, failed: make(map[netip.Addr]bool),
 		outcomes: newTally([]string{sampleAccepted, sampleRefused, sampleFailed}),
 	}
 	data, err := os.ReadFile(s.file)

@@ -1,13 +1,11 @@
 package gateway
 
 import (
-	"crypto/tls"
 	"maps"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/sealane/sealane/internal/routing"
@@ -82,72 +80,6 @@ type Admission struct {
 	GaveUp   uint64 `json:"gave_up"`  // hung up while they waited
 }
 
-type counters struct {
-	accepted, unreachable atomic.Uint64
-	timedOut              atomic.Uint64 // before their first byte
-	diagnosed, failures   tally
-	completed             [2][5][2]atomic.Uint64 // whether TLS 1.3; index in knownGroups, or one more; whether resumed
-}
-
-// tally is a counter for each name of a closed set.
-type tally map[string]*atomic.Uint64
-
-func newTally[S ~string](names []S) tally {
-	t := make(tally)
-	for _, name := range names {
-		t[string(name)] = new(atomic.Uint64)
-	}
-	return t
-}
-
-// Add counts one.
-func (t tally) Add(name string) { t[name].Add(1) }
-
-func (t tally) load() (values map[string]uint64, sum uint64) {
-	values = make(map[string]uint64)
-	for name, n := range t {
-		values[name] = n.Load()
-		sum += values[name]
-	}
-	return values, sum
-}
-
-func (c *counters) shaken(s tls.ConnectionState) {
-	var version, resumed int
-	if s.Version == tls.VersionTLS13 {
-		version = 1
-	}
-	if s.DidResume {
-		resumed = 1
-	}
-	group := slices.IndexFunc(knownGroups, func(g named[tls.CurveID]) bool { return g.value == s.CurveID })
-	if group < 0 {
-		group = len(knownGroups)
-	}
-	c.completed[version][group][resumed].Add(1)
-}
-
-// shakes returns the completed handshakes, and how many had each version.
-func (c *counters) shakes() (all []Completed, versions [2]uint64) {
-	for version := range c.completed {
-		for group := range c.completed[version] {
-			for resumed := range c.completed[version][group] {
-				n := c.completed[version][group][resumed].Load()
-				if n == 0 {
-					continue
-				}
-				versions[version] += n
-				name := "none"
-				if group < len(knownGroups) {
-					name = knownGroups[group].name
-				}
-				all = append(all, Completed{[]string{"1.2", "1.3"}[version], name, resumed == 1, n})
-			}
-		}
-	}
-	return all, versions
-}
-
 // resident is the memory of this process, 0 if it is not known.
 func resident() uint64 {
 	text, err := os.ReadFile("/proc/self/statm")
@@ -163,7 +95,7 @@ func resident() uint64 {
 }
 
 func (g *gateway) status() Status {
-	relayed := g.paths.Counts()
+	relayed := g.loops.Counts()
 	st := Status{
 		Commands:          map[string]uint64{"shared": relayed.Shared, "own": relayed.Own},
 		Pins:              relayed.Pins,
@@ -175,30 +107,30 @@ func (g *gateway) status() Status {
 		BytesOut:          relayed.Out,
 		Clients:           g.limit.served.Load(),
 		Admission:         g.door.admission(),
-		Ledger:            g.ledgerStatus(),
+		Ledger:            g.trust.status(),
 		Resident:          resident(),
 	}
 	var versions [2]uint64
 	var failed uint64
-	st.Completed, versions = g.count.shakes()
+	st.Completed, versions = g.count.handshakes()
 	st.Failures, failed = g.count.failures.load()
 	late := st.Failures[failTimeout.class]
 	st.Handshakes = map[string]uint64{"tls1.2": versions[0], "tls1.3": versions[1], "failed": failed - late, "timeout": late}
 	st.Diagnosed, _ = g.count.diagnosed.load()
 	st.RejectedBy, st.Rejected = g.limit.rejected.load()
-	if v := g.active.Load(); v != nil {
+	if v := g.snapshots.active.Load(); v != nil {
 		st.Generation, st.Digest = v.snapshot.Generation, v.digest
 		st.Limit, st.LimitedBy = g.limit.limit(v.snapshot)
 		st.Unserved, st.Warning = g.arrivals.unserved(g.limit.unserved(v.snapshot)), g.arrivals.warning(time.Now())
-		if g.accepting.Err() == nil {
+		if g.lifetime.accepting.Err() == nil {
 			st.Listening = slices.Collect(maps.Keys(v.modes))
 		}
 	}
 	slices.Sort(st.Listening)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	st.Connections, st.Problem = int64(len(g.conns)), g.problem
-	if st.Connections > 0 {
+	if problem := g.snapshots.problem.Load(); problem != nil {
+		st.Problem = *problem
+	}
+	if st.Connections = int64(g.connections.len()); st.Connections > 0 {
 		st.PerConnection = st.Resident / uint64(st.Connections)
 	}
 	return st

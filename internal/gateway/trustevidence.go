@@ -2,15 +2,27 @@ package gateway
 
 import (
 	"crypto/tls"
+	"log/slog"
 	"time"
 
 	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/relay"
 )
 
-// settled is how old a connection must be for its client to be known by what it says of itself: that comes after the
-// handshake. One that ended is known whenever it did.
-const settled = time.Second
+// trustEvidence is what handshakes show of the CAs that clients trust. A completed handshake proves that the client trusts the anchors of
+// the chain that it was served; some failures show that it does not. Both are kept in the ledger, for the controller to collect.
+type trustEvidence struct {
+	seen    *ledger.Table // safe for concurrent use
+	sampler *sampler      // likewise
+}
+
+func newTrustEvidence(dir string, log *slog.Logger) *trustEvidence {
+	return &trustEvidence{ledger.NewTable(ledger.MaxClients), newSampler(dir, log)}
+}
+
+// introductionTime is how old a connection must be for its client to be known by what it says of itself, which comes after the handshake.
+// The client of a connection that has ended has said all that it will.
+const introductionTime = time.Second
 
 // trustFailures are the failures of handshakes that tell of the client's trust.
 var trustFailures = map[string]ledger.Failure{
@@ -21,8 +33,8 @@ var trustFailures = map[string]ledger.Failure{
 	failReset.class: ledger.Closed,
 }
 
-// testFailures are those that tell of it too where the certificate is a test's: a client that verifies everything else as well as
-// this one ends the handshake because of it, whatever its alert.
+// testFailures are those that tell of it too where the chain is one that clients are tested against. Such a client verifies the main
+// chain, so it is because of this one that it ends the handshake, whatever its alert.
 var testFailures = map[string]ledger.Failure{
 	clientAlerts[alertHandshakeFailure].class:       ledger.ClientAlert,
 	clientAlerts[alertUnsupportedCertificate].class: ledger.UnsupportedCertificate,
@@ -30,13 +42,13 @@ var testFailures = map[string]ledger.Failure{
 	failAlert.class: ledger.ClientAlert,
 }
 
-// shaken notes what a completed handshake tells.
-func (g *gateway) shaken(c *conn, state tls.ConnectionState) {
-	g.count.shaken(state)
+// handshakeDone notes what a completed handshake shows. It is kept once the client's connection has ended or the ledger is asked for,
+// because only then it is known who the client says it is.
+func (e *trustEvidence) handshakeDone(c *conn, state tls.ConnectionState) {
 	v := c.choice
 	c.serving, c.choice = nil, choice{}
 	if v.sampled {
-		g.sampler.ended(c.remote.Addr(), sampleAccepted)
+		e.sampler.ended(c.remote.Addr(), sampleAccepted)
 	}
 	if v.probe || len(v.chain.anchors) == 0 {
 		return
@@ -44,8 +56,8 @@ func (g *gateway) shaken(c *conn, state tls.ConnectionState) {
 	c.shake = &ledger.Handshake{At: time.Now(), Resumed: state.DidResume, Anchors: v.chain.anchors, Declared: v.declared}
 }
 
-// refused notes what a failed handshake tells.
-func (g *gateway) refused(c *conn, f failure) {
+// handshakeFailed notes what a failed handshake shows.
+func (e *trustEvidence) handshakeFailed(c *conn, f failure) {
 	v := c.choice
 	how, trust := trustFailures[f.class]
 	if !trust && v.test {
@@ -56,47 +68,47 @@ func (g *gateway) refused(c *conn, f failure) {
 		if trust && how != ledger.Closed {
 			outcome = sampleRefused
 		}
-		g.sampler.ended(c.remote.Addr(), outcome)
+		e.sampler.ended(c.remote.Addr(), outcome)
 	}
 	if trust && v.chain != nil && !v.probe && len(v.chain.anchors) > 0 {
-		g.seen.Failed(c.remote.Addr(), v.chain.anchors, how, time.Now())
+		e.seen.Failed(c.remote.Addr(), v.chain.anchors, how, time.Now())
 	}
 }
 
-// left notes a client whose connection has ended.
-func (g *gateway) left(c *conn, who relay.Client) {
+// clientLeft keeps what the handshake of a connection has shown that has ended.
+func (e *trustEvidence) clientLeft(c *conn, who relay.Client) {
 	if c.shake != nil {
-		g.seen.Seen(identity(c, who), *c.shake, time.Now())
+		e.seen.Seen(clientIdentity(c, who), *c.shake, time.Now())
 	}
 }
 
-func identity(c *conn, who relay.Client) ledger.Identity {
+func clientIdentity(c *conn, who relay.Client) ledger.Identity {
 	return ledger.Identity{Address: c.remote.Addr(), Name: who.Name, Library: who.Library, User: who.User}
 }
 
 // ledger is what is known of clients, those that are connected included.
 func (g *gateway) ledger() ledger.Ledger {
 	now := time.Now()
-	g.each(func(c *conn) {
-		if p := c.pipe.Load(); p != nil && c.shake != nil && now.Sub(c.shake.At) >= settled {
-			g.seen.Seen(identity(c, p.Client()), *c.shake, now)
+	g.connections.each(func(c *conn) {
+		if s := c.session.Load(); s != nil && c.shake != nil && now.Sub(c.shake.At) >= introductionTime {
+			g.trust.seen.Seen(clientIdentity(c, s.Client()), *c.shake, now)
 		}
 	})
-	return g.seen.Ledger()
+	return g.trust.seen.Ledger()
 }
 
-// LedgerStatus is how the gathering of what clients have shown goes. Counters count from Started.
+// LedgerStatus is how the gathering of what clients have shown goes. Counters count from Status.Started.
 type LedgerStatus struct {
-	Clients int               `json:"clients"` // that are known
-	Evicted uint64            `json:"evicted"` // not kept, because there were too many
+	Clients int               `json:"clients"` // how many are known
+	Evicted uint64            `json:"evicted"` // how many are not kept, because there were too many
 	Samples map[string]uint64 `json:"samples"` // by outcome: accepted, refused, failed
-	// NextCross says that it knows of Snapshot.NextCross.
+	// NextCross says that the gateway knows of Snapshot.NextCross. Older ones do not.
 	NextCross bool `json:"next_cross"`
 }
 
-func (g *gateway) ledgerStatus() *LedgerStatus {
+func (e *trustEvidence) status() *LedgerStatus {
 	s := LedgerStatus{NextCross: true}
-	s.Clients, s.Evicted = g.seen.Count()
-	s.Samples, _ = g.sampler.outcomes.load()
+	s.Clients, s.Evicted = e.seen.Count()
+	s.Samples, _ = e.sampler.outcomes.load()
 	return &s
 }
