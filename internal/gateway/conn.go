@@ -54,7 +54,7 @@ type conn struct {
 	stopped atomic.Bool // it is to end
 	shed    atomic.Bool // because others need its room
 	session atomic.Pointer[relay.Session]
-	shake   *ledger.Handshake // not changed once session is set; nil: nothing to learn
+	shown   *ledger.Handshake // what its handshake shows of its trust; not changed once session is set; nil: nothing
 
 	// Of the owner.
 	under      io.ReadWriter // what TLS reads and writes instead, once an event loop has it

@@ -140,7 +140,7 @@ func Run(ctx context.Context, cfg Config) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(admin) }()
 	g.lifetime.background.Go(g.snapshots.restore)
-	g.lifetime.background.Go(g.giveBack)
+	g.lifetime.background.Go(g.releaseMemory)
 
 	why, lost := g.lifetime.wait(ctx, served)
 	g.drain()

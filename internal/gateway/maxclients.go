@@ -12,18 +12,18 @@ import (
 const (
 	tooMany = "-ERR max number of clients reached\r\n"
 
-	// Beyond the clients that are served, so many connections may be on their way in, or as many as clients can be served
-	// if that is more: silent ones, in their handshake, or being told that there is no room. For what comes on top another one
-	// goes (see arrivals). (redis-benchmark opens all its connections before the first handshake.)
+	// minUnserved is how many connections may be open beside the clients that are served, or as many as clients can be served if that
+	// is more: silent ones, those in their handshake, and those that are being told that there is no room. For one more, another one is
+	// closed (see arrivals). It is that many because redis-benchmark opens all its connections before the first handshake.
 	minUnserved = 1024
-	// So many of them may be handshakes whose only end is to say that there is no room: in a storm of reconnects they
-	// would take the processor from the clients that are served.
+	// maxRefusing is how many of these may be in a handshake that only serves to tell the client that there is no room. In a storm of
+	// reconnects such handshakes would take the processor from the clients that are served.
 	maxRefusing = 64
-	// ownDescriptors are those of the process itself: listeners, admin socket, event loops, files.
+	// ownDescriptors is how many descriptors the process itself needs: listeners, admin socket, event loops, files.
 	ownDescriptors = 128
 )
 
-// Why there was no room for a client.
+// Why there was no room for a client. Status.Rejected says what each means.
 const (
 	noLimit   = "limit"
 	noCrowded = "crowded"
@@ -33,12 +33,12 @@ const (
 	noStalled = "stalled"
 )
 
-// clientLimit counts clients against the limit of the snapshot and of the machine.
+// clientLimit is where the maximum of clients is enforced: that of the snapshot, or what the limit of open files allows if that is less.
 type clientLimit struct {
 	descriptors uint64 // the limit of open files
 
-	served   atomic.Int64 // clients that have an engine connection
-	refusing atomic.Int64
+	served   atomic.Int64 // clients that an event loop serves
+	refusing atomic.Int64 // handshakes under way that only serve to say that there is no room
 	rejected tally
 }
 
@@ -51,28 +51,29 @@ func newClientLimit() (*clientLimit, error) {
 	return &clientLimit{descriptors: r.Cur, rejected: newTally([]string{noLimit, noCrowded, noSilent, noShed, noLate, noStalled})}, nil
 }
 
-// clients is how many clients the limit of open files allows: each has a descriptor here and one to the engine. An
-// eighth is for those on their way in.
+// clients is how many clients the limit of open files allows. Each needs two descriptors: its own, and one to the engine. An eighth of all
+// descriptors is for connections that are not served yet.
 func (l *clientLimit) clients() int64 {
 	return max(1, (l.usable()-l.usable()/8)/2)
 }
 
+// usable is how many descriptors connections can have.
 func (l *clientLimit) usable() int64 {
 	return max(2, int64(min(l.descriptors, 1<<31))-ownDescriptors)
 }
 
-// crowded says whether there is no room for one connection more, of which there are so many now, and so many not served.
+// crowded reports whether there is no room for another connection, where there are so many already and so many of them unserved.
 func (l *clientLimit) crowded(connections, unserved int, s Snapshot) bool {
 	return int64(unserved) >= l.unserved(s) || int64(connections)+l.served.Load() >= l.usable()
 }
 
-// unserved is how many connections may be open that are not served.
+// unserved is how many connections that are not served may be open.
 func (l *clientLimit) unserved(s Snapshot) int64 {
 	n, _ := l.limit(s)
 	return max(minUnserved, n)
 }
 
-// limit is how many clients are served under a snapshot, and why not as many as it says; "" if it is so many.
+// limit is how many clients can be served under a snapshot. why says what makes it less than the snapshot's maximum; "": it is not less.
 func (l *clientLimit) limit(s Snapshot) (n int64, why string) {
 	n = l.clients()
 	if asked := int64(s.MaxClients); asked > 0 && asked <= n {
@@ -85,7 +86,7 @@ func (l *clientLimit) limit(s Snapshot) (n int64, why string) {
 	return n, why
 }
 
-// enter counts a client in, or returns false where there is no room. leave counts it out.
+// enter counts a client, or returns false where there is no room. leave must be called when a client that was counted has gone.
 func (l *clientLimit) enter(s Snapshot) bool {
 	n, _ := l.limit(s)
 	if l.served.Add(1) > n {
@@ -97,8 +98,8 @@ func (l *clientLimit) enter(s Snapshot) bool {
 
 func (l *clientLimit) leave() { l.served.Add(-1) }
 
-// worthAHandshake says whether to begin a handshake: when there is no room, only a few clients are told so. done must be
-// called at the end of the handshake.
+// worthAHandshake decides whether to begin a handshake. Where there is no room, the handshake only serves to tell the client so, and few
+// of these may be under way. done must be called at the end of the handshake.
 func (l *clientLimit) worthAHandshake(s Snapshot) (ok bool, done func()) {
 	if n, _ := l.limit(s); l.served.Load() < n {
 		return true, func() {}
@@ -119,7 +120,7 @@ func (g *gateway) rejectFull(c *conn, t *tls.Conn) {
 	g.lastWords(c, t, tooMany)
 }
 
-// lastWords writes a line to a client that will not be served, and ends the connection so that the line arrives.
+// lastWords writes a line to a client that will not be served. The connection is ended in such a way that the line arrives.
 func (g *gateway) lastWords(c *conn, t *tls.Conn, line string) {
 	_ = c.SetWriteDeadline(time.Now().Add(farewellTime))
 	if t == nil {

@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// serving is a valid snapshot, made ready for connections. Immutable.
+// serving is a valid snapshot with what is made of it for connections. It is immutable.
 type serving struct {
 	snapshot Snapshot
 	digest   string
-	modes    map[string]bool // by listener address: whether it has TLS
+	modes    map[string]bool // by listener address; true: it has TLS
 	chains   *chains         // nil when no listener has TLS
-	timeout  time.Duration
+	timeout  time.Duration   // for a handshake, from the client's first byte
 	// firstByte is how long a client of a listener with TLS may send nothing.
 	firstByte time.Duration
 }
 
-// newServing is the one place where a snapshot is validated. A predecessor with the same certificates and policy lends its
-// TLS configurations, because they hold the session-ticket keys: a client resumes its session across an apply, and cannot
-// across a change of any certificate. Clones of them would share the keys of the moment (CVE-2025-68121), so there are none.
+// newServing is the one place where a snapshot is validated. Where the previous one has the same certificates and TLS policy, its TLS
+// configurations are used again, because they hold the session-ticket keys: so a client can resume its session after an apply, but not
+// after a change of any certificate. The configurations are never cloned, because a clone shares the keys of that moment (CVE-2025-68121).
 func newServing(s Snapshot, previous *serving) (*serving, error) {
 	p := s.check()
 	v := &serving{snapshot: s, digest: s.Digest(), modes: make(map[string]bool), timeout: s.HandshakeTimeout, firstByte: s.FirstByteTimeout}
@@ -43,8 +43,8 @@ func newServing(s Snapshot, previous *serving) (*serving, error) {
 	return v, errors.Join(append(p, err)...)
 }
 
-// at returns what a connection accepted at address under the snapshot accepted is to be served with: always the newest,
-// except where that one no longer has the address.
+// at returns what serves a connection that came in at address when accepted was active: v, which is the newest, or accepted where
+// v does not have that address any more.
 func (v *serving) at(address string, accepted *serving) *serving {
 	if _, ok := v.modes[address]; ok {
 		return v

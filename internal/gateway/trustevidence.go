@@ -53,7 +53,7 @@ func (e *trustEvidence) handshakeDone(c *conn, state tls.ConnectionState) {
 	if v.probe || len(v.chain.anchors) == 0 {
 		return
 	}
-	c.shake = &ledger.Handshake{At: time.Now(), Resumed: state.DidResume, Anchors: v.chain.anchors, Declared: v.declared}
+	c.shown = &ledger.Handshake{At: time.Now(), Resumed: state.DidResume, Anchors: v.chain.anchors, Declared: v.declared}
 }
 
 // handshakeFailed notes what a failed handshake shows.
@@ -77,8 +77,8 @@ func (e *trustEvidence) handshakeFailed(c *conn, f failure) {
 
 // clientLeft keeps what the handshake of a connection has shown that has ended.
 func (e *trustEvidence) clientLeft(c *conn, who relay.Client) {
-	if c.shake != nil {
-		e.seen.Seen(clientIdentity(c, who), *c.shake, time.Now())
+	if c.shown != nil {
+		e.seen.Seen(clientIdentity(c, who), *c.shown, time.Now())
 	}
 }
 
@@ -90,8 +90,8 @@ func clientIdentity(c *conn, who relay.Client) ledger.Identity {
 func (g *gateway) ledger() ledger.Ledger {
 	now := time.Now()
 	g.connections.each(func(c *conn) {
-		if s := c.session.Load(); s != nil && c.shake != nil && now.Sub(c.shake.At) >= introductionTime {
-			g.trust.seen.Seen(clientIdentity(c, s.Client()), *c.shake, now)
+		if s := c.session.Load(); s != nil && c.shown != nil && now.Sub(c.shown.At) >= introductionTime {
+			g.trust.seen.Seen(clientIdentity(c, s.Client()), *c.shown, now)
 		}
 	})
 	return g.trust.seen.Ledger()
