@@ -65,7 +65,7 @@ func TestLimitChangesLive(t *testing.T) {
 	s.Generation, s.MaxClients = 3, 1
 	w.apply(s)
 	w.wantRefused()
-	// Nobody is cut for it.
+	// No client is disconnected because the limit is lower now.
 	roundTrip(t, old, "still here")
 	roundTrip(t, more, "still here")
 }
