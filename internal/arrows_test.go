@@ -31,6 +31,7 @@ var levels = map[string]int{
 	"internal/ledger":    0,
 	"internal/wire":      0,
 	"internal/netloop":   0,
+	"internal/logfile":   0,
 	"internal/store":     1,
 	"internal/engine":    1,
 	"internal/routing":   1,

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/logfile"
 )
 
 // newGateway is the process that owns an instance's port. The server starts it; people don't.
@@ -24,7 +25,7 @@ func newGateway(_ *env) *cobra.Command {
 			if dir == "" {
 				return usage(c, "--dir is missing")
 			}
-			out, err := gateway.OpenLog(filepath.Join(dir, "gateway.log"))
+			out, err := logfile.Open(filepath.Join(dir, "gateway.log"))
 			if err != nil {
 				return err
 			}

@@ -167,10 +167,8 @@ func serveSidecarOps(e *env, cfg *sidecarConfig, s *sidecar.Sidecar, log *slog.L
 	if err != nil {
 		return "", nil, withHint(fmt.Errorf("ops: %w", err), "another sidecar may have it: choose another with --ops HOST:PORT, or none")
 	}
-	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
+	server := ops.NewServer(handler)
+	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	var serving sync.WaitGroup
 	for _, l := range listeners {
 		serving.Go(func() { _ = server.Serve(l) })

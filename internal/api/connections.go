@@ -9,6 +9,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/sealane/sealane/internal/ops"
 )
 
 // What a connection may cost before its caller has shown a valid token. Whoever can reach the port can open one, so
@@ -18,10 +20,9 @@ const (
 	// oldest of them: a caller that has the token shows it within milliseconds.
 	maxUnauthenticated = 256
 	// unauthenticatedTime is how long such a connection lives.
-	unauthenticatedTime = 10 * time.Second
-	// maxHeader bounds the headers of one request, names and values, in bytes. The largest that a client library sends
-	// are some hundreds.
-	maxHeader = 32 << 10
+	unauthenticatedTime = ops.HeaderTimeout
+	// maxHeader bounds the headers of one request, names and values, in bytes.
+	maxHeader = ops.MaxHeaderBytes
 	// maxStreams bounds the requests of one connection that are under way at a time.
 	maxStreams = 100
 	// window is how much of a request's body is taken before somebody reads it: HTTP/2's smallest.
@@ -45,16 +46,15 @@ func limits() []grpc.ServerOption {
 	}
 }
 
-// HTTPServer returns a server for the REST handler, or for another one with the same limits.
+// HTTPServer returns a server for the REST handler, or for another one with the same limits. Over TLS it speaks HTTP/2, within
+// the limits that gRPC has.
 func HTTPServer(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: unauthenticatedTime, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: maxHeader,
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: window, MaxReceiveBufferPerStream: window,
-			SendPingTimeout: time.Minute, PingTimeout: 20 * time.Second,
-		},
+	s := ops.NewServer(h)
+	s.HTTP2 = &http.HTTP2Config{
+		MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: window, MaxReceiveBufferPerStream: window,
+		SendPingTimeout: time.Minute, PingTimeout: 20 * time.Second,
 	}
+	return s
 }
 
 // unauthenticated are the connections whose callers have not shown a valid token yet.

@@ -1,31 +1,22 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealane/sealane/internal/ledger"
+	"github.com/sealane/sealane/internal/ops"
 )
 
-// maxReply bounds what a Client reads: a Status, a full ledger, or an error that lists every problem of a snapshot.
-const maxReply = 16 << 20
-
-// Socket is the path of the admin socket of the gateway in dir.
-func Socket(dir string) string { return filepath.Join(dir, "gateway.sock") }
-
-// listenAdmin is called with the folder locked, so a socket that is there belongs to nobody.
+// listenAdmin opens the admin socket. It is called with the folder locked, so a socket file that is there already belongs to nobody.
 func listenAdmin(dir string) (net.Listener, error) {
 	path := Socket(dir)
 	if len(path) > maxSocketPath {
@@ -55,7 +46,7 @@ func (g *gateway) adminServer() *http.Server {
 			reply(w, nil, fmt.Errorf("%w: %w", ErrInvalid, err))
 			return
 		}
-		if err := g.apply(s); err != nil {
+		if err := g.snapshots.apply(s); err != nil {
 			reply(w, nil, err)
 			return
 		}
@@ -64,27 +55,22 @@ func (g *gateway) adminServer() *http.Server {
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, g.status(), nil) })
 	mux.HandleFunc("GET /ledger", func(w http.ResponseWriter, _ *http.Request) { reply(w, g.ledger(), nil) })
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
-		// Draining may take longer than a request may: whoever waits for it is not to be cut off by ReadTimeout.
+		// Draining may take longer than a request may take to arrive. Without this, ReadTimeout would cut off whoever waits for it.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-		g.requestStop()
+		g.lifetime.requestStop()
 		select {
-		case <-g.drained:
+		case <-g.lifetime.drained:
 			reply(w, struct{}{}, nil)
 		case <-r.Context().Done():
 		}
 	})
-	s := &http.Server{
-		Handler:           mux,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		MaxHeaderBytes:    16 << 10,
-	}
-	// One request per connection: at the end of Run none is left waiting.
+	s := ops.NewServer(mux)
+	// One request per connection, so that at the end of Run no idle connection keeps Shutdown waiting.
 	s.SetKeepAlivesEnabled(false)
 	return s
 }
 
-// refusals maps what apply refuses to HTTP and back.
+// refusals maps the errors of apply to HTTP status codes, for the server and for Client.
 var refusals = []struct {
 	err  error
 	code int
@@ -112,104 +98,3 @@ func reply(w http.ResponseWriter, body any, err error) {
 	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(body) // a caller who has gone needs no answer
 }
-
-func encodeSnapshot(s Snapshot) ([]byte, error) {
-	data, err := json.Marshal(s)
-	if err != nil {
-		return nil, fmt.Errorf("encode snapshot: %w", err)
-	}
-	return append(data, '\n'), nil
-}
-
-// Client talks to a running gateway. It may be used from several goroutines, does not retry, and keeps no connection.
-type Client struct{ http http.Client }
-
-// NewClient returns a Client of the gateway in dir, which need not run yet.
-func NewClient(dir string) *Client {
-	return &Client{http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", Socket(dir))
-		},
-	}}}
-}
-
-// Apply hands a snapshot over. When it returns nil the snapshot is on disk and serves; otherwise the one before does, and
-// the error, which is ErrInvalid, ErrStale or ErrStopping where it is one of them, says why. (Where ctx ended or the
-// gateway died meanwhile, ask Status.) Applying what serves already is no error.
-func (c *Client) Apply(ctx context.Context, s Snapshot) (Status, error) {
-	data, err := encodeSnapshot(s)
-	if err != nil {
-		return Status{}, err
-	}
-	var st Status
-	if err := c.do(ctx, http.MethodPut, "/snapshot", data, &st); err != nil {
-		return Status{}, fmt.Errorf("apply snapshot %d: %w", s.Generation, err)
-	}
-	return st, nil
-}
-
-// Status asks how the gateway is.
-func (c *Client) Status(ctx context.Context) (Status, error) {
-	var st Status
-	if err := c.do(ctx, http.MethodGet, "/status", nil, &st); err != nil {
-		return Status{}, fmt.Errorf("gateway status: %w", err)
-	}
-	return st, nil
-}
-
-// Ledger asks what is known of clients.
-func (c *Client) Ledger(ctx context.Context) (ledger.Ledger, error) {
-	var l ledger.Ledger
-	if err := c.do(ctx, http.MethodGet, "/ledger", nil, &l); err != nil {
-		return ledger.Ledger{}, fmt.Errorf("gateway's ledger: %w", err)
-	}
-	return l, nil
-}
-
-// Stop returns when the gateway has drained; its process ends right after. If ctx ends first, the gateway stops all the same.
-func (c *Client) Stop(ctx context.Context) error {
-	if err := c.do(ctx, http.MethodPost, "/stop", nil, &struct{}{}); err != nil {
-		return fmt.Errorf("stop gateway: %w", err)
-	}
-	return nil
-}
-
-func (c *Client) do(ctx context.Context, method, path string, body []byte, into any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	res, err := c.http.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(res.Body, maxReply))
-	if err != nil {
-		return err
-	}
-	if res.StatusCode == http.StatusOK {
-		return json.Unmarshal(data, into)
-	}
-	var f failureBody
-	if err := json.Unmarshal(data, &f); err != nil || f.Error == "" {
-		return fmt.Errorf("%s %s: %s", method, path, res.Status)
-	}
-	for _, r := range refusals {
-		if res.StatusCode == r.code {
-			return refused{r.err, f.Error}
-		}
-	}
-	return errors.New(f.Error)
-}
-
-// refused is the gateway's own text, which says what it is already, and the sentinel behind it.
-type refused struct {
-	is   error
-	text string
-}
-
-func (r refused) Error() string { return r.text }
-func (r refused) Unwrap() error { return r.is }

@@ -10,26 +10,28 @@ import (
 	"github.com/sealane/sealane/internal/wire"
 )
 
-// NextChain is another certificate, for clients to be tested against. Which clients get it is decided by the name that they
-// ask for, and by sampling: the main certificate may be for that name as well.
+// The chains that a gateway serves, and which client is served which of them.
+
+// NextChain is another certificate with its key, for clients to be tested against. A client is served it when it asks for its name, or
+// when it is sampled. The main certificate may be for the same name.
 type NextChain struct {
-	// Name is the DNS name (SNI) whose clients are presented it.
+	// Name is the DNS name: clients that ask for it (SNI) are served this chain.
 	Name        string `json:"name"`
 	Certificate []byte `json:"certificate"`
 	PrivateKey  []byte `json:"private_key"`
-	// Anchors are as Snapshot.Anchors. Of Snapshot.NextCross it is one label, of the chain as such.
+	// Anchors are labels, as Snapshot.Anchors are. Snapshot.NextCross has one that stands for the chain as a whole.
 	Anchors []string `json:"anchors"`
-	// Sampling presents it, and Snapshot.NextCross if there is one, to other clients too. Nil: to none.
+	// Sampling is how many other clients are served this chain, or that of Snapshot.NextCross if there is one. Nil: none.
 	Sampling *Sampling `json:"sampling,omitempty"`
 }
 
-// Sampling is how many clients that did not ask for it are presented the next certificate. One that refuses it sees an error.
+// Sampling is how many clients are served the next certificate without asking for it. A client that refuses it sees an error.
 type Sampling struct {
-	Percent float64 `json:"percent"`  // of the full handshakes, more than 0 and at most 100
-	PerHour int     `json:"per_hour"` // at most, 1 to MaxSamplesPerHour
+	Percent float64 `json:"percent"`  // of all full handshakes; more than 0, at most 100
+	PerHour int     `json:"per_hour"` // how many clients at most; 1 to MaxSamplesPerHour
 }
 
-// MaxSamplesPerHour bounds Sampling: each is remembered on disk.
+// MaxSamplesPerHour bounds Sampling, because each sample is written to disk.
 const MaxSamplesPerHour = 1000
 
 const (
@@ -90,7 +92,8 @@ func (p *problems) labels(field string, labels []string) {
 	}
 }
 
-// Older returns the snapshot for a gateway that says this of itself, without what it does not know of and would refuse.
+// Older returns the snapshot for a gateway that has this in its status. It leaves out what an older gateway does not know, and would
+// refuse the whole snapshot for.
 func (s Snapshot) Older(l *LedgerStatus) Snapshot {
 	if l == nil {
 		s.Anchors, s.Next = nil, nil
@@ -101,11 +104,11 @@ func (s Snapshot) Older(l *LedgerStatus) Snapshot {
 	return s
 }
 
-// chain is a certificate as it is served.
+// chain is a certificate chain as it is served.
 type chain struct {
 	anchors []string
-	// sidecars is for clients that offer wire.ALPNSealane, and selects it; with it the others would be refused for whatever
-	// else they offer.
+	// sidecars is for clients that offer wire.ALPNSealane (ALPN), and selects it. The others get all, which selects nothing: crypto/tls
+	// refuses a client that offers only protocols which the configuration does not have.
 	all, sidecars *tls.Config
 }
 
@@ -113,9 +116,9 @@ func newChain(cert tls.Certificate, v policy, anchors []string) *chain {
 	return &chain{anchors, tlsConfig(cert, v), tlsConfig(cert, v, wire.ALPNSealane)}
 }
 
-// tlsConfig returns a configuration with ticket keys of its own, which crypto/tls changes daily: a session is resumed under the
-// configuration that it began with and no other. Where GetConfigForClient returns one, crypto/tls would go on with the keys
-// of the one that it was asked by; with the two functions it takes this one's.
+// tlsConfig returns a configuration with ticket keys of its own, which crypto/tls changes daily. So a session is resumed under the
+// configuration that it began with and no other. The two functions at the end are needed for that: without them crypto/tls uses the
+// ticket keys of the configuration whose GetConfigForClient has returned this one.
 func tlsConfig(cert tls.Certificate, v policy, protocols ...string) *tls.Config {
 	config := &tls.Config{
 		Certificates:     []tls.Certificate{cert},
@@ -130,17 +133,17 @@ func tlsConfig(cert tls.Certificate, v policy, protocols ...string) *tls.Config 
 	return config
 }
 
-// test is a chain that clients are tested against.
-type test struct {
+// testChain is a chain that clients are tested against.
+type testChain struct {
 	*chain
-	name string
+	name string // DNS name whose clients are served it
 }
 
-// chains are all that a snapshot serves.
+// chains are all that a snapshot serves. They are immutable.
 type chains struct {
 	allowed policy
 	main    *chain
-	tests   []*test // Snapshot.Next and Snapshot.NextCross, as far as there are any
+	tests   []*testChain // Snapshot.Next and Snapshot.NextCross, as far as there are any
 }
 
 func newChains(s Snapshot) (*chains, error) {
@@ -158,7 +161,7 @@ func newChains(s Snapshot) (*chains, error) {
 		second, more := keyPair(t.field, t.Certificate, t.PrivateKey)
 		if p = slices.Concat(p, more); len(p) == 0 {
 			secondAllowed, _ := s.policy(second.Leaf)
-			v.tests = append(v.tests, &test{newChain(second, secondAllowed, t.Anchors), t.Name})
+			v.tests = append(v.tests, &testChain{newChain(second, secondAllowed, t.Anchors), t.Name})
 		}
 	}
 	if len(p) > 0 {
@@ -168,7 +171,7 @@ func newChains(s Snapshot) (*chains, error) {
 	return v, nil
 }
 
-// labels are all anchors of which something may be learnt.
+// labels returns the anchors of all chains: those of which handshakes may show something.
 func (v *chains) labels() []string {
 	all := v.main.anchors
 	for _, t := range v.tests {
@@ -177,7 +180,7 @@ func (v *chains) labels() []string {
 	return all
 }
 
-// test is the chain for a name that is for tests, nil for another name.
+// test returns the chain that clients of a name are tested against; nil: the name is for no test.
 func (v *chains) test(name string) *chain {
 	for _, t := range v.tests {
 		if strings.EqualFold(name, t.name) {
@@ -187,13 +190,13 @@ func (v *chains) test(name string) *chain {
 	return nil
 }
 
-// choice is what was decided about a handshake once its ClientHello was there.
+// choice is what selectConfig has decided about a handshake.
 type choice struct {
-	chain    *chain // nil: it didn't get so far
-	test     bool   // it is one that clients are tested against
-	sampled  bool
-	probe    bool     // it is no client's
-	declared []string // anchors, of those that are known
+	chain    *chain   // nil: the handshake failed before
+	test     bool     // the chain is one that clients are tested against
+	sampled  bool     // the client did not ask for that
+	probe    bool     // this is no client, but a check by Sealane itself (wire.ALPNProbe)
+	declared []string // anchors that the client says it trusts, of those that are known here
 }
 
 // baseConfig is what a handshake begins with, until its ClientHello is there. It makes no session tickets: each of the
@@ -201,13 +204,13 @@ type choice struct {
 func (c *conn) baseConfig(v *chains) *tls.Config {
 	return &tls.Config{
 		MinVersion: v.allowed.min, SessionTicketsDisabled: true,
-		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) { return c.choose(h, v), nil },
+		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) { return c.selectConfig(h, v), nil },
 	}
 }
 
-// choose decides what a client is served with.
-func (c *conn) choose(h *tls.ClientHelloInfo, v *chains) *tls.Config {
-	c.hello = readHello(h, v.allowed) // it can be seen here before the handshake fails because of it
+// selectConfig decides with which certificate a client is served, once its ClientHello is there.
+func (c *conn) selectConfig(h *tls.ClientHelloInfo, v *chains) *tls.Config {
+	c.hello = negotiate(h, v.allowed) // here, before the handshake fails because of it
 	c.choice.chain = v.main
 	c.choice.probe = slices.Contains(h.SupportedProtos, wire.ALPNProbe)
 	for _, protocol := range h.SupportedProtos {
@@ -217,8 +220,8 @@ func (c *conn) choose(h *tls.ClientHelloInfo, v *chains) *tls.Config {
 	}
 	if t := v.test(h.ServerName); t != nil {
 		c.choice.chain, c.choice.test = t, true
-	} else if len(v.tests) > 0 && c.mayBeSampled(h) && c.door.g.sampler.take(c.remote.Addr(), *c.serving.snapshot.Next) {
-		// Which one is left to chance: in time every client meets each.
+	} else if len(v.tests) > 0 && c.mayBeSampled(h) && c.door.g.trust.sampler.sample(c.remote.Addr(), *c.serving.snapshot.Next) {
+		// Chance decides between the chains: in time every client is tested with each.
 		c.choice.chain, c.choice.test, c.choice.sampled = v.tests[rand.IntN(len(v.tests))].chain, true, true
 	}
 	if slices.Contains(h.SupportedProtos, wire.ALPNSealane) {
@@ -227,10 +230,8 @@ func (c *conn) choose(h *tls.ClientHelloInfo, v *chains) *tls.Config {
 	return c.choice.chain.all
 }
 
-const extensionPreSharedKey = 41 // RFC 8446, 4.2
-
-// mayBeSampled leaves out those that would resume a session, which they could not under another certificate, and those that
-// say what they trust.
+// mayBeSampled reports whether a client may be served a chain that it did not ask for. One that would resume a session may not, because it
+// could not under another certificate. One that says what it trusts need not.
 func (c *conn) mayBeSampled(h *tls.ClientHelloInfo) bool {
 	next := c.serving.snapshot.Next
 	return next != nil && next.Sampling != nil && !c.resumes && !slices.Contains(h.Extensions, extensionPreSharedKey) &&

@@ -55,8 +55,8 @@ type conn struct {
 	silent  atomic.Bool // it has not sent anything yet
 	stopped atomic.Bool // it is to end
 	shed    atomic.Bool // because others need its room
-	pipe    atomic.Pointer[relay.Session]
-	shake   *ledger.Handshake // not changed once pipe is set; nil: nothing to learn
+	session atomic.Pointer[relay.Session]
+	shown   *ledger.Handshake // what its handshake shows of its trust; not changed once session is set; nil: nothing
 
 	// Of the owner.
 	transport  *netloop.Transport // below TLS
@@ -66,7 +66,7 @@ type conn struct {
 	first      time.Time // when its first byte came
 	computing  bool      // it holds one of the places
 	deadline   time.Time // of everything that waits; zero: none
-	hello      hello
+	hello      negotiation
 	serving    *serving    // during the handshake
 	choice     choice      // likewise
 	resumes    bool        // it has a session ticket to show
@@ -160,13 +160,13 @@ func (c *conn) block() error {
 
 // patience is how long the client may take for its handshake.
 func (c *conn) patience() time.Duration {
-	return c.door.g.active.Load().at(c.listener, c.accepted).timeout
+	return c.door.g.snapshots.active.Load().at(c.listener, c.accepted).timeout
 }
 
 // maySayNothing is for how long the client may send nothing at all; false: for ever. Without TLS that is the engine's own rule,
 // which knows its timeout only.
 func (c *conn) maySayNothing() (time.Duration, bool) {
-	s := c.door.g.active.Load().at(c.listener, c.accepted)
+	s := c.door.g.snapshots.active.Load().at(c.listener, c.accepted)
 	limit, idle := time.Duration(0), s.snapshot.IdleTimeout
 	if s.modes[c.listener] {
 		limit = s.firstByte
@@ -215,7 +215,7 @@ func (c *conn) farewell() {
 
 // idle reports whether closing the connection now interrupts nothing.
 func (c *conn) idle() bool {
-	if p := c.pipe.Load(); p != nil {
+	if p := c.session.Load(); p != nil {
 		return p.Quiet()
 	}
 	return c.silent.Load()
@@ -223,7 +223,7 @@ func (c *conn) idle() bool {
 
 // cut ends the connection without a word of ours; relay says goodbye to one that is idle.
 func (c *conn) cut() {
-	if p := c.pipe.Load(); p != nil {
+	if p := c.session.Load(); p != nil {
 		p.Close()
 		return
 	}
@@ -234,7 +234,7 @@ func (c *conn) cut() {
 
 // wantsTLS says whether c, whose first byte is there, is to be served with TLS.
 func (g *gateway) wantsTLS(c *conn) bool {
-	return c.head[0] == firstline.Handshake && g.active.Load().at(c.listener, c.accepted).modes[c.listener]
+	return c.head[0] == firstline.Handshake && g.snapshots.active.Load().at(c.listener, c.accepted).modes[c.listener]
 }
 
 // serve is the life of one connection from its first bytes on. The first of them decides.
@@ -244,7 +244,7 @@ func (g *gateway) serve(c *conn) {
 			g.forget(c)
 		}
 	}()
-	s := g.active.Load().at(c.listener, c.accepted)
+	s := g.snapshots.active.Load().at(c.listener, c.accepted)
 	isTLS, wantsTLS := c.head[0] == firstline.Handshake, s.modes[c.listener]
 	if isTLS && wantsTLS {
 		g.serveTLS(c, s)
@@ -281,15 +281,17 @@ func (g *gateway) serveTLS(c *conn, s *serving) {
 	done()
 	g.door.places.leave(c)
 	if err != nil {
-		if !c.hello.seen { // crypto/tls refused the ClientHello before it was shown to choose
-			seen, _ := peek(head)
-			c.hello.dotted = seen.dotted
+		if !c.hello.seen { // crypto/tls refused the ClientHello before it called selectConfig
+			h, _ := parseClientHello(head)
+			c.hello.trailingDot = h.trailingDot
 		}
 		g.handshakeFailed(c, err)
 		return
 	}
 	c.alerts = nil
-	g.shaken(c, t.ConnectionState())
+	state := t.ConnectionState()
+	g.count.handshakeDone(state)
+	g.trust.handshakeDone(c, state)
 	_ = c.SetDeadline(time.Time{})
 	g.relay(c, t, s)
 }
@@ -303,7 +305,7 @@ func (g *gateway) handshakeFailed(c *conn, err error) {
 		f = failShed
 	}
 	g.count.failures.Add(f.class)
-	g.refused(c, f)
+	g.trust.handshakeFailed(c, f)
 	g.lines.warn("handshake "+f.class, "TLS handshake failed", "client", c.remote.String(), "class", f.class,
 		"error", err, "hint", f.hint)
 	if f == failTimeout {
@@ -342,7 +344,7 @@ func (g *gateway) turnAway(c *conn, k firstline.Kind, line []byte, connect strin
 // relay hands c, or the TLS over it, to an event loop.
 func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 	if !g.limit.enter(s.snapshot) {
-		g.refuse(c, t)
+		g.rejectFull(c, t)
 		return
 	}
 	g.arrivals.remove(c)
@@ -350,17 +352,17 @@ func (g *gateway) relay(c *conn, t *tls.Conn, s *serving) {
 		Remote: c.remote, Local: c.localAddr(),
 		Goaway: t != nil && t.ConnectionState().NegotiatedProtocol == wire.ALPNSealane,
 		Ended: func(r relay.Result) {
-			g.left(c, r.Client)
+			g.trust.clientLeft(c, r.Client)
 			g.limit.leave()
 			g.forget(c)
 		},
 	}
 	client := netloop.Conn{FD: c.door.release(c), TLS: t, Transport: c.transport, Head: c.head}
 	c.handedOver = true
-	p := g.paths.Serve(client, cfg)
-	c.pipe.Store(p)
+	p := g.loops.Serve(client, cfg)
+	c.session.Store(p)
 	// A drain that has cut everything before the line above has missed this one.
-	if g.dialing.Err() != nil {
+	if g.lifetime.cut.Load() {
 		p.Close()
 	}
 }

@@ -48,7 +48,7 @@ type door struct {
 	// Of the door's goroutine.
 	line    *line
 	partial map[*conn]struct{} // a part of their ClientHello is there
-	scratch [maxHello]byte
+	scratch [maxClientHello]byte
 	ticked  time.Time
 	heard   time.Time // when the silent were looked at
 }
@@ -79,7 +79,7 @@ func (d *door) listen(address string) (*listener, error) {
 		var failed error
 		return errors.Join(c.Control(func(fd uintptr) { failed = inherited(int(fd)) }), failed)
 	}}
-	ln, err := lc.Listen(d.g.accepting, "tcp", address)
+	ln, err := lc.Listen(d.g.lifetime.accepting, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
@@ -267,7 +267,7 @@ func (d *door) pause(l *listener, now time.Time) {
 
 // enter begins a connection.
 func (d *door) enter(l *listener, fd int, from netip.AddrPort, now time.Time) {
-	c := &conn{door: d, fd: fd, local: l.local, remote: from, listener: l.address, came: now, accepted: d.g.active.Load(), wake: make(chan struct{}, 1)}
+	c := &conn{door: d, fd: fd, local: l.local, remote: from, listener: l.address, came: now, accepted: d.g.snapshots.active.Load(), wake: make(chan struct{}, 1)}
 	c.silent.Store(true)
 	c.atDoor.Store(true)
 	if !d.g.admit(c, now) {
@@ -313,10 +313,10 @@ func (d *door) hear(c *conn, now time.Time) {
 			d.hand(c)
 			return
 		}
-		if g, complete := peek(c.head); complete {
+		if hello, complete := parseClientHello(c.head); complete {
 			delete(d.partial, c)
-			c.resumes = g.resumes
-			c.waiting = d.line.push(c, g.resumes)
+			c.resumes = hello.resumes
+			c.waiting = d.line.push(c, hello.resumes)
 			d.g.arrivals.move(c, stageQueued)
 			d.queued.Store(int64(d.line.len()))
 			return

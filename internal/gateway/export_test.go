@@ -2,14 +2,10 @@ package gateway
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/netip"
 	"time"
 )
-
-// OpenLogForTest is OpenLog with a limit that a test can reach.
-func OpenLogForTest(path string, limit int64) (io.WriteCloser, error) { return openLog(path, limit) }
 
 // ThrottleForTest shows when a topic may be logged.
 func ThrottleForTest() func(topic string, now time.Time) (uint64, bool) {
@@ -43,6 +39,12 @@ func AcceptForTest(address string, err error, duration time.Duration) (calls int
 	return calls, nil
 }
 
+// ValidateForTest returns what Apply would say of a snapshot, without a gateway.
+func (s Snapshot) ValidateForTest() error {
+	_, err := newServing(s, nil)
+	return err
+}
+
 // EncodeForTest is what goes to disk.
 func EncodeForTest(s Snapshot) ([]byte, error) { return encodeSnapshot(s) }
 
@@ -57,10 +59,10 @@ func AlertForTest(records []byte, n int) uint8 {
 	return a.alert
 }
 
-// PeekForTest shows what the first bytes of a connection tell.
-func PeekForTest(b []byte) (resumes bool, version uint16, complete bool) {
-	g, complete := peek(b)
-	return g.resumes, g.version, complete
+// ClientHelloForTest shows what the first bytes of a connection tell.
+func ClientHelloForTest(b []byte) (resumes bool, version uint16, complete bool) {
+	h, complete := parseClientHello(b)
+	return h.resumes, h.version, complete
 }
 
 // LineForTest is a line of clients that are known by a name.
@@ -168,8 +170,8 @@ func (h *HandshakeForTest) End() { h.p.leave(h.c) }
 // MaxBegun is how many may be under way.
 const MaxBegun = maxBegun
 
-// DottedForTest says whether the server name of a ClientHello ends in a dot.
-func DottedForTest(b []byte) bool {
-	g, _ := peek(b)
-	return g.dotted
+// TrailingDotForTest says whether the server name of a ClientHello ends in a dot.
+func TrailingDotForTest(b []byte) bool {
+	h, _ := parseClientHello(b)
+	return h.trailingDot
 }

@@ -104,7 +104,7 @@ func TestLastWordsArriveThroughTLSThoughTheClientKeepsSending(t *testing.T) {
 	<-sending
 }
 
-// What a client that speaks no TLS reads, however its bytes are cut.
+// A client that speaks no TLS is told so in its own protocol, in however many pieces its bytes come.
 func TestClientsWithoutTLSAreTold(t *testing.T) {
 	t.Parallel()
 	const redisAnswer = "-ERR this port wants TLS: " + connectHow + "\r\n"
@@ -503,7 +503,7 @@ func TestSilentConnectionGetsTheNewestCertificate(t *testing.T) {
 	w.id = newIdentity(t, w.addr)
 	w.apply(w.snapshot(2))
 	roundTrip(t, tls.Client(early, w.trust()), "hello")
-	// And one whose listener has gone is still served, as its listener was.
+	// A client whose listener has gone is still served as it was.
 	s := w.snapshot(3)
 	s.Listeners = []gateway.Listener{{Address: address()}}
 	w.apply(s)
@@ -567,7 +567,7 @@ func TestSnapshotThatCannotBeKeptIsNotServed(t *testing.T) {
 	w := newWorld(t)
 	fakeEngine(t, w.engine, echo)
 	w.run()
-	// rename(2) does not replace a folder, whoever asks.
+	// rename(2) does not replace a folder, not even for root.
 	file := filepath.Join(w.dir, "snapshot.json")
 	if err := os.MkdirAll(filepath.Join(file, "x"), 0o700); err != nil {
 		t.Fatal(err)
@@ -618,14 +618,14 @@ func TestRestartFromTheSnapshotOnDiskAlone(t *testing.T) {
 	if err := w.stop(); err != nil {
 		t.Fatal(err)
 	}
-	// What a kill -9 would have left.
+	// This is what a kill -9 leaves.
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: gateway.Socket(w.dir), Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ln.SetUnlinkOnClose(false)
 	ln.Close()
-	// The address is busy for a moment; the admin socket is up and says so.
+	// The address is busy for a moment. The admin socket is up meanwhile, and says so.
 	holder, err := net.Listen("tcp", w.addr)
 	if err != nil {
 		t.Fatal(err)

@@ -8,15 +8,15 @@ import (
 
 const (
 	memoryPace = 10 * time.Second
-	// memorySlack is what the process may hold beyond what it needs before it gives memory back, in bytes and as a part
-	// of the whole.
+	// The process gives memory back when it holds more than it needs by memorySlack bytes, and by one part in memorySlackPart of what it
+	// holds.
 	memorySlack     = 8 << 20
 	memorySlackPart = 5
 )
 
-// giveBack returns memory to the system after a burst or a wave of handshakes: an idle process would never collect
-// its garbage otherwise, and connections that stay open for days would hold what their handshakes took.
-func (g *gateway) giveBack() {
+// releaseMemory returns memory to the system after a burst of requests or handshakes. Without it an idle process would never collect its
+// garbage, and while connections stay open for days the process would hold what their handshakes took.
+func (g *gateway) releaseMemory() {
 	tick := time.NewTicker(memoryPace)
 	defer tick.Stop()
 	sample := []metrics.Sample{
@@ -25,16 +25,17 @@ func (g *gateway) giveBack() {
 		{Name: "/memory/classes/heap/unused:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"},
 	}
-	var collected, freed uint64 // what was held, and freed, when this was last done
+	// After the last release: what was still held, and what the loops had freed by then.
+	var collected, freed uint64
 	for {
 		select {
 		case <-tick.C:
-		case <-g.accepting.Done():
+		case <-g.lifetime.accepting.Done():
 			return
 		}
 		live, held := readHeap(sample)
 		slack := held - min(live, held)
-		unaccounted := g.paths.Freed() - freed // live still has it: no collection has come since
+		unaccounted := g.loops.Freed() - freed // live still counts it, because there was no collection since
 		if unaccounted < memorySlack && (slack < memorySlack || slack < held/memorySlackPart || held == collected) {
 			continue
 		}

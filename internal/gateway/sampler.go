@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -17,19 +16,19 @@ import (
 	"github.com/sealane/sealane/internal/durable"
 )
 
-// What became of samples. The set is closed.
+// The outcomes of samples.
 const (
 	sampleAccepted = "accepted"
 	sampleRefused  = "refused" // with an alert that says that the certificate was the reason
-	sampleFailed   = "failed"  // otherwise
+	sampleFailed   = "failed"  // for any other reason
 )
 
-// maxRefused is how many sources that failed are remembered; with more there is no sampling.
-const maxRefused = 1024
+// maxFailedSources is how many sources that failed are remembered. With more, nobody is sampled.
+const maxFailedSources = 1024
 
-// sampler decides who is presented the next certificate without asking for it. A source is noted as one that failed, on
-// disk, before it is sampled, and struck off when it succeeded: so one that failed is never sampled again while the
-// anchors are the same, whatever happens to this process, and no source twice at a time.
+// sampler decides which clients are served the next certificate without asking for it. A source is noted as failed on disk before it
+// is sampled, and taken off the list when the handshake has succeeded. So a source that failed is never sampled again while the anchors
+// are the same, even if this process dies meanwhile, and no source is sampled twice at a time.
 type sampler struct {
 	file     string
 	log      *slog.Logger
@@ -37,14 +36,14 @@ type sampler struct {
 	outcomes tally
 
 	mu      sync.Mutex // guards what follows
-	hour    time.Time  // when the hour began of which used is
-	used    int
-	anchors []string // of the certificate that failed is about
+	hour    time.Time  // when the current hour began
+	used    int        // samples in it
+	anchors []string   // of the certificate that failed is about
 	failed  map[netip.Addr]bool
 }
 
-// sampled is what is kept on disk.
-type sampled struct {
+// samplingState is what sampling.json holds.
+type samplingState struct {
 	Hour    time.Time    `json:"hour"`
 	Used    int          `json:"used"`
 	Anchors []string     `json:"anchors"`
@@ -53,20 +52,20 @@ type sampled struct {
 
 func newSampler(dir string, log *slog.Logger) *sampler {
 	s := &sampler{
-		file: filepath.Join(dir, "sampling.json"), log: log, now: time.Now, failed: make(map[netip.Addr]bool),
+		file: samplingFile(dir), log: log, now: time.Now, failed: make(map[netip.Addr]bool),
 		outcomes: newTally([]string{sampleAccepted, sampleRefused, sampleFailed}),
 	}
 	data, err := os.ReadFile(s.file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s
 	}
-	var kept sampled
+	var kept samplingState
 	if err == nil {
 		err = json.Unmarshal(data, &kept)
 	}
 	if err != nil {
 		log.Warn("what is known of sampled clients cannot be read, no client is sampled in the next hour", "error", err)
-		kept = sampled{Hour: s.now(), Used: MaxSamplesPerHour}
+		kept = samplingState{Hour: s.now(), Used: MaxSamplesPerHour}
 	}
 	s.hour, s.used, s.anchors = kept.Hour, kept.Used, kept.Anchors
 	for _, a := range kept.Failed {
@@ -75,8 +74,8 @@ func newSampler(dir string, log *slog.Logger) *sampler {
 	return s
 }
 
-// take says whether a source is to be sampled, and notes that it is: with which of the two chains doesn't matter.
-func (s *sampler) take(from netip.Addr, next NextChain) bool {
+// sample decides whether a source is sampled, and notes it if so. It does not matter with which of the two chains.
+func (s *sampler) sample(from netip.Addr, next NextChain) bool {
 	if rand.Float64()*100 >= next.Sampling.Percent {
 		return false
 	}
@@ -90,12 +89,12 @@ func (s *sampler) take(from netip.Addr, next NextChain) bool {
 	if now.Before(s.hour) || now.Sub(s.hour) >= time.Hour {
 		s.hour, s.used = now, 0
 	}
-	if s.used >= next.Sampling.PerHour || s.failed[from] || len(s.failed) >= maxRefused {
+	if s.used >= next.Sampling.PerHour || s.failed[from] || len(s.failed) >= maxFailedSources {
 		return false
 	}
 	s.used++
 	s.failed[from] = true
-	if err := s.keep(); err != nil {
+	if err := s.save(); err != nil {
 		delete(s.failed, from)
 		s.log.Warn("client is not sampled, because it cannot be noted", "error", err)
 		return false
@@ -103,7 +102,7 @@ func (s *sampler) take(from netip.Addr, next NextChain) bool {
 	return true
 }
 
-// ended notes what became of a sample.
+// ended notes the outcome of a sample.
 func (s *sampler) ended(from netip.Addr, outcome string) {
 	s.outcomes.Add(outcome)
 	if outcome != sampleAccepted {
@@ -112,15 +111,15 @@ func (s *sampler) ended(from netip.Addr, outcome string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.failed, from)
-	if err := s.keep(); err != nil {
+	if err := s.save(); err != nil {
 		s.log.Warn("sampled client stays noted as one that failed", "error", err)
 	}
 }
 
-// keep is called with mu held.
-func (s *sampler) keep() error {
+// save is called with mu held.
+func (s *sampler) save() error {
 	failed := slices.SortedFunc(maps.Keys(s.failed), netip.Addr.Compare)
-	data, err := json.Marshal(sampled{s.hour.UTC(), s.used, s.anchors, failed})
+	data, err := json.Marshal(samplingState{s.hour.UTC(), s.used, s.anchors, failed})
 	if err != nil {
 		return err
 	}

@@ -35,17 +35,17 @@ const (
 
 // Listener is one address that the gateway accepts clients at.
 type Listener struct {
-	Address string `json:"address"` // an IP address and a port, "127.83.0.1:6378"
-	TLS     bool   `json:"tls"`     // false: plaintext, where the user has disabled encryption
+	Address string `json:"address"` // IP address and port, as in "127.83.0.1:6378"
+	TLS     bool   `json:"tls"`     // false: plaintext, for an instance whose user has disabled encryption
 }
 
-// Snapshot is the gateway's whole input. Once handed over it must not be changed. It holds a private key:
-// printing or logging it shows the generation and the digest only, its JSON is for the admin socket and a 0600 file.
+// Snapshot is the gateway's whole input. Once handed over it must not be changed. It holds private keys, so printing or logging it shows
+// the generation and the digest only. Its JSON is for the admin socket and a file of mode 0600.
 //
-// A field added later needs omitempty: the digest of a snapshot that does not use it must stay what it is, since a
-// gateway may be older than the controller that talks to it.
+// A field that is added needs omitempty: the digest of a snapshot that does not use it must stay what it is, because the gateway may be
+// older than the controller that talks to it.
 type Snapshot struct {
-	// Generation orders snapshots, from 1.
+	// Generation orders snapshots, from 1. One that is not newer than the gateway's is refused, unless its content is the same.
 	Generation uint64     `json:"generation"`
 	Listeners  []Listener `json:"listeners"`
 	// Engine is the path of the engine's Unix socket.
@@ -53,34 +53,35 @@ type Snapshot struct {
 	// Certificate is the PEM chain to serve, leaf first; PrivateKey the leaf's, PEM PKCS#8. Needed when a listener has TLS.
 	Certificate []byte `json:"certificate,omitempty"`
 	PrivateKey  []byte `json:"private_key,omitempty"`
-	// Anchors are opaque labels of the trust anchors each of which, by itself, verifies Certificate: what a handshake shows
-	// of a client is kept under them. None: nothing is kept.
+	// Anchors are labels of trust anchors, each of which verifies Certificate by itself. The gateway does not know what they stand for.
+	// What a handshake shows of a client's trust is kept under them. None: nothing is kept.
 	Anchors []string `json:"anchors,omitempty"`
-	// Next is a second certificate. Nil: there is none, and its name is served with Certificate.
+	// Next is a second certificate, for clients to be tested against. Nil: there is none, and its name is served with Certificate.
 	Next *NextChain `json:"next,omitempty"`
-	// NextCross is a third one, beside Next. Nil: there is none.
+	// NextCross is a third one, which there can only be beside Next. Nil: there is none.
 	NextCross *NextChain `json:"next_cross,omitempty"`
 	// Connect is what a client that speaks the wrong protocol is told to do: one line of printable ASCII. Needed when a
 	// listener has TLS.
 	Connect string `json:"connect,omitempty"`
 	// FirstByteTimeout closes a connection to a listener with TLS that has sent nothing since it was opened. It is generous: pools
-	// open early, and a silent connection harms nobody while there is room for others (see Unserved). Zero: 5 min. IdleTimeout
-	// counts for silent connections too, if it is shorter, and alone where a listener has no TLS, as with the engine itself.
+	// open early, and a silent connection harms nobody while there is room for others (see Unserved). Zero: 5 min. Where IdleTimeout
+	// is shorter, that closes silent connections. At a listener without TLS only IdleTimeout does, as the engine itself would.
 	FirstByteTimeout time.Duration `json:"first_byte_timeout,omitempty"`
 	// HandshakeTimeout counts from the client's first byte. Zero: 10 s.
 	HandshakeTimeout time.Duration `json:"handshake_timeout,omitempty"`
-	// MaxClients is how many clients are served at a time. Zero: as many as the limit of open files allows.
+	// MaxClients is how many clients are served at a time, as the engine's maxclients. Zero: as many as the limit of open files allows.
 	MaxClients int `json:"max_clients,omitempty"`
 	// DataPath is how clients share the engine. "": Transparent.
 	DataPath DataPath `json:"data_path,omitempty"`
-	// IdleTimeout closes clients that have sent nothing for so long, as the engine's timeout would. Zero: never.
+	// IdleTimeout closes clients that have sent nothing for so long, as the engine's setting timeout would. Zero: never.
 	IdleTimeout time.Duration `json:"idle_timeout,omitempty"`
-	// Auth changes with the engine's passwords: who has not logged in since does not share connections that were opened before.
+	// Auth is a number that changes with the engine's passwords. A client that has not logged in since the change does not share engine
+	// connections that were opened before it.
 	Auth uint64 `json:"auth,omitempty"`
 	TLSPolicy
 }
 
-// DataPath is how clients share the engine. It may change at any time; no client notices.
+// DataPath is how clients share the engine's connections. It may change at any time; no client notices.
 type DataPath string
 
 const (
@@ -103,7 +104,7 @@ func (s Snapshot) LogValue() slog.Value {
 	return slog.GroupValue(slog.Uint64("generation", s.Generation), slog.String("digest", s.Digest()))
 }
 
-// Digest is the SHA-256, in hex, over everything but Generation: what the gateway is told to be, not when.
+// Digest is the SHA-256, in hex, over everything but Generation. Two snapshots with the same digest make the gateway serve the same.
 func (s Snapshot) Digest() string {
 	s.Generation = 0
 	data, err := json.Marshal(s)
@@ -114,12 +115,7 @@ func (s Snapshot) Digest() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Validate returns every problem of the snapshot, each with field and value; the value of PrivateKey is never shown.
-func (s Snapshot) Validate() error {
-	_, err := newServing(s, nil)
-	return err
-}
-
+// problems are all that is wrong with a snapshot: whoever reads the error gets to mend everything at once.
 type problems []error
 
 func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Errorf(format, args...)) }
@@ -197,7 +193,8 @@ func printable(s string) bool {
 	return true
 }
 
-// keyPair checks a chain and its key, whose fields' names begin with prefix. Its errors are its own: what a parser says about a key may quote it.
+// keyPair parses and checks a chain and its key. The names of their fields begin with prefix. A parser's error is never passed on, because
+// what it says about a key may quote the key.
 func keyPair(prefix string, chain, private []byte) (tls.Certificate, problems) {
 	var p problems
 	var cert tls.Certificate
@@ -243,7 +240,16 @@ func keyPair(prefix string, chain, private []byte) (tls.Certificate, problems) {
 	return cert, p
 }
 
-// decodeSnapshot is strict: a field that this gateway does not know may be a policy that it would not enforce.
+// encodeSnapshot returns the JSON that decodeSnapshot reads.
+func encodeSnapshot(s Snapshot) ([]byte, error) {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("encode snapshot: %w", err)
+	}
+	return append(data, '\n'), nil
+}
+
+// decodeSnapshot refuses a field that this gateway does not know: it may be a policy that would not be enforced.
 func decodeSnapshot(r io.Reader) (Snapshot, error) {
 	var s Snapshot
 	d := json.NewDecoder(r)

@@ -37,20 +37,20 @@ func TestValidSnapshotsAreValid(t *testing.T) {
 	for name, s := range map[string]gateway.Snapshot{
 		"ecdsa": w.snapshot(1), "rsa": asRSA, "ed25519": asEd, "ipv6": ipv6, "no tls, no key": bare, "chain": chain,
 	} {
-		if err := s.Validate(); err != nil {
+		if err := s.ValidateForTest(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-// spoiled is a snapshot with something wrong, and what Validate must say.
+// spoiled is a snapshot with something wrong, and what the error must say.
 type spoiled struct {
 	name  string
 	spoil func(*gateway.Snapshot)
 	want  []string
 }
 
-func TestValidateNamesEveryProblem(t *testing.T) {
+func TestApplyNamesEveryProblem(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	other := newIdentity(t)
@@ -93,7 +93,7 @@ func (w *world) wantProblems(cases []spoiled) {
 	for _, tc := range cases {
 		s := w.snapshot(1)
 		tc.spoil(&s)
-		err := s.Validate()
+		err := s.ValidateForTest()
 		if err == nil {
 			w.t.Errorf("%s: is valid", tc.name)
 			continue

@@ -1,13 +1,11 @@
 package gateway
 
 import (
-	"crypto/tls"
 	"maps"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/sealane/sealane/internal/routing"
@@ -20,136 +18,72 @@ type Status struct {
 	Digest     string    `json:"digest"`
 	Started    time.Time `json:"started"`
 	Listening  []string  `json:"listening"` // sorted
-	// Problem is why it does not serve what it should; "" when all is well.
+	// Problem is why the gateway does not serve what it should. "": it does.
 	Problem string `json:"problem"`
-	// Warning is what an operator should know although it serves as it should; "": nothing.
+	// Warning is what an operator should know although the gateway serves what it should. "": nothing.
 	Warning     string `json:"warning,omitempty"`
 	Connections int64  `json:"connections"` // open now, silent ones too
 	Accepted    uint64 `json:"accepted"`
-	// Clients are those that are served, Limit how many can be; LimitedBy says why it is less than the snapshot's.
+	// Clients is how many clients are served, Limit how many can be. LimitedBy says what makes Limit less than Snapshot.MaxClients.
 	Clients   int64  `json:"clients"`
 	Limit     int64  `json:"limit"`
 	LimitedBy string `json:"limited_by,omitempty"`
-	// Unserved are those of the connections that are no clients yet.
+	// Unserved are the open connections that are not served yet.
 	Unserved Unserved `json:"unserved"`
-	// Rejected are those that there was no room for, RejectedBy them by reason: limit (max clients, told so), crowded (too
-	// many on their way in), silent (closed for a newer one, had sent nothing), and of those that had begun their handshake shed
-	// (it waited for its turn, and was closed for a newer one), late (no turn in time), stalled (the client took long over the rest).
+	// Rejected counts the connections that there was no room for, RejectedBy the same by reason. limit: the maximum of clients is
+	// reached, which the client was told. crowded: too many connections were not served yet. silent: it had sent nothing, and was
+	// closed for a newer one. The others had sent a ClientHello or a part of it. shed: it waited for its turn, and was closed for a newer
+	// one. late: it had no turn in time. stalled: the client took long over the rest.
 	Rejected   uint64            `json:"rejected"`
 	RejectedBy map[string]uint64 `json:"rejected_by"`
-	// Handshakes by result: tls1.2, tls1.3, failed, timeout.
+	// Handshakes counts TLS handshakes by result: tls1.2, tls1.3, failed, timeout.
 	Handshakes map[string]uint64 `json:"handshakes"`
-	// Completed are the successful ones in detail; those that never happened are left out.
+	// Completed counts the successful ones in detail. Kinds that never occurred are left out.
 	Completed []Completed `json:"completed"`
-	// Failures are the failed ones, timeouts too, by class.
+	// Failures counts the failed ones and the timeouts, by class (see handshakefailure.go).
 	Failures  map[string]uint64 `json:"failures"`
 	Admission Admission         `json:"admission"`
-	// Diagnosed are the clients turned away, by what they spoke: plaintext_resp, inline, http, sslv2, garbage,
-	// tls_on_plaintext.
+	// Diagnosed counts the clients that spoke the wrong protocol and were told so, by what they spoke: plaintext_resp, inline, http,
+	// sslv2, garbage, tls_on_plaintext.
 	Diagnosed map[string]uint64 `json:"diagnosed"`
-	// Ledger is nil of gateways that don't know of anchors.
+	// Ledger is about the evidence of clients' trust. Nil: the gateway is of a version that does not gather any.
 	Ledger *LedgerStatus `json:"ledger,omitempty"`
-	// Resident is the memory of the process in bytes, PerConnection its part for each.
+	// Resident is the resident memory of the process in bytes, PerConnection that divided by Connections.
 	Resident      uint64 `json:"resident"`
 	PerConnection uint64 `json:"per_connection"`
-	// EngineUnreachable are the clients turned away because the engine did not answer.
+	// EngineUnreachable counts the clients that were told that the engine does not answer.
 	EngineUnreachable uint64 `json:"engine_unreachable"`
-	// BytesIn are those from clients to the engine, BytesOut the others; plaintext, without TLS's own.
+	// BytesIn counts the bytes from clients to the engine, BytesOut those to clients, both without TLS.
 	BytesIn  uint64 `json:"bytes_in"`
 	BytesOut uint64 `json:"bytes_out"`
-	// Commands are the requests of clients by the engine connection that carried them: shared, own.
+	// Commands counts the requests of clients, by the engine connection that carried them: shared, or own (dedicated to one client).
 	Commands map[string]uint64 `json:"commands"`
-	// Pins are how often a client got an engine connection of its own, by reason; path is that the instance is not
+	// Pins counts how often a client got an engine connection of its own, by reason. The reason path is that the instance is not
 	// multiplexed.
 	Pins map[routing.Pin]uint64 `json:"pins"`
-	// TimedOut are the clients closed because they were idle for too long, and connections on which nothing ever came.
+	// TimedOut counts the clients that were closed because they were idle for too long, and the connections on which nothing ever came.
 	TimedOut uint64 `json:"timed_out"`
 }
 
 // Completed counts handshakes of one kind.
 type Completed struct {
 	Version string `json:"version"` // 1.2 or 1.3
-	Group   string `json:"group"`   // as in Snapshot.Groups; of a session of TLS 1.2 that was resumed, the first one's; none: not known
+	// Group is the key exchange, as in Snapshot.Groups; for a resumed session of TLS 1.2, that of its first handshake. none: not known.
+	Group   string `json:"group"`
 	Resumed bool   `json:"resumed"`
 	Count   uint64 `json:"count"`
 }
 
-// Admission is how clients wait for their handshakes.
+// Admission is how many clients wait for their handshakes.
 type Admission struct {
-	Admitted uint64 `json:"admitted"` // have begun theirs
-	Begun    int64  `json:"begun"`    // are in theirs now
-	Waiting  int64  `json:"waiting"`  // wait for it to begin now
-	GaveUp   uint64 `json:"gave_up"`  // hung up while they waited
+	Admitted uint64 `json:"admitted"` // handshakes that have begun, since Status.Started
+	Begun    int64  `json:"begun"`    // handshakes under way now
+	Waiting  int64  `json:"waiting"`  // clients that wait for theirs to begin, now
+	GaveUp   uint64 `json:"gave_up"`  // clients that hung up while they waited, since Status.Started
 }
 
-type counters struct {
-	accepted, unreachable atomic.Uint64
-	timedOut              atomic.Uint64 // before their first byte
-	diagnosed, failures   tally
-	completed             [2][5][2]atomic.Uint64 // whether TLS 1.3; index in knownGroups, or one more; whether resumed
-}
-
-// tally is a counter for each name of a closed set.
-type tally map[string]*atomic.Uint64
-
-func newTally[S ~string](names []S) tally {
-	t := make(tally)
-	for _, name := range names {
-		t[string(name)] = new(atomic.Uint64)
-	}
-	return t
-}
-
-// Add counts one.
-func (t tally) Add(name string) { t[name].Add(1) }
-
-func (t tally) load() (values map[string]uint64, sum uint64) {
-	values = make(map[string]uint64)
-	for name, n := range t {
-		values[name] = n.Load()
-		sum += values[name]
-	}
-	return values, sum
-}
-
-func (c *counters) shaken(s tls.ConnectionState) {
-	var version, resumed int
-	if s.Version == tls.VersionTLS13 {
-		version = 1
-	}
-	if s.DidResume {
-		resumed = 1
-	}
-	group := slices.IndexFunc(knownGroups, func(g named[tls.CurveID]) bool { return g.value == s.CurveID })
-	if group < 0 {
-		group = len(knownGroups)
-	}
-	c.completed[version][group][resumed].Add(1)
-}
-
-// shakes returns the completed handshakes, and how many had each version.
-func (c *counters) shakes() (all []Completed, versions [2]uint64) {
-	for version := range c.completed {
-		for group := range c.completed[version] {
-			for resumed := range c.completed[version][group] {
-				n := c.completed[version][group][resumed].Load()
-				if n == 0 {
-					continue
-				}
-				versions[version] += n
-				name := "none"
-				if group < len(knownGroups) {
-					name = knownGroups[group].name
-				}
-				all = append(all, Completed{[]string{"1.2", "1.3"}[version], name, resumed == 1, n})
-			}
-		}
-	}
-	return all, versions
-}
-
-// resident is the memory of this process, 0 if it is not known.
-func resident() uint64 {
+// residentMemory is that of this process in bytes; 0: not known.
+func residentMemory() uint64 {
 	text, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
 		return 0
@@ -163,7 +97,7 @@ func resident() uint64 {
 }
 
 func (g *gateway) status() Status {
-	relayed := g.paths.Counts()
+	relayed := g.loops.Counts()
 	st := Status{
 		Commands:          map[string]uint64{"shared": relayed.Shared, "own": relayed.Own},
 		Pins:              relayed.Pins,
@@ -175,30 +109,30 @@ func (g *gateway) status() Status {
 		BytesOut:          relayed.Out,
 		Clients:           g.limit.served.Load(),
 		Admission:         g.door.admission(),
-		Ledger:            g.ledgerStatus(),
-		Resident:          resident(),
+		Ledger:            g.trust.status(),
+		Resident:          residentMemory(),
 	}
 	var versions [2]uint64
 	var failed uint64
-	st.Completed, versions = g.count.shakes()
+	st.Completed, versions = g.count.handshakes()
 	st.Failures, failed = g.count.failures.load()
 	late := st.Failures[failTimeout.class]
 	st.Handshakes = map[string]uint64{"tls1.2": versions[0], "tls1.3": versions[1], "failed": failed - late, "timeout": late}
 	st.Diagnosed, _ = g.count.diagnosed.load()
 	st.RejectedBy, st.Rejected = g.limit.rejected.load()
-	if v := g.active.Load(); v != nil {
+	if v := g.snapshots.active.Load(); v != nil {
 		st.Generation, st.Digest = v.snapshot.Generation, v.digest
 		st.Limit, st.LimitedBy = g.limit.limit(v.snapshot)
 		st.Unserved, st.Warning = g.arrivals.unserved(g.limit.unserved(v.snapshot)), g.arrivals.warning(time.Now())
-		if g.accepting.Err() == nil {
+		if g.lifetime.accepting.Err() == nil {
 			st.Listening = slices.Collect(maps.Keys(v.modes))
 		}
 	}
 	slices.Sort(st.Listening)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	st.Connections, st.Problem = int64(len(g.conns)), g.problem
-	if st.Connections > 0 {
+	if problem := g.snapshots.problem.Load(); problem != nil {
+		st.Problem = *problem
+	}
+	if st.Connections = int64(g.connections.len()); st.Connections > 0 {
 		st.PerConnection = st.Resident / uint64(st.Connections)
 	}
 	return st

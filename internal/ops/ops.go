@@ -1,8 +1,10 @@
-// Package ops is what an operator's tools ask a process: /livez and /readyz, which whoever can connect may ask, and /metrics
-// and /debug/pprof, which want a bearer token: every user of a machine can connect to its loopback addresses, and what is there tells
-// much about a process. No answer has a secret in it.
+// Package ops is what a process shows to operators and their tools, over HTTP. /livez and /readyz are for whoever can connect. /metrics
+// and /debug/pprof want a bearer token, because every user of a machine can connect to its loopback addresses, and these two tell much
+// about a process. No answer has a secret in it.
 //
-// No web page gets an answer, also not one whose name was made to lead here (DNS rebinding).
+// No web page gets an answer, not even one whose name was made to lead here (DNS rebinding).
+//
+// NewServer has the bounds that all HTTP servers of Sealane share.
 package ops
 
 import (
@@ -23,18 +25,19 @@ import (
 // Config is what the handler shows.
 type Config struct {
 	Metrics []prometheus.Collector
-	Ready   func() error // nil: ready from the start; the error is shown to whoever asks
-	// Notes, where given, are shown by /readyz to whoever should know something although all is ready.
+	Ready   func() error // nil: ready from the start; its error is shown to whoever asks
+	// Notes are lines that /readyz shows when the process is ready, for what an operator should know all the same. Nil: there are none.
 	Notes func() []string
-	// Quit, where given, is what POST /quit does. It wants the header X-Sealane-Quit, which no web page can send here unasked.
+	// Quit is what POST /quit does. The request must have the header X-Sealane-Quit, which a web page cannot add to a request for another
+	// site without being allowed to. Nil: there is no /quit.
 	Quit func()
-	// Token is what whoever asks for /metrics or /debug/pprof must show, as a bearer token. "": nobody has one.
+	// Token is the bearer token for /metrics and /debug/pprof. "": nobody gets these.
 	Token string
-	// TokenHint says where the token is, or how to get one, to whoever has none.
+	// TokenHint tells whoever asks without the token where it is, or how to get one.
 	TokenHint string
 	// OpenMetrics lets whoever can connect read /metrics without the token.
 	OpenMetrics bool
-	// Address is HOST:PORT as it was configured. Whoever has no token must ask by that HOST, by localhost, or by an IP address.
+	// Address is HOST:PORT as it was configured. A request without the token must be for that HOST, for localhost, or for an IP address.
 	Address string
 }
 
@@ -93,10 +96,10 @@ func (cfg *Config) quit(w http.ResponseWriter, r *http.Request) {
 
 // guard decides who gets an answer.
 type guard struct {
-	token [32]byte // its hash; comparing hashes takes the same time for all guesses
+	token [32]byte // the token's hash: comparing hashes takes the same time for all guesses
 	none  bool     // there is no token
 	hint  string
-	host  string // that the listener was configured with
+	host  string // the one of Config.Address
 }
 
 func newGuard(cfg Config) *guard {
@@ -125,8 +128,8 @@ func (g *guard) withToken(next http.Handler) http.Handler {
 	})
 }
 
-// noWebPages refuses what a browser sends for a web page. A page of another site has its Origin, or what Fetch says of it; one whose
-// name was made to lead here (DNS rebinding) has neither, but asks by that name. Who shows the token is no such page.
+// noWebPages refuses what a browser sends for a web page. A request of another site's page has an Origin or a Sec-Fetch-Site header. That of
+// a page whose name was made to lead here (DNS rebinding) has neither, but its Host is that name. A request with the token is no web page's.
 func (g *guard) noWebPages(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		site := r.Header.Get("Sec-Fetch-Site")
@@ -141,7 +144,7 @@ func (g *guard) noWebPages(next http.Handler) http.Handler {
 	})
 }
 
-// isAskedBy says whether a request may be for this host. Clients of HTTP/1.0 need not name one; browsers always do.
+// isAskedBy reports whether a request without the token may have this Host. A client of HTTP/1.0 may leave it out; browsers always send it.
 func (g *guard) isAskedBy(hostPort string) bool {
 	host := hostPort
 	if h, _, err := net.SplitHostPort(hostPort); err == nil {

@@ -1,4 +1,4 @@
-package gateway_test
+package logfile_test
 
 import (
 	"bytes"
@@ -9,9 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
-	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/logfile"
 )
 
 func TestLogRotatesAndStaysBounded(t *testing.T) {
@@ -21,7 +20,7 @@ func TestLogRotatesAndStaysBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	const limit = 1000
-	log, err := gateway.OpenLogForTest(path, limit)
+	log, err := logfile.OpenForTest(path, limit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +68,7 @@ func TestLogAppendsAcrossRestarts(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "gateway.log")
 	for range 2 {
-		log, err := gateway.OpenLog(path)
+		log, err := logfile.Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +80,7 @@ func TestLogAppendsAcrossRestarts(t *testing.T) {
 	if data, err := os.ReadFile(path); err != nil || string(data) != "a\na\n" {
 		t.Errorf("log is %q, %v", data, err)
 	}
-	if _, err := gateway.OpenLog(filepath.Join(path, "x")); err == nil {
+	if _, err := logfile.Open(filepath.Join(path, "x")); err == nil {
 		t.Error("a log below a file can be opened")
 	}
 }
@@ -92,7 +91,7 @@ func TestLogThatCannotRotateKeepsItsBound(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(path+".1", "in the way"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	log, err := gateway.OpenLogForTest(path, 10)
+	log, err := logfile.OpenForTest(path, 10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,29 +106,5 @@ func TestLogThatCannotRotateKeepsItsBound(t *testing.T) {
 	}
 	if _, err := log.Write([]byte("abcd\n")); err != nil {
 		t.Errorf("write when rotation works again: %v", err)
-	}
-}
-
-func TestOneLogLineASecondPerTopic(t *testing.T) {
-	t.Parallel()
-	allow, now := gateway.ThrottleForTest(), time.Unix(1e9, 0)
-	for _, step := range []struct {
-		topic      string
-		after      time.Duration
-		ok         bool
-		suppressed uint64
-	}{
-		{"a", 0, true, 0},
-		{"a", 1, false, 0},
-		{"b", 0, true, 0},
-		{"a", 900 * time.Millisecond, false, 0},
-		{"a", 100 * time.Millisecond, true, 2},
-		{"a", time.Second, true, 0},
-		{"b", 0, true, 0},
-	} {
-		now = now.Add(step.after)
-		if n, ok := allow(step.topic, now); ok != step.ok || n != step.suppressed {
-			t.Errorf("%s at %v: %v, %d; want %v, %d", step.topic, now.UnixNano(), ok, n, step.ok, step.suppressed)
-		}
 	}
 }

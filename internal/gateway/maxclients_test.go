@@ -65,7 +65,7 @@ func TestLimitChangesLive(t *testing.T) {
 	s.Generation, s.MaxClients = 3, 1
 	w.apply(s)
 	w.wantRefused()
-	// Nobody is cut for it.
+	// No client is disconnected because the limit is lower now.
 	roundTrip(t, old, "still here")
 	roundTrip(t, more, "still here")
 }
@@ -105,7 +105,7 @@ func TestNegativeLimitIsRefused(t *testing.T) {
 	w := newWorld(t)
 	s := w.snapshot(1)
 	s.MaxClients = -1
-	if err := s.Validate(); err == nil {
+	if err := s.ValidateForTest(); err == nil {
 		t.Error("max_clients -1 is accepted")
 	}
 }

@@ -5,16 +5,20 @@ import (
 	"github.com/sealane/sealane/internal/wire"
 )
 
+// What happens to a client that speaks the wrong protocol for its listener: no TLS where TLS is wanted, or TLS where there is none. It is
+// answered in the protocol that it speaks, and the operator gets a hint in the log.
+
+// kinds are what such a client may speak.
 var kinds = []firstline.Kind{
 	firstline.RESP, firstline.Inline, firstline.HTTP, firstline.SSLv2, firstline.Garbage, firstline.TLS,
 }
 
-// answer is what a client of kind k that sent line is told, in its own protocol.
+// answer is what a client is told that speaks k and has sent line.
 func answer(k firstline.Kind, line []byte, connect string) []byte {
 	return firstline.Answer(k, line, wire.TLSRequired+": "+connect)
 }
 
-// advice is what the operator reads in the log.
+// advice is the hint for the operator.
 func advice(k firstline.Kind, connect string) string {
 	switch k {
 	case firstline.TLS:

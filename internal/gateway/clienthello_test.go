@@ -29,7 +29,7 @@ func clientHello(t testing.TB, cfg *tls.Config) []byte {
 	return b[:n]
 }
 
-func TestPeekSeesVersionAndResumption(t *testing.T) {
+func TestClientHelloShowsVersionAndResumption(t *testing.T) {
 	t.Parallel()
 	w := serving(t)
 	again := func(version uint16) *tls.Config {
@@ -54,12 +54,12 @@ func TestPeekSeesVersionAndResumption(t *testing.T) {
 	} {
 		b := clientHello(t, tc.cfg)
 		for n := range b {
-			if _, _, complete := gateway.PeekForTest(b[:n]); complete {
+			if _, _, complete := gateway.ClientHelloForTest(b[:n]); complete {
 				t.Fatalf("%s: complete after %d of %d bytes", tc.name, n, len(b))
 			}
 		}
 		for _, more := range []string{"", "and more"} {
-			resumes, version, complete := gateway.PeekForTest(append(bytes.Clone(b), more...))
+			resumes, version, complete := gateway.ClientHelloForTest(append(bytes.Clone(b), more...))
 			if !complete || resumes != tc.resumes || version != tc.version {
 				t.Errorf("%s: complete %v, resumes %v, version %x; want %v, %x", tc.name, complete, resumes, version, tc.resumes, tc.version)
 			}
@@ -68,21 +68,32 @@ func TestPeekSeesVersionAndResumption(t *testing.T) {
 }
 
 // A server name that ends in a dot is told from one that doesn't.
-func TestPeekSeesATrailingDot(t *testing.T) {
+func TestClientHelloShowsATrailingDot(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]bool{"redis.example.com": false, "": false} {
-		if got := gateway.DottedForTest(clientHello(t, &tls.Config{ServerName: name})); got != want {
+		if got := gateway.TrailingDotForTest(clientHello(t, &tls.Config{ServerName: name})); got != want {
 			t.Errorf("%q: %t", name, got)
 		}
 	}
 	hello := clientHello(t, &tls.Config{ServerName: "redis.example.com"})
-	if !gateway.DottedForTest(bytes.Replace(hello, []byte("redis.example.com"), []byte("redis.example.co."), 1)) {
+	if !gateway.TrailingDotForTest(bytes.Replace(hello, []byte("redis.example.com"), []byte("redis.example.co."), 1)) {
 		t.Error("a dot at the end is not seen")
 	}
 }
 
+// A ClientHello of TLS 1.2 need not have extensions; what an old client of some appliance sends is understood all the same.
+func TestClientHelloWithoutExtensions(t *testing.T) {
+	t.Parallel()
+	hello := "\x03\x03" + strings.Repeat("r", 32) + "\x00" + "\x00\x02\xc0\x2f" + "\x01\x00"
+	message := "\x01\x00\x00" + string(rune(len(hello))) + hello
+	record := "\x16\x03\x01\x00" + string(rune(len(message))) + message
+	if resumes, version, complete := gateway.ClientHelloForTest([]byte(record)); !complete || resumes || version != tls.VersionTLS12 {
+		t.Errorf("complete %v, resumes %v, version %x; want a complete one of TLS 1.2", complete, resumes, version)
+	}
+}
+
 // What is no ClientHello, or a long one, is for crypto/tls to judge: waiting for more of it would be for nothing.
-func TestPeekDoesNotWaitForWhatItCannotUse(t *testing.T) {
+func TestClientHelloIsNotWaitedForInVain(t *testing.T) {
 	t.Parallel()
 	for name, in := range map[string]string{
 		"no TLS":       "PING\r\n",
@@ -92,29 +103,41 @@ func TestPeekDoesNotWaitForWhatItCannotUse(t *testing.T) {
 		"server hello": "\x16\x03\x01\x00\x04\x02\x00\x00\x00",
 		"cut inside":   "\x16\x03\x01\x00\x08\x01\x00\x00\x40\x03\x03ab",
 	} {
-		if resumes, version, complete := gateway.PeekForTest([]byte(in)); !complete || resumes || version != 0 {
+		if resumes, version, complete := gateway.ClientHelloForTest([]byte(in)); !complete || resumes || version != 0 {
 			t.Errorf("%s: complete %v, resumes %v, version %x; want nothing but complete", name, complete, resumes, version)
 		}
 	}
 	for name, in := range map[string]string{"nothing": "", "type": "\x16", "header": "\x16\x03\x01\x02\x00", "half": "\x16\x03\x01\x02\x00" + strings.Repeat("a", 511)} {
-		if _, _, complete := gateway.PeekForTest([]byte(in)); complete {
+		if _, _, complete := gateway.ClientHelloForTest([]byte(in)); complete {
 			t.Errorf("%s: complete", name)
 		}
 	}
 }
 
-func FuzzPeek(f *testing.F) {
+func FuzzClientHello(f *testing.F) {
 	f.Add(clientHello(f, &tls.Config{ServerName: "x"}))
 	f.Add(clientHello(f, &tls.Config{MaxVersion: tls.VersionTLS12, ServerName: "x"}))
 	f.Add([]byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		resumes, version, complete := gateway.PeekForTest(b)
+		resumes, version, complete := gateway.ClientHelloForTest(b)
 		if !complete && (resumes || version != 0 || len(b) >= 4<<10) {
 			t.Errorf("incomplete at %d bytes, and says %v, %x", len(b), resumes, version)
 		}
 		// A decision does not depend on what follows.
-		if r, v, c := gateway.PeekForTest(append(bytes.Clone(b), 0x16, 3, 1)); complete && (r != resumes || v != version || !c) {
+		if r, v, c := gateway.ClientHelloForTest(append(bytes.Clone(b), 0x16, 3, 1)); complete && (r != resumes || v != version || !c) {
 			t.Errorf("with more: %v, %x, %v; before %v, %x", r, v, c, resumes, version)
 		}
 	})
+}
+
+// What the gateway spends on each ClientHello before crypto/tls sees it. There must be no allocation.
+func BenchmarkClientHello(b *testing.B) {
+	hello := clientHello(b, &tls.Config{ServerName: "redis.example.com"})
+	b.ReportAllocs()
+	b.SetBytes(int64(len(hello)))
+	for b.Loop() {
+		if _, version, complete := gateway.ClientHelloForTest(hello); !complete || version != tls.VersionTLS13 {
+			b.Fatal("not understood")
+		}
+	}
 }

@@ -57,7 +57,7 @@ func TestPolicyOfTheSnapshotIsKept(t *testing.T) {
 			t.Errorf("%s: %v, %v; want success %v", name, tls.VersionName(st.Version), err, tc.ok)
 		}
 	}
-	// A client has its alert before the failure is counted.
+	// A client gets its alert before the failure is counted.
 	eventually(t, "three failures are counted", func() bool { return w.status().Handshakes["failed"] == 3 })
 	if f := w.status().Failures; f["no_shared_group"] != 2 || f["tls1.2"] != 1 {
 		t.Errorf("failures %v; want no_shared_group twice and tls1.2 once", f)
@@ -92,7 +92,7 @@ func TestSessionsResumeAcrossAnApplyAndNotAcrossCertificates(t *testing.T) {
 			s.Connect, s.MaxClients = "other", 100
 			w.apply(s)
 			try("after an apply", true)
-			// The certificate is another one, the key and whom the client trusts are not: only the tickets' keys can tell.
+			// Only the certificate is another one. The key and the CAs that the client trusts stay, so only the tickets' keys can make a difference.
 			old := w.id
 			w.id = reissued(t, old, w.addr)
 			w.apply(w.snapshot(3))
@@ -138,7 +138,7 @@ func TestHandshakesAreCountedInDetail(t *testing.T) {
 	}
 }
 
-// What others find when they look at the port from outside.
+// A scanner from outside finds TLS 1.2 and 1.3 with AEAD, and nothing older.
 func TestScannersFindModernTLSOnly(t *testing.T) {
 	t.Parallel()
 	program(t, "sslscan")

@@ -22,7 +22,7 @@ import (
 
 const nextName = "ca-next.sealane.invalid"
 
-// twoChains is a world whose main certificate is w.id, and a second one, for the name of which the main one may be too.
+// twoChains returns a world whose main certificate is w.id, and a second certificate. Both are for the name that the second is served under.
 func twoChains(t *testing.T) (w *world, next identity) {
 	t.Helper()
 	w = newWorld(t)
@@ -30,7 +30,7 @@ func twoChains(t *testing.T) (w *world, next identity) {
 	return w, newIdentity(t, w.addr, nextName)
 }
 
-// withNext is the snapshot with a second chain, which "new" alone verifies; the main one "old" does.
+// withNext is the snapshot with a second chain. The anchor "old" verifies the main one, "new" the second.
 func (w *world) withNext(generation uint64, next identity) gateway.Snapshot {
 	s := w.snapshot(generation)
 	s.Anchors = []string{"old"}
@@ -38,7 +38,7 @@ func (w *world) withNext(generation uint64, next identity) gateway.Snapshot {
 	return s
 }
 
-// hello does a handshake, and asks something over it.
+// hello does a handshake and a round trip over it.
 func (w *world) hello(cfg *tls.Config) (tls.ConnectionState, error) {
 	w.t.Helper()
 	raw, err := net.Dial("tcp", w.addr)
@@ -61,7 +61,7 @@ func (w *world) hello(cfg *tls.Config) (tls.ConnectionState, error) {
 	return c.ConnectionState(), err
 }
 
-// presented says which of two certificates a name is answered with.
+// presented returns which of two certificates is served to a client that asks for a name.
 func (w *world) presented(name string, ids ...identity) int {
 	w.t.Helper()
 	cfg := trusting(ids...)
@@ -87,7 +87,7 @@ func (w *world) ledger() ledger.Ledger {
 	return l
 }
 
-// clients are what is known, once it satisfies.
+// eventually waits until what the ledger has of clients holds, and returns it.
 func (w *world) eventually(what string, holds func(map[ledger.Identity]ledger.Client) bool) map[ledger.Identity]ledger.Client {
 	w.t.Helper()
 	var all map[ledger.Identity]ledger.Client
@@ -131,7 +131,7 @@ func TestNextNameGetsTheNextChain(t *testing.T) {
 	}
 }
 
-// A session is resumed under the chain that it began with and no other, and not across a change of anchors.
+// A session is resumed under the chain that it began with and no other, and not after a change of anchors.
 func TestSessionsStayWithTheirChain(t *testing.T) {
 	t.Parallel()
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -154,7 +154,7 @@ func TestSessionsStayWithTheirChain(t *testing.T) {
 					}
 					return s.DidResume
 				}
-				// One slot for both names: the client offers to one the session of the other.
+				// The cache has one slot for both names, so the client offers to one name the session of the other.
 				slot := oneSession{cache}
 				if resumed("localhost", slot) || !resumed("localhost", slot) {
 					t.Fatal("the main chain's session is not resumed")
@@ -192,13 +192,13 @@ func TestSessionsStayWithTheirChain(t *testing.T) {
 	}
 }
 
-// oneSession caches under one key whatever the name.
+// oneSession is a session cache with one slot, whatever the name.
 type oneSession struct{ tls.ClientSessionCache }
 
 func (o oneSession) Get(string) (*tls.ClientSessionState, bool) { return o.ClientSessionCache.Get("x") }
 func (o oneSession) Put(_ string, s *tls.ClientSessionState)    { o.ClientSessionCache.Put("x", s) }
 
-// What each kind of handshake shows, and what it doesn't.
+// Each kind of handshake shows what it can of the client's trust, and nothing else.
 func TestHandshakesTellOfTrust(t *testing.T) {
 	t.Parallel()
 	w, next := twoChains(t)
@@ -241,7 +241,7 @@ func TestHandshakesTellOfTrust(t *testing.T) {
 	if e := all[who].Anchors["new"]; !e.Proven.After(all[nobody].Anchors["new"].Failed) {
 		t.Errorf("the proof is not after the failure: %v", all)
 	}
-	// Who closes while the next certificate is there to be looked at may have refused it; elsewhere it means nothing.
+	// A client that closes the connection when it has seen the next certificate may have refused it. Elsewhere closing means nothing.
 	s := w.withNext(2, next)
 	s.Anchors = []string{"old", "new"}
 	w.apply(s)
@@ -257,7 +257,7 @@ func TestHandshakesTellOfTrust(t *testing.T) {
 	if _, ok := all[nobody].Anchors["old"]; ok {
 		t.Errorf("closing under two anchors counted: %v", all)
 	}
-	// Under two anchors a success proves neither.
+	// A chain that either of two anchors verifies proves neither of them.
 	before := all[who].Anchors["old"].Proven
 	try(trusting(w.id), "localhost")
 	all = w.eventually("it is seen", func(now map[ledger.Identity]ledger.Client) bool { return now[who].Last.After(all[who].Last) })
@@ -293,7 +293,7 @@ func TestResumedSessionsOnlyCountAsSeen(t *testing.T) {
 	}
 }
 
-// A client is known by what it says of itself, while it is connected and afterwards, also where the engine knows less.
+// A client is known by what it says of itself, while it is connected and afterwards, even if the engine does not know that much.
 func TestClientsAreKnownByWhatTheySay(t *testing.T) {
 	t.Parallel()
 	w, next := twoChains(t)
@@ -314,7 +314,7 @@ func TestClientsAreKnownByWhatTheySay(t *testing.T) {
 	w.eventually("it is known afterwards", known)
 }
 
-// Some clients that did not ask for it get the next chain; one that refused it never again, even by a new process.
+// Some clients are served the next chain without asking for it. One that has refused it never is again, even by a new process.
 func TestSampling(t *testing.T) {
 	t.Parallel()
 	w, next := twoChains(t)
@@ -330,7 +330,7 @@ func TestSampling(t *testing.T) {
 		return fmt.Sprint(s["accepted"], s["refused"], s["failed"])
 	}
 	w.apply(sampling(1, 2))
-	// Who resumes, probes or declares is not sampled.
+	// A client that resumes a session, is a probe or declares what it trusts is not sampled.
 	for _, protocol := range []string{wire.ALPNProbe, "sealane-ca/old"} {
 		cfg := trusting(w.id)
 		cfg.NextProtos = []string{protocol}
@@ -345,7 +345,7 @@ func TestSampling(t *testing.T) {
 	if _, ok := w.eventually("it is seen", func(all map[ledger.Identity]ledger.Client) bool { return len(all) > 0 })[ledger.Identity{Address: here, User: "default"}].Anchors["new"]; !ok {
 		t.Error("a sample that was accepted is no proof")
 	}
-	// Another generation, another budget: who refuses is left alone from then on.
+	// Another generation has a budget of its own. A client that refuses is left alone from then on.
 	if err := w.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -369,7 +369,7 @@ func TestSampling(t *testing.T) {
 	if _, err := w.hello(trusting(w.id)); err != nil {
 		t.Errorf("sampled again by a new process: %v", err)
 	}
-	// Another certificate is another question.
+	// A source that has refused one certificate may be tested with another one.
 	s := sampling(3, 100)
 	s.Next.Anchors = []string{"newest"}
 	w.apply(s)
@@ -399,16 +399,16 @@ func TestAnchorsOfASnapshotAreChecked(t *testing.T) {
 	} {
 		s := w.withNext(1, next)
 		change(&s)
-		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), says) {
+		if err := s.ValidateForTest(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v; want %q", err, says)
 		}
 	}
 	s := w.withNext(1, next)
-	if err := s.Validate(); err != nil || s.Older(nil).Digest() != w.snapshot(1).Digest() {
+	if err := s.ValidateForTest(); err != nil || s.Older(nil).Digest() != w.snapshot(1).Digest() {
 		t.Errorf("%v; for an older gateway it must be as if there were no anchors", err)
 	}
 	cross := w.withCross(1, next)
-	if err := cross.Validate(); err != nil || cross.Older(nil).Digest() != w.snapshot(1).Digest() || cross.Older(&gateway.LedgerStatus{}).Digest() != s.Digest() ||
+	if err := cross.ValidateForTest(); err != nil || cross.Older(nil).Digest() != w.snapshot(1).Digest() || cross.Older(&gateway.LedgerStatus{}).Digest() != s.Digest() ||
 		cross.Older(&gateway.LedgerStatus{NextCross: true}).Digest() != cross.Digest() {
 		t.Errorf("%v; for a gateway that knows no third chain it must be as if there were none", err)
 	}
@@ -421,7 +421,7 @@ func TestAnchorsOfASnapshotAreChecked(t *testing.T) {
 	} {
 		s := w.withCross(1, next)
 		change(&s)
-		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), says) {
+		if err := s.ValidateForTest(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v; want %q", err, says)
 		}
 	}
@@ -429,15 +429,15 @@ func TestAnchorsOfASnapshotAreChecked(t *testing.T) {
 
 const nextCrossName = "cross.ca-next.sealane.invalid"
 
-// withCross is withNext, and a third chain, which "cross" stands for.
+// withCross is withNext with a third chain, whose label is "cross".
 func (w *world) withCross(generation uint64, next identity) gateway.Snapshot {
 	s := w.withNext(generation, next)
 	s.NextCross = &gateway.NextChain{Name: nextCrossName, Certificate: slices.Concat(next.chain, w.id.chain), PrivateKey: next.key, Anchors: []string{"cross"}}
 	return s
 }
 
-// The two names of tests are answered with a chain each, and each tells of its own label; a session of one is not resumed under
-// the other.
+// Each of the two names that are for tests is served a chain of its own, and shows something of that chain's label only. A session of one is
+// not resumed under the other.
 func TestEachTestNameHasItsChain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -460,8 +460,8 @@ func TestEachTestNameHasItsChain(t *testing.T) {
 		}
 		w.eventually(c.name+" proves "+c.proves, func(all map[ledger.Identity]ledger.Client) bool { return !all[who].Anchors[c.proves].Proven.IsZero() })
 	}
-	// A client that can't use the chain ends the handshake with an alert of its own choice.
-	for _, name := range []string{"localhost", nextCrossName} { // where nobody is tested it may have other reasons
+	// A client that cannot use the chain ends the handshake, with whatever alert it likes.
+	for _, name := range []string{"localhost", nextCrossName} { // the main chain: an alert may have any reason
 		cfg := &tls.Config{ServerName: name, InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}
 		raw := dialTCP(t, w.addr)
 		cfg.VerifyConnection = func(tls.ConnectionState) error {
@@ -479,7 +479,7 @@ func TestEachTestNameHasItsChain(t *testing.T) {
 	}
 }
 
-// Samples are of both chains.
+// Both chains are sampled.
 func TestSamplesAreOfBothChains(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -15,38 +15,37 @@ type TLSPolicy struct {
 	MinTLSVersion string `json:"min_tls_version,omitempty"`
 	// Groups are the key exchanges to allow: X25519MLKEM768, X25519, P-256, P-384. Their order means nothing. None: all.
 	Groups []string `json:"groups,omitempty"`
-	// TLS12Ciphers are the cipher suites to allow in TLS 1.2, by their IANA names: ECDHE with AEAD, others are not to be
-	// had. Those for another kind of key than the certificate's change nothing. None: all.
+	// TLS12Ciphers are the cipher suites to allow in TLS 1.2, by their IANA names. Only suites with ECDHE and AEAD can be allowed. Those for
+	// another kind of key than the certificate's have no effect. None: all.
 	TLS12Ciphers []string `json:"tls12_ciphers,omitempty"`
 }
 
-// Check returns what is wrong with a policy for a server with this certificate, all of it; each error begins with the JSON name
-// of the field.
+// Check returns everything that is wrong with a policy for a server with this certificate. Each error begins with the JSON name of the
+// field. leaf may be nil: then what depends on the kind of its key is not checked.
 func (t TLSPolicy) Check(leaf *x509.Certificate) []error {
 	_, p := t.policy(leaf)
 	return p
 }
 
-// policy is what TLS the gateway speaks.
+// policy is a TLSPolicy in the values of crypto/tls, for a certificate with one kind of key.
 type policy struct {
-	min      uint16
+	min      uint16 // TLS version
 	groups   []tls.CurveID
 	suites12 []uint16
 }
 
-// named is something that a snapshot names.
+// named is a value of crypto/tls and its name in a snapshot.
 type named[T comparable] struct {
 	name  string
 	value T
 }
 
-// In the order of preference, which is crypto/tls's own whatever the order in a configuration.
+// What can be allowed. The order is that of preference, which is crypto/tls's own: it ignores the order of a configuration.
 var (
 	knownGroups = []named[tls.CurveID]{
 		{"X25519MLKEM768", tls.X25519MLKEM768}, {"X25519", tls.X25519}, {"P-256", tls.CurveP256}, {"P-384", tls.CurveP384},
 	}
-	// With forward secrecy and AEAD; the others are not to be had. The first three are for ECDSA and Ed25519, the rest for
-	// RSA keys.
+	// All suites of TLS 1.2 with forward secrecy and AEAD. The first three are for ECDSA and Ed25519 keys, the rest for RSA keys.
 	knownSuites12 = []named[uint16]{
 		{"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
 		{"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384},
@@ -58,8 +57,8 @@ var (
 	suites13 = []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256}
 )
 
-// choose finds what names name in known; no names mean all.
-func choose[T comparable](p *problems, field string, names []string, known []named[T]) (chosen []T) {
+// lookUp returns the known values that have these names; no names mean all values.
+func lookUp[T comparable](p *problems, field string, names []string, known []named[T]) (chosen []T) {
 	all := make([]string, len(known))
 	for i, k := range known {
 		all[i] = k.name
@@ -81,7 +80,7 @@ func choose[T comparable](p *problems, field string, names []string, known []nam
 	return chosen
 }
 
-// policy returns what is asked for, with a certificate of this kind; nil: not known.
+// policy returns the policy for a server with this certificate, and what is wrong with it. leaf may be nil: see Check.
 func (t TLSPolicy) policy(leaf *x509.Certificate) (policy, problems) {
 	var p problems
 	v := policy{min: tls.VersionTLS12}
@@ -95,8 +94,8 @@ func (t TLSPolicy) policy(leaf *x509.Certificate) (policy, problems) {
 	default:
 		p.add(`min_tls_version %.20q: must be "1.2" or "1.3"`, t.MinTLSVersion)
 	}
-	v.groups = choose(&p, "groups", t.Groups, knownGroups)
-	suites := choose(&p, "tls12_ciphers", t.TLS12Ciphers, knownSuites12)
+	v.groups = lookUp(&p, "groups", t.Groups, knownGroups)
+	suites := lookUp(&p, "tls12_ciphers", t.TLS12Ciphers, knownSuites12)
 	if leaf == nil {
 		return v, p
 	}
@@ -112,8 +111,8 @@ func (t TLSPolicy) policy(leaf *x509.Certificate) (policy, problems) {
 	return v, p
 }
 
-// sameTLS says whether sessions of one snapshot may be resumed under the other: not when anchors came or went, though the
-// certificate that they were made with stays.
+// sameTLS reports whether a session that was made under one snapshot may be resumed under the other. It may not where the anchors differ,
+// even for the same certificate: what the session's first handshake has shown is not true of the new anchors.
 func (s Snapshot) sameTLS(o Snapshot) bool {
 	return bytes.Equal(s.Certificate, o.Certificate) && bytes.Equal(s.PrivateKey, o.PrivateKey) &&
 		slices.Equal(s.Anchors, o.Anchors) && s.Next.sameTLS(o.Next) && s.NextCross.sameTLS(o.NextCross) &&

@@ -1,0 +1,196 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// renewTime is how long the clients that can be asked to go take turns after a change of certificates.
+const renewTime = 5 * time.Second
+
+// Why an apply was refused, for the controller to branch on.
+var (
+	ErrInvalid  = errors.New("invalid snapshot")
+	ErrStale    = errors.New("stale snapshot")
+	ErrStopping = errors.New("gateway is stopping")
+)
+
+// snapshots is which snapshot serves, which one is on disk, and the listeners that are open.
+type snapshots struct {
+	g *gateway
+
+	// active is what serves; nil until the first one does. It is written with mu held, and read by everybody.
+	active atomic.Pointer[serving]
+	// problem is why the gateway does not serve what it should; nil: it does.
+	problem atomic.Pointer[string]
+
+	mu        sync.Mutex           // held for the whole of an apply: there is one at a time; guards what follows
+	listeners map[string]*listener // by address
+	lastGood  *serving             // what is on disk: the active one, or one that restore is still trying to open
+	closed    bool                 // the gateway is stopping: nothing is applied any more
+}
+
+// apply makes s the snapshot that serves: validate, open what is new, write, publish, close what is gone. Up to the write
+// every failure leaves things as they were; after it nothing can fail.
+func (x *snapshots) apply(s Snapshot) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed {
+		return ErrStopping
+	}
+	next, err := newServing(s, x.lastGood)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if last := x.lastGood; last != nil && s.Generation <= last.snapshot.Generation {
+		switch {
+		case next.digest != last.digest:
+			return fmt.Errorf("%w: generation %d, and %d with other content is here already", ErrStale, s.Generation, last.snapshot.Generation)
+		case x.active.Load() == last:
+			return nil
+		}
+		next = last
+	}
+	opened, err := x.open(next)
+	if err != nil {
+		return err
+	}
+	if next != x.lastGood {
+		if err := saveSnapshot(x.g.cfg.Dir, next.snapshot); err != nil {
+			x.shutAll(opened)
+			return fmt.Errorf("keep snapshot: %w", err)
+		}
+	}
+	x.publish(next, opened)
+	return nil
+}
+
+// open opens the listeners of next that are not open yet, all or none. It is called with mu held.
+func (x *snapshots) open(next *serving) (map[string]*listener, error) {
+	opened := make(map[string]*listener)
+	for _, l := range next.snapshot.Listeners {
+		if x.listeners[l.Address] != nil {
+			continue
+		}
+		ln, err := x.g.door.listen(l.Address)
+		if err != nil {
+			x.shutAll(opened)
+			return nil, fmt.Errorf("open listener %s: %w", l.Address, err)
+		}
+		opened[l.Address] = ln
+	}
+	return opened, nil
+}
+
+// publish makes next the active snapshot. It is called with mu held. The snapshot comes before its new listeners, because
+// their clients are served by it.
+func (x *snapshots) publish(next *serving, opened map[string]*listener) {
+	g := x.g
+	if next.chains != nil {
+		g.trust.seen.Keep(next.chains.labels())
+	}
+	renewed := x.lastGood != nil && !bytes.Equal(x.lastGood.snapshot.Certificate, next.snapshot.Certificate)
+	x.lastGood = next
+	g.loops.SetBackend(g.backend(next.snapshot))
+	x.active.Store(next)
+	x.problem.Store(nil)
+	for address, ln := range opened {
+		x.listeners[address] = ln
+		g.door.open(ln)
+	}
+	for address, ln := range x.listeners {
+		if _, ok := next.modes[address]; !ok {
+			g.door.shut(ln)
+			delete(x.listeners, address)
+		}
+	}
+	if renewed {
+		g.renewConnections()
+	}
+	g.cfg.Log.Info("snapshot applied", "snapshot", next.snapshot)
+	if _, why := g.limit.limit(next.snapshot); why != "" {
+		g.cfg.Log.Warn("not all clients can be served", "reason", why)
+	}
+}
+
+func (x *snapshots) shutAll(listeners map[string]*listener) {
+	for _, ln := range listeners {
+		x.g.door.shut(ln)
+	}
+}
+
+// load reads the last good snapshot. A file that cannot be used stays until the next snapshot is written over it: it may help
+// whoever looks for the reason.
+func (x *snapshots) load() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	last, err := loadSnapshot(x.g.cfg.Dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		x.setProblem("%v; waiting for a new snapshot", err)
+		x.g.cfg.Log.Error("last good snapshot cannot be used, waiting for a new one", "error", err)
+	default:
+		x.lastGood = last
+	}
+}
+
+// restore brings the last good snapshot back. A gateway that was here a moment ago may still hold the address, so it
+// tries until it succeeds or the controller has applied something.
+func (x *snapshots) restore() {
+	for wait := 20 * time.Millisecond; !x.restoreOnce(); wait = min(2*wait, 2*time.Second) {
+		select {
+		case <-time.After(wait):
+		case <-x.g.lifetime.accepting.Done():
+			return
+		}
+	}
+}
+
+// restoreOnce reports whether there is nothing left to restore.
+func (x *snapshots) restoreOnce() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	last := x.lastGood
+	if x.closed || last == nil || x.active.Load() != nil {
+		return true
+	}
+	opened, err := x.open(last)
+	if err != nil {
+		x.setProblem("%v; trying again", err)
+		x.g.lines.warn("restore", "last good snapshot cannot be served yet, trying again", "error", err)
+		return false
+	}
+	x.publish(last, opened)
+	return true
+}
+
+// close ends the listeners, and refuses every snapshot from now on.
+func (x *snapshots) close() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.closed = true
+	x.shutAll(x.listeners)
+	clear(x.listeners)
+	x.setProblem("stopping")
+}
+
+func (x *snapshots) setProblem(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	x.problem.Store(&text)
+}
+
+// renewConnections asks clients to go on with a connection that was made under the new certificate.
+func (g *gateway) renewConnections() {
+	g.connections.each(func(c *conn) {
+		if s := c.session.Load(); s != nil {
+			time.AfterFunc(rand.N(renewTime), func() { s.Goaway() })
+		}
+	})
+}
