@@ -65,8 +65,8 @@ func (m *Manager) RotateAuth(ctx context.Context, name Name, grace time.Duration
 }
 
 // dropOldAuth ends the time of AUTH strings that were replaced.
-func (m *Manager) dropOldAuth(i *Instance) error {
-	now, before := m.Now(), i.OldAuth
+func (m *Manager) dropOldAuth(i *Instance, now time.Time) error {
+	before := i.OldAuth
 	left := slices.DeleteFunc(slices.Clone(before), func(o OldAuth) bool { return !now.Before(o.Until) })
 	if len(left) == len(before) {
 		return nil

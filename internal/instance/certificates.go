@@ -27,8 +27,9 @@ func (m *Manager) Certificates(name Name) (Certificates, error) {
 	if err := i.encrypted(); err != nil {
 		return Certificates{}, err
 	}
-	o, err := i.Certificates.Overview(m.Now())
-	return Certificates{o, i.StatusMessage, i.activeSampling(m.Now())}, err
+	view := i.Certificates.At(m.Now())
+	o, err := view.Overview()
+	return Certificates{o, i.StatusMessage, i.activeSampling(view)}, err
 }
 
 // encrypted returns an error for an instance without certificates.
@@ -51,7 +52,7 @@ type request struct {
 	change func(pki.State) pki.State
 	// early says what an action that is not due yet would do to clients, as far as it is known what they trust; "": they
 	// are ready. nil: nothing that they would notice.
-	early func(s pki.State, a pki.Action, known ledger.Ledger, now time.Time) string
+	early func(a pki.Action, view pki.View, known ledger.Ledger, now time.Time) string
 }
 
 // RotateCA makes the next generation of the CA now. constraints says whether it, and those after it, have name constraints;
@@ -97,19 +98,19 @@ func (m *Manager) RenewLeaf(ctx context.Context, name Name) error {
 	return m.operate(ctx, name, request{action: audit.Rotate, plan: pki.State.Renew})
 }
 
-func earlyActivation(s pki.State, a pki.Action, known ledger.Ledger, now time.Time) string {
+func earlyActivation(a pki.Action, view pki.View, known ledger.Ledger, now time.Time) string {
 	const text = "CA-%[2]d is to sign from %[3]s on, and %[4]s: clients that hold only CA-%[1]d go on by the cross-certificate, but those " +
 		"that take no certificate between the server's and CA-%[1]d fail at their next handshake"
-	why := doubts(s, a.Generation, known, now)
+	why := doubts(view, a.Generation, known, now)
 	if why == "" {
 		return ""
 	}
-	return fmt.Sprintf(text, s.Published(now)[0].Generation, a.Generation, a.Due.Format(time.DateOnly), why)
+	return fmt.Sprintf(text, view.Published()[0].Generation, a.Generation, a.Due.Format(time.DateOnly), why)
 }
 
-func earlyRetirement(s pki.State, a pki.Action, known ledger.Ledger, now time.Time) string {
+func earlyRetirement(a pki.Action, view pki.View, known ledger.Ledger, now time.Time) string {
 	const text = "CA-%[1]d is to leave the bundle on %[2]s, and %[3]s: clients that hold only CA-%[1]d fail at their next handshake"
-	why := doubts(s, s.Published(now)[1].Generation, known, now)
+	why := doubts(view, view.Published()[1].Generation, known, now)
 	if why == "" {
 		return ""
 	}
@@ -143,7 +144,7 @@ func (m *Manager) operate(ctx context.Context, name Name, r request) error {
 		if actions, err = r.plan(wanted, now); err != nil {
 			return precondition("%v", err)
 		}
-		refusal, err := r.check(wanted, actions, known, now)
+		refusal, err := r.check(actions, wanted.At(now), known, now)
 		if err != nil {
 			return err
 		}
@@ -171,24 +172,24 @@ func (m *Manager) operate(ctx context.Context, name Name, r request) error {
 }
 
 // check refuses what is not due yet and clients are not ready for, unless it is forced: then it returns what was overridden.
-func (r request) check(s pki.State, actions []pki.Action, known ledger.Ledger, now time.Time) (overridden string, err error) {
+func (r request) check(actions []pki.Action, view pki.View, known ledger.Ledger, now time.Time) (overridden string, err error) {
 	if r.early == nil || !actions[0].Due.After(now) {
 		return "", nil
 	}
-	refusal := r.early(s, actions[0], known, now)
+	refusal := r.early(actions[0], view, known, now)
 	if refusal == "" {
 		return "", nil
 	}
 	if !r.force {
-		return "", precondition("%s. Have each client install the bundle and connect once with %s, or force it", refusal, testNames(s, now))
+		return "", precondition("%s. Have each client install the bundle and connect once with %s, or force it", refusal, testNames(view))
 	}
 	return refusal, nil
 }
 
 // testNames are the server names that a client has to connect with, as users are told.
-func testNames(s pki.State, now time.Time) string {
+func testNames(view pki.View) string {
 	const one = "the server name (SNI) %s, as in `redis-cli … --sni %s`"
-	if s.NextCrossLabel(now) == "" {
+	if view.NextCrossLabel() == "" {
 		return fmt.Sprintf(one, pki.NextName, pki.NextName)
 	}
 	return fmt.Sprintf(one, pki.NextName, pki.NextName) + ", and once with " + pki.NextCrossName
@@ -235,11 +236,11 @@ var operatorReasons = map[pki.Kind]string{
 
 // certify carries out what the certificates' plan asks for and commits the result, before anybody is shown it. After an
 // error the instance has the certificates that were committed last.
-func (m *Manager) certify(i *Instance) error {
+func (m *Manager) certify(i *Instance, now time.Time) error {
 	if i.Certificates == nil {
 		return nil
 	}
-	now, last := m.Now(), i.Certificates
+	last := i.Certificates
 	wanted, misnamed := m.wanted(*i)
 	actions := pki.Plan(wanted, now)
 	if len(actions) == 0 && wanted.Names.Equal(last.Names) {

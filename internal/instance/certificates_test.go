@@ -62,7 +62,7 @@ func TestOperatorReplacesTheCA(t *testing.T) {
 			if err != nil || m.states() != states || i.State != instance.Ready {
 				t.Fatalf("%s: %v; CAs %s, want %s; the instance is %s", what, err, m.states(), states, i.State)
 			}
-			if !verifies(t, n, n.Bundle) || verifies(t, n, old) != oldVerifies || !bytes.Equal(n.Bundle, i.Certificates.Bundle(m.now())) {
+			if !verifies(t, n, n.Bundle) || verifies(t, n, old) != oldVerifies || !bytes.Equal(n.Bundle, i.Certificates.At(m.now()).Bundle()) {
 				t.Errorf("%s: with the new bundle %t, with the old %t; want true, %t", what, verifies(t, n, n.Bundle), verifies(t, n, old), oldVerifies)
 			}
 		}
@@ -218,7 +218,7 @@ func TestOperatorReplacesTheLeaf(t *testing.T) {
 			t.Fatal(err)
 		}
 		n, after := m.node(first), m.get(first)
-		if n.applied != 2 || bytes.Equal(before.Certificates.Leaf.Certificate, after.Certificates.Leaf.Certificate) || !verifies(t, n, before.Certificates.Bundle(m.now())) {
+		if n.applied != 2 || bytes.Equal(before.Certificates.Leaf.Certificate, after.Certificates.Leaf.Certificate) || !verifies(t, n, before.Certificates.At(m.now()).Bundle()) {
 			t.Errorf("applied %d times", n.applied)
 		}
 		if want := "rotate sign/leaf"; m.auditedSince(2) != want {
@@ -527,7 +527,7 @@ func TestScaledLifetimesAreKept(t *testing.T) {
 		m.server.Lifetimes = pki.Lifetimes{}
 		for range 60 {
 			time.Sleep(time.Second)
-			if n := m.node(first); !bytes.Equal(n.Bundle, m.get(first).Certificates.Bundle(m.now())) || m.get(first).State != instance.Ready {
+			if n := m.node(first); !bytes.Equal(n.Bundle, m.get(first).Certificates.At(m.now()).Bundle()) || m.get(first).State != instance.Ready {
 				t.Errorf("the node doesn't serve what is recorded, or is %s", m.get(first).State)
 			}
 		}

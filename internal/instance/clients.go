@@ -54,14 +54,14 @@ type Label struct {
 	Cross      bool
 }
 
-// labels are those of the published CAs, and of the cross-certificate that clients are tested with.
-func (i *Instance) labels(now time.Time) map[string]Label {
+// labelsOf are the labels of the published CAs, and of the cross-certificate that clients are tested with.
+func labelsOf(view pki.View) map[string]Label {
 	all := make(map[string]Label)
-	for _, ca := range i.ServerCAs {
+	for _, ca := range view.Published() {
 		all[ca.Fingerprint()] = Label{Generation: ca.Generation}
 	}
-	if cross := i.Certificates.NextCrossLabel(now); cross != "" {
-		all[cross] = Label{all[i.Certificates.NextAnchor(now)].Generation, true}
+	if cross := view.NextCrossLabel(); cross != "" {
+		all[cross] = Label{all[view.NextAnchor()].Generation, true}
 	}
 	return all
 }
@@ -73,20 +73,25 @@ func (m *Manager) Clients(ctx context.Context, name Name) (Clients, error) {
 		return Clients{}, err
 	}
 	i, err := m.Get(name)
-	if err != nil || i.Certificates == nil || len(i.ServerCAs) == 0 {
+	if err != nil || i.Certificates == nil {
 		return Clients{}, err
 	}
 	now := m.Now()
-	out := Clients{Labels: i.labels(now), Evicted: known.LastEvicted}
-	out.Generation = i.ServerCAs[len(i.ServerCAs)-1].Generation
-	out.Doubt = doubts(*i.Certificates, out.Generation, known, now)
-	out.Clients = known.Statuses(i.Certificates.Proofs(out.Generation, now), now.Add(-keepClients))
+	view := i.Certificates.At(now)
+	published := view.Published()
+	if len(published) == 0 {
+		return Clients{}, nil
+	}
+	out := Clients{Labels: labelsOf(view), Evicted: known.LastEvicted}
+	out.Generation = published[len(published)-1].Generation
+	out.Doubt = doubts(view, out.Generation, known, now)
+	out.Clients = known.Statuses(view.Proofs(out.Generation), now.Add(-keepClients))
 	return out, nil
 }
 
-// doubts says why it can't be said that all clients trust a generation; "": they do.
-func doubts(s pki.State, generation int, known ledger.Ledger, now time.Time) string {
-	proofs := s.Proofs(generation, now)
+// doubts says why it can't be said that all clients trust a generation; "": they do. The view is of the time now.
+func doubts(view pki.View, generation int, known ledger.Ledger, now time.Time) string {
+	proofs := view.Proofs(generation)
 	d, ok := known.Doubts(proofs, now.Add(-clientsCount))
 	switch {
 	case ok:
@@ -141,9 +146,10 @@ func (m *Manager) dependents(ctx context.Context, name Name, generation int) ([]
 		return nil, err
 	}
 	var affected []ledger.Client
+	since := m.Now().Add(-clientsCount)
 clients:
 	for _, c := range known.Clients {
-		if c.Last.Before(m.Now().Add(-clientsCount)) || c.User == "" {
+		if c.Last.Before(since) || c.User == "" {
 			continue
 		}
 		for _, ca := range i.ServerCAs {
@@ -165,14 +171,14 @@ func (m *Manager) gather(ctx context.Context, name Name) (ledger.Ledger, error) 
 	if err := i.encrypted(); err != nil {
 		return ledger.Ledger{}, err
 	}
-	_, now, _, err := m.ledgerOf(ctx, i)
-	return now, err
+	_, known, _, err := m.ledgerOf(ctx, i, m.Now())
+	return known, err
 }
 
-// ledgerOf returns what is stored, with its version, and what is known now.
-func (m *Manager) ledgerOf(ctx context.Context, i Instance) (stored, now ledger.Ledger, version uint64, err error) {
+// ledgerOf returns what is stored, with its version, and what is known at the time now.
+func (m *Manager) ledgerOf(ctx context.Context, i Instance, now time.Time) (stored, known ledger.Ledger, version uint64, err error) {
 	if stored, version, err = m.storedLedger(i); err != nil {
-		return stored, now, 0, err
+		return stored, known, 0, err
 	}
 	var fresh ledger.Ledger
 	if l, ok := m.Runtime.(Ledgerer); ok {
@@ -182,9 +188,9 @@ func (m *Manager) ledgerOf(ctx context.Context, i Instance) (stored, now ledger.
 			fresh = ledger.Ledger{} // it is down, or older: what is stored counts
 		}
 	}
-	labels := i.labels(m.Now())
+	labels := labelsOf(i.Certificates.At(now))
 	keep := func(label string) bool { _, ok := labels[label]; return ok }
-	return stored, ledger.Merge(stored, fresh, m.Now().Add(-keepClients), keep), version, nil
+	return stored, ledger.Merge(stored, fresh, now.Add(-keepClients), keep), version, nil
 }
 
 func (m *Manager) storedLedger(i Instance) (stored ledger.Ledger, version uint64, err error) {
@@ -241,12 +247,13 @@ func (m *Manager) collect() {
 
 // collectFrom keeps what an instance's clients have shown, and notes on the instance whether they are ready for the next CA.
 func (m *Manager) collectFrom(ctx context.Context, i Instance) error {
-	stored, now, version, err := m.ledgerOf(ctx, i)
+	now := m.Now()
+	stored, known, version, err := m.ledgerOf(ctx, i, now)
 	if err != nil {
 		return err
 	}
-	if ledger.Outdated(stored, now, ledgerLag) {
-		value, err := json.Marshal(now)
+	if ledger.Outdated(stored, known, ledgerLag) {
+		value, err := json.Marshal(known)
 		if err != nil {
 			return err
 		}
@@ -255,22 +262,23 @@ func (m *Manager) collectFrom(ctx context.Context, i Instance) error {
 			return stateError("write", err)
 		}
 	}
-	return m.noteReadiness(i, now)
+	return m.noteReadiness(i, known, now)
 }
 
 // noteReadiness notes when clients became ready for the CA that is to sign next, or that they aren't any more.
-func (m *Manager) noteReadiness(i Instance, known ledger.Ledger) error {
+func (m *Manager) noteReadiness(i Instance, known ledger.Ledger, now time.Time) error {
 	change := func(s pki.State) (pki.State, bool) {
-		ca, ok := s.Awaited(m.Now())
+		view := s.At(now)
+		ca, ok := view.NextSigner()
 		if !ok {
 			return s, false
 		}
-		ready := doubts(s, ca.Generation, known, m.Now()) == ""
+		ready := doubts(view, ca.Generation, known, now) == ""
 		switch {
 		case ready == !ca.Ready.IsZero():
 			return s, false
 		case ready:
-			return s.WithReady(ca.Generation, m.Now()), true
+			return s.WithReady(ca.Generation, now), true
 		}
 		return s.WithReady(ca.Generation, time.Time{}), true
 	}
@@ -319,21 +327,20 @@ func (m *Manager) sweepLedgers(all []Instance) {
 	}
 }
 
-// tests completes a snapshot with what the gateway presents to those who are to be tested, if there is anything.
-func (m *Manager) tests(i Instance, s *gateway.Snapshot) error {
-	now := m.Now()
-	chain, key, err := i.Certificates.NextChain(m.Key, now)
+// addTestChains completes a snapshot with what the gateway presents to clients that are to be tested, if there is anything.
+func addTestChains(s *gateway.Snapshot, view pki.View, masterKey pki.MasterKey, sampling *Sampling) error {
+	chain, key, err := view.NextChain(masterKey)
 	if err != nil || len(chain) == 0 {
 		return err
 	}
-	s.Next = &gateway.NextChain{Name: pki.NextName, Certificate: chain, PrivateKey: key, Anchors: []string{i.Certificates.NextAnchor(now)}}
-	if q := i.activeSampling(now); q != nil {
-		s.Next.Sampling = &gateway.Sampling{Percent: q.Percent, PerHour: q.PerHour}
+	s.Next = &gateway.NextChain{Name: pki.NextName, Certificate: chain, PrivateKey: key, Anchors: []string{view.NextAnchor()}}
+	if sampling != nil {
+		s.Next.Sampling = &gateway.Sampling{Percent: sampling.Percent, PerHour: sampling.PerHour}
 	}
-	if chain, key, err = i.Certificates.NextCrossChain(m.Key, now); err != nil || len(chain) == 0 {
+	if chain, key, err = view.NextCrossChain(masterKey); err != nil || len(chain) == 0 {
 		return err
 	}
-	s.NextCross = &gateway.NextChain{Name: pki.NextCrossName, Certificate: chain, PrivateKey: key, Anchors: []string{i.Certificates.NextCrossLabel(now)}}
+	s.NextCross = &gateway.NextChain{Name: pki.NextCrossName, Certificate: chain, PrivateKey: key, Anchors: []string{view.NextCrossLabel()}}
 	return nil
 }
 
@@ -359,7 +366,7 @@ func (m *Manager) SetSampling(ctx context.Context, name Name, percent float64, p
 		if percent == 0 {
 			return nil
 		}
-		ca, ok := i.Certificates.Awaited(m.Now())
+		ca, ok := i.Certificates.At(m.Now()).NextSigner()
 		if !ok {
 			return precondition("there is no CA that waits to sign, so there is nothing to sample: start the next generation first")
 		}
@@ -376,13 +383,13 @@ func (m *Manager) SetSampling(ctx context.Context, name Name, percent float64, p
 	return nil
 }
 
-// activeSampling is the sampling that is done.
-func (i *Instance) activeSampling(now time.Time) *Sampling {
-	if i.Sampling == nil || i.Certificates == nil {
+// activeSampling is the sampling that is done; nil: none. The view is of the instance's certificates.
+func (i *Instance) activeSampling(view pki.View) *Sampling {
+	if i.Sampling == nil {
 		return nil
 	}
-	ca, ok := i.Certificates.Awaited(now)
-	if !ok || ca.Generation != i.Sampling.Generation || ca.Fingerprint() != i.Certificates.NextAnchor(now) {
+	ca, ok := view.NextSigner()
+	if !ok || ca.Generation != i.Sampling.Generation || ca.Fingerprint() != view.NextAnchor() {
 		return nil
 	}
 	return i.Sampling

@@ -63,7 +63,7 @@ func (c *crowd) connects(who ledger.Identity, generation int) {
 // tested is a handshake under each chain that is to be proven of a generation.
 func (c *crowd) tested(who ledger.Identity, generation int) {
 	c.m.t.Helper()
-	proofs := c.m.get(first).Certificates.Proofs(generation, c.m.now())
+	proofs := c.m.get(first).Certificates.At(c.m.now()).Proofs(generation)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, label := range proofs {

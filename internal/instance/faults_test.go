@@ -123,7 +123,7 @@ func scenarios() []scenario {
 			},
 			func(m *machine) bool {
 				i, err := m.server.Get(first)
-				return err == nil && ready(m) && len(i.ServerCAs) == 2 && bytes.Equal(m.node(first).Bundle, i.Certificates.Bundle(m.now()))
+				return err == nil && ready(m) && len(i.ServerCAs) == 2 && bytes.Equal(m.node(first).Bundle, i.Certificates.At(m.now()).Bundle())
 			},
 			"create", 5,
 		},

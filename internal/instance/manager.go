@@ -249,9 +249,10 @@ func (m *Manager) view(i Instance) Instance {
 	if i.State == Ready && o.trouble != "" {
 		i.State = Repairing
 	}
-	i.StatusMessage = o.text(i, m.Now())
+	now := m.Now()
+	i.StatusMessage = o.text(i, now)
 	if i.Certificates != nil {
-		i.ServerCAs = i.Certificates.Published(m.Now())
+		i.ServerCAs = i.Certificates.At(now).Published()
 	}
 	i = i.clone()
 	if op := i.pending(); op != nil {

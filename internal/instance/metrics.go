@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sealane/sealane/internal/ledger"
+	"github.com/sealane/sealane/internal/pki"
 )
 
 // metrics are what the ops listener shows of the instances.
@@ -117,13 +118,15 @@ func (x *metrics) collectCertificates(ch chan<- prometheus.Metric, i Instance) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, i.Name.labels(labels...)...)
 	}
-	for _, c := range i.Certificates.Expiries(x.manager.Now()) {
+	now := x.manager.Now()
+	view := i.Certificates.At(now)
+	for _, c := range view.Expiries() {
 		gauge(descExpiry, float64(c.NotAfter.Unix()), c.Name)
 	}
 	if i.Certificates.Leaf == nil {
 		return
 	}
-	x.collectReadiness(i, gauge)
+	x.collectReadiness(i, view, now, gauge)
 	gauge(descIssued, float64(i.Certificates.Leaf.Created.Unix()))
 	x.manager.mu.Lock()
 	defer x.manager.mu.Unlock()
@@ -136,18 +139,18 @@ func (x *metrics) collectCertificates(ch chan<- prometheus.Metric, i Instance) {
 }
 
 // collectReadiness is about what is stored: gateways are not asked for more than their status.
-func (x *metrics) collectReadiness(i Instance, gauge func(*prometheus.Desc, float64, ...string)) {
+func (x *metrics) collectReadiness(i Instance, view pki.View, now time.Time, gauge func(*prometheus.Desc, float64, ...string)) {
 	known, _, err := x.manager.storedLedger(i)
-	if err != nil || len(i.ServerCAs) == 0 {
+	published := view.Published()
+	if err != nil || len(published) == 0 {
 		return
 	}
-	now := x.manager.Now()
-	asked := i.ServerCAs[len(i.ServerCAs)-1]
-	if ca, ok := i.Certificates.Awaited(now); ok {
+	asked := published[len(published)-1]
+	if ca, ok := view.NextSigner(); ok {
 		asked = ca
 	}
 	counts := make(map[ledger.Readiness]int)
-	for _, s := range known.Statuses(i.Certificates.Proofs(asked.Generation, now), now.Add(-clientsCount)) {
+	for _, s := range known.Statuses(view.Proofs(asked.Generation), now.Add(-clientsCount)) {
 		counts[s.Readiness]++
 	}
 	for _, r := range ledger.Readinesses {

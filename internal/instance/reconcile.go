@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/gateway"
-	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/store"
 )
 
@@ -123,7 +122,7 @@ func (m *Manager) StopAll(ctx context.Context, o StopAllOptions) error {
 	var stopping sync.WaitGroup
 	for at, i := range live {
 		stopping.Go(func() {
-			node, err := m.node(i)
+			node, err := m.node(i, m.Now())
 			if err == nil {
 				err = m.Runtime.Stop(ctx, node, StopOptions{Force: o.Force, Progress: func(what string) {
 					if o.Progress != nil {
@@ -347,14 +346,18 @@ func codeOfFailure(err error) Code {
 
 // converge makes the certificates and the nodes what the record says. While a certificate can't be signed or kept the node
 // is kept well with the last good ones, and the error comes afterwards.
+//
+// One time holds for all of it. What a gateway is given must fit together: with a cross-certificate that ends between two looks
+// at the clock, the anchors would not be those of the chain, and the gateway would note of clients what they haven't shown.
 func (m *Manager) converge(ctx context.Context, w *worker, i *Instance) error {
-	if err := m.dropOldAuth(i); err != nil {
+	now := m.Now()
+	if err := m.dropOldAuth(i, now); err != nil {
 		return err
 	}
-	failed := m.certify(i)
+	failed := m.certify(i, now)
 	w.due = i.oldAuthDue()
 	if failed == nil && i.Certificates != nil {
-		if coming := pki.Upcoming(*i.Certificates, m.Now()); len(coming) > 0 {
+		if coming := i.Certificates.At(now).Upcoming(); len(coming) > 0 {
 			if w.due.IsZero() || coming[0].Due.Before(w.due) {
 				w.due = coming[0].Due
 			}
@@ -366,7 +369,7 @@ func (m *Manager) converge(ctx context.Context, w *worker, i *Instance) error {
 	if failed != nil && (errors.Is(failed, store.ErrConflict) || i.Certificates.Leaf == nil) {
 		return failed
 	}
-	err := m.ensure(ctx, *i)
+	err := m.ensure(ctx, *i, now)
 	m.mu.Lock()
 	w.proved = err == nil
 	if err == nil {
@@ -382,8 +385,8 @@ func (m *Manager) converge(ctx context.Context, w *worker, i *Instance) error {
 	return err
 }
 
-func (m *Manager) ensure(ctx context.Context, i Instance) error {
-	node, err := m.node(i)
+func (m *Manager) ensure(ctx context.Context, i Instance, now time.Time) error {
+	node, err := m.node(i, now)
 	if err != nil {
 		return err
 	}
@@ -396,8 +399,8 @@ func (m *Manager) ensure(ctx context.Context, i Instance) error {
 	})
 }
 
-// node says what the instance's node is to run.
-func (m *Manager) node(i Instance) (Node, error) {
+// node says what the instance's node is to run at a time.
+func (m *Manager) node(i Instance, now time.Time) (Node, error) {
 	admin, err := m.Key.Open(i.SealedAdmin, i.adminPurpose())
 	if err != nil {
 		return Node{}, fmt.Errorf("admin password of %s: %w", i.Name, err)
@@ -420,12 +423,12 @@ func (m *Manager) node(i Instance) (Node, error) {
 		return Node{}, err
 	}
 	if i.Certificates != nil && i.Certificates.Leaf != nil {
-		if n.Gateway.Certificate, n.Gateway.PrivateKey, err = i.Certificates.Chain(m.Key, m.Now()); err != nil {
+		view := i.Certificates.At(now)
+		if n.Gateway.Certificate, n.Gateway.PrivateKey, err = view.Chain(m.Key); err != nil {
 			return Node{}, err
 		}
-		n.Bundle = i.Certificates.Bundle(m.Now())
-		n.Gateway.Anchors = i.Certificates.Anchors(m.Now())
-		if err := m.tests(i, &n.Gateway); err != nil {
+		n.Bundle, n.Gateway.Anchors = view.Bundle(), view.Anchors()
+		if err := addTestChains(&n.Gateway, view, m.Key, i.activeSampling(view)); err != nil {
 			return Node{}, err
 		}
 	}

@@ -87,7 +87,7 @@ func (m *Manager) restartIfAsked(ctx context.Context, w *worker, i Instance) {
 	if r == nil {
 		return
 	}
-	node, err := m.node(i)
+	node, err := m.node(i, m.Now())
 	if err == nil {
 		err = m.Runtime.(EngineStopper).StopEngine(ctx, node, StopOptions{Force: r.force, Progress: func(what string) {
 			m.mu.Lock()

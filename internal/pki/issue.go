@@ -65,7 +65,7 @@ func (s State) do(a Action, key MasterKey, now time.Time) (next State, signed []
 	if err := s.check(a, now); err != nil {
 		return s, nil, err
 	}
-	next = s.noted(a, now)
+	next = s.apply(a, now)
 	at := slices.IndexFunc(next.CAs, func(ca CA) bool { return ca.Generation == a.Generation })
 	record := func(issuer int, der []byte) {
 		signed = append(signed, Signed{a.Kind, a.Generation, issuer, a.Reason, der})
@@ -82,11 +82,11 @@ func (s State) do(a Action, key MasterKey, now time.Time) (next State, signed []
 			record(ca.CrossedBy, ca.Cross)
 		}
 	case IssueLeaf:
-		if err = newLeaf(s, next.Leaf, look(s, now).leafPath(), leafPurpose(s.Names.URI), key, now); err == nil {
+		if err = newLeaf(s, next.Leaf, s.At(now).leafPath(), leafPurpose(s.Names.URI), key, now); err == nil {
 			record(a.Generation, next.Leaf.Certificate)
 		}
 	case IssueNextLeaf:
-		if err = newLeaf(s, next.Next, path{issuer: look(s, now).newest()}, nextPurpose(s.Names.URI), key, now); err == nil {
+		if err = newLeaf(s, next.Next, path{issuer: s.At(now).newest()}, nextPurpose(s.Names.URI), key, now); err == nil {
 			record(a.Generation, next.Next.Certificate)
 		}
 	}
@@ -95,8 +95,8 @@ func (s State) do(a Action, key MasterKey, now time.Time) (next State, signed []
 
 // check refuses actions that the State has no use for, such as those that build on one that failed.
 func (s State) check(a Action, now time.Time) error {
-	v := look(s, now)
-	at := slices.IndexFunc(v.line, func(l authority) bool { return l.Generation == a.Generation })
+	v := s.At(now)
+	at := slices.IndexFunc(v.signing, func(l authority) bool { return l.Generation == a.Generation })
 	known := slices.ContainsFunc(s.CAs, func(ca CA) bool { return ca.Generation == a.Generation && ca.Compromised.IsZero() })
 	ok := true
 	switch a.Kind {
@@ -107,9 +107,9 @@ func (s State) check(a Action, now time.Time) error {
 	case ActivateCA:
 		ok = at > 0 && (v.crossed(at) || !v.needsCross(at))
 	case IssueLeaf:
-		ok = !v.behind && at >= 0 && at == v.signer
+		ok = !v.clockBehind && at >= 0 && at == v.signer
 	case IssueNextLeaf:
-		ok = !v.behind && at > 0 && at == len(v.line)-1
+		ok = !v.clockBehind && at > 0 && at == len(v.signing)-1
 	case EndCross, RetireCA, CompromiseCA:
 		ok = known
 	default:
@@ -290,10 +290,10 @@ type path struct {
 	issuer, before authority // before may have no certificate
 }
 
-func (v view) leafPath() path {
-	p := path{issuer: v.line[v.signer]}
+func (v View) leafPath() path {
+	p := path{issuer: v.signing[v.signer]}
 	if v.crossServed() {
-		p.before = v.line[v.signer-1]
+		p.before = v.signing[v.signer-1]
 	}
 	return p
 }

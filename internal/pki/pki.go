@@ -59,10 +59,6 @@
 package pki
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -171,220 +167,6 @@ type Leaf struct {
 	CrossTest   bool `json:",omitempty"` // it has NextCrossName; those of before have NextName only
 }
 
-// Lifetimes are how long everything lasts, in whole seconds. The zero value stands for DefaultLifetimes; otherwise
-// every field counts, also one that is zero. They are chosen before the first CA is made.
-type Lifetimes struct {
-	CA            time.Duration // of a CA
-	PublishAfter  time.Duration // the newest CA's age at which the next is made
-	ActivateAfter time.Duration // a CA's age at which the next signs in its place
-	CrossEnds     time.Duration // for so long before the older CA expires, no cross-certificate is served
-	Leaf          time.Duration // of a leaf
-	Renewal       time.Duration // a leaf's age at which it is replaced
-	Jitter        time.Duration // up to so much earlier, by chance, lest all instances renew in the same minute
-	ReadyFor      time.Duration // once all clients have been known to trust it for so long, the next CA signs; zero: that changes nothing
-	Backdate      time.Duration // lets a client whose clock is a little slow accept a certificate made just now
-}
-
-const day = 24 * time.Hour
-
-// DefaultLifetimes are those of real life.
-func DefaultLifetimes() Lifetimes {
-	return Lifetimes{
-		CA: 3650 * day, PublishAfter: 1825 * day, ActivateAfter: 2737 * day, CrossEnds: 30 * day,
-		Leaf: 270 * day, Renewal: 180 * day, Jitter: 6 * time.Hour, Backdate: time.Minute, ReadyFor: 30 * day,
-	}
-}
-
-// MinScaledCA is the shortest life of a CA that works: its cross-certificate ends a second before it does, and a second is
-// the smallest unit of a certificate.
-const MinScaledCA = 20 * time.Second
-
-// A scaled leaf lives so long at least, which leaves a busy machine three seconds to replace it in. Where a CA lives for less
-// than 82 seconds that is more than its proportion.
-const (
-	minLeaf    = 6 * time.Second
-	minRenewal = 3 * time.Second
-)
-
-// ScaledLifetimes are the defaults in the proportion that a CA lives for ca, MinScaledCA at least, instead of ten years. What
-// clients are known to trust changes nothing: no proportion of 30 days would say as much.
-func ScaledLifetimes(ca time.Duration) Lifetimes {
-	d := DefaultLifetimes()
-	scale := func(t time.Duration) time.Duration {
-		return t / time.Second * (ca / time.Second) / (d.CA / time.Second) * time.Second
-	}
-	l := Lifetimes{
-		CA: ca.Truncate(time.Second), ActivateAfter: scale(d.ActivateAfter), CrossEnds: max(scale(d.CrossEnds), time.Second),
-		Leaf: max(scale(d.Leaf), minLeaf), Renewal: max(scale(d.Renewal), minRenewal), Jitter: scale(d.Jitter), Backdate: scale(d.Backdate),
-	}
-	l.PublishAfter = ((l.CA + time.Second) / 2).Truncate(time.Second) // rounded up: two halves must not be less than a life
-	return l
-}
-
-// Grace is for how long after its installation a bundle is good, at least.
-func (l Lifetimes) Grace() time.Duration {
-	l = l.orDefaults()
-	return l.CA - l.CrossEnds - l.PublishAfter
-}
-
-// Check says everything that is wrong with lifetimes.
-func (l Lifetimes) Check() error {
-	l = l.orDefaults()
-	var problems []error
-	want := func(ok bool, format string, args ...any) {
-		if !ok {
-			problems = append(problems, fmt.Errorf("lifetimes: "+format, args...))
-		}
-	}
-	for _, d := range []time.Duration{l.CA, l.PublishAfter, l.ActivateAfter, l.CrossEnds, l.Leaf, l.Renewal, l.Jitter, l.Backdate, l.ReadyFor} {
-		want(d >= 0 && d%time.Second == 0, "%v: want whole seconds, not negative", d)
-	}
-	want(2*l.PublishAfter >= l.CA, "publish after %v: want at least half of a CA's %v, or there would be three", l.PublishAfter, l.CA)
-	want(l.PublishAfter < l.ActivateAfter, "activate after %v: want more than publish after, %v", l.ActivateAfter, l.PublishAfter)
-	want(l.ActivateAfter < l.CA-l.CrossEnds, "activate after %v: want less than a CA's %v without the %v at its end", l.ActivateAfter, l.CA, l.CrossEnds)
-	want(l.CrossEnds > 0, "cross ends %v before the end: want at least a second", l.CrossEnds)
-	want(l.Leaf <= l.CA, "leaf %v: want no more than a CA's %v", l.Leaf, l.CA)
-	want(l.Renewal < l.Leaf, "renewal %v: want less than a leaf's %v", l.Renewal, l.Leaf)
-	want(l.Jitter < l.Renewal, "jitter %v: want less than renewal, %v", l.Jitter, l.Renewal)
-	return errors.Join(problems...)
-}
-
-func (l Lifetimes) orDefaults() Lifetimes {
-	if l == (Lifetimes{}) {
-		return DefaultLifetimes()
-	}
-	return l
-}
-
-// Published are the CAs that a client should trust now, oldest first.
-func (s State) Published(now time.Time) []CA {
-	var out []CA
-	for _, a := range look(s, now).live {
-		out = append(out, a.CA)
-	}
-	return out
-}
-
-// Bundle is every CA certificate that a client should trust now, as PEM, oldest first.
-func (s State) Bundle(now time.Time) []byte {
-	var out []byte
-	for _, ca := range s.Published(now) {
-		out = append(out, EncodePEM(ca.Certificate)...)
-	}
-	return out
-}
-
-// Chain is what the server presents, as PEM, leaf first, with the leaf's private key as PEM (PKCS #8).
-func (s State) Chain(key MasterKey, now time.Time) (chain, privateKey []byte, err error) {
-	if s.Leaf == nil {
-		return nil, nil, errors.New("no server certificate has been issued")
-	}
-	if privateKey, err = openLeafKey(key, s.Leaf, leafPurpose(s.Names.URI)); err != nil {
-		return nil, nil, err
-	}
-	chain = EncodePEM(s.Leaf.Certificate)
-	if v := look(s, now); v.crossServed() && s.Leaf.Issuer == v.line[v.signer].Generation {
-		chain = append(chain, EncodePEM(v.line[v.signer].Cross)...)
-	}
-	return chain, privateKey, nil
-}
-
-// NextChain is what the server presents to who asks for NextName: a leaf by the newest CA, without a
-// cross-certificate. It is empty while only one CA is published: then Chain stands for all there is.
-func (s State) NextChain(key MasterKey, now time.Time) (chain, privateKey []byte, err error) {
-	if !look(s, now).nextServed() {
-		return nil, nil, nil
-	}
-	if privateKey, err = openLeafKey(key, s.Next, nextPurpose(s.Names.URI)); err != nil {
-		return nil, nil, err
-	}
-	return EncodePEM(s.Next.Certificate), privateKey, nil
-}
-
-// NextCrossChain is what the server presents to who asks for NextCrossName: NextChain with the newest CA's cross-certificate.
-// It is empty when no cross-certificate will be served, and once it is: then Chain is that.
-func (s State) NextCrossChain(key MasterKey, now time.Time) (chain, privateKey []byte, err error) {
-	v := look(s, now)
-	if !v.nextCrossServed() {
-		return nil, nil, nil
-	}
-	if chain, privateKey, err = s.NextChain(key, now); err != nil {
-		return nil, nil, err
-	}
-	return append(chain, EncodePEM(v.newest().Cross)...), privateKey, nil
-}
-
-// Anchors are the fingerprints of the CAs each of which, by itself, verifies what Chain presents.
-func (s State) Anchors(now time.Time) []string {
-	if s.Leaf == nil {
-		return nil
-	}
-	v := look(s, now)
-	var anchors []string
-	for i, a := range v.all {
-		signed := a.Generation == s.Leaf.Issuer
-		if signed || v.crossServed() && s.Leaf.Issuer == v.line[v.signer].Generation && a.Generation == v.line[v.signer].CrossedBy {
-			anchors = append(anchors, v.all[i].Fingerprint())
-		}
-	}
-	return anchors
-}
-
-// NextAnchor is the fingerprint of the one CA that verifies what NextChain presents; "" while that is empty.
-func (s State) NextAnchor(now time.Time) string {
-	if v := look(s, now); v.nextServed() {
-		return v.newest().Fingerprint()
-	}
-	return ""
-}
-
-// NextCrossLabel names what NextCrossChain presents beside the leaf, as NextAnchor does the CA: "cross-" and the fingerprint of the
-// cross-certificate; "" while that is empty.
-func (s State) NextCrossLabel(now time.Time) string {
-	if v := look(s, now); v.nextCrossServed() {
-		return crossLabel(v.newest().CA)
-	}
-	return ""
-}
-
-// Proofs are the labels of everything that clients will be presented from a generation's activation on: the CA's
-// fingerprint, and with the cross-certificate, if that is to be served and isn't yet. Who has verified each is ready.
-func (s State) Proofs(generation int, now time.Time) []string {
-	v := look(s, now)
-	for i, a := range v.line {
-		if a.Generation == generation && i > v.signer && v.needsCross(i) && v.crossed(i) {
-			return []string{a.Fingerprint(), crossLabel(a.CA)}
-		}
-	}
-	for _, ca := range s.CAs {
-		if ca.Generation == generation {
-			return []string{ca.Fingerprint()}
-		}
-	}
-	return nil
-}
-
-func crossLabel(ca CA) string {
-	return "cross-" + fingerprint(ca.Cross)
-}
-
-// Fingerprint is the SHA-256 of the CA's certificate, in lower-case hexadecimal.
-func (ca CA) Fingerprint() string { return fingerprint(ca.Certificate) }
-
-func fingerprint(der []byte) string {
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:])
-}
-
-// Awaited is the CA that is to sign next, if there is one.
-func (s State) Awaited(now time.Time) (CA, bool) {
-	v := look(s, now)
-	if v.behind || v.signer+1 >= len(v.line) || v.counts(v.line[v.signer+1].Activated) {
-		return CA{}, false
-	}
-	return v.line[v.signer+1].CA, true
-}
-
 // WithNameConstraints says whether CAs that are made from now on are to have name constraints.
 func (s State) WithNameConstraints(on bool) State {
 	s.NameConstraints = on
@@ -404,19 +186,6 @@ func (s State) WithReady(generation int, since time.Time) State {
 	return s
 }
 
-func openLeafKey(key MasterKey, l *Leaf, purpose string) ([]byte, error) {
-	der, err := key.Open(l.SealedKey, purpose)
-	if err != nil {
-		return nil, fmt.Errorf("server certificate's key: %w", err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
-}
-
-// EncodePEM returns a certificate as PEM.
-func EncodePEM(der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-}
-
 // second returns a time as certificates know it: no smaller unit, UTC.
 func second(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 
@@ -431,8 +200,8 @@ func span(d time.Duration) string {
 // caName is what users are told of a generation.
 func caName(generation int) string { return fmt.Sprintf("CA-%d", generation) }
 
-// within says whether a DNS name is one that a constraint allows: the same, or below it (RFC 5280, 4.2.1.10).
-func within(name, of string) bool {
+// inSubtree says whether a DNS name is one that a constraint allows: the same, or below it (RFC 5280, 4.2.1.10).
+func inSubtree(name, of string) bool {
 	name, of = strings.ToLower(name), strings.ToLower(of)
 	return name == of || strings.HasSuffix(name, "."+of)
 }
