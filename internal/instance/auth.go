@@ -39,7 +39,7 @@ func (m *Manager) RotateAuth(ctx context.Context, name Name, grace time.Duration
 			return err
 		}
 		if i.SealedAuth == nil {
-			return precondition("AUTH of the instance '%s' is off: enable it first", i.Name)
+			return precondition("AUTH of the instance '%s' is off: enable it first", i.Name).because(AuthDisabled)
 		}
 		old := i.OldAuth
 		if until = (time.Time{}); grace > 0 {

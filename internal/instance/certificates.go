@@ -37,7 +37,7 @@ func (i *Instance) encrypted() error {
 	if i.Certificates != nil {
 		return nil
 	}
-	return precondition("the instance '%s' has no encryption (transit_encryption_mode DISABLED), so it has no certificates", i.Name)
+	return precondition("the instance '%s' has no encryption (transit_encryption_mode DISABLED), so it has no certificates", i.Name).because(EncryptionDisabled)
 }
 
 // operator is who asks: everybody who shows the API's only token.
@@ -181,7 +181,8 @@ func (r request) check(actions []pki.Action, view pki.View, known ledger.Ledger,
 		return "", nil
 	}
 	if !r.force {
-		return "", precondition("%s. Have each client install the bundle and connect once with %s, or force it", refusal, testNames(view))
+		return "", precondition("%s. Have each client install the bundle and connect once with %s, or force it", refusal, testNames(view)).
+			because(ClientsNotReady, "dueTime", actions[0].Due.Format(time.RFC3339))
 	}
 	return refusal, nil
 }

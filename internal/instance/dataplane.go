@@ -125,7 +125,8 @@ func (i *Instance) checkPolicy(t gateway.TLSPolicy) error {
 		return nil // the default suits every instance
 	}
 	if i.Certificates == nil {
-		return precondition("the instance '%s' has no encryption (transit_encryption_mode DISABLED), so there is no TLS to have a policy for", i.Name)
+		return precondition("the instance '%s' has no encryption (transit_encryption_mode DISABLED), so there is no TLS to have a policy for", i.Name).
+			because(EncryptionDisabled)
 	}
 	leaf, err := x509.ParseCertificate(i.Certificates.Leaf.Certificate)
 	if err != nil {
@@ -158,7 +159,7 @@ func (m *Manager) served(ctx context.Context, i *Instance) error {
 		m.mu.Unlock()
 		switch {
 		case workers == nil:
-			return &Error{Code: Unavailable, Message: "the change is recorded, but the server is stopping: the next one makes it"}
+			return &Error{Code: Unavailable, Reason: ServerStopping, Message: "the change is recorded, but the server is stopping: the next one makes it"}
 		case w == nil:
 			return notFound(i.Name.String())
 		case matches:
@@ -179,6 +180,6 @@ func notServed(name Name, trouble string) error {
 	if trouble == "" {
 		trouble = "it takes longer than usual"
 	}
-	return &Error{Code: Unavailable, Message: "the change of '" + name.String() + "' is recorded, but not served yet: " + trouble +
+	return &Error{Code: Unavailable, Reason: ChangeNotApplied, Message: "the change of '" + name.String() + "' is recorded, but not served yet: " + trouble +
 		"; the server goes on trying"}
 }

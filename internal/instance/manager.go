@@ -324,7 +324,8 @@ func (i *Instance) idle() error {
 		return notFound(i.Name.String())
 	}
 	if op := i.pending(); op != nil {
-		return precondition("'%s' is in state %s: wait for %s, or cancel it", i.Name, i.State, i.Name.OperationName(op.ID))
+		name := i.Name.OperationName(op.ID)
+		return precondition("'%s' is in state %s: wait for %s, or cancel it", i.Name, i.State, name).because(OperationInProgress, "operation", name)
 	}
 	return nil
 }

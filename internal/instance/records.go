@@ -123,13 +123,13 @@ func stateError(verb string, err error) error {
 	e := &Error{Code: Internal, Message: "cannot " + verb + " the state: see the server's log", Err: err}
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		e.Code, e.Message = ResourceExhausted, "cannot "+verb+" the state: the disk is full: free space in the server's state folder and try again"
+		e.Code, e.Reason, e.Message = ResourceExhausted, DiskFull, "cannot "+verb+" the state: the disk is full: free space in the server's state folder and try again"
 	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		e.Code, e.Message = FailedPrecondition, "cannot "+verb+" the state: the server's state folder is not writable: make it so and try again"
+		e.Code, e.Reason, e.Message = FailedPrecondition, StateNotWritable, "cannot "+verb+" the state: the server's state folder is not writable: make it so and try again"
 	case errors.Is(err, store.ErrDamaged):
-		e.Message = "cannot " + verb + " the state: state.db is damaged: stop the server, put it back from a backup, and start again; gateways and engines go on meanwhile"
+		e.Reason, e.Message = StateDamaged, "cannot "+verb+" the state: state.db is damaged: stop the server, put it back from a backup, and start again; gateways and engines go on meanwhile"
 	case errors.Is(err, store.ErrClosed):
-		e.Code, e.Message = Unavailable, "the server is stopping: try again when it is back"
+		e.Code, e.Reason, e.Message = Unavailable, ServerStopping, "the server is stopping: try again when it is back"
 	}
 	return e
 }

@@ -38,7 +38,7 @@ func (m *Manager) RestartEngine(ctx context.Context, name Name, force bool) erro
 	select {
 	case err := <-r.stopped:
 		if err != nil {
-			return precondition("the engine of '%s' was not restarted: %v%s", name, err, i.remedy(force))
+			return i.notRestarted(err, force)
 		}
 	case <-ctx.Done():
 		return m.restartGoesOn(name)
@@ -48,12 +48,13 @@ func (m *Manager) RestartEngine(ctx context.Context, name Name, force bool) erro
 	return m.servesAgain(ctx, name, timeout.C)
 }
 
-// remedy is what to do about an engine that was not restarted.
-func (i Instance) remedy(forced bool) string {
+// notRestarted is the error of an engine that could not be stopped. Where force was not used yet it says what that costs.
+func (i Instance) notRestarted(err error, forced bool) error {
 	if forced {
-		return ""
+		return precondition("the engine of '%s' was not restarted: %v", i.Name, err)
 	}
-	return fmt.Sprintf("; `sealane instances restart %s --force` ends it, and %s", i.Name.ID, i.Spec.loss())
+	return precondition("the engine of '%s' was not restarted: %v; force ends it, and %s", i.Name, err, i.Spec.loss()).
+		because(EngineStaysUp, "price", i.Spec.loss())
 }
 
 func (m *Manager) askForRestart(name Name, r *restart) error {
@@ -62,9 +63,9 @@ func (m *Manager) askForRestart(name Name, r *restart) error {
 	w := m.workers[name]
 	switch {
 	case w == nil || m.ctx == nil:
-		return &Error{Code: Unavailable, Message: "the server is stopping: try again when it is back"}
+		return &Error{Code: Unavailable, Reason: ServerStopping, Message: "the server is stopping: try again when it is back"}
 	case w.restart != nil:
-		return precondition("the engine of '%s' is being restarted already", name)
+		return precondition("the engine of '%s' is being restarted already", name).because(RestartInProgress)
 	}
 	w.restart = r
 	// The step under way may be waiting for just this engine.
@@ -136,7 +137,7 @@ func (m *Manager) restartGoesOn(name Name) error {
 	if trouble == "" {
 		trouble = "it loads its data"
 	}
-	return &Error{Code: Unavailable, Message: fmt.Sprintf("the restart of '%s' takes its time, and goes on: %s", name, trouble)}
+	return &Error{Code: Unavailable, Reason: RestartInProgress, Message: fmt.Sprintf("the restart of '%s' takes its time, and goes on: %s", name, trouble)}
 }
 
 // loss is the price of ending an engine that has not saved its data.

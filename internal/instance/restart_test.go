@@ -71,7 +71,10 @@ func TestRestartThatIsRefusedNamesThePrice(t *testing.T) {
 					}
 				})
 				err := m.server.RestartEngine(t.Context(), first, false)
-				wantError(t, "restart", err, instance.FailedPrecondition, "it is UNKILLABLE", "`sealane instances restart first --force` ends it, and "+price)
+				wantError(t, "restart", err, instance.FailedPrecondition, "it is UNKILLABLE", "force ends it, and "+price)
+				if e, ok := errors.AsType[*instance.Error](err); !ok || e.Reason != instance.EngineStaysUp || !strings.HasPrefix(e.Metadata["price"], price) {
+					t.Errorf("restart: got the error %+v, want the reason %s and the price %q", e, instance.EngineStaysUp, price)
+				}
 				if n := m.node(first); !n.running || n.starts != 1 {
 					t.Errorf("running %v after %d starts, want true after 1", n.running, n.starts)
 				}
