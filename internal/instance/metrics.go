@@ -95,15 +95,15 @@ func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	live, err := x.manager.live()
+	live, err := x.manager.records.live()
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(descInstance, err)
 		return
 	}
 	for _, i := range live {
-		i = x.manager.view(i)
+		i = x.manager.reader.withObserved(i)
 		ch <- prometheus.MustNewConstMetric(descInstance, prometheus.GaugeValue, 1, i.Name.labels(string(i.State))...)
-		if e, err := x.manager.Engine(ctx, i.Name); err == nil {
+		if e, err := x.manager.Engines.Get(ctx, i.Name); err == nil {
 			ch <- prometheus.MustNewConstMetric(descMemoryLimit, prometheus.GaugeValue, float64(e.Memory.Limit), i.Name.labels(cmp.Or(e.Memory.By, "nothing"))...)
 		}
 		x.collectCertificates(ch, i)
@@ -118,7 +118,7 @@ func (x *metrics) collectCertificates(ch chan<- prometheus.Metric, i Instance) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, i.Name.labels(labels...)...)
 	}
-	now := x.manager.Now()
+	now := x.manager.now()
 	view := i.Certificates.At(now)
 	for _, c := range view.Expiries() {
 		gauge(descExpiry, float64(c.NotAfter.Unix()), c.Name)
@@ -128,19 +128,15 @@ func (x *metrics) collectCertificates(ch chan<- prometheus.Metric, i Instance) {
 	}
 	x.collectReadiness(i, view, now, gauge)
 	gauge(descIssued, float64(i.Certificates.Leaf.Created.Unix()))
-	x.manager.mu.Lock()
-	defer x.manager.mu.Unlock()
-	w := x.manager.workers[i.Name]
-	if w == nil || !w.looked {
-		return
+	if certified, proved, known := x.manager.workers.certificateHealth(i.Name); known {
+		gauge(descIntended, oneIf(proved))
+		gauge(descRotated, oneIf(certified))
 	}
-	gauge(descIntended, oneIf(w.proved))
-	gauge(descRotated, oneIf(w.certified))
 }
 
 // collectReadiness is about what is stored: gateways are not asked for more than their status.
 func (x *metrics) collectReadiness(i Instance, view pki.View, now time.Time, gauge func(*prometheus.Desc, float64, ...string)) {
-	known, _, err := x.manager.storedLedger(i)
+	known, _, err := x.manager.Clients.stored(i)
 	published := view.Published()
 	if err != nil || len(published) == 0 {
 		return
@@ -166,7 +162,7 @@ func oneIf(b bool) float64 {
 }
 
 func (x *metrics) collectGateway(ctx context.Context, ch chan<- prometheus.Metric, i Instance) {
-	statuser, ok := x.manager.Runtime.(GatewayStatuser)
+	statuser, ok := x.manager.runtime.(GatewayStatuser)
 	if !ok {
 		return
 	}

@@ -2,13 +2,9 @@ package instance
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
+	"log/slog"
 	"slices"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 const (
@@ -17,25 +13,44 @@ const (
 	maxOldAuth = 8
 )
 
-// switchAuth follows Spec.AuthEnabled. A new AUTH string is never one of before.
-func (m *Manager) switchAuth(i *Instance) {
+// AuthStrings are the passwords of the instances that have AUTH.
+type AuthStrings struct {
+	records *records
+	reader  *reader
+	workers *workers
+	secrets secrets
+	now     func() time.Time
+	log     *slog.Logger
+}
+
+// Get returns the AUTH string, "" when AUTH is off.
+func (a *AuthStrings) Get(name Name) (string, error) {
+	i, err := a.reader.get(name)
+	if err != nil || i.SealedAuth == nil {
+		return "", err
+	}
+	return a.secrets.authString(i, i.SealedAuth)
+}
+
+// follow follows Spec.AuthEnabled. A new AUTH string is never one of before.
+func (a *AuthStrings) follow(i *Instance) {
 	i.SealedAuth, i.OldAuth = nil, nil
 	i.AuthVersion++
 	if i.Spec.AuthEnabled {
-		i.SealedAuth = m.Key.Seal([]byte(uuid.NewString()), i.authPurpose())
+		i.SealedAuth = a.secrets.newAuthString(i)
 	}
 }
 
-// RotateAuth replaces the AUTH string; the one before is accepted for grace longer. It returns when that ends, once the engine
+// Rotate replaces the AUTH string; the one before is accepted for grace longer. It returns when that ends, once the engine
 // accepts the new one. After Unavailable the change is recorded, and the server goes on trying. Clients that are logged in
 // stay so.
-func (m *Manager) RotateAuth(ctx context.Context, name Name, grace time.Duration) (until time.Time, err error) {
+func (a *AuthStrings) Rotate(ctx context.Context, name Name, grace time.Duration) (until time.Time, err error) {
 	if grace < 0 || grace > maxGrace {
 		return time.Time{}, invalid("grace", "%v: want 0s to %v", grace, maxGrace)
 	}
 	var changed *Instance
-	err = m.mutate(name, func(i *Instance) error {
-		if err := i.idle(); err != nil {
+	err = a.records.mutate(name, func(i *Instance) error {
+		if err := i.requireNoOperation(); err != nil {
 			return err
 		}
 		if i.SealedAuth == nil {
@@ -47,12 +62,12 @@ func (m *Manager) RotateAuth(ctx context.Context, name Name, grace time.Duration
 				return precondition("%d AUTH strings of '%s' are accepted already: wait until %s, or end them all with a grace of 0s", 1+len(old), i.Name,
 					old[len(old)-1].Until.Format(time.RFC3339))
 			}
-			until = m.Now().UTC().Add(grace).Truncate(time.Second)
+			until = a.now().UTC().Add(grace).Truncate(time.Second)
 			old = append([]OldAuth{{i.SealedAuth, until}}, old...)
 		} else {
 			old = nil
 		}
-		m.switchAuth(i)
+		a.follow(i)
 		i.OldAuth = old
 		changed = i
 		return nil
@@ -60,23 +75,23 @@ func (m *Manager) RotateAuth(ctx context.Context, name Name, grace time.Duration
 	if err != nil {
 		return time.Time{}, err
 	}
-	m.Log.Info("AUTH string replaced", "instance", name, "old_until", until)
-	return until, m.served(ctx, changed)
+	a.log.Info("AUTH string replaced", "instance", name, "old_until", until)
+	return until, a.workers.waitApplied(ctx, changed)
 }
 
-// dropOldAuth ends the time of AUTH strings that were replaced.
-func (m *Manager) dropOldAuth(i *Instance, now time.Time) error {
+// dropExpired ends the time of AUTH strings that were replaced.
+func (a *AuthStrings) dropExpired(i *Instance, now time.Time) error {
 	before := i.OldAuth
 	left := slices.DeleteFunc(slices.Clone(before), func(o OldAuth) bool { return !now.Before(o.Until) })
 	if len(left) == len(before) {
 		return nil
 	}
 	i.OldAuth = left
-	if err := m.save(i); err != nil {
+	if err := a.records.save(i); err != nil {
 		i.OldAuth = before
 		return err
 	}
-	m.Log.Info("an AUTH string of before is no longer accepted", "instance", i.Name)
+	a.log.Info("an AUTH string of before is no longer accepted", "instance", i.Name)
 	return nil
 }
 
@@ -88,24 +103,4 @@ func (i *Instance) oldAuthDue() (due time.Time) {
 		}
 	}
 	return due
-}
-
-// passwordHashes are those of the AUTH strings that are accepted now.
-func (m *Manager) passwordHashes(i Instance) (hashes []string, err error) {
-	if i.SealedAuth == nil {
-		return nil, nil
-	}
-	all := [][]byte{i.SealedAuth}
-	for _, o := range i.OldAuth {
-		all = append(all, o.Sealed)
-	}
-	for _, sealed := range all {
-		auth, err := m.Key.Open(sealed, i.authPurpose())
-		if err != nil {
-			return nil, fmt.Errorf("auth string of %s: %w", i.Name, err)
-		}
-		sum := sha256.Sum256(auth)
-		hashes = append(hashes, hex.EncodeToString(sum[:]))
-	}
-	return hashes, nil
 }
