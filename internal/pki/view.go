@@ -101,7 +101,9 @@ func (v View) crossEnd(by authority) time.Time { return by.notAfter.Add(-v.life.
 func (v View) needsCross(i int) bool { return i > 0 && v.now.Before(v.crossEnd(v.signing[i-1])) }
 
 // crossed says whether signing[i] has a cross-certificate by the CA before.
-func (v View) crossed(i int) bool { return i > 0 && v.signing[i].CrossedBy == v.signing[i-1].Generation }
+func (v View) crossed(i int) bool {
+	return i > 0 && v.signing[i].CrossedBy == v.signing[i-1].Generation
+}
 
 // crossServed says whether the cross-certificate belongs beside the leaf.
 func (v View) crossServed() bool { return v.needsCross(v.signer) && v.crossed(v.signer) }
