@@ -142,7 +142,7 @@ func dnsName(s string) bool {
 
 // certificateNames are all names and addresses that clients may use to reach an instance, by the configuration.
 func (a Addresses) certificateNames(name Name, host netip.Addr) (pki.Names, error) {
-	n := pki.Names{DNS: a.dnsNames(name), IPs: []netip.Addr{host}, URI: name.uri()}
+	n := pki.Names{DNS: a.dnsNames(name), IPs: []netip.Addr{host}, URI: name.identity()}
 	if host.IsLoopback() {
 		// Who comes through a tunnel or a forwarded port dials one of these.
 		n.DNS = append(n.DNS, "localhost")
