@@ -65,7 +65,7 @@ type CADescription struct {
 	State         CAState
 	Signs         bool
 	CrossSignedBy int       // the generation by which it has a cross-certificate; 0: none
-	Constrained   bool      // it has name constraints
+	Constrained   bool      // whether it has name constraints
 	Activated     time.Time // zero: not yet
 	Retired       time.Time // zero: not yet
 }
@@ -194,8 +194,8 @@ func (v View) waitingWarning(names []string) string {
 		strings.Join(names, ", "), by, by)
 }
 
-// constraintsWarning says what the name constraints of published CAs cost that nobody asked for, as all had them once, and how to
-// be rid of them; "": there are none.
+// constraintsWarning says which published CAs have name constraints that nobody asked for, as CAs of older versions of Sealane have,
+// what that costs, and how to be rid of it; "": there are none.
 func (v View) constraintsWarning() string {
 	var with []string
 	for _, a := range v.live {

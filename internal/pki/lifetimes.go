@@ -15,14 +15,14 @@ type Lifetimes struct {
 	CrossEnds     time.Duration // for so long before the older CA expires, no cross-certificate is served
 	Leaf          time.Duration // of a leaf
 	Renewal       time.Duration // a leaf's age at which it is replaced
-	Jitter        time.Duration // up to so much earlier, by chance, lest all instances renew in the same minute
-	ReadyFor      time.Duration // once all clients have been known to trust it for so long, the next CA signs; zero: that changes nothing
+	Jitter        time.Duration // a leaf is replaced up to so much earlier, by chance, lest all instances renew in the same minute
+	ReadyFor      time.Duration // once all clients have been known to trust the next CA for so long, it signs; zero: that changes nothing
 	Backdate      time.Duration // lets a client whose clock is a little slow accept a certificate made just now
 }
 
 const day = 24 * time.Hour
 
-// DefaultLifetimes are those of real life.
+// DefaultLifetimes are those that the package comment describes.
 func DefaultLifetimes() Lifetimes {
 	return Lifetimes{
 		CA: 3650 * day, PublishAfter: 1825 * day, ActivateAfter: 2737 * day, CrossEnds: 30 * day,
@@ -34,15 +34,15 @@ func DefaultLifetimes() Lifetimes {
 // the smallest unit of a certificate.
 const MinScaledCA = 20 * time.Second
 
-// A scaled leaf lives so long at least, which leaves a busy machine three seconds to replace it in. Where a CA lives for less
-// than 82 seconds that is more than its proportion.
+// A scaled leaf lives for minLeaf at least, which leaves a busy machine three seconds to replace it. Where a CA lives for less
+// than 82 seconds that is more than the leaf's proportion.
 const (
 	minLeaf    = 6 * time.Second
 	minRenewal = 3 * time.Second
 )
 
-// ScaledLifetimes are the defaults in the proportion that a CA lives for ca, MinScaledCA at least, instead of ten years. What
-// clients are known to trust changes nothing: no proportion of 30 days would say as much.
+// ScaledLifetimes are the defaults in the proportion that a CA lives for ca instead of ten years. ca is MinScaledCA at least. With
+// them a CA never signs sooner because clients are known to trust it: a proportion of 30 days would say too little about them.
 func ScaledLifetimes(ca time.Duration) Lifetimes {
 	d := DefaultLifetimes()
 	scale := func(t time.Duration) time.Duration {

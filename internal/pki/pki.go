@@ -1,61 +1,64 @@
-// Package pki knows which certificates should exist: the certificate authorities (CAs) of an instance, one generation
-// after another for ever, the server certificate (leaf) that one of them signs, the bundle that clients install.
+// Package pki knows which certificates should exist for an instance: its certificate authorities (CAs), one generation after
+// another for ever; the server certificate (leaf) that one of them signs; and the bundle of CAs that clients install.
 //
-// Plan says what is to be done and why; it is a pure function of what exists and the time. State.Do carries one
-// action out and returns a new State; nothing here reads a clock, a file or the network.
+// A State is what is remembered. Plan says what has to be done and why. State.Do carries one action out and returns a new State.
+// State.At says what a State means at a time: what is served, and what clients should trust. Nothing here reads a clock, a file or
+// the network.
 //
-// # A generation's life
+// # The life of a generation
 //
 // With the default lifetimes, counted from CA-1's creation:
 //
-//	1,825 days  CA-2 is made: it is published, that is, in the bundle. CA-1 signs its key too (the cross-certificate).
-//	            A second leaf is signed by CA-2, for clients to be tested against (NextName, NextCrossName).
-//	2,737 days  CA-2 is activated: it signs the leaf. The cross-certificate is served beside it, so clients that hold
-//	            only CA-1, only CA-2 or both verify. Sooner, once all clients have been known for 30 days to trust it (WithReady).
-//	3,620 days  The cross-certificate is no longer served: an expired one in the chain breaks some clients.
+//	1,825 days  CA-2 is made and published, which means that it is in the bundle. CA-1 signs the key of CA-2 too: that is the
+//	            cross-certificate. CA-2 signs a second leaf, for clients to be tested against (NextName, NextCrossName).
+//	2,737 days  CA-2 is activated: it signs the leaf. The cross-certificate is served beside it, so clients verify that hold
+//	            only CA-1, only CA-2 or both. This comes sooner once all clients have been known for 30 days to trust CA-2 (WithReady).
+//	3,620 days  The cross-certificate is no longer served, because an expired one in the chain breaks some clients.
 //	3,650 days  CA-1 expires and is retired: it leaves the bundle. CA-3 is made.
 //
 // A CA is also retired once its successor has been published for 1,825 days, to make room for the next, and a successor
-// signs 912 days after its publication at the latest. In the default life these are the same days; they matter when an
+// signs 912 days after its publication at the latest. In the default life these are the same days. They matter when an
 // operator starts a generation early: the whole life then begins anew from there.
 //
-// Guaranteed: for 1,795 days after it was installed (Lifetimes.Grace), a bundle verifies what is served, for every name
+// Guaranteed: a bundle verifies what is served for 1,795 days after it was installed (Lifetimes.Grace), for every name
 // that the instance had in its leaf then and kept, if Plan is carried out at least every four weeks and the clock is
-// right; only Retire before its day and Compromise cut that short. A leaf that Do returned verifies, for every name in it,
-// against its issuer, and under the cross-certificate against the one before. A leaf never outlives its issuer, nor does
-// a cross-certificate. Two CAs are published at most, more only after new names (below) or when the clock was wrong.
+// right. Only Retire before its day and Compromise cut that short. A leaf that Do returned verifies, for every name in it,
+// against its issuer, and with the cross-certificate against the CA before. A leaf never outlives its issuer, nor does
+// a cross-certificate. At most two CAs are published, or more after new names (see below) or when the clock was wrong.
 // Private keys are in a State only sealed under the master key.
 //
 // # Name constraints
 //
-// A CA has none, so it could vouch for any name: clients should trust it for the instance alone. With State.NameConstraints
-// the CAs that are made from then on have critical ones, for the names they were made for and NextName: one that is
-// installed in a system's trust store can impersonate nothing else. Not every TLS library can use such a CA, see
-// ConstraintsCost. What a CA has is read from its certificate, so a State may have CAs of both kinds, as one of a time when
-// all had constraints does. A cross-certificate has none: those of the CA that signed it hold below it all the same.
+// A CA has none by default, so it could vouch for any name: clients should trust it for the instance alone. With
+// State.NameConstraints the CAs that are made from then on have critical ones, for the names that they were made for and for
+// NextName. Such a CA can impersonate nothing else, even where it is installed in a system's trust store; but not every TLS
+// library can use it (see ConstraintsCost). Whether a CA has constraints is read from its certificate, so one State may have
+// CAs of both kinds, as States have that began with an older version of Sealane. A cross-certificate has none, because the
+// constraints of the CA that signed it hold below it all the same.
 //
 // # New names
 //
-// Under CAs without constraints the leaf has every wanted name at once. The rest of this section is about those with them.
+// Where no CA has constraints, the leaf has every wanted name at once. The rest of this section is about CAs that have them.
 //
 // One name outside the constraints of any CA on the path makes clients refuse a leaf for all its names (RFC 5280,
-// 6.1.3). So the leaf has those wanted names that all CAs permit which sign one after another, and the rest waits: no
-// client loses a name that it uses. When the newest CA does not permit a wanted name, a generation that does is made at
-// once, and lives as any other; the second leaf, from it alone, has every name from then on, and who asks for a waiting
-// DNS name may be presented that. The leaf gets the waiting names when the last CA that forbids them is retired;
-// activating and retiring hastens that. While three CAs follow each other, further new names wait for the oldest to go.
+// 6.1.3). So the leaf has the wanted names that every CA of the signing chain permits, which are those CAs that sign one after
+// another. The other names wait, so that no client loses a name that it uses. When the newest CA does not permit a wanted name, a
+// generation that does is made at once, and lives as any other. The second leaf, which only that CA signs, has every name from
+// then on, and a client that asks for a waiting DNS name may be presented the second leaf. The leaf gets the waiting names when
+// the last CA that forbids them is retired; activating and retiring hastens that. While there are three CAs in the signing chain,
+// further new names wait for the oldest to go.
 //
 // A CA that permits none of the names any more, or not all those in the leaf, is passed over: it stays in the bundle and
-// signs nothing, until the names change back.
+// signs nothing until the names change back.
 //
 // # Clocks
 //
-// A clock may jump, and be wrong before or after. Everything noted of a CA (made, activated, retired) counts only
-// from the time it was noted: at any time a State means what it would mean had nothing been done at later times. So when
+// A clock may jump, and be wrong before it does or after. Everything recorded of a CA (made, activated, retired) counts only
+// from the time it was recorded with: at any time a State means what it would mean had nothing been done at later times. So when
 // a clock is years ahead for a while and then right again, the CAs and their roles are those of before, and only leaves
-// and cross-certificates are made anew. For that, expired CAs are kept with their keys: a kilobyte every five years.
-// Before the first CA's first second nothing is done, and what was there last stays. A leaf made while the clock was wrong is
-// valid at the wrong time; Plan replaces it when the clock is right.
+// and cross-certificates are made anew. Expired CAs are kept with their keys for that, which takes a kilobyte every five years.
+// While the clock is behind, which means before the first CA's first second, nothing is done, and what was there last stays.
+// A leaf that was made while the clock was wrong is valid at the wrong time; Plan replaces it when the clock is right.
 package pki
 
 import (
@@ -66,15 +69,15 @@ import (
 	"time"
 )
 
-// Two DNS names under which a client can be tested against the CA that signs later, before it does: what is served then is
-// to be presented to those who ask for them. Whoever verifies both goes on when that CA is activated, and when the one before
-// is retired. Every CA permits them (the second is below the first), so they are the same for all instances. They have a dot
+// A client can be tested against the CA that signs later, before it does, by connecting with two DNS names as server name (SNI): it
+// is presented then what will be served. A client that verifies both goes on when that CA is activated, and when the CA before is
+// retired. Every CA permits the names (the second is below the first), so they are the same for all instances. They have a dot
 // because Java sends no single label in SNI, and nobody can own them (RFC 2606).
 const (
 	// NextName is for NextChain: the newest CA alone.
 	NextName = "ca-next.sealane.invalid"
-	// NextCrossName is for NextCrossChain: the newest CA with its cross-certificate, as on the day after its activation. That
-	// alone would not do as a test: who trusts the CA before only verifies it too.
+	// NextCrossName is for NextCrossChain: the newest CA with its cross-certificate, as on the day after its activation. It
+	// would not do as the only test, because a client that trusts only the CA before verifies it too.
 	NextCrossName = "cross.ca-next.sealane.invalid"
 )
 
@@ -96,7 +99,7 @@ const (
 type Names struct {
 	DNS []string
 	IPs []netip.Addr
-	URI string // the instance's identity, spiffe://…; never changes, for keys are sealed under it
+	URI string // the instance's Identity; it never changes, because keys are sealed under it
 }
 
 // Equal says whether both hold the same names.
@@ -130,21 +133,21 @@ func (n Names) without(o Names) []string {
 type State struct {
 	Algorithm Algorithm `json:",omitempty"`
 	Lifetimes Lifetimes `json:",omitzero"`
-	// NameConstraints is for CAs that are made from now on; those that there are have what their certificates say.
+	// NameConstraints is for CAs that are made from now on. Those that exist have what their certificates say.
 	NameConstraints bool `json:",omitempty"`
 
-	Names Names // wanted; the leaf has those that its CAs permit
+	Names Names // the wanted ones; the leaf has those that its CAs permit
 	CAs   []CA  // every generation there ever was, oldest first
 	Leaf  *Leaf `json:",omitempty"`
 
-	// Next is the second leaf, by the newest CA. Kept, but not presented, while only one CA is published.
+	// Next is the second leaf, by the newest CA. It is kept, but not presented, while only one CA is published.
 	Next *Leaf `json:",omitempty"`
 }
 
-// CA is one generation of an instance's certificate authority. What is noted of it at a time counts from that time.
+// CA is one generation of an instance's certificate authority. What is recorded of it with a time counts from that time.
 type CA struct {
 	Generation  int       // 1 for the first
-	Created     time.Time // and published; the certificate's notBefore is a minute earlier
+	Created     time.Time // and published; the certificate's notBefore is earlier by Lifetimes.Backdate
 	Certificate []byte    // DER
 	SealedKey   []byte    // nil when compromised
 
@@ -164,7 +167,7 @@ type Leaf struct {
 	Names       Names  // without the test names
 	Certificate []byte // DER
 	SealedKey   []byte
-	CrossTest   bool `json:",omitempty"` // it has NextCrossName; those of before have NextName only
+	CrossTest   bool `json:",omitempty"` // it has NextCrossName; leaves of older versions of Sealane have NextName only
 }
 
 // WithNameConstraints says whether CAs that are made from now on are to have name constraints.
@@ -173,7 +176,7 @@ func (s State) WithNameConstraints(on bool) State {
 	return s
 }
 
-// WithReady notes since when all clients are known to trust a generation; the zero time: they aren't.
+// WithReady records since when all clients are known to trust a generation. The zero time says that they aren't known to.
 func (s State) WithReady(generation int, since time.Time) State {
 	s.CAs = slices.Clone(s.CAs)
 	for i := range s.CAs {

@@ -34,8 +34,8 @@ type Action struct {
 // maxSigning bounds how many CAs are in the signing chain: two by age, one more for new names.
 const maxSigning = 3
 
-// rules are what can fall due, in the order in which they build on each other. Each returns the next action of its kind,
-// due now or later.
+// rules say what falls due, in the order in which they build on each other. Each returns the next action of its kind, which is due
+// now or later; ok is false when there is none.
 var rules = []func(View) (Action, bool){
 	View.retire, View.publish, View.cross, View.activate, View.endCross, View.leaf, View.nextLeaf,
 }
@@ -56,8 +56,7 @@ func Plan(s State, now time.Time) []Action {
 	return plan
 }
 
-// Upcoming are the actions that will fall due as things stand, soonest first: what Plan asks for when the time of the
-// first comes.
+// Upcoming are the actions that will fall due as things stand, soonest first. When the time of the first comes, Plan asks for it.
 func (v View) Upcoming() []Action {
 	var coming []Action
 	if v.clockBehind {
@@ -148,7 +147,7 @@ func (v View) activate() (Action, bool) {
 	}
 	a.Reason = fmt.Sprintf("%s %s: it signs from now on, and clients that hold only %s go on by its cross-certificate",
 		caName(next.Generation), since, caName(cur.Generation))
-	// Without a cross-certificate to serve, the older one had better sign as long as it lives.
+	// Where no cross-certificate would be served, it is better that the older CA signs as long as it lives.
 	end := v.crossEnd(cur)
 	return a, v.crossed(v.signer+1) && a.Due.Before(end) && v.now.Before(end)
 }
