@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
+	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/pki"
 )
 
@@ -165,7 +166,7 @@ func caChange(e *env, c *cobra.Command, verb string, request func(force bool) pr
 		}
 		certs, raw, err := api.changeCertificates(c.Context(), parent.instance(args[0]), verb, request(forced))
 		if err != nil {
-			return forceHint(err, args[0])
+			return forceHint(err, args[0]+parent.flags())
 		}
 		if strings.Contains(note, "%") {
 			note = fmt.Sprintf(note, args[0]+parent.flags())
@@ -184,7 +185,7 @@ func caChange(e *env, c *cobra.Command, verb string, request func(force bool) pr
 // forceHint says how to do what was refused because it is early.
 func forceHint(err error, id string) error {
 	var refused *apiError
-	if errors.As(err, &refused) && refused.Status == "FAILED_PRECONDITION" && strings.HasSuffix(refused.Message, "or force it") {
+	if errors.As(err, &refused) && refused.errorInfo().Reason == instance.ClientsNotReady {
 		return withHint(err, "`sealane ca clients %[1]s` shows what each has shown; `sealane ca bundle %[1]s` prints the bundle; --force does it now", id)
 	}
 	return err

@@ -3,8 +3,6 @@ package main
 import (
 	"crypto/ecdsa"
 	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"strings"
@@ -127,19 +125,15 @@ func constraintsText(all []*sealanepb.CertificateAuthority) string {
 
 // keyText names the kind of a certificate's key.
 func keyText(text string) string {
-	block, _ := pem.Decode([]byte(text))
-	if block == nil {
-		return ""
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
+	certs, _, err := pki.DecodePEM([]byte(text))
 	if err != nil {
 		return ""
 	}
-	switch key := cert.PublicKey.(type) {
+	switch key := certs[0].PublicKey.(type) {
 	case *rsa.PublicKey:
 		return fmt.Sprintf("RSA-%d", key.N.BitLen())
 	case *ecdsa.PublicKey:
 		return "ECDSA " + key.Curve.Params().Name
 	}
-	return cert.PublicKeyAlgorithm.String()
+	return certs[0].PublicKeyAlgorithm.String()
 }

@@ -19,6 +19,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
+	"github.com/sealane/sealane/internal/api"
+	"github.com/sealane/sealane/internal/instance"
 )
 
 // client calls the REST API, as any other client would.
@@ -60,12 +62,32 @@ func newClient(e *env) (*client, error) {
 
 // apiError is an answer of the API that is an error.
 type apiError struct {
-	Code    int    `json:"code"`
-	Status  string `json:"status"`
-	Message string `json:"message"`
+	Code    int               `json:"code"`
+	Status  string            `json:"status"`
+	Message string            `json:"message"`
+	Details []json.RawMessage `json:"details"`
 }
 
 func (e *apiError) Error() string { return e.Message }
+
+// errorInfo is the error's google.rpc.ErrorInfo, by which the API says for programs why it refused something; empty if there
+// is none, as from a server that is older.
+func (e *apiError) errorInfo() (info struct {
+	Reason   instance.Reason   `json:"reason"`
+	Metadata map[string]string `json:"metadata"`
+}) {
+	for _, raw := range e.Details {
+		var detail struct {
+			Type   string `json:"@type"`
+			Domain string `json:"domain"`
+		}
+		if json.Unmarshal(raw, &detail) == nil && detail.Type == "type.googleapis.com/google.rpc.ErrorInfo" && detail.Domain == api.ErrorDomain &&
+			json.Unmarshal(raw, &info) == nil {
+			return info
+		}
+	}
+	return info
+}
 
 func (e *apiError) hintText() string {
 	switch e.Status {

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealane/sealane/internal/doctor"
+	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/sidecar"
 )
 
@@ -158,7 +159,7 @@ func (d *doctorFlags) ask(ctx context.Context, e *env, id string, cfg *doctor.Co
 	cfg.Instance = &doctor.Instance{
 		ID: id, Flags: d.parent.flags(), State: i.GetState().String(), Problem: i.GetStatusMessage(),
 		Encrypted: i.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION,
-		Identity:  "spiffe://sealane/" + d.parent.project + "/" + d.parent.region + "/" + id,
+		Identity:  pki.Identity(d.parent.project, d.parent.region, id),
 		Bundle:    bundleOf(i), Date: api.date, Here: api.dateHere,
 	}
 	if cfg.Instance.State != "READY" && cfg.Instance.Problem == "" {

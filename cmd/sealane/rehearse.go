@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net/netip"
@@ -253,12 +252,12 @@ func certificatesState(certs *sealanepb.InstanceCertificates) (pki.State, error)
 		s.Lifetimes = pki.Lifetimes{}
 	}
 	for _, ca := range certs.GetAuthorities() {
-		block, _ := pem.Decode([]byte(ca.GetCert()))
-		if block == nil {
+		certs, _, err := pki.DecodePEM([]byte(ca.GetCert()))
+		if err != nil {
 			return pki.State{}, fmt.Errorf("the certificate of CA-%d can't be read", ca.GetGeneration())
 		}
 		c := pki.CA{
-			Generation: int(ca.GetGeneration()), Created: ca.GetNotBefore().AsTime().Add(backdate), Certificate: block.Bytes,
+			Generation: int(ca.GetGeneration()), Created: ca.GetNotBefore().AsTime().Add(backdate), Certificate: certs[0].Raw,
 			CrossedBy: int(ca.GetCrossSignedBy()),
 		}
 		if t := ca.GetActivateTime(); t != nil {

@@ -157,7 +157,7 @@ func makeInstance(ctx context.Context, m *instance.Manager) (instance.Name, erro
 		return name, err
 	}
 	for {
-		of, err := m.Operation(name.Project, name.Location, op.ID)
+		of, err := m.Operations.Get(name.Project, name.Location, op.ID)
 		switch {
 		case err != nil:
 			return name, err

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
 	"github.com/spf13/cobra"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
+	"github.com/sealane/sealane/internal/instance"
 )
 
 func newRestart(e *env) *cobra.Command {
@@ -32,7 +34,7 @@ it is. --force kills it: what was written since its last snapshot is lost, and a
 			err = api.restartEngine(c.Context(), parent.instance(args[0]), force)
 			p.done()
 			if err != nil {
-				return err
+				return restartHint(err, args[0]+parent.flags())
 			}
 			fmt.Fprintf(e.out, "restarted %s\n", args[0])
 			return nil
@@ -41,6 +43,18 @@ it is. --force kills it: what was written since its last snapshot is lost, and a
 	parent.add(c)
 	c.Flags().BoolVar(&force, "force", false, "kill an engine that doesn't stop: what it has not saved is lost")
 	return c
+}
+
+// restartHint says how to restart an engine that could not be stopped, and what that costs.
+func restartHint(err error, id string) error {
+	var refused *apiError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	if info := refused.errorInfo(); info.Reason == instance.EngineStaysUp {
+		return withHint(err, "`sealane instances restart %s --force` ends it, and %s", id, info.Metadata["price"])
+	}
+	return err
 }
 
 // restartEngine returns once the instance serves again.

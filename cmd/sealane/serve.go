@@ -166,7 +166,7 @@ func (s *server) open(ctx context.Context, state string, cfg *config) error {
 	s.manager, err = instance.New(instance.Config{
 		Store: s.store, Audit: s.audit, Runtime: s.runtime, Key: key, Addresses: cfg.addresses,
 		Projects: cfg.Projects, Locations: cfg.Locations, Lifetimes: cfg.lifetimes, KeyAlgorithm: pki.Algorithm(cfg.CAKeyAlgorithm),
-		NameConstraints: cfg.CANameConstraints, Now: time.Now, Log: s.log, Changed: s.changed,
+		NameConstraints: cfg.CANameConstraints, Now: time.Now, Log: s.log, Commands: commands(), Changed: s.changed,
 	})
 	if err != nil {
 		return wrongKey(s.state, err)

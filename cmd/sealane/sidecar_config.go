@@ -22,6 +22,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/sealane/sealane/internal/doctor"
+	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/sidecar"
 )
 
@@ -482,7 +483,7 @@ func (l *linkConfig) fromAPI(e *env) sidecar.Source {
 		}
 		s := sidecar.Server{
 			Address: net.JoinHostPort(i.GetHost(), strconv.Itoa(int(i.GetPort()))), Bundle: string(bundleOf(i)),
-			Identity: "spiffe://sealane/" + l.Project + "/" + l.Region + "/" + l.Instance,
+			Identity: pki.Identity(l.Project, l.Region, l.Instance),
 		}
 		if l.Auth == "auto" && i.GetAuthEnabled() {
 			auth := &redispb.InstanceAuthString{}

@@ -223,7 +223,7 @@ func stopRecorded(ctx context.Context, state string, force bool, p *progress, ru
 		return err
 	}
 	defer st.Close()
-	m, err := instance.New(instance.Config{Store: st, Runtime: runtime, Key: key, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	m, err := instance.New(instance.Config{Store: st, Runtime: runtime, Key: key, Now: time.Now, Log: slog.New(slog.DiscardHandler), Commands: commands()})
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ func (s *authStringsServer) RotateAuthString(ctx context.Context, r *sealanepb.R
 	}
 	var until time.Time
 	if err == nil {
-		until, err = s.manager.RotateAuth(ctx, name, grace)
+		until, err = s.manager.AuthStrings.Rotate(ctx, name, grace)
 	}
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)

@@ -29,21 +29,21 @@ func (s *certificatesServer) GetCertificates(ctx context.Context, r *sealanepb.G
 }
 
 func (s *certificatesServer) RotateCa(ctx context.Context, r *sealanepb.RotateCaRequest) (*sealanepb.InstanceCertificates, error) {
-	return s.change(ctx, r.GetName(), func(n instance.Name) error { return s.manager.RotateCA(ctx, n, r.NameConstraints) })
+	return s.change(ctx, r.GetName(), func(n instance.Name) error { return s.manager.Certificates.RotateCA(ctx, n, r.NameConstraints) })
 }
 
 func (s *certificatesServer) ActivateCa(ctx context.Context, r *sealanepb.ActivateCaRequest) (*sealanepb.InstanceCertificates, error) {
-	return s.change(ctx, r.GetName(), func(n instance.Name) error { return s.manager.ActivateCA(ctx, n, r.GetForce()) })
+	return s.change(ctx, r.GetName(), func(n instance.Name) error { return s.manager.Certificates.ActivateCA(ctx, n, r.GetForce()) })
 }
 
 func (s *certificatesServer) RetireCa(ctx context.Context, r *sealanepb.RetireCaRequest) (*sealanepb.InstanceCertificates, error) {
-	return s.change(ctx, r.GetName(), func(n instance.Name) error { return s.manager.RetireCA(ctx, n, r.GetForce()) })
+	return s.change(ctx, r.GetName(), func(n instance.Name) error { return s.manager.Certificates.RetireCA(ctx, n, r.GetForce()) })
 }
 
 func (s *certificatesServer) CompromiseCa(ctx context.Context, r *sealanepb.CompromiseCaRequest) (*sealanepb.InstanceCertificates, error) {
 	var affected []ledger.Client
 	out, err := s.change(ctx, r.GetName(), func(n instance.Name) (err error) {
-		affected, err = s.manager.CompromiseCA(ctx, n, int(r.GetGeneration()))
+		affected, err = s.manager.Certificates.CompromiseCA(ctx, n, int(r.GetGeneration()))
 		return err
 	})
 	for _, c := range affected {
@@ -56,7 +56,7 @@ func (s *certificatesServer) CompromiseCa(ctx context.Context, r *sealanepb.Comp
 
 func (s *certificatesServer) SetSampling(ctx context.Context, r *sealanepb.SetSamplingRequest) (*sealanepb.InstanceCertificates, error) {
 	return s.change(ctx, r.GetName(), func(n instance.Name) error {
-		return s.manager.SetSampling(ctx, n, r.GetPercent(), int(r.GetPerHour()))
+		return s.manager.Certificates.SetSampling(ctx, n, r.GetPercent(), int(r.GetPerHour()))
 	})
 }
 
@@ -65,7 +65,7 @@ func (s *certificatesServer) ListClients(ctx context.Context, r *sealanepb.ListC
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
-	known, err := s.manager.Clients(ctx, name)
+	known, err := s.manager.Clients.List(ctx, name)
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
@@ -129,7 +129,7 @@ func samplingProto(s *instance.Sampling) *sealanepb.Sampling {
 }
 
 func (s *certificatesServer) RotateLeaf(ctx context.Context, r *sealanepb.RotateLeafRequest) (*sealanepb.InstanceCertificates, error) {
-	return s.change(ctx, r.GetName(), func(n instance.Name) error { return s.manager.RenewLeaf(ctx, n) })
+	return s.change(ctx, r.GetName(), func(n instance.Name) error { return s.manager.Certificates.RenewLeaf(ctx, n) })
 }
 
 // change does what is asked of the instance's certificates and shows them.
@@ -141,7 +141,7 @@ func (s *certificatesServer) change(ctx context.Context, resource string, do fun
 	if err := do(name); err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
-	c, err := s.manager.Certificates(name)
+	c, err := s.manager.Certificates.Get(name)
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
@@ -172,7 +172,7 @@ var caStates = map[pki.CAState]sealanepb.CertificateAuthority_State{
 }
 
 // certificatesProto is an instance's certificates as the API shows them.
-func certificatesProto(name instance.Name, c instance.Certificates) *sealanepb.InstanceCertificates {
+func certificatesProto(name instance.Name, c instance.CertificateStatus) *sealanepb.InstanceCertificates {
 	out := &sealanepb.InstanceCertificates{
 		Name: name.String() + certificatesSuffix, CrossCertificateServed: c.CrossServed, Warnings: c.Warnings, Problem: c.Problem,
 		Sampling: samplingProto(c.Sampling),

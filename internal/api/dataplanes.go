@@ -43,14 +43,14 @@ func (s *dataPlanesServer) UpdateDataPlane(ctx context.Context, r *sealanepb.Upd
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
-	if err := s.manager.ChangeDataPlane(ctx, name, change); err != nil {
+	if err := s.manager.DataPlanes.Change(ctx, name, change); err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
 	return s.show(ctx, name)
 }
 
 func (s *dataPlanesServer) show(ctx context.Context, name instance.Name) (*sealanepb.DataPlane, error) {
-	p, err := s.manager.DataPlane(ctx, name)
+	p, err := s.manager.DataPlanes.Get(ctx, name)
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}

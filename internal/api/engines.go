@@ -28,7 +28,7 @@ func (s *enginesServer) GetEngine(ctx context.Context, r *sealanepb.GetEngineReq
 func (s *enginesServer) RestartEngine(ctx context.Context, r *sealanepb.RestartEngineRequest) (*sealanepb.Engine, error) {
 	name, err := parseEngine(r.GetName())
 	if err == nil {
-		err = s.manager.RestartEngine(ctx, name, r.GetForce())
+		err = s.manager.Engines.Restart(ctx, name, r.GetForce())
 	}
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
@@ -37,7 +37,7 @@ func (s *enginesServer) RestartEngine(ctx context.Context, r *sealanepb.RestartE
 }
 
 func (s *enginesServer) show(ctx context.Context, name instance.Name) (*sealanepb.Engine, error) {
-	e, err := s.manager.Engine(ctx, name)
+	e, err := s.manager.Engines.Get(ctx, name)
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/sealane/sealane/internal/instance"
 )
@@ -59,6 +60,12 @@ var statusNames = map[codes.Code]string{
 	codes.DataLoss: "DATA_LOSS", codes.Unauthenticated: "UNAUTHENTICATED",
 }
 
+// ErrorDomain is the domain of every google.rpc.ErrorInfo that this API sends: whose reasons they are.
+const ErrorDomain = "sealane"
+
+// TokenInvalid is the reason of a request without the right token. All other reasons are those of package instance.
+const TokenInvalid = "TOKEN_INVALID"
+
 // errInternal is what a caller is told of what is not meant for callers.
 var errInternal = status.Error(codes.Internal, "internal error: see the server's log")
 
@@ -79,18 +86,27 @@ func toStatus(ctx context.Context, log *slog.Logger, err error) error {
 	if e.Err != nil {
 		log.ErrorContext(ctx, "request failed", "err", e)
 	}
-	st := status.New(table[e.Code], e.Message)
+	var details []protoadapt.MessageV1
+	if e.Reason != "" {
+		details = append(details, &errdetails.ErrorInfo{Reason: string(e.Reason), Domain: ErrorDomain, Metadata: e.Metadata})
+	}
 	if len(e.Violations) > 0 {
-		details := &errdetails.BadRequest{}
+		bad := &errdetails.BadRequest{}
 		for _, v := range e.Violations {
-			details.FieldViolations = append(details.FieldViolations,
+			bad.FieldViolations = append(bad.FieldViolations,
 				&errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Description})
 		}
-		if with, err := st.WithDetails(details); err == nil {
-			st = with
-		}
+		details = append(details, bad)
 	}
-	return st.Err()
+	return withDetails(status.New(table[e.Code], e.Message), details...).Err()
+}
+
+// withDetails returns the status with the details; without them where they can't be encoded, because the status matters more.
+func withDetails(st *status.Status, details ...protoadapt.MessageV1) *status.Status {
+	if with, err := st.WithDetails(details...); err == nil {
+		return with
+	}
+	return st
 }
 
 // writeError writes Google's error envelope.

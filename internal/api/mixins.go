@@ -45,7 +45,7 @@ func (s *operationsServer) GetOperation(ctx context.Context, r *longrunningpb.Ge
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
-	of, err := s.manager.Operation(project, location, id)
+	of, err := s.manager.Operations.Get(project, location, id)
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
@@ -61,7 +61,7 @@ func (s *operationsServer) ListOperations(ctx context.Context, r *longrunningpb.
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
-	all, err := s.manager.Operations(project, location)
+	all, err := s.manager.Operations.List(project, location)
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
@@ -86,7 +86,7 @@ func newestFirst(a, b string) int { return strings.Compare(b, a) }
 func (s *operationsServer) CancelOperation(ctx context.Context, r *longrunningpb.CancelOperationRequest) (*emptypb.Empty, error) {
 	project, location, id, err := parseOperation(r.GetName())
 	if err == nil {
-		err = s.manager.CancelOperation(project, location, id)
+		err = s.manager.Operations.Cancel(project, location, id)
 	}
 	return &emptypb.Empty{}, toStatus(ctx, s.log, err)
 }
@@ -94,7 +94,7 @@ func (s *operationsServer) CancelOperation(ctx context.Context, r *longrunningpb
 func (s *operationsServer) DeleteOperation(ctx context.Context, r *longrunningpb.DeleteOperationRequest) (*emptypb.Empty, error) {
 	project, location, id, err := parseOperation(r.GetName())
 	if err == nil {
-		err = s.manager.DeleteOperation(project, location, id)
+		err = s.manager.Operations.Delete(project, location, id)
 	}
 	return &emptypb.Empty{}, toStatus(ctx, s.log, err)
 }

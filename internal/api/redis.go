@@ -83,7 +83,7 @@ func (s *redisServer) GetInstanceAuthString(ctx context.Context, r *redispb.GetI
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
-	auth, err := s.manager.AuthString(name)
+	auth, err := s.manager.AuthStrings.Get(name)
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}

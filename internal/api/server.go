@@ -19,6 +19,7 @@ import (
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"cloud.google.com/go/redis/apiv1/redispb"
 	betapb "cloud.google.com/go/redis/apiv1beta1/redispb"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -122,6 +123,6 @@ func checkToken(ctx context.Context, want [sha256.Size]byte) error {
 			return nil
 		}
 	}
-	return status.Error(codes.Unauthenticated, "the request has no valid credentials: send the header \"authorization: Bearer TOKEN\" "+
-		"with the token in the file admin.token of the server's state folder")
+	return withDetails(status.New(codes.Unauthenticated, "the request has no valid credentials: send the header \"authorization: Bearer TOKEN\" "+
+		"with the token in the file admin.token of the server's state folder"), &errdetails.ErrorInfo{Reason: TokenInvalid, Domain: ErrorDomain}).Err()
 }

@@ -185,7 +185,7 @@ func live(t *testing.T, s pki.State, g stage, key pki.MasterKey) (_ pki.State, c
 			s = s.WithNameConstraints(false)
 		}
 		if age == g.served || g.served == 0 {
-			if chain, private, err = s.Chain(key, at); err != nil {
+			if chain, private, err = s.At(at).Chain(key); err != nil {
 				t.Fatal(err)
 			}
 		}

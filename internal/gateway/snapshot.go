@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/sealane/sealane/internal/pki"
 )
 
 const (
@@ -198,24 +200,18 @@ func printable(s string) bool {
 func keyPair(prefix string, chain, private []byte) (tls.Certificate, problems) {
 	var p problems
 	var cert tls.Certificate
-	rest := chain
-	for i := 0; ; i++ {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if block.Type != "CERTIFICATE" || err != nil {
-			p.add("%scertificate: PEM block %d of type %.40q is no certificate", prefix, i, block.Type)
-			continue
-		}
-		if cert.Leaf == nil {
-			cert.Leaf = c
-		}
+	certs, rest, err := pki.DecodePEM(chain)
+	switch {
+	case err != nil:
+		p.add("%scertificate: %v: must be a PEM chain, leaf first", prefix, err)
+	case len(bytes.TrimSpace(rest)) > 0:
+		p.add("%scertificate %.40q: must be a PEM chain, leaf first", prefix, rest)
+	}
+	for _, c := range certs {
 		cert.Certificate = append(cert.Certificate, c.Raw)
 	}
-	if len(bytes.TrimSpace(rest)) > 0 || (len(cert.Certificate) == 0 && len(p) == 0) {
-		p.add("%scertificate %.40q: must be a PEM chain, leaf first", prefix, rest)
+	if len(certs) > 0 {
+		cert.Leaf = certs[0]
 	}
 	block, rest := pem.Decode(private)
 	if block == nil || block.Type != "PRIVATE KEY" || len(bytes.TrimSpace(rest)) > 0 {

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/sealane/sealane/internal/pki"
 )
 
 const (
@@ -88,7 +90,7 @@ func (a Addresses) allocate(taken map[netip.AddrPort]bool, tls bool) (netip.Addr
 		l.Close()
 		return c, nil
 	}
-	e := &Error{Code: ResourceExhausted, Message: "no address is free for another instance: delete one, or widen addresses in the configuration"}
+	e := &Error{Code: ResourceExhausted, Reason: AddressesExhausted, Message: "no address is free for another instance: delete one, or widen addresses in the configuration"}
 	if busy != nil {
 		e.Message += " (" + busy.Error() + ")"
 	}
@@ -136,4 +138,24 @@ func dnsName(s string) bool {
 	}
 	_, err := strconv.Atoi(s[strings.LastIndexByte(s, '.')+1:])
 	return err != nil // a last label of digits would be an address
+}
+
+// certificateNames are all names and addresses that clients may use to reach an instance, by the configuration.
+func (a Addresses) certificateNames(name Name, host netip.Addr) (pki.Names, error) {
+	n := pki.Names{DNS: a.dnsNames(name), IPs: []netip.Addr{host}, URI: name.identity()}
+	if host.IsLoopback() {
+		// Who comes through a tunnel or a forwarded port dials one of these.
+		n.DNS = append(n.DNS, "localhost")
+		for _, ip := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()} {
+			if ip != host {
+				n.IPs = append(n.IPs, ip)
+			}
+		}
+	}
+	for _, d := range n.DNS {
+		if !dnsName(d) { // a project may be "example.com:id"
+			return n, precondition("addresses.dns_names in the server's configuration gives this instance the name %q, which is no DNS name", d)
+		}
+	}
+	return n, nil
 }

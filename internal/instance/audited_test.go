@@ -117,7 +117,7 @@ func TestCreateThatCantBeLoggedIsToldAtOnce(t *testing.T) {
 		began := time.Now()
 		m.create(first)
 		m.waitGone(first)
-		ops, err := m.server.Operations("p1", "local")
+		ops, err := m.server.Operations.List("p1", "local")
 		if err != nil || ops[0].Failure == nil || !strings.Contains(ops[0].Failure.Message, "the server's state folder is not writable") {
 			t.Fatalf("operation %+v, %v; want what is wrong", ops[0].Failure, err)
 		}

@@ -3,7 +3,7 @@ package instance
 import (
 	"context"
 	"fmt"
-	"net/netip"
+	"log/slog"
 	"time"
 
 	"github.com/sealane/sealane/internal/audit"
@@ -11,32 +11,45 @@ import (
 	"github.com/sealane/sealane/internal/pki"
 )
 
-// Certificates are an instance's, as they are now.
-type Certificates struct {
+// CertificateStatus is what an instance's certificates are now.
+type CertificateStatus struct {
 	pki.Overview
 	Problem  string    // why the instance is not as it should be, in words for the user
 	Sampling *Sampling // nil: none
 }
 
-// Certificates shows an instance's certificates and what comes next.
-func (m *Manager) Certificates(name Name) (Certificates, error) {
-	i, err := m.Get(name)
-	if err != nil {
-		return Certificates{}, err
-	}
-	if err := i.encrypted(); err != nil {
-		return Certificates{}, err
-	}
-	o, err := i.Certificates.Overview(m.Now())
-	return Certificates{o, i.StatusMessage, i.activeSampling(m.Now())}, err
+// Certificates are the certificates of all instances, and what an operator may do to them.
+type Certificates struct {
+	records  *records
+	reader   *reader
+	workers  *workers
+	secrets  secrets
+	issuer   *certificateIssuer
+	evidence *ClientEvidence
+	now      func() time.Time
+	log      *slog.Logger
 }
 
-// encrypted returns an error for an instance without certificates.
-func (i *Instance) encrypted() error {
+// Get shows an instance's certificates and what comes next.
+func (c *Certificates) Get(name Name) (CertificateStatus, error) {
+	i, err := c.reader.get(name)
+	if err != nil {
+		return CertificateStatus{}, err
+	}
+	if err := i.requireTLS(); err != nil {
+		return CertificateStatus{}, err
+	}
+	view := i.Certificates.At(c.now())
+	o, err := view.Overview()
+	return CertificateStatus{o, i.StatusMessage, i.activeSampling(view)}, err
+}
+
+// requireTLS returns an error for an instance without certificates.
+func (i *Instance) requireTLS() error {
 	if i.Certificates != nil {
 		return nil
 	}
-	return precondition("the instance '%s' has no encryption (transit_encryption_mode DISABLED), so it has no certificates", i.Name)
+	return precondition("the instance '%s' has no encryption (transit_encryption_mode DISABLED), so it has no certificates", i.Name).because(EncryptionDisabled)
 }
 
 // operator is who asks: everybody who shows the API's only token.
@@ -51,91 +64,91 @@ type request struct {
 	change func(pki.State) pki.State
 	// early says what an action that is not due yet would do to clients, as far as it is known what they trust; "": they
 	// are ready. nil: nothing that they would notice.
-	early func(s pki.State, a pki.Action, known ledger.Ledger, now time.Time) string
+	early func(a pki.Action, view pki.View, known ledger.Ledger, now time.Time) string
 }
 
 // RotateCA makes the next generation of the CA now. constraints says whether it, and those after it, have name constraints;
 // nil: as before. It, and what follows, returns once the node serves and has proved what came of it. After Unavailable the
 // change is recorded, and the server goes on trying to serve it; after any other error nothing was changed.
-func (m *Manager) RotateCA(ctx context.Context, name Name, constraints *bool) error {
+func (c *Certificates) RotateCA(ctx context.Context, name Name, constraints *bool) error {
 	r := request{action: audit.Rotate, plan: pki.State.Rotate}
 	if constraints != nil {
 		r.change = func(s pki.State) pki.State { return s.WithNameConstraints(*constraints) }
 	}
-	return m.operate(ctx, name, r)
+	return c.change(ctx, name, r)
 }
 
 // ActivateCA lets the generation that is published sign in place of the one before. Before it is due that takes force,
 // unless all clients have shown that they trust it.
-func (m *Manager) ActivateCA(ctx context.Context, name Name, force bool) error {
-	return m.operate(ctx, name, request{action: audit.Activate, plan: pki.State.Activate, force: force, early: earlyActivation})
+func (c *Certificates) ActivateCA(ctx context.Context, name Name, force bool) error {
+	return c.change(ctx, name, request{action: audit.Activate, plan: pki.State.Activate, force: force, early: earlyActivation})
 }
 
 // RetireCA takes the oldest published generation out of the bundle. Before it is due that takes force, unless all clients
 // have shown that they trust the next.
-func (m *Manager) RetireCA(ctx context.Context, name Name, force bool) error {
-	return m.operate(ctx, name, request{action: audit.Retire, plan: pki.State.Retire, force: force, early: earlyRetirement})
+func (c *Certificates) RetireCA(ctx context.Context, name Name, force bool) error {
+	return c.change(ctx, name, request{action: audit.Retire, plan: pki.State.Retire, force: force, early: earlyRetirement})
 }
 
 // CompromiseCA gives a generation up for good, with 0 all of them: nothing that it signed is served any more. It returns
 // the clients that have not shown that they trust any other.
-func (m *Manager) CompromiseCA(ctx context.Context, name Name, generation int) ([]ledger.Client, error) {
+func (c *Certificates) CompromiseCA(ctx context.Context, name Name, generation int) ([]ledger.Client, error) {
 	if generation < 0 {
 		return nil, invalid("generation", "%d: want that of a CA, or 0 for all", generation)
 	}
-	affected, err := m.dependents(ctx, name, generation)
+	affected, err := c.evidence.dependents(ctx, name, generation)
 	if err != nil {
 		return nil, err
 	}
-	return affected, m.operate(ctx, name, request{action: audit.Compromise, plan: func(s pki.State, now time.Time) ([]pki.Action, error) {
+	return affected, c.change(ctx, name, request{action: audit.Compromise, plan: func(s pki.State, now time.Time) ([]pki.Action, error) {
 		return s.Compromise(now, generation)
 	}})
 }
 
 // RenewLeaf replaces the server certificate now.
-func (m *Manager) RenewLeaf(ctx context.Context, name Name) error {
-	return m.operate(ctx, name, request{action: audit.Rotate, plan: pki.State.Renew})
+func (c *Certificates) RenewLeaf(ctx context.Context, name Name) error {
+	return c.change(ctx, name, request{action: audit.Rotate, plan: pki.State.Renew})
 }
 
-func earlyActivation(s pki.State, a pki.Action, known ledger.Ledger, now time.Time) string {
+func earlyActivation(a pki.Action, view pki.View, known ledger.Ledger, now time.Time) string {
 	const text = "CA-%[2]d is to sign from %[3]s on, and %[4]s: clients that hold only CA-%[1]d go on by the cross-certificate, but those " +
 		"that take no certificate between the server's and CA-%[1]d fail at their next handshake"
-	why := doubts(s, a.Generation, known, now)
+	why := whyNotReady(view, a.Generation, known, now)
 	if why == "" {
 		return ""
 	}
-	return fmt.Sprintf(text, s.Published(now)[0].Generation, a.Generation, a.Due.Format(time.DateOnly), why)
+	return fmt.Sprintf(text, view.Published()[0].Generation, a.Generation, a.Due.Format(time.DateOnly), why)
 }
 
-func earlyRetirement(s pki.State, a pki.Action, known ledger.Ledger, now time.Time) string {
+func earlyRetirement(a pki.Action, view pki.View, known ledger.Ledger, now time.Time) string {
 	const text = "CA-%[1]d is to leave the bundle on %[2]s, and %[3]s: clients that hold only CA-%[1]d fail at their next handshake"
-	why := doubts(s, s.Published(now)[1].Generation, known, now)
+	why := whyNotReady(view, view.Published()[1].Generation, known, now)
 	if why == "" {
 		return ""
 	}
 	return fmt.Sprintf(text, a.Generation, a.Due.Format(time.DateOnly), why)
 }
 
-// operate carries out what an operator asks for: all of it, or nothing.
-func (m *Manager) operate(ctx context.Context, name Name, r request) error {
+// change carries out what an operator asks for: all of it, or nothing.
+func (c *Certificates) change(ctx context.Context, name Name, r request) error {
 	var changed *Instance
 	var actions []pki.Action
 	var known ledger.Ledger
 	if r.early != nil {
 		var err error
-		if known, err = m.gather(ctx, name); err != nil {
+		if _, known, err = c.evidence.known(ctx, name, c.now()); err != nil {
 			return err
 		}
 	}
 	entered := false // in the audit log, which must not say it twice when somebody else was faster
-	err := m.mutate(name, func(i *Instance) error {
-		if err := i.idle(); err != nil {
+	err := c.records.mutate(name, func(i *Instance) error {
+		if err := i.requireNoOperation(); err != nil {
 			return err
 		}
-		if err := i.encrypted(); err != nil {
+		if err := i.requireTLS(); err != nil {
 			return err
 		}
-		now, wanted := m.Now(), *i.Certificates
+		now, wanted := c.now(), *i.Certificates
 		if r.change != nil {
 			wanted = r.change(wanted)
 		}
@@ -143,21 +156,21 @@ func (m *Manager) operate(ctx context.Context, name Name, r request) error {
 		if actions, err = r.plan(wanted, now); err != nil {
 			return precondition("%v", err)
 		}
-		refusal, err := r.check(wanted, actions, known, now)
+		refusal, err := r.check(actions, wanted.At(now), known, now)
 		if err != nil {
 			return err
 		}
-		next, signed, err := wanted.DoAll(actions, m.Key, now)
+		next, signed, err := wanted.DoAll(actions, c.secrets.key, now)
 		if err != nil {
 			return precondition("%v; nothing was changed, and what is served stays", err)
 		}
 		if !entered {
-			if err := m.logOperator(i.Name, r.action, actions, next, refusal, now); err != nil {
+			if err := c.logOperator(i.Name, r.action, actions, next, refusal, now); err != nil {
 				return err
 			}
 			entered = true
 		}
-		if err := m.logSigned(i.Name, signed, now); err != nil {
+		if err := c.issuer.logSigned(i.Name, signed, now); err != nil {
 			return err
 		}
 		i.Certificates, changed = &next, i
@@ -166,36 +179,37 @@ func (m *Manager) operate(ctx context.Context, name Name, r request) error {
 	if err != nil {
 		return err
 	}
-	m.logActions(name, actions)
-	return m.served(ctx, changed)
+	c.issuer.logActions(name, actions)
+	return c.workers.waitApplied(ctx, changed)
 }
 
 // check refuses what is not due yet and clients are not ready for, unless it is forced: then it returns what was overridden.
-func (r request) check(s pki.State, actions []pki.Action, known ledger.Ledger, now time.Time) (overridden string, err error) {
+func (r request) check(actions []pki.Action, view pki.View, known ledger.Ledger, now time.Time) (overridden string, err error) {
 	if r.early == nil || !actions[0].Due.After(now) {
 		return "", nil
 	}
-	refusal := r.early(s, actions[0], known, now)
+	refusal := r.early(actions[0], view, known, now)
 	if refusal == "" {
 		return "", nil
 	}
 	if !r.force {
-		return "", precondition("%s. Have each client install the bundle and connect once with %s, or force it", refusal, testNames(s, now))
+		return "", precondition("%s. Have each client install the bundle and connect once with %s, or force it", refusal, testNames(view)).
+			because(ClientsNotReady, "dueTime", actions[0].Due.Format(time.RFC3339))
 	}
 	return refusal, nil
 }
 
 // testNames are the server names that a client has to connect with, as users are told.
-func testNames(s pki.State, now time.Time) string {
+func testNames(view pki.View) string {
 	const one = "the server name (SNI) %s, as in `redis-cli … --sni %s`"
-	if s.NextCrossLabel(now) == "" {
+	if view.NextCrossLabel() == "" {
 		return fmt.Sprintf(one, pki.NextName, pki.NextName)
 	}
 	return fmt.Sprintf(one, pki.NextName, pki.NextName) + ", and once with " + pki.NextCrossName
 }
 
 // logOperator enters what an operator asked for into the audit log, with the CA that it is about.
-func (m *Manager) logOperator(name Name, what audit.Action, actions []pki.Action, next pki.State, overridden string, now time.Time) error {
+func (c *Certificates) logOperator(name Name, what audit.Action, actions []pki.Action, next pki.State, overridden string, now time.Time) error {
 	var entries []audit.Entry
 	if overridden != "" {
 		entries = append(entries, audit.Entry{Action: audit.Force, Reason: overridden})
@@ -218,7 +232,7 @@ func (m *Manager) logOperator(name Name, what audit.Action, actions []pki.Action
 	}
 	for _, e := range entries {
 		e.Time, e.Instance, e.Actor = now, name.String(), operator
-		if err := m.enter(e); err != nil {
+		if err := c.issuer.enter(e); err != nil {
 			return err
 		}
 	}
@@ -231,94 +245,4 @@ var operatorReasons = map[pki.Kind]string{
 	pki.RetireCA:     "this generation is to leave the bundle now",
 	pki.CompromiseCA: "this generation is given up, and its key destroyed",
 	pki.IssueLeaf:    "the server certificate is to be replaced now",
-}
-
-// certify carries out what the certificates' plan asks for and commits the result, before anybody is shown it. After an
-// error the instance has the certificates that were committed last.
-func (m *Manager) certify(i *Instance) error {
-	if i.Certificates == nil {
-		return nil
-	}
-	now, last := m.Now(), i.Certificates
-	wanted, misnamed := m.wanted(*i)
-	actions := pki.Plan(wanted, now)
-	if len(actions) == 0 && wanted.Names.Equal(last.Names) {
-		return misnamed
-	}
-	next, signed, failed := wanted.DoAll(actions, m.Key, now)
-	if failed != nil && len(signed) == 0 {
-		return failed // nothing to keep
-	}
-	if err := m.logSigned(i.Name, signed, now); err != nil {
-		return err
-	}
-	i.Certificates = &next
-	if err := m.save(i); err != nil {
-		i.Certificates = last
-		return err
-	}
-	if failed != nil {
-		return failed
-	}
-	m.logActions(i.Name, actions)
-	return misnamed
-}
-
-// wanted are the instance's certificates with the names that the configuration gives it now; with those that they had,
-// beside an error, when these are none.
-func (m *Manager) wanted(i Instance) (pki.State, error) {
-	s := *i.Certificates
-	host, err := netip.ParseAddr(i.Host)
-	if err != nil {
-		return s, fmt.Errorf("address of %s: %w", i.Name, err)
-	}
-	names, err := m.names(i.Name, host)
-	if err == nil {
-		s.Names = names
-	}
-	return s, err
-}
-
-func (m *Manager) logActions(name Name, actions []pki.Action) {
-	for _, a := range actions {
-		m.Log.Info("certificates changed", "instance", name, "action", a.Kind, "generation", a.Generation, "reason", a.Reason)
-	}
-	if m.Changed != nil && len(actions) > 0 {
-		m.Changed(name, actions)
-	}
-}
-
-// auditKinds are what actions sign.
-var auditKinds = map[pki.Kind]audit.Kind{
-	pki.CreateCA: audit.CA, pki.SignCross: audit.Cross, pki.IssueLeaf: audit.Leaf, pki.IssueNextLeaf: audit.LeafNext,
-}
-
-// logSigned enters what was signed into the audit log. It comes before the commit: after a crash between the two
-// the log has certificates that nobody was shown, never the other way round.
-func (m *Manager) logSigned(name Name, signed []pki.Signed, now time.Time) error {
-	for _, s := range signed {
-		kind, generation := auditKinds[s.Kind], s.Generation
-		if kind == audit.Leaf || kind == audit.LeafNext {
-			generation = 0
-		}
-		certificate, err := audit.Describe(s.Certificate, kind, generation, s.Issuer)
-		if err != nil {
-			return err
-		}
-		e := audit.Entry{Time: now, Instance: name.String(), Action: audit.Sign, Reason: s.Reason, Certificate: certificate}
-		if err := m.enter(e); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (m *Manager) enter(e audit.Entry) error {
-	if m.Audit == nil {
-		return nil
-	}
-	if err := m.Audit.Append(e); err != nil {
-		return hopeless(stateError("write", err))
-	}
-	return nil
 }

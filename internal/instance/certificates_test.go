@@ -39,7 +39,7 @@ func verifies(t *testing.T, n node, bundle []byte) bool {
 // states are the CAs', oldest first.
 func (m *machine) states() string {
 	m.t.Helper()
-	c, err := m.server.Certificates(first)
+	c, err := m.server.Certificates.Get(first)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -62,30 +62,30 @@ func TestOperatorReplacesTheCA(t *testing.T) {
 			if err != nil || m.states() != states || i.State != instance.Ready {
 				t.Fatalf("%s: %v; CAs %s, want %s; the instance is %s", what, err, m.states(), states, i.State)
 			}
-			if !verifies(t, n, n.Bundle) || verifies(t, n, old) != oldVerifies || !bytes.Equal(n.Bundle, i.Certificates.Bundle(m.now())) {
+			if !verifies(t, n, n.Bundle) || verifies(t, n, old) != oldVerifies || !bytes.Equal(n.Bundle, i.Certificates.At(m.now()).Bundle()) {
 				t.Errorf("%s: with the new bundle %t, with the old %t; want true, %t", what, verifies(t, n, n.Bundle), verifies(t, n, old), oldVerifies)
 			}
 		}
 		time.Sleep(time.Hour)
-		step("rotate", m.server.RotateCA(t.Context(), first, nil), "signing published", true)
+		step("rotate", m.server.Certificates.RotateCA(t.Context(), first, nil), "signing published", true)
 		bundle := m.node(first).Bundle
 		if bytes.Count(bundle, []byte("BEGIN")) != 2 || len(m.get(first).ServerCAs) != 2 {
 			t.Errorf("the bundle is %s", bundle)
 		}
-		wantError(t, "rotate again", m.server.RotateCA(t.Context(), first, nil), instance.FailedPrecondition, "retire CA-1 first")
-		wantError(t, "retire what signs", m.server.RetireCA(t.Context(), first, true), instance.FailedPrecondition, "CA-1 still signs")
-		wantError(t, "activate early", m.server.ActivateCA(t.Context(), first, false), instance.FailedPrecondition,
+		wantError(t, "rotate again", m.server.Certificates.RotateCA(t.Context(), first, nil), instance.FailedPrecondition, "retire CA-1 first")
+		wantError(t, "retire what signs", m.server.Certificates.RetireCA(t.Context(), first, true), instance.FailedPrecondition, "CA-1 still signs")
+		wantError(t, "activate early", m.server.Certificates.ActivateCA(t.Context(), first, false), instance.FailedPrecondition,
 			"it is not known that any client trusts CA-2: none was seen", "hold only CA-1", "--sni ca-next.sealane.invalid", "force it")
-		step("activate, forced", m.server.ActivateCA(t.Context(), first, true), "retiring cross-signed", true)
+		step("activate, forced", m.server.Certificates.ActivateCA(t.Context(), first, true), "retiring cross-signed", true)
 		if c := m.node(first).Gateway.Certificate; bytes.Count(c, []byte("BEGIN")) != 2 {
 			t.Errorf("the chain is %s", c)
 		}
-		wantError(t, "retire early", m.server.RetireCA(t.Context(), first, false), instance.FailedPrecondition,
+		wantError(t, "retire early", m.server.Certificates.RetireCA(t.Context(), first, false), instance.FailedPrecondition,
 			"not known that any client trusts CA-2", "hold only CA-1 fail", "force it")
 		if got, want := m.expiries(t), "ca-1 ca-2 cross-2 leaf next-leaf"; got != want {
 			t.Errorf("metrics tell when these expire: %s; want %s", got, want)
 		}
-		step("retire, forced", m.server.RetireCA(t.Context(), first, true), "retired signing", false)
+		step("retire, forced", m.server.Certificates.RetireCA(t.Context(), first, true), "retired signing", false)
 		if n := m.node(first); !verifies(t, n, bundle) || n.starts != 1 {
 			t.Errorf("who installed both CAs verifies: %t; the node was started %d times", verifies(t, n, bundle), n.starts)
 		}
@@ -176,11 +176,11 @@ func (m *machine) auditedSince(n int) string {
 func TestDueActionsNeedNoForce(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.made(first)
-		if err := m.server.RotateCA(t.Context(), first, nil); err != nil {
+		if err := m.server.Certificates.RotateCA(t.Context(), first, nil); err != nil {
 			t.Fatal(err)
 		}
 		m.jump(1000 * 24 * time.Hour) // the server has not looked yet
-		if err := m.server.ActivateCA(t.Context(), first, false); err != nil || m.states() != "retiring cross-signed" {
+		if err := m.server.Certificates.ActivateCA(t.Context(), first, false); err != nil || m.states() != "retiring cross-signed" {
 			t.Errorf("activate when it is due: %v, %s", err, m.states())
 		}
 		if got := m.auditedSince(2); strings.Contains(got, "force") || !strings.Contains(got, "activate/2 sign/leaf") {
@@ -214,11 +214,11 @@ func TestOperatorReplacesTheLeaf(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		before := m.made(first)
 		time.Sleep(time.Hour)
-		if err := m.server.RenewLeaf(t.Context(), first); err != nil {
+		if err := m.server.Certificates.RenewLeaf(t.Context(), first); err != nil {
 			t.Fatal(err)
 		}
 		n, after := m.node(first), m.get(first)
-		if n.applied != 2 || bytes.Equal(before.Certificates.Leaf.Certificate, after.Certificates.Leaf.Certificate) || !verifies(t, n, before.Certificates.Bundle(m.now())) {
+		if n.applied != 2 || bytes.Equal(before.Certificates.Leaf.Certificate, after.Certificates.Leaf.Certificate) || !verifies(t, n, before.Certificates.At(m.now()).Bundle()) {
 			t.Errorf("applied %d times", n.applied)
 		}
 		if want := "rotate sign/leaf"; m.auditedSince(2) != want {
@@ -229,9 +229,9 @@ func TestOperatorReplacesTheLeaf(t *testing.T) {
 
 func TestCertificatesCannotBeChanged(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
-		rotate := func(n instance.Name) error { return m.server.RotateCA(t.Context(), n, nil) }
+		rotate := func(n instance.Name) error { return m.server.Certificates.RotateCA(t.Context(), n, nil) }
 		wantError(t, "of nothing", rotate(first), instance.NotFound)
-		_, err := m.server.Certificates(first)
+		_, err := m.server.Certificates.Get(first)
 		wantError(t, "show nothing", err, instance.NotFound)
 		m.onEnsure = hang
 		op := m.create(first)
@@ -247,7 +247,7 @@ func TestCertificatesCannotBeChanged(t *testing.T) {
 		}
 		m.waitReady(named("bare"))
 		wantError(t, "without encryption", rotate(named("bare")), instance.FailedPrecondition, "has no encryption")
-		_, err = m.server.Certificates(named("bare"))
+		_, err = m.server.Certificates.Get(named("bare"))
 		wantError(t, "show none", err, instance.FailedPrecondition, "has no encryption")
 		// All or nothing.
 		for _, broken := range []func(error){
@@ -266,7 +266,7 @@ func TestCertificatesCannotBeChanged(t *testing.T) {
 		m.set(func() {
 			m.onEnsure = func(context.Context, instance.Node) error { return errors.New("gateway: does not answer") }
 		})
-		wantError(t, "while the gateway is down", m.server.RenewLeaf(t.Context(), first), instance.Unavailable, "recorded", "gateway: does not answer")
+		wantError(t, "while the gateway is down", m.server.Certificates.RenewLeaf(t.Context(), first), instance.Unavailable, "recorded", "gateway: does not answer")
 		if got := m.metric(t, "sealane_certificate_served_is_intended"); got != 0 {
 			t.Errorf("served is intended: %v", got)
 		}
@@ -290,7 +290,7 @@ func (m *machine) reboot(names ...string) {
 func (m *machine) wantNames(states, served, waiting string, applied int) {
 	m.t.Helper()
 	m.waitReady(first)
-	got, err := m.server.Certificates(first)
+	got, err := m.server.Certificates.Get(first)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -340,7 +340,7 @@ func TestNamesFollowTheConfigurationWithNameConstraints(t *testing.T) {
 		want("signing published", "first.b.example", "first.c.example", 3) // another bundle and second leaf
 		m.reboot("{instance}.b.example", "{instance}.c.example")
 		want("signing published", "first.b.example", "first.c.example", 3)
-		if err := errors.Join(m.server.ActivateCA(t.Context(), first, true), m.server.RetireCA(t.Context(), first, true)); err != nil {
+		if err := errors.Join(m.server.Certificates.ActivateCA(t.Context(), first, true), m.server.Certificates.RetireCA(t.Context(), first, true)); err != nil {
 			t.Fatal(err)
 		}
 		want("retired signing", "first.b.example first.c.example", "", 5)
@@ -354,7 +354,7 @@ func TestRotationDecidesAboutNameConstraints(t *testing.T) {
 		on, off := true, false
 		wantCAs := func(want string) {
 			t.Helper()
-			got, err := m.server.Certificates(first)
+			got, err := m.server.Certificates.Get(first)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -368,7 +368,7 @@ func TestRotationDecidesAboutNameConstraints(t *testing.T) {
 		}
 		next := func() {
 			t.Helper()
-			if err := errors.Join(m.server.ActivateCA(t.Context(), first, true), m.server.RetireCA(t.Context(), first, true)); err != nil {
+			if err := errors.Join(m.server.Certificates.ActivateCA(t.Context(), first, true), m.server.Certificates.RetireCA(t.Context(), first, true)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -376,11 +376,11 @@ func TestRotationDecidesAboutNameConstraints(t *testing.T) {
 			constraints *bool
 			want        string
 		}{{&on, "false true"}, {nil, "false true true"}, {&off, "false true true false"}, {nil, "false true true false false"}} {
-			if err := m.server.RotateCA(t.Context(), first, step.constraints); err != nil {
+			if err := m.server.Certificates.RotateCA(t.Context(), first, step.constraints); err != nil {
 				t.Fatal(err)
 			}
 			wantCAs(step.want)
-			wantError(t, "rotate again", m.server.RotateCA(t.Context(), first, &on), instance.FailedPrecondition, "first, or wait until")
+			wantError(t, "rotate again", m.server.Certificates.RotateCA(t.Context(), first, &on), instance.FailedPrecondition, "first, or wait until")
 			next()
 			checkVerifies(t, m.node(first), "localhost")
 		}
@@ -469,7 +469,7 @@ func TestLastGoodCertificateServesOn(t *testing.T) {
 				if now.State != instance.Repairing || !strings.Contains(now.StatusMessage, c.says) {
 					t.Errorf("%s, %q; want %q", now.State, now.StatusMessage, c.says)
 				}
-				if got, err := m.server.Certificates(first); err != nil || !strings.Contains(got.Problem, c.says) {
+				if got, err := m.server.Certificates.Get(first); err != nil || !strings.Contains(got.Problem, c.says) {
 					t.Errorf("certificates: %q, %v", got.Problem, err)
 				}
 				if n.starts != 2 || n.applied != 1 || !bytes.Equal(n.Gateway.Certificate, pki.EncodePEM(before.Certificates.Leaf.Certificate)) {
@@ -493,8 +493,8 @@ func TestOperatorIsToldOfAnUnreadableKey(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.made(first)
 		m.breakKeys(first)
-		wantError(t, "rotate", m.server.RotateCA(t.Context(), first, nil), instance.FailedPrecondition, "key of CA-1", "nothing was changed")
-		wantError(t, "renew", m.server.RenewLeaf(t.Context(), first), instance.FailedPrecondition, "key of CA-1")
+		wantError(t, "rotate", m.server.Certificates.RotateCA(t.Context(), first, nil), instance.FailedPrecondition, "key of CA-1", "nothing was changed")
+		wantError(t, "renew", m.server.Certificates.RenewLeaf(t.Context(), first), instance.FailedPrecondition, "key of CA-1")
 		if m.states() != "signing" || len(m.audited) != 2 {
 			t.Errorf("CAs %s, %d entries", m.states(), len(m.audited))
 		}
@@ -514,8 +514,7 @@ func TestOperatorIsToldOfAnUnreadableKey(t *testing.T) {
 func TestScaledLifetimesAreKept(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		told := make(map[pki.Kind]int)
-		m.server.Lifetimes = pki.ScaledLifetimes(pki.MinScaledCA)
-		m.server.Changed = func(name instance.Name, actions []pki.Action) {
+		changed := func(name instance.Name, actions []pki.Action) {
 			for _, a := range actions {
 				if late := m.now().Sub(a.Due); name != first || !a.Due.IsZero() && late > time.Second {
 					t.Errorf("%s of %s was done %s late", a.Kind, name, late)
@@ -523,11 +522,12 @@ func TestScaledLifetimesAreKept(t *testing.T) {
 				told[a.Kind]++
 			}
 		}
+		m.reconfigure(func(c *instance.Config) { c.Lifetimes, c.Changed = pki.ScaledLifetimes(pki.MinScaledCA), changed })
 		m.made(first)
-		m.server.Lifetimes = pki.Lifetimes{}
+		m.reconfigure(func(c *instance.Config) { c.Changed = changed })
 		for range 60 {
 			time.Sleep(time.Second)
-			if n := m.node(first); !bytes.Equal(n.Bundle, m.get(first).Certificates.Bundle(m.now())) || m.get(first).State != instance.Ready {
+			if n := m.node(first); !bytes.Equal(n.Bundle, m.get(first).Certificates.At(m.now()).Bundle()) || m.get(first).State != instance.Ready {
 				t.Errorf("the node doesn't serve what is recorded, or is %s", m.get(first).State)
 			}
 		}
@@ -541,6 +541,6 @@ func TestScaledLifetimesAreKept(t *testing.T) {
 }
 
 func (m *machine) compromise(generation int) error {
-	_, err := m.server.CompromiseCA(m.t.Context(), first, generation)
+	_, err := m.server.Certificates.CompromiseCA(m.t.Context(), first, generation)
 	return err
 }

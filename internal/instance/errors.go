@@ -27,10 +27,12 @@ type Violation struct {
 	Description string
 }
 
-// Error is what a caller may be told: Message is for them, Err, which may be nil, for the operator's log.
+// Error is what a caller may be told: Message is for people, Reason for programs. Err, which may be nil, is for the operator's log.
 type Error struct {
 	Code       Code
 	Message    string
+	Reason     Reason            // "": there is no more to know than the code
+	Metadata   map[string]string // what the Reason's documentation says
 	Violations []Violation
 	Err        error
 }

@@ -23,8 +23,8 @@ const (
 	CreateTimeout  = createTimeout
 	CheckInterval  = checkInterval
 	LastRetry      = lastRetry
-	KeyCheck       = keyCheck
-	ServeTimeout   = serveTimeout
+	KeyCheck       = masterKeyCheck
+	ServeTimeout   = applyTimeout
 )
 
 func RedisConfigNames() []string {
@@ -48,7 +48,7 @@ func (a Addresses) Allocate(taken map[netip.AddrPort]bool, tls bool) (netip.Addr
 func (a Addresses) DNSNamesOf(n Name) []string { return a.dnsNames(n) }
 
 func (m *Manager) SetDataPath(ctx context.Context, name Name, path gateway.DataPath) error {
-	return m.ChangeDataPlane(ctx, name, func(s *DataPlaneSettings) { s.Path = path })
+	return m.DataPlanes.Change(ctx, name, func(s *DataPlaneSettings) { s.Path = path })
 }
 
 // MemoryLimit is memoryLimit.

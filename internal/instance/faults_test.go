@@ -87,11 +87,11 @@ func scenarios() []scenario {
 				time.Sleep(time.Second)
 			},
 			func(m *machine) error {
-				ops, err := m.server.Operations("p1", "local")
+				ops, err := m.server.Operations.List("p1", "local")
 				if err != nil || ops[0].CancelRequested {
 					return err
 				}
-				return m.server.CancelOperation("p1", "local", ops[0].ID)
+				return m.server.Operations.Cancel("p1", "local", ops[0].ID)
 			},
 			func(m *machine) bool { return !exists(m) },
 			"create(cancelled)", 0,
@@ -108,7 +108,7 @@ func scenarios() []scenario {
 				if leafRotated(m) {
 					return nil
 				}
-				return m.server.RenewLeaf(m.t.Context(), first)
+				return m.server.Certificates.RenewLeaf(m.t.Context(), first)
 			},
 			func(m *machine) bool { return ready(m) && leafRotated(m) && m.node(first).applied == 2 },
 			"create", 3,
@@ -119,11 +119,11 @@ func scenarios() []scenario {
 				if len(m.stored()[0].Certificates.CAs) > 1 {
 					return nil
 				}
-				return m.server.RotateCA(m.t.Context(), first, nil)
+				return m.server.Certificates.RotateCA(m.t.Context(), first, nil)
 			},
 			func(m *machine) bool {
 				i, err := m.server.Get(first)
-				return err == nil && ready(m) && len(i.ServerCAs) == 2 && bytes.Equal(m.node(first).Bundle, i.Certificates.Bundle(m.now()))
+				return err == nil && ready(m) && len(i.ServerCAs) == 2 && bytes.Equal(m.node(first).Bundle, i.Certificates.At(m.now()).Bundle())
 			},
 			"create", 5,
 		},

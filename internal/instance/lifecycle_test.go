@@ -65,12 +65,12 @@ func TestCreateBecomesReady(t *testing.T) {
 		if !m.addresses.Pool.Contains(netip.MustParseAddr(i.Host)) || i.Port != 6378 {
 			t.Errorf("address %s; want one of %v, port 6378", i.Address(), m.addresses.Pool)
 		}
-		auth, err := m.server.AuthString(first)
+		auth, err := m.server.AuthStrings.Get(first)
 		n := m.node(first)
 		if sum := sha256.Sum256([]byte(auth)); err != nil || len(auth) != 36 || !slices.Equal(n.PasswordHashes, []string{hex.EncodeToString(sum[:])}) {
 			t.Errorf("auth string %q, %v; the node has the hash %s", auth, err, n.PasswordHashes)
 		}
-		if !strings.Contains(n.Gateway.Connect, "sealane ca bundle first --project p1") {
+		if !strings.Contains(n.Gateway.Connect, "(ca.pem: program bundle first of p1 > ca.pem)") {
 			t.Errorf("connect hint %q", n.Gateway.Connect)
 		}
 		checkVerifies(t, n, i.Host, "localhost", "127.0.0.1", "::1")
@@ -106,7 +106,7 @@ func TestCreateWithoutEncryptionOrAuth(t *testing.T) {
 		}
 		i := m.waitReady(first)
 		n := m.node(first)
-		auth, err := m.server.AuthString(first)
+		auth, err := m.server.AuthStrings.Get(first)
 		if i.Port != 6379 || i.Certificates != nil || auth != "" || err != nil || n.PasswordHashes != nil || n.Bundle != nil || n.Gateway.Certificate != nil {
 			t.Errorf("port %d, auth %q, %v, node %+v", i.Port, auth, err, n.Node)
 		}
@@ -126,7 +126,7 @@ func TestCancelUndoesACreateThatHangs(t *testing.T) {
 		_, err := m.server.Create(named("second"), plainSpec(), "v1")
 		wantError(t, "create without an address left", err, instance.ResourceExhausted, "no address is free")
 
-		if err := m.server.CancelOperation("p1", "local", op.ID); err != nil {
+		if err := m.server.Operations.Cancel("p1", "local", op.ID); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait() // it takes no time
@@ -135,7 +135,7 @@ func TestCancelUndoesACreateThatHangs(t *testing.T) {
 		if op := m.operation(op); !op.Done || op.Failure == nil || op.Failure.Code != instance.Cancelled || !op.CancelRequested {
 			t.Errorf("operation: %+v", op)
 		}
-		if err := m.server.CancelOperation("p1", "local", op.ID); err != nil {
+		if err := m.server.Operations.Cancel("p1", "local", op.ID); err != nil {
 			t.Errorf("cancel of what is done: %v", err)
 		}
 		m.set(func() { m.onEnsure = nil })
@@ -155,7 +155,7 @@ func TestOnlyOneOperationAtATime(t *testing.T) {
 			wantError(t, "delete "+when, err, instance.FailedPrecondition, first.String(), "projects/p1/locations/local/operations/"+op.ID)
 			_, err = m.server.Update(first, func(*instance.Spec) {}, "v1")
 			wantError(t, "update "+when, err, instance.FailedPrecondition, first.String(), op.ID)
-			wantError(t, "forget the operation "+when, m.server.DeleteOperation("p1", "local", op.ID), instance.FailedPrecondition, op.ID)
+			wantError(t, "forget the operation "+when, m.server.Operations.Delete("p1", "local", op.ID), instance.FailedPrecondition, op.ID)
 		}
 		refused("while it is created", op)
 		m.set(func() { m.onEnsure = nil })
@@ -170,7 +170,7 @@ func TestOnlyOneOperationAtATime(t *testing.T) {
 			t.Fatal(err)
 		}
 		refused("while it is updated", op)
-		if err := m.server.CancelOperation("p1", "local", op.ID); err != nil {
+		if err := m.server.Operations.Cancel("p1", "local", op.ID); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour) // neither a cancel nor time ends an update
@@ -245,16 +245,16 @@ func TestNameCanBeUsedAgain(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		old := m.made(first)
 		oldNode := m.node(first)
-		oldAuth, _ := m.server.AuthString(first)
+		oldAuth, _ := m.server.AuthStrings.Get(first)
 		if _, err := m.server.Delete(first, "v1"); err != nil {
 			t.Fatal(err)
 		}
 		m.waitGone(first)
-		if _, err := m.server.AuthString(first); instance.CodeOf(err) != instance.NotFound {
+		if _, err := m.server.AuthStrings.Get(first); instance.CodeOf(err) != instance.NotFound {
 			t.Errorf("auth string of what is deleted: %v", err)
 		}
 		i := m.made(first)
-		auth, _ := m.server.AuthString(first)
+		auth, _ := m.server.AuthStrings.Get(first)
 		if i.UID == old.UID || auth == oldAuth || string(i.Certificates.CAs[0].Certificate) == string(old.Certificates.CAs[0].Certificate) ||
 			m.node(first).AdminPassword == oldNode.AdminPassword {
 			t.Error("the new instance has something of the old one")
@@ -262,7 +262,7 @@ func TestNameCanBeUsedAgain(t *testing.T) {
 		if verbs(i) != "create delete create" {
 			t.Errorf("operations: %s", verbs(i))
 		}
-		ops, err := m.server.Operations("p1", "local")
+		ops, err := m.server.Operations.List("p1", "local")
 		if err != nil || len(ops) != 3 || !ops[0].Created.Equal(i.Created) && ops[0].ID != i.Operations[2].ID {
 			t.Errorf("operations: %d, %v", len(ops), err)
 		}
@@ -285,7 +285,7 @@ func TestCreateOverATombstoneThatChanges(t *testing.T) {
 					return
 				}
 				interfered = true
-				if err := m.server.DeleteOperation("p1", "local", op.ID); err != nil {
+				if err := m.server.Operations.Delete("p1", "local", op.ID); err != nil {
 					t.Error(err)
 				}
 			}
@@ -369,9 +369,9 @@ func TestErrorsOfTheStoreAreExplained(t *testing.T) {
 			wantError(t, "delete", err, c.code, c.says)
 			_, err = m.server.List("p1", "-")
 			wantError(t, "list", err, c.code, c.says)
-			_, err = m.server.AuthString(first)
+			_, err = m.server.AuthStrings.Get(first)
 			wantError(t, "auth string", err, c.code, c.says)
-			_, err = m.server.Operations("p1", "-")
+			_, err = m.server.Operations.List("p1", "-")
 			wantError(t, "operations", err, c.code, c.says)
 			_, err = m.server.LocationNames("p1")
 			wantError(t, "locations", err, c.code, c.says)
@@ -441,7 +441,7 @@ func TestStopAllGoesOnAfterErrors(t *testing.T) {
 			defer mu.Unlock()
 			told[n.ID] = err == nil
 		}})
-		const price = "; `sealane stop --force` ends it, and all its data are lost, because its persistence is off"
+		const price = "; `program kill all` ends it, and all its data are lost, because its persistence is off"
 		if err == nil || !strings.Contains(err.Error(), "stop projects/p1/locations/local/instances/i1: the engine of i1 stays up"+price) ||
 			!strings.Contains(err.Error(), "the engine of i3 stays up"+price) {
 			t.Errorf("error: %v", err)
@@ -505,7 +505,7 @@ func TestOperationsAreListedNewestFirstAndTrimmed(t *testing.T) {
 			}
 			m.waitReady(first)
 		}
-		ops, err := m.server.Operations("p1", "-")
+		ops, err := m.server.Operations.List("p1", "-")
 		if err != nil || len(ops) != instance.KeepOperations+1 {
 			t.Fatalf("%d operations, %v", len(ops), err)
 		}
@@ -516,14 +516,14 @@ func TestOperationsAreListedNewestFirstAndTrimmed(t *testing.T) {
 		if last.Instance.Spec.DisplayName != "54" || last.Verb != instance.Update {
 			t.Errorf("the newest is %+v", last.Operation)
 		}
-		if err := m.server.DeleteOperation("p1", "local", last.ID); err != nil {
+		if err := m.server.Operations.Delete("p1", "local", last.ID); err != nil {
 			t.Error(err)
 		}
-		_, err = m.server.Operation("p1", "local", last.ID)
+		_, err = m.server.Operations.Get("p1", "local", last.ID)
 		wantError(t, "forgotten operation", err, instance.NotFound, "Resource 'projects/p1/locations/local/operations/"+last.ID+"' was not found")
-		wantError(t, "forget it again", m.server.DeleteOperation("p1", "local", last.ID), instance.NotFound)
-		wantError(t, "cancel it", m.server.CancelOperation("p1", "local", last.ID), instance.NotFound)
-		if _, err := m.server.Operation("p1", "elsewhere", ops[1].ID); instance.CodeOf(err) != instance.NotFound {
+		wantError(t, "forget it again", m.server.Operations.Delete("p1", "local", last.ID), instance.NotFound)
+		wantError(t, "cancel it", m.server.Operations.Cancel("p1", "local", last.ID), instance.NotFound)
+		if _, err := m.server.Operations.Get("p1", "elsewhere", ops[1].ID); instance.CodeOf(err) != instance.NotFound {
 			t.Errorf("operation of another location: %v", err)
 		}
 	})
@@ -550,7 +550,7 @@ func TestTombstonesAreSwept(t *testing.T) {
 		for _, op := range m.stored() {
 			for _, o := range op.Operations {
 				if op.Name == named("forgotten") {
-					if err := m.server.DeleteOperation("p1", "local", o.ID); err != nil {
+					if err := m.server.Operations.Delete("p1", "local", o.ID); err != nil {
 						t.Error(err)
 					}
 				}
@@ -571,7 +571,7 @@ func TestTombstonesAreSwept(t *testing.T) {
 
 func TestProjectsAndLocationsOfTheConfiguration(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
-		m.server.Projects, m.server.Locations = []string{"p1"}, []string{"east1", "west1"}
+		m.reconfigure(func(c *instance.Config) { c.Projects, c.Locations = []string{"p1"}, []string{"east1", "west1"} })
 		_, err := m.server.Create(first, plainSpec(), "v1")
 		wantError(t, "create elsewhere", err, instance.NotFound, `"local"`, "east1, west1")
 		_, err = m.server.Create(instance.Name{Project: "p2", Location: "east1", ID: "a"}, plainSpec(), "v1")
@@ -585,7 +585,7 @@ func TestProjectsAndLocationsOfTheConfiguration(t *testing.T) {
 		}
 		wantError(t, "unknown location", m.server.CheckLocation("p1", "north1"), instance.NotFound)
 
-		m.server.Projects, m.server.Locations = nil, nil
+		m.reconfigure(nil)
 		m.made(instance.Name{Project: "p1", Location: "mars1", ID: "a"})
 		if names, err := m.server.LocationNames("p1"); err != nil || strings.Join(names, " ") != "local mars1" {
 			t.Errorf("locations: %v, %v", names, err)

@@ -36,11 +36,11 @@ type Local struct {
 // localNode is what is known of a node's processes. All of it may be empty: they are found again by their sockets.
 type localNode struct {
 	sync.Mutex
-	engine  *engine.Engine
-	gateway *process.Process
-	proved  string                  // digest of the snapshot that was last shown to be served
-	told    map[string]*atomic.Bool // by process: it is being ended on purpose
-	busy    *BusyError
+	engine        *engine.Engine
+	gateway       *process.Process
+	proved        string                  // digest of the snapshot that was last shown to be served
+	stopRequested map[string]*atomic.Bool // by process: whether its end was asked for
+	busy          *BusyError
 
 	// boundMu guards what follows, which is shown while the node is locked for long.
 	boundMu sync.Mutex
@@ -94,7 +94,7 @@ func (l *Local) node(id string) *localNode {
 	defer l.mu.Unlock()
 	n := l.nodes[id]
 	if n == nil {
-		n = &localNode{told: make(map[string]*atomic.Bool)}
+		n = &localNode{stopRequested: make(map[string]*atomic.Bool)}
 		l.nodes[id] = n
 	}
 	return n
@@ -108,10 +108,10 @@ func (l *Local) Ensure(ctx context.Context, node Node, progress func(string)) er
 	n.Lock()
 	defer n.Unlock()
 	if err := os.MkdirAll(l.nodeDir(node.ID), 0o700); err != nil {
-		return hopeless(fmt.Errorf("make the node's folder: %w", err))
+		return asFatal(fmt.Errorf("make the node's folder: %w", err))
 	}
 	if err := l.ensureEngine(ctx, n, node, progress); err != nil {
-		return hopeless(err)
+		return asFatal(err)
 	}
 	busy, err := n.configure(ctx, node)
 	if err != nil {
@@ -119,7 +119,7 @@ func (l *Local) Ensure(ctx context.Context, node Node, progress func(string)) er
 	}
 	// Certificates don't wait for a script to end.
 	if err := l.ensureGateway(ctx, n, node, progress); err != nil {
-		return hopeless(err)
+		return asFatal(err)
 	}
 	if err := l.ensureSnapshot(ctx, n, node, progress); err != nil {
 		return err
@@ -130,7 +130,7 @@ func (l *Local) Ensure(ctx context.Context, node Node, progress func(string)) er
 	return nil
 }
 
-// configure tells the engine what it may be told while it runs; one that is busy with a script is told later.
+// configure gives the engine the settings that can change while it runs. An engine that is busy with a script gets them later.
 func (n *localNode) configure(ctx context.Context, node Node) (*BusyError, error) {
 	err := n.engine.Harden(ctx)
 	if err == nil {
@@ -147,8 +147,8 @@ func (n *localNode) configure(ctx context.Context, node Node) (*BusyError, error
 	return &busy, nil
 }
 
-// hopeless marks errors of the machine that a user has to mend, so that a create tells them at once.
-func hopeless(err error) error {
+// asFatal marks errors that the machine's owner has to mend, such as a full disk, so that a create fails at once and says so.
+func asFatal(err error) error {
 	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, fs.ErrPermission} {
 		if errors.Is(err, e) {
 			return fmt.Errorf("%w: %w", ErrFatal, err)
@@ -162,7 +162,7 @@ func hopeless(err error) error {
 }
 
 func (l *Local) ensureEngine(ctx context.Context, n *localNode, node Node, progress func(string)) error {
-	if n.engine != nil && !over(n.engine.Done()) {
+	if n.engine != nil && !isClosed(n.engine.Done()) {
 		return nil
 	}
 	progress("starting the engine and loading its data")
@@ -205,7 +205,7 @@ func (l *Local) binary(version string) (engine.Binary, error) {
 }
 
 func (l *Local) ensureGateway(ctx context.Context, n *localNode, node Node, progress func(string)) error {
-	if n.gateway != nil && !over(n.gateway.Done()) {
+	if n.gateway != nil && !isClosed(n.gateway.Done()) {
 		return nil
 	}
 	progress("starting the gateway")
@@ -226,8 +226,8 @@ func (l *Local) ensureGateway(ctx context.Context, n *localNode, node Node, prog
 
 func gatewayLock(dir string) string { return filepath.Join(dir, "gateway-process.lock") }
 
-// find returns the process that holds the lock, once it listens on its socket: a server that was killed just after
-// it started one could not tell anybody of it. process.ErrNotRunning means that there is none.
+// find returns the process that holds the lock, once it listens on its socket. A server that was killed just after it started a
+// process could not tell anybody about it, so only the lock shows that there is one. process.ErrNotRunning means that there is none.
 func find(ctx context.Context, socket, lock string) (p *process.Process, err error) {
 	pollErr := poll(ctx, func() bool {
 		if p, err = process.Adopt(socket); !errors.Is(err, process.ErrNotRunning) {
@@ -254,9 +254,9 @@ func (l *Local) startGateway(ctx context.Context, dir string) (*process.Process,
 	client := gateway.NewClient(dir)
 	err = poll(ctx, func() bool {
 		_, err := client.Status(ctx)
-		return err == nil || over(p.Done())
+		return err == nil || isClosed(p.Done())
 	})
-	if over(p.Done()) {
+	if isClosed(p.Done()) {
 		return nil, fmt.Errorf("it ended at once (%s); see %s", p.Exit(), filepath.Join(dir, "gateway.out"))
 	}
 	return p, err
@@ -313,15 +313,15 @@ func (l *Local) ensureSnapshot(ctx context.Context, n *localNode, node Node, pro
 
 // watch reports the end of a process that nobody asked to end.
 func (l *Local) watch(n *localNode, id, name string, done <-chan struct{}, reason func() string) {
-	told := &atomic.Bool{}
-	n.told[name] = told
+	requested := &atomic.Bool{}
+	n.stopRequested[name] = requested
 	l.watchers.Go(func() {
 		select {
 		case <-done:
 		case <-l.closed:
 			return
 		}
-		if told.Load() {
+		if requested.Load() {
 			return
 		}
 		select {
@@ -331,11 +331,11 @@ func (l *Local) watch(n *localNode, id, name string, done <-chan struct{}, reaso
 	})
 }
 
-// tell notes that what becomes of these processes is no surprise.
-func (n *localNode) tell(processes ...string) {
+// requestStop notes that the end of these processes was asked for, so that watch doesn't report it.
+func (n *localNode) requestStop(processes ...string) {
 	for _, name := range processes {
-		if told := n.told[name]; told != nil {
-			told.Store(true)
+		if requested := n.stopRequested[name]; requested != nil {
+			requested.Store(true)
 		}
 	}
 }
@@ -359,7 +359,7 @@ func (l *Local) Remove(ctx context.Context, nodeID string) error {
 	n := l.node(nodeID)
 	n.Lock()
 	defer n.Unlock()
-	n.tell("engine", "gateway")
+	n.requestStop("engine", "gateway")
 	dir := l.nodeDir(nodeID)
 	if err := l.KillNode(ctx, nodeID); err != nil {
 		return err
@@ -386,7 +386,7 @@ func (l *Local) Ledger(ctx context.Context, nodeID string) (ledger.Ledger, error
 	return gateway.NewClient(l.nodeDir(nodeID)).Ledger(ctx)
 }
 
-func over(done <-chan struct{}) bool {
+func isClosed(done <-chan struct{}) bool {
 	select {
 	case <-done:
 		return true

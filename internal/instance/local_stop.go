@@ -16,7 +16,7 @@ import (
 const (
 	// killTimeout bounds the wait for a script that was told to end, and for a process that was killed.
 	killTimeout = 20 * time.Second
-	// progressInterval is how often somebody who waits is told for how long.
+	// progressInterval is how often progress is reported while something takes long.
 	progressInterval = 5 * time.Second
 )
 
@@ -25,8 +25,8 @@ func (l *Local) Stop(ctx context.Context, node Node, how StopOptions) error {
 	n := l.node(node.ID)
 	n.Lock()
 	defer n.Unlock()
-	n.tell("engine", "gateway")
-	how.tell("its clients are being drained")
+	n.requestStop("engine", "gateway")
+	how.report("its clients are being drained")
 	if err := l.stopGateway(ctx, l.nodeDir(node.ID)); err != nil {
 		return err
 	}
@@ -38,11 +38,11 @@ func (l *Local) StopEngine(ctx context.Context, node Node, how StopOptions) erro
 	n := l.node(node.ID)
 	n.Lock()
 	defer n.Unlock()
-	told := n.told["engine"]
-	n.tell("engine")
+	requested := n.stopRequested["engine"]
+	n.requestStop("engine")
 	err := l.stopEngine(ctx, n, node, how)
-	if err != nil && told != nil {
-		told.Store(false)
+	if err != nil && requested != nil {
+		requested.Store(false) // the engine goes on, so its end is news again
 	}
 	return err
 }
@@ -58,18 +58,18 @@ func (l *Local) stopEngine(ctx context.Context, n *localNode, node Node, how Sto
 	if !how.Force || ctx.Err() != nil {
 		return err
 	}
-	how.tell(fmt.Sprintf("its engine is being killed, because: %v", err))
+	how.report(fmt.Sprintf("its engine is being killed, because: %v", err))
 	dir := l.nodeDir(node.ID)
 	err = killListener(ctx, engine.Socket(dir), engine.Lock(dir))
 	l.removeGroup(node.ID)
 	return err
 }
 
-// saveAndStop lets the engine save its data and end. A script that is in the way is told to end too.
+// saveAndStop lets the engine save its data and end. A script that is in the way is asked to end too.
 func (l *Local) saveAndStop(ctx context.Context, n *localNode, node Node, how StopOptions) error {
 	e := n.engine
-	if e == nil || over(e.Done()) {
-		err := telling(how, "waiting for its engine to answer", func() (err error) {
+	if e == nil || isClosed(e.Done()) {
+		err := reportWhile(how, "waiting for its engine to answer", func() (err error) {
 			e, err = engine.Adopt(ctx, l.nodeDir(node.ID), node.AdminPassword)
 			return err
 		})
@@ -82,11 +82,11 @@ func (l *Local) saveAndStop(ctx context.Context, n *localNode, node Node, how St
 		defer e.Release()
 	}
 	stop := func() error {
-		return telling(how, "its engine is saving its data", func() error { return e.Stop(ctx, true) })
+		return reportWhile(how, "its engine is saving its data", func() error { return e.Stop(ctx, true) })
 	}
 	err := stop()
 	if engine.IsBusy(err) {
-		how.tell("a script or function is running in its engine, which is asked to end it (SCRIPT KILL, FUNCTION KILL)")
+		how.report("a script or function is running in its engine, which is asked to end it (SCRIPT KILL, FUNCTION KILL)")
 		killCtx, cancel := context.WithTimeout(ctx, killTimeout)
 		defer cancel()
 		if err = e.KillScript(killCtx); err == nil {
@@ -106,9 +106,9 @@ func (l *Local) saveAndStop(ctx context.Context, n *localNode, node Node, how St
 	return nil
 }
 
-// telling says every few seconds for how long something has been waited for.
-func telling(how StopOptions, what string, f func() error) error {
-	how.tell(what)
+// reportWhile says every few seconds for how long something has been waited for.
+func reportWhile(how StopOptions, what string, f func() error) error {
+	how.report(what)
 	done := make(chan error, 1)
 	go func() { done <- f() }()
 	began, tick := time.Now(), time.NewTicker(progressInterval)
@@ -118,7 +118,7 @@ func telling(how StopOptions, what string, f func() error) error {
 		case err := <-done:
 			return err
 		case <-tick.C:
-			how.tell(fmt.Sprintf("%s (%d s)", what, int(time.Since(began).Seconds())))
+			how.report(fmt.Sprintf("%s (%d s)", what, int(time.Since(began).Seconds())))
 		}
 	}
 }

@@ -34,8 +34,10 @@ type machine struct {
 	key       pki.MasterKey
 	addresses instance.Addresses
 	skew      time.Duration // of the clock
+	tick      time.Duration // by which the clock goes on each time that it is looked at
 	// constraints says that CAs have name constraints by the configuration.
 	constraints bool
+	configure   func(*instance.Config) // changes the configuration of the servers that start from now on
 
 	mu      sync.Mutex
 	records map[string]store.Record
@@ -135,10 +137,22 @@ func ownPool(bits int) netip.Prefix {
 }
 
 func (m *machine) newManager(s *server) (*instance.Manager, error) {
-	return instance.New(instance.Config{
+	cfg := instance.Config{
 		Store: disk{m, s}, Audit: auditLog{m, s}, Runtime: host{m, s}, Key: m.key, Addresses: m.addresses, Now: m.now, NameConstraints: m.constraints,
-		Log: slog.New(slog.NewTextHandler(lockedWriter{m}, nil)),
-	})
+		Log:      slog.New(slog.NewTextHandler(lockedWriter{m}, nil)),
+		Commands: commands,
+	}
+	if m.configure != nil {
+		m.configure(&cfg)
+	}
+	return instance.New(cfg)
+}
+
+// commands are spelled as a program might.
+var commands = instance.Commands{
+	CABundle:     func(n instance.Name) string { return "program bundle " + n.ID + " of " + n.Project },
+	ForceRestart: func(n instance.Name) string { return "program kill " + n.ID },
+	ForceStop:    "program kill all",
 }
 
 // boot starts a server, again and again where a fault keeps it from starting.
@@ -169,6 +183,14 @@ func (m *machine) kill() {
 	m.server.Close()
 }
 
+// reconfigure replaces the server by one with another configuration.
+func (m *machine) reconfigure(change func(*instance.Config)) {
+	m.t.Helper()
+	m.configure = change
+	m.kill()
+	m.boot()
+}
+
 // lockedWriter is the log.
 type lockedWriter struct{ m *machine }
 
@@ -181,6 +203,7 @@ func (w lockedWriter) Write(p []byte) (int, error) {
 func (m *machine) now() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.skew += m.tick
 	return time.Now().Add(m.skew)
 }
 
@@ -523,7 +546,7 @@ func (m *machine) get(name instance.Name) instance.Instance {
 
 func (m *machine) operation(op instance.Operation) instance.Operation {
 	m.t.Helper()
-	of, err := m.server.Operation("p1", "-", op.ID)
+	of, err := m.server.Operations.Get("p1", "-", op.ID)
 	if err != nil {
 		m.t.Fatalf("operation %s: %v", op.ID, err)
 	}
@@ -624,7 +647,7 @@ func (m *machine) checkInvariants() {
 		if i.State == instance.Ready {
 			m.checkServed(i)
 		}
-		if auth, err := m.server.AuthString(i.Name); err == nil && auth != "" {
+		if auth, err := m.server.AuthStrings.Get(i.Name); err == nil && auth != "" {
 			m.secrets = append(m.secrets, auth)
 		}
 	}
@@ -668,7 +691,7 @@ func (m *machine) checkServed(i instance.Instance) {
 	if i.Certificates == nil {
 		return
 	}
-	if !bytes.HasPrefix(n.Gateway.Certificate, pki.EncodePEM(i.Certificates.Leaf.Certificate)) || !bytes.Equal(n.Bundle, i.Certificates.Bundle(m.now())) {
+	if !bytes.HasPrefix(n.Gateway.Certificate, pki.EncodePEM(i.Certificates.Leaf.Certificate)) || !bytes.Equal(n.Bundle, i.Certificates.At(m.now()).Bundle()) {
 		m.t.Errorf("%s: its node serves another certificate than the record has", i.Name)
 	}
 }

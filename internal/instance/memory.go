@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/sealane/sealane/internal/durable"
 	"github.com/sealane/sealane/internal/engine"
@@ -59,36 +58,6 @@ type EngineMemory struct {
 // EngineMemoryReader is what a Runtime may have beside: to tell what bounds a node's engine.
 type EngineMemoryReader interface {
 	EngineMemory(ctx context.Context, nodeID string) (EngineMemory, error)
-}
-
-// EngineStatus is what is observed of an instance's engine.
-type EngineStatus struct {
-	Memory EngineMemory
-
-	// LastExit is how the engine last ended without being told to, since this server runs; "": it has not.
-	LastExit     string
-	LastExitTime time.Time
-}
-
-// Engine shows what is observed of an instance's engine.
-func (m *Manager) Engine(ctx context.Context, name Name) (EngineStatus, error) {
-	i, err := m.Get(name)
-	if err != nil {
-		return EngineStatus{}, err
-	}
-	var s EngineStatus
-	m.mu.Lock()
-	if w := m.workers[name]; w != nil {
-		s.LastExit, s.LastExitTime = w.lastExit, w.lastExitTime
-	}
-	m.mu.Unlock()
-	reader, ok := m.Runtime.(EngineMemoryReader)
-	if !ok {
-		s.Memory.Problem = "it is not known"
-		return s, nil
-	}
-	s.Memory, err = reader.EngineMemory(ctx, i.nodeID(0))
-	return s, err
 }
 
 // groupFile holds the folder of a node's cgroup, so that it is removed whoever comes to do it.

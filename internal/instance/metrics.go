@@ -9,6 +9,7 @@ import (
 
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/ledger"
+	"github.com/sealane/sealane/internal/pki"
 )
 
 // metrics are what the ops listener shows of the instances. Those of an instance's gateway are declared in
@@ -71,15 +72,15 @@ func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	live, err := x.manager.live()
+	live, err := x.manager.records.live()
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(descInstance, err)
 		return
 	}
 	for _, i := range live {
-		i = x.manager.view(i)
+		i = x.manager.reader.withObserved(i)
 		ch <- prometheus.MustNewConstMetric(descInstance, prometheus.GaugeValue, 1, i.Name.labels(string(i.State))...)
-		if e, err := x.manager.Engine(ctx, i.Name); err == nil {
+		if e, err := x.manager.Engines.Get(ctx, i.Name); err == nil {
 			ch <- prometheus.MustNewConstMetric(descMemoryLimit, prometheus.GaugeValue, float64(e.Memory.Limit), i.Name.labels(cmp.Or(e.Memory.By, "nothing"))...)
 		}
 		x.collectCertificates(ch, i)
@@ -94,37 +95,36 @@ func (x *metrics) collectCertificates(ch chan<- prometheus.Metric, i Instance) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, i.Name.labels(labels...)...)
 	}
-	for _, c := range i.Certificates.Expiries(x.manager.Now()) {
+	now := x.manager.now()
+	view := i.Certificates.At(now)
+	for _, c := range view.Expiries() {
 		gauge(descExpiry, float64(c.NotAfter.Unix()), c.Name)
 	}
 	if i.Certificates.Leaf == nil {
 		return
 	}
-	x.collectReadiness(i, gauge)
+	x.collectReadiness(i, view, now, gauge)
 	gauge(descIssued, float64(i.Certificates.Leaf.Created.Unix()))
-	x.manager.mu.Lock()
-	defer x.manager.mu.Unlock()
-	w := x.manager.workers[i.Name]
-	if w == nil || !w.looked {
-		return
+	if certified, proved, known := x.manager.workers.certificateHealth(i.Name); known {
+		gauge(descIntended, oneIf(proved))
+		gauge(descRotated, oneIf(certified))
 	}
-	gauge(descIntended, oneIf(w.proved))
-	gauge(descRotated, oneIf(w.certified))
 }
 
-// collectReadiness counts the clients of the stored ledger. The gateway's own, which may be newer, is not asked for: a scrape must stay cheap.
-func (x *metrics) collectReadiness(i Instance, gauge func(*prometheus.Desc, float64, ...string)) {
-	known, _, err := x.manager.storedLedger(i)
-	if err != nil || len(i.ServerCAs) == 0 {
+// collectReadiness counts the clients of the stored ledger. The gateway's own, which may be newer, is not asked for: a scrape must
+// stay cheap.
+func (x *metrics) collectReadiness(i Instance, view pki.View, now time.Time, gauge func(*prometheus.Desc, float64, ...string)) {
+	known, _, err := x.manager.Clients.stored(i)
+	published := view.Published()
+	if err != nil || len(published) == 0 {
 		return
 	}
-	now := x.manager.Now()
-	asked := i.ServerCAs[len(i.ServerCAs)-1]
-	if ca, ok := i.Certificates.Awaited(now); ok {
+	asked := published[len(published)-1]
+	if ca, ok := view.NextSigner(); ok {
 		asked = ca
 	}
 	counts := make(map[ledger.Readiness]int)
-	for _, s := range known.Statuses(i.Certificates.Proofs(asked.Generation, now), now.Add(-clientsCount)) {
+	for _, s := range known.Statuses(view.Proofs(asked.Generation), now.Add(-clientsCount)) {
 		counts[s.Readiness]++
 	}
 	for _, r := range ledger.Readinesses {
@@ -140,7 +140,7 @@ func oneIf(b bool) float64 {
 }
 
 func (x *metrics) collectGateway(ctx context.Context, ch chan<- prometheus.Metric, i Instance) {
-	statuser, ok := x.manager.Runtime.(GatewayStatuser)
+	statuser, ok := x.manager.runtime.(GatewayStatuser)
 	if !ok {
 		return
 	}

@@ -1,9 +1,10 @@
 package instance
 
 import (
-	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/sealane/sealane/internal/pki"
 )
 
 // Name is where an instance is: projects/P/locations/L/instances/ID.
@@ -70,8 +71,5 @@ func checkID(field, id string) error {
 	return nil
 }
 
-// uri is the identity that the instance's certificate carries.
-func (n Name) uri() string {
-	// A domain-scoped project has a colon, which a path segment may hold (RFC 3986, 3.3).
-	return fmt.Sprintf("spiffe://sealane/%s/%s/%s", n.Project, n.Location, n.ID)
-}
+// identity is the URI that the instance's certificate carries.
+func (n Name) identity() string { return pki.Identity(n.Project, n.Location, n.ID) }

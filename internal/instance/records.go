@@ -5,60 +5,85 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/sealane/sealane/internal/store"
 )
 
-func (m *Manager) load(name Name) (Instance, error) {
-	r, err := m.Store.Get(name.String())
+const recordPrefix = "projects/"
+
+// records are the instances in the store: one record each, which changes only by compare-and-swap.
+type records struct {
+	store   Store
+	scope   scope
+	changed func(Name) // is told of each record that mutate has changed
+}
+
+// scope is what projects and locations the configuration allows; none: any.
+type scope struct{ projects, locations []string }
+
+// check returns an error for a project or a location that the configuration doesn't list. A location may be "" or "-".
+func (s scope) check(project, location string) error {
+	if len(s.projects) > 0 && !slices.Contains(s.projects, project) {
+		return &Error{Code: NotFound, Message: fmt.Sprintf("project %q is not one of this server's: %s", project, strings.Join(s.projects, ", "))}
+	}
+	if location != "" && location != "-" && len(s.locations) > 0 && !slices.Contains(s.locations, location) {
+		return &Error{Code: NotFound, Message: fmt.Sprintf("location %q is not one of this server's: %s", location, strings.Join(s.locations, ", "))}
+	}
+	return nil
+}
+
+func (r *records) load(name Name) (Instance, error) {
+	record, err := r.store.Get(name.String())
 	if errors.Is(err, store.ErrNotFound) {
 		return Instance{}, notFound(name.String())
 	}
 	if err != nil {
 		return Instance{}, stateError("read", err)
 	}
-	return decode(r.Key, r.Value, r.Version)
+	return decode(record.Key, record.Value, record.Version)
 }
 
 // save commits a changed record. After it returned nil the change is durable; after an error that is not
 // store.ErrConflict the change is not there, as far as can be told.
-func (m *Manager) save(i *Instance) error {
+func (r *records) save(i *Instance) error {
 	value, err := i.encode()
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", i.Name, err)
 	}
 	key := i.Name.String()
-	version, err := m.Store.Put(key, value, i.version)
+	version, err := r.store.Put(key, value, i.version)
 	if err != nil {
-		// The write may have been stored all the same. Whoever finds its own words there has written them, since
-		// every operation id and certificate is unlike any other; or somebody else has wished for the same.
-		r, readErr := m.Store.Get(key)
-		if readErr != nil || r.Version != i.version+1 || !bytes.Equal(r.Value, value) {
+		// The write may have been stored all the same. A record that holds just these bytes was written by this call, because
+		// every operation's id and every certificate is unlike any other; or by a call that wanted the same.
+		stored, readErr := r.store.Get(key)
+		if readErr != nil || stored.Version != i.version+1 || !bytes.Equal(stored.Value, value) {
 			if errors.Is(err, store.ErrConflict) {
 				return err
 			}
 			return stateError("write", err)
 		}
-		version = r.Version
+		version = stored.Version
 	}
 	i.version = version
 	return nil
 }
 
 // mutate changes a record by compare-and-swap, again when somebody else was faster, and wakes its worker.
-func (m *Manager) mutate(name Name, change func(*Instance) error) error {
+func (r *records) mutate(name Name, change func(*Instance) error) error {
 	for {
-		i, err := m.load(name)
+		i, err := r.load(name)
 		if err != nil {
 			return err
 		}
 		if err := change(&i); err != nil {
 			return err
 		}
-		err = m.save(&i)
+		err = r.save(&i)
 		if err == nil {
-			m.wake(name)
+			r.changed(name)
 			return nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
@@ -68,25 +93,25 @@ func (m *Manager) mutate(name Name, change func(*Instance) error) error {
 }
 
 // list returns the records of a location, or with "-" of all, tombstones included.
-func (m *Manager) list(project, location string) ([]Instance, error) {
-	if err := m.checkAllowed(project, location); err != nil {
+func (r *records) list(project, location string) ([]Instance, error) {
+	if err := r.scope.check(project, location); err != nil {
 		return nil, err
 	}
 	prefix := recordPrefix + project + "/locations/"
 	if location != "-" {
 		prefix += location + "/instances/"
 	}
-	return m.listPrefix(prefix)
+	return r.listPrefix(prefix)
 }
 
-func (m *Manager) listPrefix(prefix string) ([]Instance, error) {
-	records, err := m.Store.List(prefix)
+func (r *records) listPrefix(prefix string) ([]Instance, error) {
+	stored, err := r.store.List(prefix)
 	if err != nil {
 		return nil, stateError("read", err)
 	}
-	instances := make([]Instance, 0, len(records))
-	for _, r := range records {
-		i, err := decode(r.Key, r.Value, r.Version)
+	instances := make([]Instance, 0, len(stored))
+	for _, s := range stored {
+		i, err := decode(s.Key, s.Value, s.Version)
 		if err != nil {
 			return nil, err
 		}
@@ -96,8 +121,8 @@ func (m *Manager) listPrefix(prefix string) ([]Instance, error) {
 }
 
 // live are all instances of the server that aren't deleted.
-func (m *Manager) live() ([]Instance, error) {
-	all, err := m.listPrefix(recordPrefix)
+func (r *records) live() ([]Instance, error) {
+	all, err := r.listPrefix(recordPrefix)
 	var live []Instance
 	for _, i := range all {
 		if !i.Deleted {
@@ -107,8 +132,8 @@ func (m *Manager) live() ([]Instance, error) {
 	return live, err
 }
 
-func (m *Manager) takenAddresses() (map[netip.AddrPort]bool, error) {
-	live, err := m.live()
+func (r *records) takenAddresses() (map[netip.AddrPort]bool, error) {
+	live, err := r.live()
 	taken := make(map[netip.AddrPort]bool, len(live))
 	for _, i := range live {
 		if a, err := netip.ParseAddrPort(i.Address()); err == nil {
@@ -123,13 +148,13 @@ func stateError(verb string, err error) error {
 	e := &Error{Code: Internal, Message: "cannot " + verb + " the state: see the server's log", Err: err}
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		e.Code, e.Message = ResourceExhausted, "cannot "+verb+" the state: the disk is full: free space in the server's state folder and try again"
+		e.Code, e.Reason, e.Message = ResourceExhausted, DiskFull, "cannot "+verb+" the state: the disk is full: free space in the server's state folder and try again"
 	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		e.Code, e.Message = FailedPrecondition, "cannot "+verb+" the state: the server's state folder is not writable: make it so and try again"
+		e.Code, e.Reason, e.Message = FailedPrecondition, StateNotWritable, "cannot "+verb+" the state: the server's state folder is not writable: make it so and try again"
 	case errors.Is(err, store.ErrDamaged):
-		e.Message = "cannot " + verb + " the state: state.db is damaged: stop the server, put it back from a backup, and start again; gateways and engines go on meanwhile"
+		e.Reason, e.Message = StateDamaged, "cannot "+verb+" the state: state.db is damaged: stop the server, put it back from a backup, and start again; gateways and engines go on meanwhile"
 	case errors.Is(err, store.ErrClosed):
-		e.Code, e.Message = Unavailable, "the server is stopping: try again when it is back"
+		e.Code, e.Reason, e.Message = Unavailable, ServerStopping, "the server is stopping: try again when it is back"
 	}
 	return e
 }

@@ -40,7 +40,7 @@ type StopOptions struct {
 	Progress func(string)
 }
 
-func (o StopOptions) tell(what string) {
+func (o StopOptions) report(what string) {
 	if o.Progress != nil {
 		o.Progress(what)
 	}

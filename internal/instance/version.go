@@ -36,13 +36,14 @@ func chooseVersion(asked string, installed []string) (string, error) {
 	const field = "redis_version"
 	switch {
 	case len(installed) == 0:
-		return "", precondition("%s: no engine is installed on this server; install redis-server or valkey-server and restart sealane serve", field)
+		return "", precondition("%s: no engine is installed on this server; install redis-server or valkey-server and restart sealane serve", field).
+			because(EngineNotInstalled)
 	case asked == "":
 		return installed[0], nil
 	case slices.Contains(installed, asked):
 		return asked, nil
 	case versionPattern.MatchString(asked) && parseVersion(asked) != (version{}) && slices.Contains(managedVersions, asked):
-		return "", &Error{Code: FailedPrecondition,
+		return "", &Error{Code: FailedPrecondition, Reason: EngineNotInstalled,
 			Message: fmt.Sprintf("%s: %s is not installed on this server, which has %s; ask for one of these, or install it and list its path under engines in the configuration",
 				field, asked, strings.Join(installed, ", ")),
 			Violations: []Violation{{field, "not installed"}}}

@@ -44,9 +44,9 @@ const (
 	UnknownCA          Failure = "unknown_ca"          // alert 48
 	BadCertificate     Failure = "bad_certificate"     // alert 42
 	CertificateUnknown Failure = "certificate_unknown" // alert 46
-	Closed             Failure = "closed"              // without an alert, after it was shown the certificate: lesser evidence
+	Closed             Failure = "closed"              // it closed without an alert after it was shown the certificate, which is lesser evidence
 
-	// Only where a client was tested: elsewhere something else may be the reason.
+	// These count only where a client was tested, because elsewhere something else may be the reason.
 
 	UnsupportedCertificate Failure = "unsupported_certificate" // alert 43
 	CertificateExpired     Failure = "certificate_expired"     // alert 45
@@ -85,8 +85,8 @@ type Ledger struct {
 // MaxClients bounds a Table and a Ledger that Merge returns.
 const MaxClients = 4096
 
-// Merge joins what two observers saw, the newest MaxClients of it, and leaves out what nobody has seen since the time
-// given and anchors that are not to be kept. Evicted is of the second.
+// Merge joins what two observers saw and keeps the MaxClients that were seen last. It leaves out clients that neither has seen since
+// the time given, and anchors that are not to be kept. Evicted is that of b.
 func Merge(a, b Ledger, since time.Time, keep func(anchor string) bool) Ledger {
 	all := make(map[Identity]Client, len(a.Clients)+len(b.Clients))
 	for _, c := range slices.Concat(a.Clients, b.Clients) {
@@ -99,12 +99,12 @@ func Merge(a, b Ledger, since time.Time, keep func(anchor string) bool) Ledger {
 		}
 		all[c.Identity] = have.merged(c, keep)
 	}
-	out := Ledger{Evicted: b.Evicted, LastEvicted: later(a.LastEvicted, b.LastEvicted), Clients: slices.SortedFunc(maps.Values(all), order)}
+	out := Ledger{Evicted: b.Evicted, LastEvicted: later(a.LastEvicted, b.LastEvicted), Clients: slices.SortedFunc(maps.Values(all), compareClients)}
 	if more := len(out.Clients) - MaxClients; more > 0 {
 		slices.SortStableFunc(out.Clients, func(x, y Client) int { return y.Last.Compare(x.Last) })
 		out.LastEvicted = later(out.LastEvicted, out.Clients[MaxClients].Last)
 		out.Clients = out.Clients[:MaxClients]
-		slices.SortFunc(out.Clients, order)
+		slices.SortFunc(out.Clients, compareClients)
 	}
 	return out
 }
@@ -136,7 +136,7 @@ func (e Evidence) merged(o Evidence) Evidence {
 	return e
 }
 
-func order(a, b Client) int {
+func compareClients(a, b Client) int {
 	return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Library, b.Library), cmp.Compare(a.User, b.User))
 }
 
@@ -147,8 +147,8 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// Outdated says whether what is stored is so far behind now that it should be stored anew: times that only move on are let
-// go on for a while.
+// Outdated says whether what is stored should be replaced by what is known now. That a time has only moved on is no reason until it
+// has moved on by while.
 func Outdated(stored, now Ledger, while time.Duration) bool {
 	if len(stored.Clients) != len(now.Clients) || !stored.LastEvicted.Equal(now.LastEvicted) {
 		return true

@@ -16,36 +16,36 @@ const (
 	Unknown  Readiness = "unknown"  // it was seen, and nothing tells
 )
 
-// Readinesses are all of them.
+// Readinesses are all values of Readiness.
 var Readinesses = []Readiness{Proven, Declared, Failed, Unknown}
 
 // Status is where one client stands with an anchor.
 type Status struct {
 	Client
 	Readiness Readiness
-	At        time.Time // when it showed that, of several proofs the first; zero of Unknown
-	How       Failure   // of Failed
-	Missing   []string  // of Unknown, where it has given some of several proofs: the others
+	At        time.Time // when it showed that; of several proofs, the first; zero for Unknown
+	How       Failure   // for Failed: how it refused the certificate
+	Missing   []string  // for Unknown, where the client has given some of several proofs: the others
 }
 
-// Statuses say where every client seen since then stands: those in doubt first, and of them the one seen last first.
+// Statuses say where every client that was seen since then stands: those in doubt first, and of these the one seen last first.
 //
-// The proofs are labels: of an anchor, and of whatever else must be verified beside it, such as its cross-certificate. A
-// client has proven it when it has proven each. It has failed when it failed one of them. Who has declared the anchor needs no
-// other proof: it is known to verify by all that a server sends.
+// The proofs are labels: of an anchor, and of whatever else must be verified beside it, such as its cross-certificate. A client
+// is proven when it has given each proof, and failed when it failed one of them. A client that has declared the anchor needs to give no
+// proof: such clients are known to verify by everything that a server sends.
 //
-// Who has proven it speaks for all of the same address and name, whatever their library and user: so another program can do it
-// that has the same trust store.
+// A client that has given a proof has given it for all clients of the same address and connection name, whatever their library and user.
+// So another program that has the same trust store can give it.
 //
-// A failed handshake tells only the address. It throws doubt on everybody there who has shown nothing since, and is a client
-// by itself as long as nobody there is in doubt for it or has shown anything since: whoever it was is among those then.
+// A failed handshake tells only the address. It throws doubt on every client there that has shown nothing since. As long as there is no
+// such client, and none there has shown anything since, the address itself is listed as a client.
 func (l Ledger) Statuses(proofs []string, since time.Time) []Status {
 	if len(proofs) == 0 {
 		proofs = []string{""} // nothing can be proven
 	}
 	var all []shown
 	for n := range proofs {
-		all = append(all, l.shown(proofs[n], proofs[0]))
+		all = append(all, l.shownOf(proofs[n], proofs[0]))
 	}
 	var out []Status
 	doubted := make(map[netip.Addr]bool)
@@ -57,10 +57,10 @@ func (l Ledger) Statuses(proofs []string, since time.Time) []Status {
 		if !ok {
 			continue
 		}
-		doubted[c.Address] = doubted[c.Address] || status.Readiness == Failed && !c.nobody()
+		doubted[c.Address] = doubted[c.Address] || status.Readiness == Failed && !c.addressOnly()
 		out = append(out, status)
 	}
-	out = slices.DeleteFunc(out, func(s Status) bool { return s.nobody() && doubted[s.Address] })
+	out = slices.DeleteFunc(out, func(s Status) bool { return s.addressOnly() && doubted[s.Address] })
 	slices.SortStableFunc(out, func(a, b Status) int {
 		if x, y := a.Ready(), b.Ready(); x != y {
 			if y {
@@ -73,46 +73,47 @@ func (l Ledger) Statuses(proofs []string, since time.Time) []Status {
 	return out
 }
 
-// shown is what was shown of one proof: at an address, and by whom a name there is vouched for.
+// shown is what all clients have shown of one proof.
 type shown struct {
-	spots   map[netip.Addr]spot
-	vouched map[namedSpot]time.Time
+	addresses map[netip.Addr]shownAt
+	proven    map[addressAndName]time.Time // when a client of that address and name last gave the proof
 }
 
-type spot struct {
-	failed Evidence
-	shown  time.Time
+// shownAt is what the clients of one address have shown of one proof.
+type shownAt struct {
+	failed Evidence  // the last failure
+	shown  time.Time // when one of them last showed that it trusts the anchor
 }
 
-func (l Ledger) shown(proof, anchor string) shown {
-	all := shown{make(map[netip.Addr]spot), make(map[namedSpot]time.Time)}
+func (l Ledger) shownOf(proof, anchor string) shown {
+	all := shown{make(map[netip.Addr]shownAt), make(map[addressAndName]time.Time)}
 	for _, c := range l.Clients {
-		e, s := c.evidence(proof, anchor), all.spots[c.Address]
+		e, s := c.evidence(proof, anchor), all.addresses[c.Address]
 		if e.Failed.After(s.failed.Failed) {
 			s.failed = e
 		}
 		s.shown = later(s.shown, e.Shown())
-		all.spots[c.Address] = s
-		all.vouched[c.spot()] = later(all.vouched[c.spot()], e.Proven)
+		all.addresses[c.Address] = s
+		all.proven[c.addressAndName()] = later(all.proven[c.addressAndName()], e.Proven)
 	}
 	return all
 }
 
-// evidence is what the client has shown of a proof. What it declares of the anchor counts for all.
+// evidence is what the client has shown of a proof. That it has declared the anchor counts for every proof.
 func (c Client) evidence(proof, anchor string) Evidence {
 	e := c.Anchors[proof]
 	e.Declared = later(e.Declared, c.Anchors[anchor].Declared)
 	return e
 }
 
-// status is where one client stands; ok is false of an address at which nothing failed that still counts.
+// status is where one client stands; ok is false for an address without a failure that still counts.
 func (l Ledger) status(c Client, proofs []string, all []shown, since time.Time) (status Status, ok bool) {
 	status = Status{Client: c, Readiness: Unknown}
 	outstanding, proven, first := false, 0, time.Time{}
 	for n, proof := range proofs {
-		e, s := c.evidence(proof, proofs[0]), all[n].spots[c.Address]
-		if !c.nobody() {
-			e.Proven = all[n].vouched[c.spot()]
+		e, s := c.evidence(proof, proofs[0]), all[n].addresses[c.Address]
+		if !c.addressOnly() {
+			e.Proven = all[n].proven[c.addressAndName()]
 		}
 		outstanding = outstanding || !e.Failed.IsZero() && !s.shown.After(e.Failed)
 		switch {
@@ -131,7 +132,7 @@ func (l Ledger) status(c Client, proofs []string, all []shown, since time.Time) 
 	}
 	declared := c.Anchors[proofs[0]].Declared
 	switch {
-	case c.nobody() && !outstanding:
+	case c.addressOnly() && !outstanding:
 		return Status{}, false
 	case status.Readiness == Failed:
 		status.Missing = nil
@@ -148,16 +149,16 @@ func (l Ledger) status(c Client, proofs []string, all []shown, since time.Time) 
 // Ready says whether the client trusts the anchor as far as is known.
 func (s Status) Ready() bool { return s.Readiness == Proven || s.Readiness == Declared }
 
-// namedSpot is where a client is, and what its connection is called.
-type namedSpot struct {
+// addressAndName is where a client is, and what its connection is called.
+type addressAndName struct {
 	address netip.Addr
 	name    string
 }
 
-func (c Client) spot() namedSpot { return namedSpot{c.Address, c.Name} }
+func (c Client) addressAndName() addressAndName { return addressAndName{c.Address, c.Name} }
 
-// nobody is an address at which handshakes failed.
-func (c Client) nobody() bool { return c.User == "" }
+// addressOnly is true of an address at which handshakes failed.
+func (c Client) addressOnly() bool { return c.User == "" }
 
 // Doubt is why it is not known that all clients trust an anchor.
 type Doubt struct {

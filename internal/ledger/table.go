@@ -12,7 +12,7 @@ import (
 // Handshake is what a completed handshake tells.
 type Handshake struct {
 	At       time.Time
-	Resumed  bool     // it proves nothing: nobody verified a certificate
+	Resumed  bool     // a resumed handshake proves nothing, because no certificate was verified
 	Anchors  []string // each of them by itself verifies the certificate
 	Declared []string // what the client says it verifies against
 }
@@ -49,8 +49,8 @@ func (t *Table) Seen(id Identity, h Handshake, now time.Time) {
 	}
 }
 
-// Failed notes that somebody at an address refused a certificate that each of the anchors verifies. One who closed
-// without a word counts only where the certificate has one anchor: that is a test, and elsewhere a port scan does so.
+// Failed notes that a client at an address refused a certificate that each of the anchors verifies. A client that closed without
+// an alert counts only where the certificate has one anchor, which means that it was tested: elsewhere a port scan does the same.
 func (t *Table) Failed(address netip.Addr, anchors []string, how Failure, now time.Time) {
 	if how == Closed && len(anchors) != 1 {
 		return
@@ -111,16 +111,16 @@ func (t *Table) Ledger() Ledger {
 		c.Anchors = maps.Clone(c.Anchors)
 		l.Clients = append(l.Clients, c)
 	}
-	slices.SortFunc(l.Clients, order)
+	slices.SortFunc(l.Clients, compareClients)
 	return l
 }
 
-// Count is how many clients are kept, and how many were not.
+// Count is how many clients are kept, and how many were dropped for want of room.
 func (t *Table) Count() (clients int, evicted uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.recent.Len(), t.evicted
 }
 
-// stamp is a time as it is kept: the order of a failure and a proof is known, and no clock's monotonic part is in the way.
+// stamp is a time as it is kept: exact enough to know the order of a failure and a proof, and without a monotonic part.
 func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

@@ -46,10 +46,10 @@ func (w *world) glitch(wrong time.Time, ticks int) {
 	w.t.Helper()
 	for range ticks {
 		w.do(wrong, pki.Plan(w.s, wrong))
-		if pub := w.s.Published(wrong); parse(w.t, pub[0].Certificate).NotBefore.After(wrong) {
+		if pub := w.s.At(wrong).Published(); parse(w.t, pub[0].Certificate).NotBefore.After(wrong) {
 			return
 		}
-		if err := verify(w.t, w.s.Bundle(wrong), w.served, "", wrong); err != nil {
+		if err := verify(w.t, w.s.At(wrong).Bundle(), w.served, "", wrong); err != nil {
 			w.t.Fatalf("by a clock that shows day %.2f: %v\n%s", days(wrong), err, w.history())
 		}
 		wrong = w.next(wrong)
@@ -82,7 +82,7 @@ func TestGlitchYearsAheadIsUndone(t *testing.T) {
 // roles are what everybody is shown of the CAs that exist by now, and by whom the leaves are.
 func roles(t *testing.T, s pki.State, now time.Time) string {
 	t.Helper()
-	o, err := s.Overview(now)
+	o, err := s.At(now).Overview()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,12 +122,12 @@ func TestClockBeforeEverything(t *testing.T) {
 		now = w.next(now)
 		w.tick(now)
 	}
-	bundle, served := string(w.s.Bundle(now)), len(w.served)
+	bundle, served := string(w.s.At(now).Bundle()), len(w.served)
 	boot := time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC)
 	if plan := w.tick(boot); len(plan) != 0 {
 		t.Errorf("in 1970: %v", plan)
 	}
-	if string(w.s.Bundle(boot)) != bundle || len(w.served) != served || len(pki.Upcoming(w.s, boot)) != 0 {
+	if string(w.s.At(boot).Bundle()) != bundle || len(w.served) != served || len(w.s.At(boot).Upcoming()) != 0 {
 		t.Error("in 1970 another bundle or chain is served, or something is said to come")
 	}
 	w.check(now, w.s.Lifetimes.Grace())

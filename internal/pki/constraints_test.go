@@ -38,7 +38,7 @@ func TestNameConstraintsOnlyWhereAskedFor(t *testing.T) {
 				w.tick(now)
 				w.check(now, w.s.Lifetimes.Grace())
 			}
-			o, err := w.s.Overview(now)
+			o, err := w.s.At(now).Overview()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -59,7 +59,7 @@ func TestNameConstraintsOnlyWhereAskedFor(t *testing.T) {
 func TestNewNameWithoutConstraints(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, pki.State{Names: pki.Names{DNS: []string{"a.example"}}}, start)
-	first := w.s.Bundle(start)
+	first := w.s.At(start).Bundle()
 	now := start.Add(100 * day)
 	w.s.Names = pki.Names{DNS: []string{"b.example", "c.example"}, IPs: addressOnly.IPs}
 	if got := fmt.Sprint(kinds(w.tick(now))); got != "[issue-leaf]" {
@@ -70,7 +70,7 @@ func TestNewNameWithoutConstraints(t *testing.T) {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
-	if o, err := w.s.Overview(now); err != nil || len(o.Leaf.Waiting)+len(o.Warnings) != 0 {
+	if o, err := w.s.At(now).Overview(); err != nil || len(o.Leaf.Waiting)+len(o.Warnings) != 0 {
 		t.Errorf("waiting %v, warnings %q, %v", o.Leaf.Waiting, o.Warnings, err)
 	}
 }
@@ -81,11 +81,11 @@ func TestInstanceOfBeforeGetsRidOfConstraints(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, pki.State{Names: pki.Names{DNS: []string{"a.example"}}, NameConstraints: true}, start)
 	w.s = w.s.WithNameConstraints(false) // as an old record is read, which says nothing of them
-	first := w.s.Bundle(start)
+	first := w.s.At(start).Bundle()
 	at := func(days int) time.Time { return start.Truncate(time.Second).Add(time.Duration(days) * day) }
 	warned := func(days int, want ...string) {
 		t.Helper()
-		o, err := w.s.Overview(at(days))
+		o, err := w.s.At(at(days)).Overview()
 		if err != nil || len(o.Warnings) != len(want) {
 			t.Fatalf("day %d: warnings %q, %v; want %d", days, o.Warnings, err, len(want))
 		}

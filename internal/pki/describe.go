@@ -65,7 +65,7 @@ type CADescription struct {
 	State         CAState
 	Signs         bool
 	CrossSignedBy int       // the generation by which it has a cross-certificate; 0: none
-	Constrained   bool      // it has name constraints
+	Constrained   bool      // whether it has name constraints
 	Activated     time.Time // zero: not yet
 	Retired       time.Time // zero: not yet
 }
@@ -89,10 +89,9 @@ type Overview struct {
 	Warnings    []string         // what Plan cannot mend
 }
 
-// Overview describes the State as it is now.
-func (s State) Overview(now time.Time) (Overview, error) {
-	v := look(s, now)
-	out := Overview{CrossServed: v.crossServed(), Upcoming: Upcoming(s, now)}
+// Overview describes all certificates.
+func (v View) Overview() (Overview, error) {
+	out := Overview{CrossServed: v.crossServed(), Upcoming: v.Upcoming()}
 	for _, a := range v.all {
 		d, cert, err := describe(a.Certificate)
 		if err != nil {
@@ -109,16 +108,16 @@ func (s State) Overview(now time.Time) (Overview, error) {
 		out.CAs = append(out.CAs, c)
 	}
 	var err error
-	if out.Leaf, err = v.describeLeaf(s.Leaf); err != nil {
+	if out.Leaf, err = v.describeLeaf(v.state.Leaf); err != nil {
 		return Overview{}, err
 	}
 	if v.nextServed() {
-		if out.Next, err = v.describeLeaf(s.Next); err != nil {
+		if out.Next, err = v.describeLeaf(v.state.Next); err != nil {
 			return Overview{}, err
 		}
 	}
-	if v.behind {
-		out.Warnings = append(out.Warnings, v.behindWarning())
+	if v.clockBehind {
+		out.Warnings = append(out.Warnings, v.clockBehindWarning())
 	} else if out.Leaf != nil && len(out.Leaf.Waiting) > 0 {
 		out.Warnings = append(out.Warnings, v.waitingWarning(out.Leaf.Waiting))
 	}
@@ -128,14 +127,14 @@ func (s State) Overview(now time.Time) (Overview, error) {
 	return out, nil
 }
 
-func (v view) stateOf(a authority) CAState {
+func (v View) stateOf(a authority) CAState {
 	switch {
 	case !a.Compromised.IsZero():
 		return Compromised
 	case v.now.Before(a.notBefore):
 		return NotYetValid
 	}
-	for i, l := range v.line {
+	for i, l := range v.signing {
 		switch {
 		case l.Generation != a.Generation:
 		case i < v.signer:
@@ -154,7 +153,7 @@ func (v view) stateOf(a authority) CAState {
 	return Retired
 }
 
-func (v view) describeLeaf(l *Leaf) (*LeafDescription, error) {
+func (v View) describeLeaf(l *Leaf) (*LeafDescription, error) {
 	if l == nil {
 		return nil, nil
 	}
@@ -162,7 +161,7 @@ func (v view) describeLeaf(l *Leaf) (*LeafDescription, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
 	}
-	out := &LeafDescription{Description: d, Issuer: l.Issuer, Names: cert.DNSNames, Waiting: v.Names.without(l.Names), RenewalDue: v.renewal(l)}
+	out := &LeafDescription{Description: d, Issuer: l.Issuer, Names: cert.DNSNames, Waiting: v.state.Names.without(l.Names), RenewalDue: v.renewal(l)}
 	for _, ip := range cert.IPAddresses {
 		out.Names = append(out.Names, ip.String())
 	}
@@ -172,7 +171,7 @@ func (v view) describeLeaf(l *Leaf) (*LeafDescription, error) {
 	return out, nil
 }
 
-func (v view) behindWarning() string {
+func (v View) clockBehindWarning() string {
 	var first time.Time
 	for _, a := range v.all {
 		if a.Compromised.IsZero() && (first.IsZero() || a.notBefore.Before(first)) {
@@ -183,10 +182,10 @@ func (v view) behindWarning() string {
 		first.Format(time.RFC3339))
 }
 
-func (v view) waitingWarning(names []string) string {
+func (v View) waitingWarning(names []string) string {
 	var forbid []string
-	for _, a := range v.line {
-		if len(v.Names.without(a.permitted(v.Names))) > 0 {
+	for _, a := range v.signing {
+		if len(v.state.Names.without(a.permitted(v.state.Names))) > 0 {
 			forbid = append(forbid, caName(a.Generation))
 		}
 	}
@@ -195,16 +194,16 @@ func (v view) waitingWarning(names []string) string {
 		strings.Join(names, ", "), by, by)
 }
 
-// constraintsWarning says what the name constraints of published CAs cost that nobody asked for, as all had them once, and how to
-// be rid of them; "": there are none.
-func (v view) constraintsWarning() string {
+// constraintsWarning says which published CAs have name constraints that nobody asked for, as CAs of older versions of Sealane have,
+// what that costs, and how to be rid of it; "": there are none.
+func (v View) constraintsWarning() string {
 	var with []string
 	for _, a := range v.live {
 		if constrained(a.cert) {
 			with = append(with, caName(a.Generation))
 		}
 	}
-	if len(with) == 0 || v.NameConstraints {
+	if len(with) == 0 || v.state.NameConstraints {
 		return ""
 	}
 	has, all := "has", strings.Join(with, " and ")
@@ -229,25 +228,24 @@ type Expiry struct {
 }
 
 // Expiries are those of every published CA and of whatever is presented.
-func (s State) Expiries(now time.Time) []Expiry {
+func (v View) Expiries() []Expiry {
 	var out []Expiry
 	add := func(name string, der []byte) {
 		if d, err := Describe(der); err == nil {
 			out = append(out, Expiry{name, d.NotAfter})
 		}
 	}
-	v := look(s, now)
 	for _, ca := range v.live {
 		add(fmt.Sprintf("ca-%d", ca.Generation), ca.Certificate)
 	}
 	if v.crossServed() {
-		add(fmt.Sprintf("cross-%d", v.line[v.signer].Generation), v.line[v.signer].Cross)
+		add(fmt.Sprintf("cross-%d", v.signing[v.signer].Generation), v.signing[v.signer].Cross)
 	}
-	if s.Leaf != nil {
-		add("leaf", s.Leaf.Certificate)
+	if v.state.Leaf != nil {
+		add("leaf", v.state.Leaf.Certificate)
 	}
 	if v.nextServed() {
-		add("next-leaf", s.Next.Certificate)
+		add("next-leaf", v.state.Next.Certificate)
 	}
 	return out
 }

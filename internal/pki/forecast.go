@@ -1,8 +1,6 @@
 package pki
 
 import (
-	"bytes"
-	"slices"
 	"time"
 )
 
@@ -21,12 +19,13 @@ func Forecast(s State, now, until time.Time) []Moment {
 	for !now.After(until) {
 		plan := Plan(s, now)
 		for _, a := range plan {
-			s = s.noted(a, second(now))
+			s = s.apply(a, second(now))
 		}
 		if len(plan) > 0 || len(moments) == 0 {
-			moments = append(moments, Moment{second(now), plan, generations(s.Published(now)), s.Accepted(now)})
+			v := s.At(now)
+			moments = append(moments, Moment{second(now), plan, generations(v.Published()), v.Accepted()})
 		}
-		coming := Upcoming(s, now)
+		coming := s.At(now).Upcoming()
 		if len(coming) == 0 {
 			break
 		}
@@ -35,35 +34,10 @@ func Forecast(s State, now, until time.Time) []Moment {
 	return moments
 }
 
-// Accepted are the generations of which a client needs one at least to verify what is served.
-func (s State) Accepted(now time.Time) []int {
-	v := look(s, now)
-	if len(v.line) == 0 {
-		return nil
-	}
-	accepted := []int{v.line[v.signer].Generation}
-	if v.crossServed() {
-		accepted = append([]int{v.line[v.signer-1].Generation}, accepted...)
-	}
-	return accepted
-}
-
 func generations(cas []CA) []int {
 	var out []int
 	for _, ca := range cas {
 		out = append(out, ca.Generation)
 	}
 	return out
-}
-
-// Served says whether chain, as a server presented it, is what the State means to be presented.
-func (s State) Served(chain [][]byte, now time.Time) bool {
-	if s.Leaf == nil {
-		return false
-	}
-	v, want := look(s, now), [][]byte{s.Leaf.Certificate}
-	if v.crossServed() && s.Leaf.Issuer == v.line[v.signer].Generation {
-		want = append(want, v.line[v.signer].Cross)
-	}
-	return slices.EqualFunc(chain, want, bytes.Equal)
 }

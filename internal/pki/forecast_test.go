@@ -25,7 +25,7 @@ func TestForecastIsWhatHappens(t *testing.T) {
 		if len(w.s.CAs) > first && len(forecasts) == 1 {
 			forecasts[now] = pki.Forecast(w.s, now, end)
 		}
-		accepted := w.s.Accepted(now)
+		accepted := w.s.At(now).Accepted()
 		for _, ca := range w.s.CAs {
 			err := verify(t, pki.EncodePEM(ca.Certificate), w.served, "localhost", now)
 			if got := err == nil; got != slices.Contains(accepted, ca.Generation) {
@@ -36,7 +36,7 @@ func TestForecastIsWhatHappens(t *testing.T) {
 		for _, c := range w.served {
 			chain = append(chain, c.Raw)
 		}
-		if !w.s.Served(chain, now) || w.s.Served(append(chain, chain[0]), now) || w.s.Served(chain[1:], now) {
+		if !w.s.At(now).Serves(chain) || w.s.At(now).Serves(append(chain, chain[0])) || w.s.At(now).Serves(chain[1:]) {
 			t.Fatalf("day %.0f: what is served is not what is meant, or something else is", days(now))
 		}
 	}

@@ -21,8 +21,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// noName is permitted in place of a kind of name that an instance doesn't have: an absent list of permitted
-// names would mean that all are permitted (RFC 5280, 4.2.1.10). The domain cannot exist (RFC 2606).
+// noName is the only name that is permitted of a kind that the instance doesn't have: an absent list of permitted names would
+// mean that all are permitted (RFC 5280, 4.2.1.10). The domain cannot exist (RFC 2606).
 const noName = "sealane.invalid"
 
 var oidDNQualifier = asn1.ObjectIdentifier{2, 5, 4, 46}
@@ -36,8 +36,8 @@ type Signed struct {
 	Certificate []byte // DER
 }
 
-// Do carries an action of a plan out, at the time now. What it signed is to be recorded before the new State is used. After
-// an error the State is the old one.
+// Do carries one action of a plan out, at the time now. What it signed has to be recorded before the new State is used. After
+// an error the State that it returns is the old one.
 func (s State) Do(a Action, key MasterKey, now time.Time) (State, []Signed, error) {
 	next, signed, err := s.do(a, key, second(now))
 	if err != nil {
@@ -46,8 +46,8 @@ func (s State) Do(a Action, key MasterKey, now time.Time) (State, []Signed, erro
 	return next, signed, nil
 }
 
-// DoAll carries actions out in turn. One that fails is left out, and does not keep the others from being done where
-// they can: the State is as far as it got, and the error says what is missing.
+// DoAll carries actions out in turn. An action that fails is left out, and those that don't build on it are done all the same. The
+// error says what is missing from the State that it returns.
 func (s State) DoAll(actions []Action, key MasterKey, now time.Time) (State, []Signed, error) {
 	var all []Signed
 	var failures []error
@@ -65,7 +65,7 @@ func (s State) do(a Action, key MasterKey, now time.Time) (next State, signed []
 	if err := s.check(a, now); err != nil {
 		return s, nil, err
 	}
-	next = s.noted(a, now)
+	next = s.apply(a, now)
 	at := slices.IndexFunc(next.CAs, func(ca CA) bool { return ca.Generation == a.Generation })
 	record := func(issuer int, der []byte) {
 		signed = append(signed, Signed{a.Kind, a.Generation, issuer, a.Reason, der})
@@ -78,25 +78,25 @@ func (s State) do(a Action, key MasterKey, now time.Time) (next State, signed []
 		}
 	case SignCross:
 		ca := &next.CAs[at]
-		if ca.Cross, err = newCross(s, *ca, key); err == nil {
+		if ca.Cross, err = signCross(s, *ca, key); err == nil {
 			record(ca.CrossedBy, ca.Cross)
 		}
 	case IssueLeaf:
-		if err = newLeaf(s, next.Leaf, look(s, now).leafPath(), leafPurpose(s.Names.URI), key, now); err == nil {
+		if err = newLeaf(s, next.Leaf, s.At(now).leafPath(), leafPurpose(s.Names.URI), key, now); err == nil {
 			record(a.Generation, next.Leaf.Certificate)
 		}
 	case IssueNextLeaf:
-		if err = newLeaf(s, next.Next, path{issuer: look(s, now).newest()}, nextPurpose(s.Names.URI), key, now); err == nil {
+		if err = newLeaf(s, next.Next, trustPath{issuer: s.At(now).newest()}, nextPurpose(s.Names.URI), key, now); err == nil {
 			record(a.Generation, next.Next.Certificate)
 		}
 	}
 	return next, signed, err
 }
 
-// check refuses actions that the State has no use for, such as those that build on one that failed.
+// check refuses actions that make no sense for the State, such as those that build on one that failed.
 func (s State) check(a Action, now time.Time) error {
-	v := look(s, now)
-	at := slices.IndexFunc(v.line, func(l authority) bool { return l.Generation == a.Generation })
+	v := s.At(now)
+	at := slices.IndexFunc(v.signing, func(l authority) bool { return l.Generation == a.Generation })
 	known := slices.ContainsFunc(s.CAs, func(ca CA) bool { return ca.Generation == a.Generation && ca.Compromised.IsZero() })
 	ok := true
 	switch a.Kind {
@@ -107,9 +107,9 @@ func (s State) check(a Action, now time.Time) error {
 	case ActivateCA:
 		ok = at > 0 && (v.crossed(at) || !v.needsCross(at))
 	case IssueLeaf:
-		ok = !v.behind && at >= 0 && at == v.signer
+		ok = !v.clockBehind && at >= 0 && at == v.signer
 	case IssueNextLeaf:
-		ok = !v.behind && at > 0 && at == len(v.line)-1
+		ok = !v.clockBehind && at > 0 && at == len(v.signing)-1
 	case EndCross, RetireCA, CompromiseCA:
 		ok = known
 	default:
@@ -162,15 +162,16 @@ func caTemplate(notBefore, notAfter time.Time) (*x509.Certificate, error) {
 	}, err
 }
 
-// newCross has the CA that of is to be crossed by sign of's key: to a client it is of itself, one level further down. It has no
-// name constraints, also where both CAs do: those of the issuer hold below it anyway, and OTP and BearSSL, which can use
-// a CA with constraints, can't use a certificate between it and the leaf that has them.
-func newCross(s State, of CA, key MasterKey) ([]byte, error) {
-	issuer, issuerKey, err := s.issuer(of.CrossedBy, key)
+// signCross makes the cross-certificate of ca: a certificate for ca's subject and key, signed by the CA before (ca.CrossedBy). A
+// client that trusts only the CA before takes it for an intermediate CA. It has no name constraints, even where both CAs have
+// them: the issuer's hold below it anyway, and OTP and BearSSL, which can use a CA with constraints, can't use an intermediate
+// with constraints.
+func signCross(s State, ca CA, key MasterKey) ([]byte, error) {
+	issuer, issuerKey, err := s.issuer(ca.CrossedBy, key)
 	if err != nil {
 		return nil, err
 	}
-	root, err := x509.ParseCertificate(of.Certificate)
+	root, err := x509.ParseCertificate(ca.Certificate)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +184,7 @@ func newCross(s State, of CA, key MasterKey) ([]byte, error) {
 	return x509.CreateCertificate(rand.Reader, template, issuer, root.PublicKey, issuerKey)
 }
 
-// issuer is a CA with its key.
+// issuer returns the certificate and the key of a generation.
 func (s State) issuer(generation int, key MasterKey) (*x509.Certificate, crypto.Signer, error) {
 	for _, ca := range s.CAs {
 		if ca.Generation != generation {
@@ -227,8 +228,8 @@ func constrain(template *x509.Certificate, names Names) error {
 	return nil
 }
 
-// newLeaf fills in a leaf, of which only the certificate and the key are missing.
-func newLeaf(s State, l *Leaf, path path, purpose string, key MasterKey, now time.Time) error {
+// newLeaf makes the key and the certificate of a leaf that has all but these.
+func newLeaf(s State, l *Leaf, path trustPath, purpose string, key MasterKey, now time.Time) error {
 	issuer, issuerKey, err := s.issuer(l.Issuer, key)
 	if err != nil {
 		return err
@@ -261,7 +262,7 @@ func leafTemplate(names Names, issuer *x509.Certificate, signer crypto.Signer, n
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial,
-		// Not an address: OpenSSL holds a common name that looks like a host name against the CA's name constraints.
+		// The common name is no address, because OpenSSL checks one that looks like a host name against the CA's name constraints.
 		Subject:     pkix.Name{CommonName: "Sealane Redis Server"},
 		NotBefore:   later(now.Add(-life.Backdate), issuer.NotBefore),
 		NotAfter:    earlier(now.Add(life.Leaf), issuer.NotAfter),
@@ -270,7 +271,7 @@ func leafTemplate(names Names, issuer *x509.Certificate, signer crypto.Signer, n
 		DNSNames:    names.DNS,
 	}
 	if _, ok := signer.(*rsa.PrivateKey); ok {
-		template.KeyUsage |= x509.KeyUsageKeyEncipherment // TLS 1.2 clients of that age ask for it
+		template.KeyUsage |= x509.KeyUsageKeyEncipherment // clients that need RSA may want it, for TLS 1.2
 	}
 	for _, ip := range names.IPs {
 		template.IPAddresses = append(template.IPAddresses, ip.Unmap().AsSlice())
@@ -285,26 +286,26 @@ func leafTemplate(names Names, issuer *x509.Certificate, signer crypto.Signer, n
 	return template, nil
 }
 
-// path is what a leaf is verified by: its issuer, and the CA before with the cross-certificate where that is served.
-type path struct {
-	issuer, before authority // before may have no certificate
+// trustPath is by which CAs a leaf is verified: by its issuer, and where the cross-certificate is served by the CA before.
+type trustPath struct {
+	issuer, before authority // before has no certificate where the cross-certificate isn't served
 }
 
-func (v view) leafPath() path {
-	p := path{issuer: v.line[v.signer]}
+func (v View) leafPath() trustPath {
+	p := trustPath{issuer: v.signing[v.signer]}
 	if v.crossServed() {
-		p.before = v.line[v.signer-1]
+		p.before = v.signing[v.signer-1]
 	}
 	return p
 }
 
-func (p path) permits(name string) bool {
+func (p trustPath) permits(name string) bool {
 	n := Names{DNS: []string{name}}
 	return len(p.before.permitted(p.issuer.permitted(n)).DNS) > 0
 }
 
-// check verifies a new leaf as clients with either CA would, for every name in it, before anybody is shown it.
-func (p path) check(der []byte, now time.Time) error {
+// check verifies a new leaf as clients with either CA would, for every name in it, before it is shown to anybody.
+func (p trustPath) check(der []byte, now time.Time) error {
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
 		return err

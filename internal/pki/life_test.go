@@ -49,10 +49,10 @@ func (w *world) do(now time.Time, actions []pki.Action) {
 	w.t.Helper()
 	before := w.s
 	w.s = do(w.t, w.s, w.key, now, actions)
-	if !slices.EqualFunc(before.Published(now), w.s.Published(now), func(a, b pki.CA) bool { return a.Generation == b.Generation }) {
-		w.most = max(w.most, len(w.s.Published(now)))
+	if !slices.EqualFunc(before.At(now).Published(), w.s.At(now).Published(), func(a, b pki.CA) bool { return a.Generation == b.Generation }) {
+		w.most = max(w.most, len(w.s.At(now).Published()))
 	}
-	chain, _, err := w.s.Chain(w.key, now)
+	chain, _, err := w.s.At(now).Chain(w.key)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func (w *world) restart() {
 	}
 }
 
-func (w *world) install(now time.Time) { w.bundles[string(w.s.Bundle(now))] = now }
+func (w *world) install(now time.Time) { w.bundles[string(w.s.At(now).Bundle())] = now }
 
 // check verifies what is served as every client does that installed its bundle within the time given.
 func (w *world) check(now time.Time, within time.Duration) {
@@ -113,7 +113,7 @@ func (w *world) history() string {
 // next is when the next thing happens.
 func (w *world) next(now time.Time) time.Time {
 	w.t.Helper()
-	coming := pki.Upcoming(w.s, now)
+	coming := w.s.At(now).Upcoming()
 	if len(coming) == 0 || coming[0].Reason == "" {
 		w.t.Fatalf("at %s nothing is to come, or for no reason: %v", now, coming)
 	}
@@ -171,13 +171,13 @@ func TestSixtyYears(t *testing.T) {
 		random := rand.New(rand.NewPCG(2, 1))
 		early := 0
 		sixtyYears(t, 0, func(w *world, now time.Time) (actions []pki.Action) {
-			if ca, ok := w.s.Awaited(now); ok {
+			if ca, ok := w.s.At(now).NextSigner(); ok {
 				since := now.Add(-time.Duration(random.IntN(100)) * day)
 				if random.IntN(3) == 0 {
 					since = time.Time{}
 				}
 				w.s = w.s.WithReady(ca.Generation, since)
-				for _, a := range slices.Concat(pki.Plan(w.s, now), pki.Upcoming(w.s, now)) {
+				for _, a := range slices.Concat(pki.Plan(w.s, now), w.s.At(now).Upcoming()) {
 					if a.Kind == pki.ActivateCA && strings.Contains(a.Reason, "as they have shown") {
 						early++
 					}
@@ -249,13 +249,13 @@ func sixtyYears(t *testing.T, missed time.Duration, before func(*world, time.Tim
 // checkNext checks that NextChain is the newest CA's alone.
 func (w *world) checkNext(now time.Time) {
 	w.t.Helper()
-	text, _, err := w.s.NextChain(w.key, now)
+	text, _, err := w.s.At(now).NextChain(w.key)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	published := w.s.Published(now)
+	published := w.s.At(now).Published()
 	chain := certificates(w.t, text)
-	if o, err := w.s.Overview(now); err != nil || (o.Next != nil) != (len(chain) > 0) || len(published) == 1 && o.Next != nil {
+	if o, err := w.s.At(now).Overview(); err != nil || (o.Next != nil) != (len(chain) > 0) || len(published) == 1 && o.Next != nil {
 		w.t.Fatalf("%s: of %d CAs a second leaf is served: %v, %v", now, len(published), len(chain) > 0, err)
 	}
 	w.checkNextCross(now, chain)
@@ -277,11 +277,11 @@ func (w *world) checkNext(now time.Time) {
 // checkNextCross checks that NextCrossChain is what is served once the newest CA is activated, until then.
 func (w *world) checkNextCross(now time.Time, next []*x509.Certificate) {
 	w.t.Helper()
-	text, _, err := w.s.NextCrossChain(w.key, now)
+	text, _, err := w.s.At(now).NextCrossChain(w.key)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	published := w.s.Published(now)
+	published := w.s.At(now).Published()
 	newest := published[len(published)-1]
 	if w.s.Next != nil { // a later one may be passed over
 		for _, ca := range published {
@@ -290,14 +290,14 @@ func (w *world) checkNextCross(now time.Time, next []*x509.Certificate) {
 			}
 		}
 	}
-	chain, proofs := certificates(w.t, text), w.s.Proofs(newest.Generation, now)
-	if (len(chain) > 0) != (w.s.NextCrossLabel(now) != "") || len(chain) > 0 && len(proofs) != 2 {
-		w.t.Fatalf("%s: presented with the cross-certificate: %s; label %q, proofs of CA-%d %q", now, subjects(chain), w.s.NextCrossLabel(now), newest.Generation, proofs)
+	chain, proofs := certificates(w.t, text), w.s.At(now).Proofs(newest.Generation)
+	if (len(chain) > 0) != (w.s.At(now).NextCrossLabel() != "") || len(chain) > 0 && len(proofs) != 2 {
+		w.t.Fatalf("%s: presented with the cross-certificate: %s; label %q, proofs of CA-%d %q", now, subjects(chain), w.s.At(now).NextCrossLabel(), newest.Generation, proofs)
 	}
 	if len(chain) == 0 {
 		return
 	}
-	if len(chain) != 2 || !chain[0].Equal(next[0]) || !bytes.Equal(chain[1].Raw, newest.Cross) || proofs[0] != w.s.NextAnchor(now) || proofs[1] != w.s.NextCrossLabel(now) {
+	if len(chain) != 2 || !chain[0].Equal(next[0]) || !bytes.Equal(chain[1].Raw, newest.Cross) || proofs[0] != w.s.At(now).NextAnchor() || proofs[1] != w.s.At(now).NextCrossLabel() {
 		w.t.Fatalf("%s: presented with the cross-certificate: %s; proofs %q", now, subjects(chain), proofs)
 	}
 	for _, ca := range published {
@@ -318,19 +318,19 @@ func TestTestedChainIsTheOneThatIsServed(t *testing.T) {
 	w := newWorld(t, pki.State{Names: loopback}, start)
 	at := func(days int) time.Time { return start.Truncate(time.Second).Add(time.Duration(days) * day) }
 	w.tick(at(1825))
-	tested, _, err := w.s.NextCrossChain(w.key, at(1825))
+	tested, _, err := w.s.At(at(1825)).NextCrossChain(w.key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := w.s.Proofs(1, at(1825)); len(got) != 1 || got[0] != w.s.CAs[0].Fingerprint() {
+	if got := w.s.At(at(1825)).Proofs(1); len(got) != 1 || got[0] != w.s.CAs[0].Fingerprint() {
 		t.Errorf("proofs of CA-1: %q", got)
 	}
 	w.tick(at(2737))
 	if len(w.served) != 2 || !w.served[1].Equal(certificates(t, tested)[1]) || w.served[0].CheckSignatureFrom(w.served[1]) != nil {
 		t.Errorf("tested %s, served %s", subjects(certificates(t, tested)), subjects(w.served))
 	}
-	if got := w.s.Proofs(2, at(2737)); len(got) != 1 || got[0] != w.s.CAs[1].Fingerprint() || w.s.NextCrossLabel(at(2737)) != "" {
-		t.Errorf("once CA-2 signs, its proofs are %q, and what is served is tested as %q", got, w.s.NextCrossLabel(at(2737)))
+	if got := w.s.At(at(2737)).Proofs(2); len(got) != 1 || got[0] != w.s.CAs[1].Fingerprint() || w.s.At(at(2737)).NextCrossLabel() != "" {
+		t.Errorf("once CA-2 signs, its proofs are %q, and what is served is tested as %q", got, w.s.At(at(2737)).NextCrossLabel())
 	}
 }
 
@@ -344,10 +344,10 @@ func TestSecondCertificateOfBeforeIsReplaced(t *testing.T) {
 	old := *w.s.Next
 	old.CrossTest = false
 	w.s.Next = &old
-	if label := w.s.NextCrossLabel(now); label != "" {
+	if label := w.s.At(now).NextCrossLabel(); label != "" {
 		t.Errorf("it is presented as %s", label)
 	}
-	if plan := w.tick(now); fmt.Sprint(kinds(plan)) != "[issue-next-leaf]" || w.s.NextCrossLabel(now) == "" {
+	if plan := w.tick(now); fmt.Sprint(kinds(plan)) != "[issue-next-leaf]" || w.s.At(now).NextCrossLabel() == "" {
 		t.Errorf("done: %v", plan)
 	}
 }
@@ -394,13 +394,13 @@ func TestPublicationMissedUntilTheLastDays(t *testing.T) {
 	}
 	w.tick(at(3650))
 	w.check(at(3650), 5*day)
-	o, err := w.s.Overview(at(3650))
+	o, err := w.s.At(at(3650)).Overview()
 	if err != nil || !o.CAs[1].Signs || !o.CAs[1].Activated.Equal(at(3650)) || o.CAs[0].State != pki.Retired || !o.CAs[0].Retired.Equal(at(3650)) {
 		t.Errorf("CA-2 does not sign, or is not said to since CA-1 was retired: %+v, %v", o.CAs, err)
 	}
 	// The same when only the activation was missed.
 	w = newWorld(t, pki.State{Names: loopback}, start)
-	first := w.s.Bundle(start)
+	first := w.s.At(start).Bundle()
 	w.tick(at(1825))
 	if got := fmt.Sprint(kinds(w.tick(at(3640)))); got != "[end-cross issue-leaf issue-next-leaf]" || verify(t, first, w.served, "localhost", at(3649)) != nil {
 		t.Errorf("done: %s; and who holds only CA-1 is cut off", got)
@@ -530,8 +530,8 @@ func TestRenewalsAreSpread(t *testing.T) {
 		names := loopback
 		names.URI = fmt.Sprintf("spiffe://sealane/p/l/i%d", i)
 		s := settle(t, pki.State{Names: names}, key, start)
-		due := pki.Upcoming(s, start)[0].Due
-		if again := pki.Upcoming(s, start.Add(time.Hour))[0].Due; !again.Equal(due) {
+		due := s.At(start).Upcoming()[0].Due
+		if again := s.At(start.Add(time.Hour)).Upcoming()[0].Due; !again.Equal(due) {
 			t.Errorf("renewal moved from %s to %s", due, again)
 		}
 		minutes[due.Truncate(time.Minute)]++

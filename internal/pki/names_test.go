@@ -18,7 +18,7 @@ func TestNewNameOutsideTheConstraints(t *testing.T) {
 	t.Parallel()
 	at := func(days int) time.Time { return start.Truncate(time.Second).Add(time.Duration(days) * day) }
 	w := newWorld(t, pki.State{NameConstraints: true, Names: pki.Names{DNS: []string{"a.example"}, IPs: addressOnly.IPs, URI: addressOnly.URI}}, start)
-	first := w.s.Bundle(start)
+	first := w.s.At(start).Bundle()
 	w.s.Names.DNS = []string{"a.example", "below.a.example"}
 	if plan := w.tick(at(10)); len(plan) != 1 || plan[0].Kind != pki.IssueLeaf {
 		t.Fatalf("for a name below a permitted one: %v; want a new leaf", plan)
@@ -31,7 +31,7 @@ func TestNewNameOutsideTheConstraints(t *testing.T) {
 		t.Errorf("%s, %s", got, plan[0].Reason)
 	}
 	w.wantNames(at(100), "a.example 10.1.2.3", "a.example new.example 10.1.2.3 10.9.9.9")
-	o, err := w.s.Overview(at(100))
+	o, err := w.s.At(at(100)).Overview()
 	if err != nil || fmt.Sprint(o.Leaf.Waiting) != "[new.example 10.9.9.9]" || len(o.Warnings) != 1 || !strings.Contains(o.Warnings[0], "activate the next generation and retire CA-1") {
 		t.Errorf("waiting %v, warnings %q, %v", o.Leaf.Waiting, o.Warnings, err)
 	}
@@ -52,7 +52,7 @@ func TestNewNameOutsideTheConstraints(t *testing.T) {
 	}
 	w.do(at(300), actions)
 	w.wantNames(at(300), "a.example new.example 10.1.2.3 10.9.9.9", "")
-	if o, err = w.s.Overview(at(300)); err != nil || len(o.Leaf.Waiting)+len(o.Warnings) != 0 {
+	if o, err = w.s.At(at(300)).Overview(); err != nil || len(o.Leaf.Waiting)+len(o.Warnings) != 0 {
 		t.Errorf("waiting %v, warnings %q, %v", o.Leaf.Waiting, o.Warnings, err)
 	}
 	w.bundles = map[string]time.Time{}
@@ -88,7 +88,7 @@ func TestThirdGenerationWaitsForItsTurn(t *testing.T) {
 		w.tick(now)
 		w.check(now, w.s.Lifetimes.Grace())
 	}
-	coming := pki.Upcoming(w.s, at(2740))
+	coming := w.s.At(at(2740)).Upcoming()
 	i := slices.IndexFunc(coming, func(a pki.Action) bool { return a.Kind == pki.ActivateCA })
 	if len(w.s.CAs) != 3 || i < 0 || coming[i].Generation != 3 || !coming[i].Due.Equal(at(3620)) {
 		t.Errorf("%d generations; to come: %v; want CA-3 to be activated on %s", len(w.s.CAs), coming, at(3620))
@@ -132,7 +132,7 @@ func TestNewNamesWaitForRoom(t *testing.T) {
 			t.Fatalf("%d names: %d generations; want %d", len(w.s.Names.DNS), got, want)
 		}
 	}
-	o, err := w.s.Overview(now)
+	o, err := w.s.At(now).Overview()
 	if want := "new1.example, new2.example, new3.example: not in the server certificate yet, for clients that hold nothing newer than CA-1 and CA-2 and CA-3"; err != nil ||
 		len(o.Warnings) != 1 || !strings.HasPrefix(o.Warnings[0], want) {
 		t.Errorf("warnings %q, %v; want %q", o.Warnings, err, want)
@@ -153,7 +153,7 @@ func TestNewNamesWaitForRoom(t *testing.T) {
 func TestAllNamesChange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, pki.State{NameConstraints: true, Names: pki.Names{DNS: []string{"a.example"}}}, start)
-	before := w.s.Bundle(start)
+	before := w.s.At(start).Bundle()
 	now := start.Add(100 * day)
 	for _, tt := range []struct{ name, want string }{
 		{"b.example", "[create-ca issue-leaf]"},
@@ -169,10 +169,10 @@ func TestAllNamesChange(t *testing.T) {
 			t.Errorf("%s: done %s; want %s", tt.name, got, tt.want)
 		}
 		w.wantNames(now, tt.name, "")
-		if err := verify(t, w.s.Bundle(now), w.served, tt.name, now); err != nil {
+		if err := verify(t, w.s.At(now).Bundle(), w.served, tt.name, now); err != nil {
 			t.Error(err)
 		}
-		o, err := w.s.Overview(now)
+		o, err := w.s.At(now).Overview()
 		if err != nil || len(o.Warnings) != 0 {
 			t.Errorf("warnings %v, %v", o.Warnings, err)
 		}
@@ -217,7 +217,7 @@ func TestNamesComeAndGo(t *testing.T) {
 						}
 					}
 				}
-				clients = append(clients, client{w.s.Bundle(now), now, hostsOf(w.s.Leaf.Names)})
+				clients = append(clients, client{w.s.At(now).Bundle(), now, hostsOf(w.s.Leaf.Names)})
 				w.checkNext(now)
 			}
 			for now.Before(start.AddDate(30, 0, 0)) {
@@ -261,7 +261,7 @@ func (w *world) wantNames(now time.Time, leaf, next string) {
 	if got := strings.Join(hostsOf(w.s.Leaf.Names), " "); got != leaf {
 		w.t.Errorf("the leaf has the names %q; want %q", got, leaf)
 	}
-	o, err := w.s.Overview(now)
+	o, err := w.s.At(now).Overview()
 	if err != nil {
 		w.t.Fatal(err)
 	}

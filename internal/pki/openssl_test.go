@@ -41,9 +41,9 @@ func TestTrustStoresInEveryPhase(t *testing.T) {
 			for _, phase := range phases {
 				now := at(phase.day)
 				s = settle(t, s, key, now)
-				chain := fitting(t, func() ([]byte, []byte, error) { return s.Chain(key, now) })
-				next := fitting(t, func() ([]byte, []byte, error) { return s.NextChain(key, now) })
-				cross := fitting(t, func() ([]byte, []byte, error) { return s.NextCrossChain(key, now) })
+				chain := fitting(t, func() ([]byte, []byte, error) { return s.At(now).Chain(key) })
+				next := fitting(t, func() ([]byte, []byte, error) { return s.At(now).NextChain(key) })
+				cross := fitting(t, func() ([]byte, []byte, error) { return s.At(now).NextCrossChain(key) })
 				for store, want := range phase.want {
 					got := accepts(t, stores[store], chain, "localhost", now) + " " + accepts(t, stores[store], next, pki.NextName, now) +
 						" " + accepts(t, stores[store], cross, pki.NextCrossName, now)
@@ -157,7 +157,7 @@ func hasName(c *x509.Certificate, name string) bool { return c.VerifyHostname(na
 
 func chainLength(t *testing.T, s pki.State, key pki.MasterKey, now time.Time) int {
 	t.Helper()
-	chain, _, err := s.Chain(key, now)
+	chain, _, err := s.At(now).Chain(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestEverySignatureIsReported(t *testing.T) {
 		if s.Next != nil {
 			want[string(s.Next.Certificate)] = fmt.Sprintf("%s %d by %d", pki.IssueNextLeaf, s.Next.Issuer, s.Next.Issuer)
 		}
-		now = pki.Upcoming(s, now)[0].Due
+		now = s.At(now).Upcoming()[0].Due
 	}
 	if len(got) != len(want) {
 		t.Errorf("%d signatures reported; want %d", len(got), len(want))

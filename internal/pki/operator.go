@@ -8,39 +8,39 @@ import (
 	"time"
 )
 
-// What an operator may ask for. Each returns the actions that carry it out, to be done as Plan's are, or says why it
-// makes no sense now. The first has as Due when it would have come by itself: before that day the caller may want to know
-// that clients are ready. Nothing here asks them.
+// This file is what an operator may ask for. Each method returns the actions that carry it out, to be done as those of Plan are, or an
+// error that says why it makes no sense now. Due of the first action is when it would have come by itself: before that day the
+// caller may want to know whether clients are ready, which nothing here does.
 
 const asked = "asked for by an operator"
 
 // Rotate makes the next generation now.
 func (s State) Rotate(now time.Time) ([]Action, error) {
-	v := look(s, now)
+	v := s.At(now)
 	a, _ := v.publish()
 	switch {
-	case v.behind: // a generation for the time that the clock shows is the way out, if the clock is right
-	case len(v.line) > 1:
+	case v.clockBehind: // if the clock is right now, a generation for the time that it shows is the way out
+	case len(v.signing) > 1:
 		return nil, fmt.Errorf("%s is still in the bundle beside %s: retire %s first, or wait until %s",
-			caName(v.line[0].Generation), caName(v.newest().Generation), caName(v.line[0].Generation), v.retireDue().Format(time.DateOnly))
+			caName(v.signing[0].Generation), caName(v.newest().Generation), caName(v.signing[0].Generation), v.retireDue().Format(time.DateOnly))
 	}
 	a.Reason = asked
-	return s.with(now, a), nil
+	return s.andPlan(now, a), nil
 }
 
 // Activate lets the CA that was published next sign leaves now.
 func (s State) Activate(now time.Time) ([]Action, error) {
-	v := look(s, now)
-	if v.behind {
-		return nil, v.behindError()
+	v := s.At(now)
+	if v.clockBehind {
+		return nil, v.clockBehindError()
 	}
-	if len(v.line) == 0 || v.signer+1 >= len(v.line) {
+	if len(v.signing) == 0 || v.signer+1 >= len(v.signing) {
 		return nil, fmt.Errorf("no certificate authority waits to be activated: start the next generation first")
 	}
-	cur, next := v.line[v.signer], v.line[v.signer+1]
+	cur, next := v.signing[v.signer], v.signing[v.signer+1]
 	switch {
 	case v.needsCross(v.signer):
-		before := v.line[v.signer-1].Generation
+		before := v.signing[v.signer-1].Generation
 		return nil, fmt.Errorf("clients that hold only %s still depend on %s: retire %s first", caName(before), caName(cur.Generation), caName(before))
 	case v.needsCross(v.signer+1) && !v.crossed(v.signer+1):
 		return nil, fmt.Errorf("%s has no cross-certificate yet: see why it cannot be signed, and try again", caName(next.Generation))
@@ -49,42 +49,42 @@ func (s State) Activate(now time.Time) ([]Action, error) {
 			caName(cur.Generation), cur.notAfter.Format(time.DateOnly))
 	}
 	a, _ := v.activate()
-	return s.with(now, Action{ActivateCA, next.Generation, a.Due, asked}), nil
+	return s.andPlan(now, Action{ActivateCA, next.Generation, a.Due, asked}), nil
 }
 
 // Retire takes the oldest CA out of the bundle now. Clients that hold no other fail from then on.
 func (s State) Retire(now time.Time) ([]Action, error) {
-	v := look(s, now)
+	v := s.At(now)
 	switch {
-	case v.behind:
-		return nil, v.behindError()
-	case len(v.line) == 0:
+	case v.clockBehind:
+		return nil, v.clockBehindError()
+	case len(v.signing) == 0:
 		return nil, fmt.Errorf("the instance has no certificate authority")
-	case len(v.line) == 1:
-		return nil, fmt.Errorf("%s is the only certificate authority: start the next generation first", caName(v.line[0].Generation))
+	case len(v.signing) == 1:
+		return nil, fmt.Errorf("%s is the only certificate authority: start the next generation first", caName(v.signing[0].Generation))
 	case v.signer == 0 && v.needsCross(1):
-		return nil, fmt.Errorf("%s still signs: activate %s first", caName(v.line[0].Generation), caName(v.line[1].Generation))
+		return nil, fmt.Errorf("%s still signs: activate %s first", caName(v.signing[0].Generation), caName(v.signing[1].Generation))
 	}
-	return s.with(now, Action{RetireCA, v.line[0].Generation, v.retireDue(), asked}), nil
+	return s.andPlan(now, Action{RetireCA, v.signing[0].Generation, v.retireDue(), asked}), nil
 }
 
 // Renew replaces the server certificate now.
 func (s State) Renew(now time.Time) ([]Action, error) {
-	v := look(s, now)
-	if v.behind {
-		return nil, v.behindError()
+	v := s.At(now)
+	if v.clockBehind {
+		return nil, v.clockBehindError()
 	}
-	plan := s.withLeaf(now)
-	if v.Leaf != nil {
+	plan := s.andNewLeaf(now)
+	if v.state.Leaf != nil {
 		i := slices.IndexFunc(plan, func(a Action) bool { return a.Kind == IssueLeaf })
-		plan[i].Due = v.renewal(v.Leaf)
+		plan[i].Due = v.renewal(v.state.Leaf)
 	}
 	return plan, nil
 }
 
-// Compromise gives a generation up for good, or with 0 all of them: their keys are destroyed, nothing that they signed
-// is served, and what remains, or a new generation, signs a new leaf at once. Clients that hold nothing else fail
-// until they have the new bundle.
+// Compromise gives a generation up for good, or with 0 all of them: the keys are destroyed, nothing that they signed is served any
+// more, and a CA that remains, or a new generation, signs a new leaf at once. Clients that hold no other CA fail until they have
+// the new bundle.
 func (s State) Compromise(now time.Time, generation int) ([]Action, error) {
 	var first []Action
 	var known []string
@@ -103,38 +103,38 @@ func (s State) Compromise(now time.Time, generation int) ([]Action, error) {
 	case len(first) == 0:
 		return nil, fmt.Errorf("generation %d: want one of those not given up yet: %s", generation, strings.Join(known, ", "))
 	}
-	return s.withLeaf(now, first...), nil
+	return s.andNewLeaf(now, first...), nil
 }
 
-// with are the actions given and then what Plan makes of it.
-func (s State) with(now time.Time, first ...Action) []Action {
+// andPlan are some actions, and then those that Plan asks for once they are done.
+func (s State) andPlan(now time.Time, first ...Action) []Action {
 	for _, a := range first {
-		s = s.noted(a, second(now))
+		s = s.apply(a, second(now))
 	}
 	return append(first, Plan(s, now)...)
 }
 
-// withLeaf is with, and a new leaf in any case.
-func (s State) withLeaf(now time.Time, first ...Action) []Action {
-	all := s.with(now, first...)
+// andNewLeaf is andPlan, with a new leaf in any case.
+func (s State) andNewLeaf(now time.Time, first ...Action) []Action {
+	all := s.andPlan(now, first...)
 	if slices.ContainsFunc(all, func(a Action) bool { return a.Kind == IssueLeaf }) {
 		return all
 	}
 	for _, a := range all {
-		s = s.noted(a, second(now))
+		s = s.apply(a, second(now))
 	}
-	v := look(s, now)
-	if v.behind || len(v.line) == 0 {
+	v := s.At(now)
+	if v.clockBehind || len(v.signing) == 0 {
 		return all
 	}
-	return append(all, Action{Kind: IssueLeaf, Generation: v.line[v.signer].Generation, Reason: asked})
+	return append(all, Action{Kind: IssueLeaf, Generation: v.signing[v.signer].Generation, Reason: asked})
 }
 
-func (v view) retireDue() time.Time {
+func (v View) retireDue() time.Time {
 	a, _ := v.retire()
 	return a.Due
 }
 
-func (v view) behindError() error {
-	return errors.New(v.behindWarning())
+func (v View) clockBehindError() error {
+	return errors.New(v.clockBehindWarning())
 }

@@ -129,10 +129,10 @@ func TestOperatorIsToldWhenItMakesNoSense(t *testing.T) {
 func TestRotateIsTheWayOutOfAFalseBeginning(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, pki.State{Names: loopback}, start.Add(4000*day))
-	if plan := pki.Plan(w.s, start); len(plan) != 0 || len(w.s.Bundle(start)) == 0 {
-		t.Errorf("before everything: plan %v, bundle %q; want none, and the one there was", plan, w.s.Bundle(start))
+	if plan := pki.Plan(w.s, start); len(plan) != 0 || len(w.s.At(start).Bundle()) == 0 {
+		t.Errorf("before everything: plan %v, bundle %q; want none, and the one there was", plan, w.s.At(start).Bundle())
 	}
-	if o, err := w.s.Overview(start); err != nil || len(o.Warnings) != 1 || !strings.Contains(o.Warnings[0], "start the next generation") {
+	if o, err := w.s.At(start).Overview(); err != nil || len(o.Warnings) != 1 || !strings.Contains(o.Warnings[0], "start the next generation") {
 		t.Errorf("warnings %v, %v", o.Warnings, err)
 	}
 	actions, err := w.s.Rotate(start)
@@ -179,7 +179,7 @@ func TestCompromiseCutsTheOldChainOff(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := do(t, tt.state, key, now, actions)
-			chain, _, err := s.Chain(key, now)
+			chain, _, err := s.At(now).Chain(key)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -192,7 +192,7 @@ func TestCompromiseCutsTheOldChainOff(t *testing.T) {
 			if got := survivors(t, tt.state, certificates(t, chain), now); got != tt.survives {
 				t.Errorf("clients with one of %s go on; want %s", got, tt.survives)
 			}
-			if err := verify(t, s.Bundle(now), certificates(t, chain), "localhost", now); err != nil {
+			if err := verify(t, s.At(now).Bundle(), certificates(t, chain), "localhost", now); err != nil {
 				t.Errorf("with the new bundle: %v", err)
 			}
 			checkGivenUp(t, s, key, now)
@@ -210,7 +210,7 @@ func TestCompromiseCutsTheOldChainOff(t *testing.T) {
 func survivors(t *testing.T, before pki.State, chain []*x509.Certificate, now time.Time) string {
 	t.Helper()
 	var survive []int
-	for _, ca := range before.Published(now) {
+	for _, ca := range before.At(now).Published() {
 		if verify(t, pki.EncodePEM(ca.Certificate), chain, "localhost", now) == nil {
 			survive = append(survive, ca.Generation)
 		}
@@ -221,7 +221,7 @@ func survivors(t *testing.T, before pki.State, chain []*x509.Certificate, now ti
 // checkGivenUp checks that no cross-certificate of a compromised CA is left, and that no clock brings it back.
 func checkGivenUp(t *testing.T, s pki.State, key pki.MasterKey, now time.Time) {
 	t.Helper()
-	o, err := s.Overview(now)
+	o, err := s.At(now).Overview()
 	for _, ca := range o.CAs {
 		if err != nil || ca.CrossSignedBy != 0 && ca.CrossSignedBy != generations(s, now)[0] {
 			t.Errorf("CA-%d is cross-signed by CA-%d (%v)", ca.Generation, ca.CrossSignedBy, err)
@@ -240,7 +240,7 @@ func checkGivenUp(t *testing.T, s pki.State, key pki.MasterKey, now time.Time) {
 
 func generations(s pki.State, now time.Time) []int {
 	var out []int
-	for _, ca := range s.Published(now) {
+	for _, ca := range s.At(now).Published() {
 		out = append(out, ca.Generation)
 	}
 	return out
@@ -264,7 +264,7 @@ func TestReadyClientsHastenActivation(t *testing.T) {
 	} {
 		w := newWorld(t, pki.State{Names: loopback}, start)
 		w.tick(at(1825))
-		if ca, ok := w.s.Awaited(at(1825)); !ok || ca.Generation != 2 {
+		if ca, ok := w.s.At(at(1825)).NextSigner(); !ok || ca.Generation != 2 {
 			t.Fatalf("awaited: %d, %t", ca.Generation, ok)
 		}
 		now := later(at(2030-30), c.ready)
@@ -276,7 +276,7 @@ func TestReadyClientsHastenActivation(t *testing.T) {
 		}
 		w.s = w.s.WithReady(2, c.ready)
 		var due time.Time
-		for _, a := range pki.Upcoming(w.s, now) {
+		for _, a := range w.s.At(now).Upcoming() {
 			if a.Kind == pki.ActivateCA {
 				due = a.Due
 			}
@@ -293,7 +293,7 @@ func TestReadyClientsHastenActivation(t *testing.T) {
 		if i < 0 || strings.Contains(actions[i].Reason, "as they have shown") != c.want.Before(at(2737)) {
 			t.Errorf("%s: %v", name, actions)
 		}
-		if _, ok := w.s.Awaited(c.want); ok {
+		if _, ok := w.s.At(c.want).NextSigner(); ok {
 			t.Errorf("%s: it is still awaited", name)
 		}
 	}
@@ -313,19 +313,19 @@ func TestAnchorsVerifyTheChain(t *testing.T) {
 	for _, age := range []int{0, 1825, 2000, 2737, 3000, 3619, 3620, 3649, 3650, 4000} {
 		now := start.Add(time.Duration(age) * day)
 		w.tick(now)
-		next, _, err := w.s.NextChain(w.key, now)
-		if err != nil || (len(next) > 0) != (w.s.NextAnchor(now) != "") {
-			t.Errorf("on day %d there is a next chain: %t, with the anchor %q, %v", age, len(next) > 0, w.s.NextAnchor(now), err)
+		next, _, err := w.s.At(now).NextChain(w.key)
+		if err != nil || (len(next) > 0) != (w.s.At(now).NextAnchor() != "") {
+			t.Errorf("on day %d there is a next chain: %t, with the anchor %q, %v", age, len(next) > 0, w.s.At(now).NextAnchor(), err)
 		}
-		for _, ca := range w.s.Published(now) {
+		for _, ca := range w.s.At(now).Published() {
 			pem := pki.EncodePEM(ca.Certificate)
-			if got, want := slices.Contains(w.s.Anchors(now), ca.Fingerprint()), verify(t, pem, w.served, "", now) == nil; got != want {
+			if got, want := slices.Contains(w.s.At(now).Anchors(), ca.Fingerprint()), verify(t, pem, w.served, "", now) == nil; got != want {
 				t.Errorf("on day %d CA-%d is an anchor: %t, verifies: %t", age, ca.Generation, got, want)
 			}
 			if len(next) == 0 {
 				continue
 			}
-			if got, want := w.s.NextAnchor(now) == ca.Fingerprint(), verify(t, pem, certificates(t, next), "", now) == nil; got != want {
+			if got, want := w.s.At(now).NextAnchor() == ca.Fingerprint(), verify(t, pem, certificates(t, next), "", now) == nil; got != want {
 				t.Errorf("on day %d CA-%d is the next chain's anchor: %t, verifies: %t", age, ca.Generation, got, want)
 			}
 		}

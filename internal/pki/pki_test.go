@@ -93,7 +93,7 @@ func TestNewInstanceGetsCAAndLeafThatVerifyForEveryName(t *testing.T) {
 				key := masterKey(t)
 				s := settle(t, pki.State{Names: names, Algorithm: alg}, key, start)
 				roots := x509.NewCertPool()
-				if !roots.AppendCertsFromPEM(s.Bundle(start)) {
+				if !roots.AppendCertsFromPEM(s.At(start).Bundle()) {
 					t.Fatal("the bundle holds no certificate")
 				}
 				leaf := parse(t, s.Leaf.Certificate)
@@ -109,7 +109,7 @@ func TestNewInstanceGetsCAAndLeafThatVerifyForEveryName(t *testing.T) {
 				if len(leaf.URIs) != 1 || leaf.URIs[0].String() != names.URI {
 					t.Errorf("URI names %v; want %s", leaf.URIs, names.URI)
 				}
-				chain, private, err := s.Chain(key, start)
+				chain, private, err := s.At(start).Chain(key)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -237,7 +237,7 @@ func TestLeafIsReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	due := pki.Upcoming(s, start)[0].Due
+	due := s.At(start).Upcoming()[0].Due
 	if early := start.Truncate(time.Second).Add(180 * day).Sub(due); early < 0 || early >= 6*time.Hour {
 		t.Errorf("renewal is due %s before 180 days; want less than 6 hours", early)
 	}

@@ -36,7 +36,7 @@ const (
 type handshakes map[string]uint64
 
 func (l *live) handshakes(ctx context.Context) (handshakes, error) {
-	plane, err := l.Manager.DataPlane(ctx, l.Name)
+	plane, err := l.Manager.DataPlanes.Get(ctx, l.Name)
 	if err == nil && plane.Failures == nil {
 		err = fmt.Errorf("%w: its gateway does not answer", ErrLate)
 	}
@@ -49,7 +49,7 @@ func (l *live) refusal(ctx context.Context, r *run) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	for {
-		plane, err := l.Manager.DataPlane(ctx, l.Name)
+		plane, err := l.Manager.DataPlanes.Get(ctx, l.Name)
 		if err != nil {
 			return "", err
 		}
@@ -77,6 +77,6 @@ func (h handshakes) refused(before handshakes) string {
 
 // connected says whether the client has ever completed a handshake.
 func (l *live) connected(ctx context.Context) (bool, error) {
-	known, err := l.Manager.Clients(ctx, l.Name)
+	known, err := l.Manager.Clients.List(ctx, l.Name)
 	return slices.ContainsFunc(known.Clients, func(c ledger.Status) bool { return c.User != "" }), err
 }

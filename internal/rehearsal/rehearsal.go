@@ -99,10 +99,11 @@ func Run(ctx context.Context, cfg Config) (*Outcome, error) {
 		return nil, err
 	}
 	state := i.Certificates
-	l := &live{Config: cfg, created: state.CAs[0].Created, first: numbers(state.Published(time.Now())), ended: make(chan *run, 1), probe: probe{i.Host, i.Port}}
+	view := state.At(time.Now())
+	l := &live{Config: cfg, created: state.CAs[0].Created, first: numbers(view.Published()), ended: make(chan *run, 1), probe: probe{i.Host, i.Port}}
 	l.calendar = newCalendar(l.created, state.Lifetimes, cfg.For)
 	for _, file := range []string{l.caFile(), l.firstFile()} {
-		if err := durable.WriteFile(file, state.Bundle(time.Now()), 0o600); err != nil {
+		if err := durable.WriteFile(file, view.Bundle(), 0o600); err != nil {
 			return nil, err
 		}
 	}
@@ -187,15 +188,15 @@ func (l *live) changed(ctx context.Context, actions []pki.Action) error {
 		if err != nil {
 			return err
 		}
-		now := time.Now()
+		view := i.Certificates.At(time.Now())
 		if s.published == nil {
-			if err := durable.WriteFile(l.caFile(), i.Certificates.Bundle(now), 0o600); err != nil {
+			if err := durable.WriteFile(l.caFile(), view.Bundle(), 0o600); err != nil {
 				return err
 			}
-			s.published, s.accepted = numbers(i.Certificates.Published(now)), i.Certificates.Accepted(now)
+			s.published, s.accepted = numbers(view.Published()), view.Accepted()
 		}
-		chain, err := l.probe.look(ctx, i.Certificates.Bundle(now), l.Reconnect)
-		if err == nil && i.Certificates.Served(chain, now) {
+		chain, err := l.probe.look(ctx, view.Bundle(), l.Reconnect)
+		if err == nil && view.Serves(chain) {
 			break
 		}
 		select {
@@ -240,7 +241,7 @@ func (l *live) judge(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	if _, err := l.probe.look(ctx, i.Certificates.Bundle(time.Now()), false); err != nil {
+	if _, err := l.probe.look(ctx, i.Certificates.At(time.Now()).Bundle(), false); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

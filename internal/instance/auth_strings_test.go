@@ -15,7 +15,7 @@ import (
 func TestOldPasswordIsAcceptedForItsGrace(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.made(first)
-		was, err := m.server.AuthString(first)
+		was, err := m.server.AuthStrings.Get(first)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -25,26 +25,26 @@ func TestOldPasswordIsAcceptedForItsGrace(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 			if !on {
-				wantError(t, "AUTH is off", second(m.server.RotateAuth(t.Context(), first, time.Hour)), instance.FailedPrecondition, "enable it first")
+				wantError(t, "AUTH is off", second(m.server.AuthStrings.Rotate(t.Context(), first, time.Hour)), instance.FailedPrecondition, "enable it first")
 			}
 		}
-		one, err := m.server.AuthString(first)
+		one, err := m.server.AuthStrings.Get(first)
 		if n := m.node(first); err != nil || len(one) != 36 || one == was || len(n.PasswordHashes) != 1 || n.Gateway.Auth != 2 {
 			t.Fatalf("%d hashes, auth %d, %v", len(n.PasswordHashes), n.Gateway.Auth, err)
 		}
 		old := m.node(first).PasswordHashes[0]
-		wantError(t, "too long", second(m.server.RotateAuth(t.Context(), first, 721*time.Hour)), instance.InvalidArgument, "grace", "721h")
-		until, err := m.server.RotateAuth(t.Context(), first, time.Hour)
-		if err != nil || until.Sub(m.server.Now()).Round(time.Minute) != time.Hour {
+		wantError(t, "too long", second(m.server.AuthStrings.Rotate(t.Context(), first, 721*time.Hour)), instance.InvalidArgument, "grace", "721h")
+		until, err := m.server.AuthStrings.Rotate(t.Context(), first, time.Hour)
+		if err != nil || until.Sub(m.now()).Round(time.Minute) != time.Hour {
 			t.Fatalf("until %v, %v", until, err)
 		}
-		two, _ := m.server.AuthString(first)
+		two, _ := m.server.AuthStrings.Get(first)
 		n := m.node(first)
 		if two == one || len(n.PasswordHashes) != 2 || n.PasswordHashes[1] != old || n.Gateway.Auth != 3 {
 			t.Errorf("hashes %v, auth %d", n.PasswordHashes, n.Gateway.Auth)
 		}
 		// Another one within the grace ends no promise.
-		if _, err := m.server.RotateAuth(t.Context(), first, 2*time.Hour); err != nil || len(m.node(first).PasswordHashes) != 3 {
+		if _, err := m.server.AuthStrings.Rotate(t.Context(), first, 2*time.Hour); err != nil || len(m.node(first).PasswordHashes) != 3 {
 			t.Fatalf("%d hashes, %v", len(m.node(first).PasswordHashes), err)
 		}
 		m.kill()
@@ -85,12 +85,12 @@ func TestPasswordThatCannotBeSetYetIsSetLater(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)
-		if got, _ := m.server.Operation(first.Project, first.Location, op.ID); got.Done {
+		if got, _ := m.server.Operations.Get(first.Project, first.Location, op.ID); got.Done {
 			t.Error("the operation is done although the engine was not told")
 		}
 		broken.Store(false)
 		time.Sleep(time.Minute)
-		if got, err := m.server.Operation(first.Project, first.Location, op.ID); err != nil || !got.Done || len(m.node(first).PasswordHashes) != 0 {
+		if got, err := m.server.Operations.Get(first.Project, first.Location, op.ID); err != nil || !got.Done || len(m.node(first).PasswordHashes) != 0 {
 			t.Errorf("%+v, %v, %d hashes", got, err, len(m.node(first).PasswordHashes))
 		}
 	})

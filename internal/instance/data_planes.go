@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -15,8 +16,6 @@ import (
 const DefaultDataPath = gateway.Transparent
 
 const (
-	// serveTimeout is how long a change waits to be served. The API's HTTP server gives a request up after 30 s.
-	serveTimeout = 10 * time.Second
 	// statusTimeout is how long a gateway is given to say how it is.
 	statusTimeout = 5 * time.Second
 )
@@ -53,9 +52,18 @@ type DataPlane struct {
 	OldAuth     time.Time         // until when an AUTH string of before is accepted; zero: none is
 }
 
-// DataPlane shows how an instance's clients are served.
-func (m *Manager) DataPlane(ctx context.Context, name Name) (DataPlane, error) {
-	i, err := m.Get(name)
+// DataPlanes are how the clients of all instances are served.
+type DataPlanes struct {
+	records *records
+	reader  *reader
+	workers *workers
+	runtime Runtime
+	log     *slog.Logger
+}
+
+// Get shows how an instance's clients are served.
+func (d *DataPlanes) Get(ctx context.Context, name Name) (DataPlane, error) {
+	i, err := d.reader.get(name)
 	if err != nil {
 		return DataPlane{}, err
 	}
@@ -65,7 +73,7 @@ func (m *Manager) DataPlane(ctx context.Context, name Name) (DataPlane, error) {
 			p.OldAuth = o.Until
 		}
 	}
-	statuser, ok := m.Runtime.(GatewayStatuser)
+	statuser, ok := d.runtime.(GatewayStatuser)
 	if !ok || i.State == Creating {
 		return p, nil
 	}
@@ -74,7 +82,7 @@ func (m *Manager) DataPlane(ctx context.Context, name Name) (DataPlane, error) {
 	s, err := statuser.GatewayStatus(ctx, i.nodeID(0))
 	switch {
 	case err != nil && p.Problem == "":
-		m.Log.Warn("gateway does not answer", "instance", name, "err", err)
+		d.log.Warn("gateway does not answer", "instance", name, "err", err)
 		p.Problem = "the gateway does not answer"
 	case p.Problem == "":
 		p.Problem = cmp.Or(s.Problem, s.Warning)
@@ -90,14 +98,14 @@ type DataPlaneSettings struct {
 	TLS  gateway.TLSPolicy
 }
 
-// ChangeDataPlane changes how clients are served, while they are: no connection is dropped, and a policy counts from the next
+// Change changes how clients are served, while they are: no connection is dropped, and a policy counts from the next
 // handshake. It returns nil once the gateway serves so. When that takes too long it returns Unavailable; the change is
 // recorded then, and made as soon as it can be. It is no operation: the Memorystore API's clients list those, and don't
 // know what this one would be about.
-func (m *Manager) ChangeDataPlane(ctx context.Context, name Name, change func(*DataPlaneSettings)) error {
+func (d *DataPlanes) Change(ctx context.Context, name Name, change func(*DataPlaneSettings)) error {
 	var changed *Instance
-	err := m.mutate(name, func(i *Instance) error {
-		if err := i.idle(); err != nil {
+	err := d.records.mutate(name, func(i *Instance) error {
+		if err := i.requireNoOperation(); err != nil {
 			return err
 		}
 		// An instance with trouble is none to wait for: another path may be the way out of it.
@@ -112,10 +120,10 @@ func (m *Manager) ChangeDataPlane(ctx context.Context, name Name, change func(*D
 	if err != nil {
 		return err
 	}
-	if err := m.served(ctx, changed); err != nil {
+	if err := d.workers.waitApplied(ctx, changed); err != nil {
 		return err
 	}
-	m.Log.Info("data plane changed", "instance", name, "path", changed.Spec.dataPath(), "tls", changed.Spec.TLS)
+	d.log.Info("data plane changed", "instance", name, "path", changed.Spec.dataPath(), "tls", changed.Spec.TLS)
 	return nil
 }
 
@@ -125,7 +133,8 @@ func (i *Instance) checkPolicy(t gateway.TLSPolicy) error {
 		return nil // the default suits every instance
 	}
 	if i.Certificates == nil {
-		return precondition("the instance '%s' has no encryption (transit_encryption_mode DISABLED), so there is no TLS to have a policy for", i.Name)
+		return precondition("the instance '%s' has no encryption (transit_encryption_mode DISABLED), so there is no TLS to have a policy for", i.Name).
+			because(EncryptionDisabled)
 	}
 	leaf, err := x509.ParseCertificate(i.Certificates.Leaf.Certificate)
 	if err != nil {
@@ -140,45 +149,4 @@ func (i *Instance) checkPolicy(t gateway.TLSPolicy) error {
 		return NewViolations(InvalidArgument, vs)
 	}
 	return nil
-}
-
-// served returns when the instance's node matches the record as it was saved, or a later one.
-func (m *Manager) served(ctx context.Context, i *Instance) error {
-	timeout := time.NewTimer(serveTimeout)
-	defer timeout.Stop()
-	for {
-		m.mu.Lock()
-		w, workers := m.workers[i.Name], m.ctx
-		var stepped <-chan struct{}
-		matches := false
-		if w != nil {
-			stepped, matches = w.stepped, w.served >= i.version
-		}
-		trouble := m.observed[i.Name].trouble
-		m.mu.Unlock()
-		switch {
-		case workers == nil:
-			return &Error{Code: Unavailable, Message: "the change is recorded, but the server is stopping: the next one makes it"}
-		case w == nil:
-			return notFound(i.Name.String())
-		case matches:
-			return nil
-		}
-		select {
-		case <-stepped:
-		case <-workers.Done():
-		case <-ctx.Done():
-			return notServed(i.Name, trouble)
-		case <-timeout.C:
-			return notServed(i.Name, trouble)
-		}
-	}
-}
-
-func notServed(name Name, trouble string) error {
-	if trouble == "" {
-		trouble = "it takes longer than usual"
-	}
-	return &Error{Code: Unavailable, Message: "the change of '" + name.String() + "' is recorded, but not served yet: " + trouble +
-		"; the server goes on trying"}
 }

@@ -13,7 +13,7 @@ import (
 func TestRestartEndsTheEngineAndStartsItAgain(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.made(first)
-		if err := m.server.RestartEngine(t.Context(), first, false); err != nil {
+		if err := m.server.Engines.Restart(t.Context(), first, false); err != nil {
 			t.Fatal(err)
 		}
 		if n := m.node(first); !n.running || n.starts != 2 {
@@ -22,7 +22,7 @@ func TestRestartEndsTheEngineAndStartsItAgain(t *testing.T) {
 		if i := m.get(first); i.State != instance.Ready {
 			t.Errorf("state %s, want READY", i.State)
 		}
-		wantError(t, "restart of none", m.server.RestartEngine(t.Context(), named("none"), false), instance.NotFound)
+		wantError(t, "restart of none", m.server.Engines.Restart(t.Context(), named("none"), false), instance.NotFound)
 	})
 }
 
@@ -43,7 +43,7 @@ func TestRestartDoesNotWaitForTheStepUnderWay(t *testing.T) {
 		})
 		time.Sleep(time.Minute)
 		began := time.Now()
-		if err := m.server.RestartEngine(t.Context(), first, true); err != nil || time.Since(began) > time.Second {
+		if err := m.server.Engines.Restart(t.Context(), first, true); err != nil || time.Since(began) > time.Second {
 			t.Errorf("%v, after %v", err, time.Since(began))
 		}
 	})
@@ -70,12 +70,15 @@ func TestRestartThatIsRefusedNamesThePrice(t *testing.T) {
 						return errors.New("it is UNKILLABLE")
 					}
 				})
-				err := m.server.RestartEngine(t.Context(), first, false)
-				wantError(t, "restart", err, instance.FailedPrecondition, "it is UNKILLABLE", "`sealane instances restart first --force` ends it, and "+price)
+				err := m.server.Engines.Restart(t.Context(), first, false)
+				wantError(t, "restart", err, instance.FailedPrecondition, "it is UNKILLABLE", "force ends it, and "+price)
+				if e, ok := errors.AsType[*instance.Error](err); !ok || e.Reason != instance.EngineStaysUp || !strings.HasPrefix(e.Metadata["price"], price) {
+					t.Errorf("restart: got the error %+v, want the reason %s and the price %q", e, instance.EngineStaysUp, price)
+				}
 				if n := m.node(first); !n.running || n.starts != 1 {
 					t.Errorf("running %v after %d starts, want true after 1", n.running, n.starts)
 				}
-				if err := m.server.RestartEngine(t.Context(), first, true); err != nil || m.node(first).starts != 2 {
+				if err := m.server.Engines.Restart(t.Context(), first, true); err != nil || m.node(first).starts != 2 {
 					t.Errorf("restart with force: %v, %d starts", err, m.node(first).starts)
 				}
 			})
@@ -95,7 +98,7 @@ func TestRestartThatTakesLongGoesOn(t *testing.T) {
 			}
 		})
 		began := time.Now()
-		err := m.server.RestartEngine(t.Context(), first, false)
+		err := m.server.Engines.Restart(t.Context(), first, false)
 		wantError(t, "restart", err, instance.Unavailable, "goes on: the engine is being restarted: its engine is saving its data")
 		if took := time.Since(began); took > 30*time.Second {
 			t.Errorf("the caller waited for %v", took)
@@ -103,7 +106,7 @@ func TestRestartThatTakesLongGoesOn(t *testing.T) {
 		if i := m.get(first); i.State != instance.Repairing || !strings.Contains(i.StatusMessage, "its engine is saving its data") {
 			t.Errorf("meanwhile: %s, %q", i.State, i.StatusMessage)
 		}
-		wantError(t, "a second one", m.server.RestartEngine(t.Context(), first, false), instance.FailedPrecondition, "is being restarted already")
+		wantError(t, "a second one", m.server.Engines.Restart(t.Context(), first, false), instance.FailedPrecondition, "is being restarted already")
 		close(release)
 		m.waitReady(first)
 		if n := m.node(first); n.starts != 2 {
@@ -127,7 +130,7 @@ func TestABusyEngineIsNamed(t *testing.T) {
 		})
 		time.Sleep(time.Minute)
 		i := m.get(first)
-		for _, want := range []string{"a script or function has been running in the engine for 60 s", "SCRIPT KILL", "`sealane instances restart first --force` ends the engine, and all its data are lost"} {
+		for _, want := range []string{"a script or function has been running in the engine for 60 s", "SCRIPT KILL", "`program kill first` ends the engine, and all its data are lost"} {
 			if i.State != instance.Repairing || !strings.Contains(i.StatusMessage, want) {
 				t.Errorf("got %s, %q, want %q in it", i.State, i.StatusMessage, want)
 			}

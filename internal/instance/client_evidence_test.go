@@ -63,7 +63,7 @@ func (c *crowd) connects(who ledger.Identity, generation int) {
 // tested is a handshake under each chain that is to be proven of a generation.
 func (c *crowd) tested(who ledger.Identity, generation int) {
 	c.m.t.Helper()
-	proofs := c.m.get(first).Certificates.Proofs(generation, c.m.now())
+	proofs := c.m.get(first).Certificates.At(c.m.now()).Proofs(generation)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, label := range proofs {
@@ -84,7 +84,7 @@ func TestReadyClientsNeedNoForce(t *testing.T) {
 		m.made(first)
 		c := m.gathers()
 		time.Sleep(time.Hour)
-		if err := m.server.RotateCA(t.Context(), first, nil); err != nil {
+		if err := m.server.Certificates.RotateCA(t.Context(), first, nil); err != nil {
 			t.Fatal(err)
 		}
 		if n := m.node(first).Gateway.Next; n == nil || n.Name != pki.NextName || len(n.Anchors) != 1 || n.Anchors[0] != m.label(2) || n.Sampling != nil {
@@ -95,7 +95,7 @@ func TestReadyClientsNeedNoForce(t *testing.T) {
 		}
 		activate := func(says ...string) {
 			t.Helper()
-			wantError(t, "activate", m.server.ActivateCA(t.Context(), first, false), instance.FailedPrecondition, append(says, "or force it")...)
+			wantError(t, "activate", m.server.Certificates.ActivateCA(t.Context(), first, false), instance.FailedPrecondition, append(says, "or force it")...)
 		}
 		activate("not known that any client trusts CA-2")
 		c.connects(app("web"), 1)
@@ -129,7 +129,7 @@ func TestReadyClientsNeedNoForce(t *testing.T) {
 		if e, s := m.metric(t, "sealane_ca_clients_evicted_total"), m.metric(t, "sealane_ca_samples_total"); e != 3 || s != 3 {
 			t.Errorf("%v evicted, %v samples", e, s)
 		}
-		err := m.server.ActivateCA(t.Context(), first, false)
+		err := m.server.Certificates.ActivateCA(t.Context(), first, false)
 		wantError(t, "activate", err, instance.FailedPrecondition, "; 10.0.0.7", ", and 4 more: ")
 		if got := strings.Count(err.Error(), "10.0.0.7"); got != 10 {
 			t.Errorf("%d clients are named", got)
@@ -137,13 +137,13 @@ func TestReadyClientsNeedNoForce(t *testing.T) {
 		for n := range 14 {
 			c.tested(app(fmt.Sprint("many", n)), 2)
 		}
-		if err := m.server.ActivateCA(t.Context(), first, false); err != nil || m.states() != "retiring cross-signed" {
+		if err := m.server.Certificates.ActivateCA(t.Context(), first, false); err != nil || m.states() != "retiring cross-signed" {
 			t.Errorf("activate: %v, %s", err, m.states())
 		}
 		if got := m.node(first).Gateway.Anchors; len(got) != 2 {
 			t.Errorf("beside a cross-certificate the anchors are %v", got)
 		}
-		if err := m.server.RetireCA(t.Context(), first, false); err != nil || m.states() != "retired signing" {
+		if err := m.server.Certificates.RetireCA(t.Context(), first, false); err != nil || m.states() != "retired signing" {
 			t.Errorf("retire: %v, %s", err, m.states())
 		}
 		if got := m.auditedSince(2); strings.Contains(got, "force") {
@@ -160,7 +160,7 @@ func TestActivationComesOnceClientsAreReady(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.made(first)
 		c := m.gathers()
-		if err := m.server.RotateCA(t.Context(), first, nil); err != nil {
+		if err := m.server.Certificates.RotateCA(t.Context(), first, nil); err != nil {
 			t.Fatal(err)
 		}
 		c.tested(app("web"), 2)
@@ -234,17 +234,17 @@ func TestLedgerIsKept(t *testing.T) {
 		m.set(func() { m.putErr = nil })
 		time.Sleep(2 * time.Minute)
 		c.restart()
-		got, err := m.server.Clients(t.Context(), first)
+		got, err := m.server.Clients.List(t.Context(), first)
 		if err != nil || len(got.Clients) != 32 || got.Generation != 1 || !got.Clients[0].Ready() {
 			t.Errorf("%d clients of CA-%d, %v", len(got.Clients), got.Generation, err)
 		}
 		// Whoever is gone for 90 days is forgotten, and counts no more after 30.
 		m.jump(89 * 24 * time.Hour)
-		if got, err := m.server.Clients(t.Context(), first); err != nil || len(got.Clients) != 32 {
+		if got, err := m.server.Clients.List(t.Context(), first); err != nil || len(got.Clients) != 32 {
 			t.Errorf("after 89 days: %d, %v", len(got.Clients), err)
 		}
 		m.jump(2 * 24 * time.Hour)
-		if got, err := m.server.Clients(t.Context(), first); err != nil || len(got.Clients) != 0 {
+		if got, err := m.server.Clients.List(t.Context(), first); err != nil || len(got.Clients) != 0 {
 			t.Errorf("after 91 days: %d, %v", len(got.Clients), err)
 		}
 		if !kept() {
@@ -255,7 +255,7 @@ func TestLedgerIsKept(t *testing.T) {
 		}
 		m.waitGone(first)
 		m.wait("the ledger is deleted", func() bool { return !kept() })
-		_, err = m.server.Clients(t.Context(), first)
+		_, err = m.server.Clients.List(t.Context(), first)
 		wantError(t, "clients of nothing", err, instance.NotFound)
 	})
 }
@@ -265,7 +265,7 @@ func TestCompromiseNamesTheClients(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.made(first)
 		c := m.gathers()
-		if err := m.server.RotateCA(t.Context(), first, nil); err != nil {
+		if err := m.server.Certificates.RotateCA(t.Context(), first, nil); err != nil {
 			t.Fatal(err)
 		}
 		c.connects(app("both"), 1)
@@ -278,10 +278,10 @@ func TestCompromiseNamesTheClients(t *testing.T) {
 			}
 			return strings.Join(all, " ")
 		}
-		if got, err := m.server.CompromiseCA(t.Context(), first, 1); err != nil || names(got) != "old" {
+		if got, err := m.server.Certificates.CompromiseCA(t.Context(), first, 1); err != nil || names(got) != "old" {
 			t.Errorf("%s, %v", names(got), err)
 		}
-		if got, err := m.server.CompromiseCA(t.Context(), first, 0); err != nil || names(got) != "both old" {
+		if got, err := m.server.Certificates.CompromiseCA(t.Context(), first, 0); err != nil || names(got) != "both old" {
 			t.Errorf("all: %s, %v", names(got), err)
 		}
 	})
@@ -292,17 +292,17 @@ func TestSamplingIsForOneGeneration(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.made(first)
 		set := func(percent float64, perHour int) error {
-			return m.server.SetSampling(t.Context(), first, percent, perHour)
+			return m.server.Certificates.SetSampling(t.Context(), first, percent, perHour)
 		}
 		wantError(t, "without a next CA", set(1, 1), instance.FailedPrecondition, "start the next generation first")
 		wantError(t, "percent", set(101, 1), instance.InvalidArgument, "percent: 101: want more than 0 and at most 100")
 		wantError(t, "per hour", set(5, 0), instance.InvalidArgument, "per_hour: 0: want 1 to 1000")
-		if err := m.server.RotateCA(t.Context(), first, nil); err != nil {
+		if err := m.server.Certificates.RotateCA(t.Context(), first, nil); err != nil {
 			t.Fatal(err)
 		}
 		sampled := func() string {
 			n := m.node(first).Gateway.Next
-			c, err := m.server.Certificates(first)
+			c, err := m.server.Certificates.Get(first)
 			if err != nil || (c.Sampling != nil) != (n != nil && n.Sampling != nil) {
 				t.Errorf("shown: %v, %v", c.Sampling, err)
 			}
@@ -320,14 +320,14 @@ func TestSamplingIsForOneGeneration(t *testing.T) {
 		if err := set(5, 20); err != nil {
 			t.Error(err)
 		}
-		if err := m.server.ActivateCA(t.Context(), first, true); err != nil || sampled() != "none" {
+		if err := m.server.Certificates.ActivateCA(t.Context(), first, true); err != nil || sampled() != "none" {
 			t.Errorf("once CA-2 signs: %v, %s", err, sampled())
 		}
-		if err := m.server.RetireCA(t.Context(), first, true); err != nil {
+		if err := m.server.Certificates.RetireCA(t.Context(), first, true); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(time.Hour)
-		if err := m.server.RotateCA(t.Context(), first, nil); err != nil || sampled() != "none" {
+		if err := m.server.Certificates.RotateCA(t.Context(), first, nil); err != nil || sampled() != "none" {
 			t.Errorf("another generation: %v, %s", err, sampled())
 		}
 	})

@@ -50,7 +50,7 @@ func TestDataPathChangesLive(t *testing.T) {
 			if i.State != instance.Ready || verbs(i) != "create" || n.starts != 1 {
 				t.Errorf("set %q: %s, operations %s, started %d times", set, i.State, verbs(i), n.starts)
 			}
-			if p, err := m.server.DataPlane(t.Context(), first); err != nil || p.Path != want {
+			if p, err := m.server.DataPlanes.Get(t.Context(), first); err != nil || p.Path != want {
 				t.Errorf("set %q: shown as %q, %v", set, p.Path, err)
 			}
 		}
@@ -72,7 +72,7 @@ func TestDataPathSurvivesARestart(t *testing.T) {
 		m.kill()
 		m.boot()
 		m.server.Settled(t.Context())
-		if p, err := m.server.DataPlane(t.Context(), first); err != nil || p.Path != otherPath {
+		if p, err := m.server.DataPlanes.Get(t.Context(), first); err != nil || p.Path != otherPath {
 			t.Errorf("after a restart: %q, %v", p.Path, err)
 		}
 		if n := m.node(first); n.applied != 2 || pathOf(n.Gateway) != otherPath {
@@ -96,7 +96,7 @@ func TestDataPathIsRefused(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		set := func() error { return m.server.SetDataPath(t.Context(), first, gateway.Multiplexed) }
 		wantError(t, "of nothing", set(), instance.NotFound, "Resource '"+first.String()+"' was not found")
-		_, err := m.server.DataPlane(t.Context(), first)
+		_, err := m.server.DataPlanes.Get(t.Context(), first)
 		wantError(t, "show nothing", err, instance.NotFound)
 
 		m.onEnsure = hang
@@ -136,7 +136,7 @@ func TestDataPathThatIsNotServed(t *testing.T) {
 		if took := time.Since(before); took != instance.ServeTimeout {
 			t.Errorf("it gave up after %v", took)
 		}
-		p, err := m.server.DataPlane(t.Context(), first)
+		p, err := m.server.DataPlanes.Get(t.Context(), first)
 		if err != nil || p.Path != otherPath || p.Problem != "gateway: invalid snapshot" {
 			t.Errorf("meanwhile: %+v, %v", p, err)
 		}
@@ -189,7 +189,7 @@ func TestDataPlaneShowsTheGateway(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		m.onEnsure = hang
 		m.create(first)
-		if p, err := m.server.DataPlane(t.Context(), first); err != nil || !reflect.DeepEqual(p, instance.DataPlane{Path: instance.DefaultDataPath}) {
+		if p, err := m.server.DataPlanes.Get(t.Context(), first); err != nil || !reflect.DeepEqual(p, instance.DataPlane{Path: instance.DefaultDataPath}) {
 			t.Errorf("while it is created: %+v, %v", p, err)
 		}
 		m.set(func() { m.onEnsure = nil })
@@ -211,7 +211,7 @@ func TestDataPlaneShowsTheGateway(t *testing.T) {
 		} {
 			m.set(func() { m.status = func() (gateway.Status, error) { return c.status, c.err } })
 			c.want.Path = instance.DefaultDataPath
-			if got, err := m.server.DataPlane(t.Context(), first); err != nil || !reflect.DeepEqual(got, c.want) {
+			if got, err := m.server.DataPlanes.Get(t.Context(), first); err != nil || !reflect.DeepEqual(got, c.want) {
 				t.Errorf("%s: %+v, %v; want %+v", name, got, err, c.want)
 			}
 		}
@@ -244,7 +244,7 @@ func TestTLSPolicyChangesLive(t *testing.T) {
 		m.create(first)
 		m.waitReady(first)
 		set := func(p gateway.TLSPolicy) error {
-			return m.server.ChangeDataPlane(t.Context(), first, func(s *instance.DataPlaneSettings) { s.TLS = p })
+			return m.server.DataPlanes.Change(t.Context(), first, func(s *instance.DataPlaneSettings) { s.TLS = p })
 		}
 		strict := gateway.TLSPolicy{MinTLSVersion: "1.3", Groups: []string{"X25519MLKEM768"}}
 		if err := set(strict); err != nil {
@@ -264,7 +264,7 @@ func TestTLSPolicyChangesLive(t *testing.T) {
 		m.kill()
 		m.boot()
 		m.waitReady(first)
-		p, err := m.server.DataPlane(t.Context(), first)
+		p, err := m.server.DataPlanes.Get(t.Context(), first)
 		if got := m.node(first).Gateway.TLSPolicy; err != nil || !reflect.DeepEqual(got, strict) || !reflect.DeepEqual(p.TLS, strict) {
 			t.Errorf("after a restart the gateway serves %+v, shown is %+v, %v", got, p.TLS, err)
 		}

@@ -1,0 +1,111 @@
+package instance
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/sealane/sealane/internal/audit"
+	"github.com/sealane/sealane/internal/pki"
+)
+
+// certificateIssuer keeps the certificates of instances as their plan asks for, and enters all that is signed into the audit log.
+type certificateIssuer struct {
+	records   *records
+	secrets   secrets
+	addresses Addresses
+	audit     AuditLog                 // nil: what is signed is not entered anywhere
+	changed   func(Name, []pki.Action) // nil: nobody is told
+	log       *slog.Logger
+}
+
+// reconcile carries out what the certificates' plan asks for and commits the result, before anybody is shown it. After an
+// error the instance has the certificates that were committed last.
+func (c *certificateIssuer) reconcile(i *Instance, now time.Time) error {
+	if i.Certificates == nil {
+		return nil
+	}
+	last := i.Certificates
+	wanted, misnamed := c.wanted(*i)
+	actions := pki.Plan(wanted, now)
+	if len(actions) == 0 && wanted.Names.Equal(last.Names) {
+		return misnamed
+	}
+	next, signed, failed := wanted.DoAll(actions, c.secrets.key, now)
+	if failed != nil && len(signed) == 0 {
+		return failed // nothing to keep
+	}
+	if err := c.logSigned(i.Name, signed, now); err != nil {
+		return err
+	}
+	i.Certificates = &next
+	if err := c.records.save(i); err != nil {
+		i.Certificates = last
+		return err
+	}
+	if failed != nil {
+		return failed
+	}
+	c.logActions(i.Name, actions)
+	return misnamed
+}
+
+// wanted are the instance's certificates with the names that the configuration gives it now; with those that they had,
+// beside an error, when these are none.
+func (c *certificateIssuer) wanted(i Instance) (pki.State, error) {
+	s := *i.Certificates
+	host, err := netip.ParseAddr(i.Host)
+	if err != nil {
+		return s, fmt.Errorf("address of %s: %w", i.Name, err)
+	}
+	names, err := c.addresses.certificateNames(i.Name, host)
+	if err == nil {
+		s.Names = names
+	}
+	return s, err
+}
+
+func (c *certificateIssuer) logActions(name Name, actions []pki.Action) {
+	for _, a := range actions {
+		c.log.Info("certificates changed", "instance", name, "action", a.Kind, "generation", a.Generation, "reason", a.Reason)
+	}
+	if c.changed != nil && len(actions) > 0 {
+		c.changed(name, actions)
+	}
+}
+
+// auditKinds are what actions sign.
+var auditKinds = map[pki.Kind]audit.Kind{
+	pki.CreateCA: audit.CA, pki.SignCross: audit.Cross, pki.IssueLeaf: audit.Leaf, pki.IssueNextLeaf: audit.LeafNext,
+}
+
+// logSigned enters what was signed into the audit log. It comes before the commit: after a crash between the two
+// the log has certificates that nobody was shown, never the other way round.
+func (c *certificateIssuer) logSigned(name Name, signed []pki.Signed, now time.Time) error {
+	for _, s := range signed {
+		kind, generation := auditKinds[s.Kind], s.Generation
+		if kind == audit.Leaf || kind == audit.LeafNext {
+			generation = 0
+		}
+		certificate, err := audit.Describe(s.Certificate, kind, generation, s.Issuer)
+		if err != nil {
+			return err
+		}
+		e := audit.Entry{Time: now, Instance: name.String(), Action: audit.Sign, Reason: s.Reason, Certificate: certificate}
+		if err := c.enter(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *certificateIssuer) enter(e audit.Entry) error {
+	if c.audit == nil {
+		return nil
+	}
+	if err := c.audit.Append(e); err != nil {
+		return asFatal(stateError("write", err))
+	}
+	return nil
+}

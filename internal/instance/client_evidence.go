@@ -1,0 +1,269 @@
+package instance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/sealane/sealane/internal/ledger"
+	"github.com/sealane/sealane/internal/pki"
+	"github.com/sealane/sealane/internal/store"
+)
+
+// Gateways gather, in memory, what clients have shown of the CAs that they trust. It is kept here, in a record of its own beside
+// the instance's, because it is written at other times, and losing some of it does no harm.
+
+const (
+	ledgerPrefix = "ledgers/"
+
+	// collectInterval is how often gateways are asked, and the most often that a ledger is written.
+	collectInterval = time.Minute
+	// ledgerLag is how far times that only move on may be behind in the record.
+	ledgerLag = time.Hour
+	// keepClients is for how long a client is listed that is not seen any more, clientsCount for how long all others wait for it to
+	// be ready.
+	keepClients  = 90 * 24 * time.Hour
+	clientsCount = 30 * 24 * time.Hour
+)
+
+// Clients are an instance's clients, and where each stands with the next CA.
+type Clients struct {
+	Generation int // the CA that is asked about: the newest that is published
+	Clients    []ledger.Status
+	Labels     map[string]Label
+	Evicted    time.Time // when clients were last not kept, for want of room; zero: never
+	Doubt      string    // why it can't be said that all clients trust that CA; "": they do
+}
+
+// ClientEvidence is what the clients of all instances have shown of the CAs that they trust.
+type ClientEvidence struct {
+	records *records
+	reader  *reader
+	runtime Runtime
+	now     func() time.Time
+	log     *slog.Logger
+}
+
+// Label is what clients show something of: a CA, or its cross-certificate beside a server certificate by it.
+type Label struct {
+	Generation int
+	Cross      bool
+}
+
+// labelsOf are the labels of the published CAs, and of the cross-certificate that clients are tested with.
+func labelsOf(view pki.View) map[string]Label {
+	all := make(map[string]Label)
+	for _, ca := range view.Published() {
+		all[ca.Fingerprint()] = Label{Generation: ca.Generation}
+	}
+	if cross := view.NextCrossLabel(); cross != "" {
+		all[cross] = Label{all[view.NextAnchor()].Generation, true}
+	}
+	return all
+}
+
+// List shows what is known of an instance's clients.
+func (e *ClientEvidence) List(ctx context.Context, name Name) (Clients, error) {
+	now := e.now()
+	i, known, err := e.known(ctx, name, now)
+	if err != nil {
+		return Clients{}, err
+	}
+	view := i.Certificates.At(now)
+	published := view.Published()
+	if len(published) == 0 {
+		return Clients{}, nil
+	}
+	out := Clients{Labels: labelsOf(view), Evicted: known.LastEvicted}
+	out.Generation = published[len(published)-1].Generation
+	out.Doubt = whyNotReady(view, out.Generation, known, now)
+	out.Clients = known.Statuses(view.Proofs(out.Generation), now.Add(-keepClients))
+	return out, nil
+}
+
+// dependents are the clients seen lately that have not shown that they trust any CA that remains without a generation, or
+// with 0 all of them.
+func (e *ClientEvidence) dependents(ctx context.Context, name Name, generation int) ([]ledger.Client, error) {
+	now := e.now()
+	i, known, err := e.known(ctx, name, now)
+	if err != nil {
+		return nil, err
+	}
+	var affected []ledger.Client
+	since := now.Add(-clientsCount)
+clients:
+	for _, c := range known.Clients {
+		if c.Last.Before(since) || c.User == "" {
+			continue
+		}
+		for _, ca := range i.Certificates.At(now).Published() {
+			if generation != 0 && ca.Generation != generation && c.Anchors[ca.Fingerprint()].Trusted() {
+				continue clients
+			}
+		}
+		affected = append(affected, c)
+	}
+	return affected, nil
+}
+
+// known returns an instance, and what is stored of its clients with what the gateway knows now, as far as that answers.
+func (e *ClientEvidence) known(ctx context.Context, name Name, now time.Time) (Instance, ledger.Ledger, error) {
+	i, err := e.reader.get(name)
+	if err != nil {
+		return Instance{}, ledger.Ledger{}, err
+	}
+	if err := i.requireTLS(); err != nil {
+		return Instance{}, ledger.Ledger{}, err
+	}
+	_, known, _, err := e.ledgerOf(ctx, i, now)
+	return i, known, err
+}
+
+// ledgerOf returns what is stored, with its version, and what is known at the time now.
+func (e *ClientEvidence) ledgerOf(ctx context.Context, i Instance, now time.Time) (stored, known ledger.Ledger, version uint64, err error) {
+	if stored, version, err = e.stored(i); err != nil {
+		return stored, known, 0, err
+	}
+	var fresh ledger.Ledger
+	if l, ok := e.runtime.(Ledgerer); ok {
+		ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+		defer cancel()
+		if fresh, err = l.Ledger(ctx, i.nodeID(0)); err != nil {
+			fresh = ledger.Ledger{} // it is down, or older: what is stored counts
+		}
+	}
+	labels := labelsOf(i.Certificates.At(now))
+	keep := func(label string) bool { _, ok := labels[label]; return ok }
+	return stored, ledger.Merge(stored, fresh, now.Add(-keepClients), keep), version, nil
+}
+
+func (e *ClientEvidence) stored(i Instance) (stored ledger.Ledger, version uint64, err error) {
+	r, err := e.records.store.Get(ledgerPrefix + i.UID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return stored, 0, nil
+	case err != nil:
+		return stored, 0, stateError("read", err)
+	}
+	if err := json.Unmarshal(r.Value, &stored); err != nil {
+		return stored, 0, fmt.Errorf("record %s: %w", r.Key, err)
+	}
+	return stored, r.Version, nil
+}
+
+// collect asks all gateways again and again what their clients have shown, and keeps it.
+func (e *ClientEvidence) collect(ctx context.Context) {
+	tick := time.NewTicker(collectInterval)
+	defer tick.Stop()
+	failing := make(map[Name]string)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		live, err := e.records.live()
+		if err != nil {
+			e.log.Error("collect what clients have shown", "err", err)
+			continue
+		}
+		for _, i := range live {
+			if i.Certificates == nil || i.Certificates.Leaf == nil {
+				continue
+			}
+			text := ""
+			if err := e.collectFrom(ctx, e.reader.withObserved(i)); err != nil && ctx.Err() == nil {
+				text = err.Error()
+			}
+			if text != "" && failing[i.Name] != text {
+				e.log.Error("collect what clients have shown", "instance", i.Name, "err", text)
+			}
+			failing[i.Name] = text
+		}
+	}
+}
+
+// collectFrom keeps what an instance's clients have shown, and notes on the instance whether they are ready for the next CA.
+func (e *ClientEvidence) collectFrom(ctx context.Context, i Instance) error {
+	now := e.now()
+	stored, known, version, err := e.ledgerOf(ctx, i, now)
+	if err != nil {
+		return err
+	}
+	if ledger.Outdated(stored, known, ledgerLag) {
+		value, err := json.Marshal(known)
+		if err != nil {
+			return err
+		}
+		// A conflict means that another server was faster; the next tick merges.
+		if _, err := e.records.store.Put(ledgerPrefix+i.UID, value, version); err != nil && !errors.Is(err, store.ErrConflict) {
+			return stateError("write", err)
+		}
+	}
+	return e.recordReadiness(i, known, now)
+}
+
+// recordReadiness records when clients became ready for the CA that is to sign next, or that they aren't any more.
+func (e *ClientEvidence) recordReadiness(i Instance, known ledger.Ledger, now time.Time) error {
+	change := func(s pki.State) (pki.State, bool) {
+		view := s.At(now)
+		ca, ok := view.NextSigner()
+		if !ok {
+			return s, false
+		}
+		ready := whyNotReady(view, ca.Generation, known, now) == ""
+		switch {
+		case ready == !ca.Ready.IsZero():
+			return s, false
+		case ready:
+			return s.WithReady(ca.Generation, now), true
+		}
+		return s.WithReady(ca.Generation, time.Time{}), true
+	}
+	if _, changed := change(*i.Certificates); !changed {
+		return nil
+	}
+	err := e.records.mutate(i.Name, func(i *Instance) error {
+		if err := i.requireNoOperation(); err != nil {
+			return err
+		}
+		if i.Certificates == nil {
+			return nil
+		}
+		next, _ := change(*i.Certificates)
+		i.Certificates = &next
+		return nil
+	})
+	if c := codeOf(err); c == FailedPrecondition || c == NotFound {
+		return nil // an operation is under way: the next tick notes it
+	}
+	return err
+}
+
+// forget deletes what was kept of a deleted instance's clients. When that fails the sweep does it.
+func (e *ClientEvidence) forget(uid string) {
+	if r, err := e.records.store.Get(ledgerPrefix + uid); err == nil {
+		_ = e.records.store.Delete(r.Key, r.Version)
+	}
+}
+
+// sweep deletes the ledgers of instances that are gone.
+func (e *ClientEvidence) sweep(all []Instance) {
+	ledgers, err := e.records.store.List(ledgerPrefix)
+	if err != nil {
+		e.log.Error("sweep ledgers", "err", err)
+		return
+	}
+	alive := make(map[string]bool)
+	for _, i := range all {
+		alive[ledgerPrefix+i.UID] = !i.Deleted
+	}
+	for _, r := range ledgers {
+		if !alive[r.Key] {
+			_ = e.records.store.Delete(r.Key, r.Version)
+		}
+	}
+}

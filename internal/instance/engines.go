@@ -1,0 +1,166 @@
+package instance
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// restartTimeout is how long a caller waits for a restart. The API's HTTP server gives a request up after 30 s.
+const restartTimeout = 25 * time.Second
+
+// restart is one that was asked for.
+type restart struct {
+	force   bool
+	stopped chan error // capacity 1: how ending the engine went
+}
+
+// Engines are the engines of all instances.
+type Engines struct {
+	reader  *reader
+	workers *workers
+	runtime Runtime
+}
+
+// EngineStatus is what is observed of an instance's engine.
+type EngineStatus struct {
+	Memory EngineMemory
+
+	// LastExit is how the engine last ended without being told to, since this server runs; "": it has not.
+	LastExit     string
+	LastExitTime time.Time
+}
+
+// Get shows what is observed of an instance's engine.
+func (e *Engines) Get(ctx context.Context, name Name) (EngineStatus, error) {
+	i, err := e.reader.get(name)
+	if err != nil {
+		return EngineStatus{}, err
+	}
+	var s EngineStatus
+	s.LastExit, s.LastExitTime = e.workers.lastExit(name)
+	reader, ok := e.runtime.(EngineMemoryReader)
+	if !ok {
+		s.Memory.Problem = "it is not known"
+		return s, nil
+	}
+	s.Memory, err = reader.EngineMemory(ctx, i.nodeID(0))
+	return s, err
+}
+
+// Restart ends the engine of an instance and starts it again. The engine saves its data first; one that can't, or doesn't
+// answer, goes on as it is, and the error says why, unless force says to kill it. The gateway stays, and its clients with it. It
+// returns nil once the instance serves again, and Unavailable when that takes long, while the server goes on.
+func (e *Engines) Restart(ctx context.Context, name Name, force bool) error {
+	i, err := e.reader.get(name)
+	if err != nil {
+		return err
+	}
+	if _, ok := e.runtime.(EngineStopper); !ok {
+		return &Error{Code: Unimplemented, Message: "engines are not this server's to restart"}
+	}
+	if i.State == Creating || i.State == Deleting {
+		return precondition("'%s' is in state %s: there is no engine to restart", name, i.State)
+	}
+	r := &restart{force: force, stopped: make(chan error, 1)}
+	if err := e.workers.askForRestart(name, r); err != nil {
+		return err
+	}
+	timeout := time.NewTimer(restartTimeout)
+	defer timeout.Stop()
+	select {
+	case err := <-r.stopped:
+		if err != nil {
+			return i.notRestarted(err, force)
+		}
+	case <-ctx.Done():
+		return e.restartGoesOn(name)
+	case <-timeout.C:
+		return e.restartGoesOn(name)
+	}
+	return e.waitProved(ctx, name, timeout.C)
+}
+
+// notRestarted is the error of an engine that could not be stopped. Where force was not used yet it says what that costs.
+func (i Instance) notRestarted(err error, forced bool) error {
+	if forced {
+		return precondition("the engine of '%s' was not restarted: %v", i.Name, err)
+	}
+	return precondition("the engine of '%s' was not restarted: %v; force ends it, and %s", i.Name, err, i.Spec.lossByForce()).
+		because(EngineStaysUp, "price", i.Spec.lossByForce())
+}
+
+// askForRestart leaves a restart to the instance's worker, which alone starts and stops processes.
+func (ws *workers) askForRestart(name Name, r *restart) error {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	w := ws.byName[name]
+	switch {
+	case w == nil || ws.ctx == nil:
+		return &Error{Code: Unavailable, Reason: ServerStopping, Message: "the server is stopping: try again when it is back"}
+	case w.restart != nil:
+		return precondition("the engine of '%s' is being restarted already", name).because(RestartInProgress)
+	}
+	w.restart = r
+	// The step under way may be waiting for just this engine.
+	if w.interrupt != nil {
+		w.interrupt()
+	}
+	w.poke()
+	return nil
+}
+
+// restartIfAsked ends the engine if somebody asked for a restart; what follows in the step starts it again.
+func (r *reconciler) restartIfAsked(ctx context.Context, w *worker, i Instance) {
+	asked := r.workers.beginRestart(w)
+	if asked == nil {
+		return
+	}
+	node, err := r.node(i, r.now())
+	if err == nil {
+		err = r.runtime.(EngineStopper).StopEngine(ctx, node, StopOptions{Force: asked.force, Progress: func(what string) {
+			r.workers.observe(w.name, func(o *observation) { *o = observation{trouble: "the engine is being restarted: " + what} })
+		}})
+	}
+	r.log.Info("engine ended for a restart", "instance", w.name, "force", asked.force, "err", err)
+	r.workers.endRestart(w, err)
+	asked.stopped <- err
+}
+
+// beginRestart returns the restart that was asked for, nil if none was.
+func (ws *workers) beginRestart(w *worker) *restart {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if w.restart != nil {
+		w.proved = false
+		ws.observations[w.name] = observation{trouble: "the engine is being restarted"}
+	}
+	return w.restart
+}
+
+// endRestart forgets the restart that was asked for, and, where it worked, the crashes before it.
+func (ws *workers) endRestart(w *worker, err error) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	w.restart = nil
+	if err == nil {
+		w.crashes, w.restartNotBefore = 0, time.Time{}
+	}
+}
+
+// waitProved waits until the instance has been proved to serve again.
+func (e *Engines) waitProved(ctx context.Context, name Name, timeout <-chan time.Time) error {
+	switch e.workers.await(ctx, name, timeout, func(w *worker) bool { return w.proved }) {
+	case waitMet, waitGone:
+		return nil
+	}
+	return e.restartGoesOn(name)
+}
+
+func (e *Engines) restartGoesOn(name Name) error {
+	trouble := e.workers.observation(name).trouble
+	if trouble == "" {
+		trouble = "it loads its data"
+	}
+	return &Error{Code: Unavailable, Reason: RestartInProgress, Message: fmt.Sprintf("the restart of '%s' takes its time, and goes on: %s", name, trouble)}
+}

@@ -1,0 +1,167 @@
+package instance
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Verb says what an operation does.
+type Verb string
+
+const (
+	Create Verb = "create"
+	Update Verb = "update"
+	Delete Verb = "delete"
+)
+
+// Operation is one long-running change of an instance. It lives in the instance's record.
+type Operation struct {
+	ID              string
+	Verb            Verb
+	Created         time.Time
+	Ended           time.Time // zero until done
+	CancelRequested bool
+	Done            bool
+	Failure         *Failure // how a done operation failed; nil: it succeeded
+	APIVersion      string   // through which version of the API it was asked for: "v1", "v1beta1"
+
+	// Detail says what the operation is doing or waiting for; observed, not stored.
+	Detail string `json:"-"`
+}
+
+// Failure is the outcome of an operation that did not succeed.
+type Failure struct {
+	Code    Code
+	Message string
+}
+
+const (
+	// keepOperations bounds a record's size: older finished operations are forgotten.
+	keepOperations = 50
+	// keepTombstones is how long the operations of a deleted instance can be looked up.
+	keepTombstones = 7 * 24 * time.Hour
+)
+
+// newOperation makes an operation with an id in the form that the managed service uses.
+func newOperation(verb Verb, apiVersion string, now time.Time) Operation {
+	var b [15]byte
+	rand.Read(b[:]) // never fails: it ends the process instead
+	id := fmt.Sprintf("operation-%d-%013x-%08x-%08x", now.UnixMilli(),
+		binary.BigEndian.Uint64(b[:8])>>12, binary.BigEndian.Uint32(b[7:11]), binary.BigEndian.Uint32(b[11:15]))
+	return Operation{ID: id, Verb: verb, Created: now, APIVersion: apiVersion}
+}
+
+// begin adds an operation to the record and forgets the oldest.
+func (i *Instance) begin(verb Verb, apiVersion string, now time.Time) Operation {
+	op := newOperation(verb, apiVersion, now)
+	i.Operations = append(i.Operations, op)
+	if n := len(i.Operations); n > keepOperations {
+		i.Operations = i.Operations[n-keepOperations:]
+	}
+	return op
+}
+
+// finish ends the operation under way.
+func (i *Instance) finish(failure *Failure, now time.Time) {
+	if op := i.pending(); op != nil {
+		op.Done, op.Ended, op.Failure = true, now, failure
+	}
+}
+
+// OperationName is where an operation is: projects/P/locations/L/operations/ID.
+func (n Name) OperationName(id string) string {
+	return "projects/" + n.Project + "/locations/" + n.Location + "/operations/" + id
+}
+
+// Operations are the operations of all instances, under way and past.
+type Operations struct {
+	records *records
+	reader  *reader
+	workers *workers
+}
+
+// OperationOf is an operation with the instance that it is about, as that is now or was when it was deleted.
+type OperationOf struct {
+	Operation
+	Instance Instance
+}
+
+// Get finds an operation.
+func (o *Operations) Get(project, location, id string) (OperationOf, error) {
+	all, err := o.List(project, location)
+	if err != nil {
+		return OperationOf{}, err
+	}
+	at := slices.IndexFunc(all, func(of OperationOf) bool { return of.ID == id })
+	if at < 0 {
+		return OperationOf{}, notFound(Name{Project: project, Location: location}.OperationName(id))
+	}
+	return all[at], nil
+}
+
+// List lists the operations of a location, or with "-" of all, the newest first.
+func (o *Operations) List(project, location string) ([]OperationOf, error) {
+	all, err := o.records.list(project, location)
+	if err != nil {
+		return nil, err
+	}
+	var ops []OperationOf
+	for _, i := range all {
+		i = o.reader.withObserved(i)
+		for _, op := range i.Operations {
+			ops = append(ops, OperationOf{op, i})
+		}
+	}
+	slices.SortStableFunc(ops, func(a, b OperationOf) int { return strings.Compare(b.ID, a.ID) })
+	return ops, nil
+}
+
+// Cancel asks for an operation to be given up. A create is undone; an update or a delete finishes all
+// the same, and a finished operation is left as it is.
+func (o *Operations) Cancel(project, location, id string) error {
+	of, err := o.Get(project, location, id)
+	if err != nil || of.Done {
+		return err
+	}
+	err = o.records.mutate(of.Instance.Name, func(i *Instance) error {
+		if op := i.pending(); op != nil && op.ID == id {
+			op.CancelRequested = true
+		}
+		return nil
+	})
+	if of.Verb == Create {
+		o.workers.interrupt(of.Instance.Name) // after an error too: the request may be there all the same
+	}
+	return err
+}
+
+// Delete forgets a finished operation.
+func (o *Operations) Delete(project, location, id string) error {
+	of, err := o.Get(project, location, id)
+	if err != nil {
+		return err
+	}
+	if !of.Done {
+		return precondition("operation %s is still running: wait for it, or cancel it", id)
+	}
+	return o.records.mutate(of.Instance.Name, func(i *Instance) error {
+		i.Operations = slices.DeleteFunc(i.Operations, func(op Operation) bool { return op.ID == id })
+		return nil
+	})
+}
+
+// requireNoOperation returns an error while another operation is under way.
+func (i *Instance) requireNoOperation() error {
+	if i.Deleted {
+		return notFound(i.Name.String())
+	}
+	if op := i.pending(); op != nil {
+		name := i.Name.OperationName(op.ID)
+		return precondition("'%s' is in state %s: wait for %s, or cancel it", i.Name, i.State, name).because(OperationInProgress, "operation", name)
+	}
+	return nil
+}

@@ -1,0 +1,46 @@
+package instance
+
+import "time"
+
+// reader reads instances as users see them: the record with what is observed beside it.
+type reader struct {
+	records  *records
+	workers  *workers
+	commands Commands
+	now      func() time.Time
+}
+
+// get returns an instance that is not deleted.
+func (r *reader) get(name Name) (Instance, error) {
+	i, err := r.records.load(name)
+	if err != nil {
+		return Instance{}, err
+	}
+	if i.Deleted {
+		return Instance{}, notFound(name.String())
+	}
+	return r.withObserved(i), nil
+}
+
+// withObserved adds to a record what is observed.
+func (r *reader) withObserved(i Instance) Instance {
+	o, now := r.workers.observation(i.Name), r.now()
+	if i.State == Ready && o.trouble != "" {
+		i.State = Repairing
+	}
+	i.StatusMessage = o.trouble
+	if o.busy != nil {
+		i.StatusMessage = o.busy.advice(i, r.commands, now)
+	}
+	if i.Certificates != nil {
+		i.ServerCAs = i.Certificates.At(now).Published()
+	}
+	i = i.clone()
+	if op := i.pending(); op != nil {
+		op.Detail = o.detail
+		if o.trouble != "" {
+			op.Detail = i.StatusMessage
+		}
+	}
+	return i
+}
