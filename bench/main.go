@@ -69,17 +69,17 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.sealane, "sealane", "../bin/sealane", "the binary to measure")
 	fs.StringVar(&o.out, "out", "out", "folder for report.json and report.html")
-	fs.StringVar(&o.from, "from", "", "measure nothing: show this report.json again")
+	fs.StringVar(&o.from, "from", "", "measure nothing; show this report.json again")
 	fs.BoolVar(&o.markdown, "markdown", false, "print the tables of docs/performance.md")
 	fs.IntVar(&o.rounds, "rounds", 3, "runs of each load on each target, in turns; medians are shown")
-	fs.DurationVar(&o.runFor, "run", 2*time.Second, "how long a run measures; latencies are taken twice as long")
-	fs.DurationVar(&o.settle, "settle", 25*time.Second, "resident memory counts when it has not changed for so long")
+	fs.DurationVar(&o.runFor, "run", 2*time.Second, "for how long a run measures; latencies are measured for twice as long")
+	fs.DurationVar(&o.settle, "settle", 25*time.Second, "for how long resident memory must not have changed before it is taken")
 	fs.IntVar(&o.idle, "idle", 10_000, "idle connections; fewer if the limit of open files demands it")
 	fs.Float64Var(&o.liveRate, "rate", 2000, "operations per second of the live traffic")
-	fs.IntVar(&o.nice, "nice", 5, "how much lower the priority of the load is than that of the servers")
+	fs.IntVar(&o.nice, "nice", 5, "how much lower the load's priority is than the servers' priority")
 	only := fs.String("only", "", "loads to run, separated by commas (default all): "+strings.Join(slices.Concat(allLoads, groups()), ","))
-	targets := fs.String("targets", "", "targets to run, likewise: "+strings.Join(allTargets, ","))
-	quick := fs.Bool("quick", false, "one short round: shows that it works, not how fast")
+	targets := fs.String("targets", "", "targets to run, separated by commas (default all): "+strings.Join(allTargets, ","))
+	quick := fs.Bool("quick", false, "one short round, which shows that everything works, not how fast it is")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
