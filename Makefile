@@ -1,8 +1,8 @@
-# make run    an encrypted Redis, up until Ctrl-C
-# make test   everything that must hold
-# make build  bin/sealane
-# make bench  what encryption costs, here and elsewhere: docs/performance.md
-# make gen    gen/ from proto/, after a change there
+# make run    starts an encrypted Redis, which runs until Ctrl-C
+# make test   runs all tests
+# make build  builds bin/sealane
+# make bench  measures what encryption costs: docs/performance.md
+# make gen    makes gen/ from proto/, after a change there
 
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -10,10 +10,10 @@ STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 3s
 FORMATTED = cmd internal gen scripts e2e bench
 PREFIX ?= /usr/local
-# TLS clients for the tests, unpacked from Debian 13.
+# Packages with TLS clients for the tests. They are unpacked from Debian 13.
 CLIENTS = openssl haproxy nginx libnginx-mod-stream stunnel4 libmbedtls-dev libwolfssl-dev
 
-# For make run: the state folder, and further flags of `sealane serve`.
+# The state folder of make run, and further flags of its `sealane serve`.
 STATE ?=
 RUN_FLAGS ?=
 
@@ -29,7 +29,8 @@ run:
 
 test: engines check unit e2e fuzz
 
-# Newer engines than the one in PATH, in a folder of their own; ENGINES_FLAGS=-u looks for newer ones, --strict wants all.
+# Unpacks newer engines than the one in PATH into a folder of their own. ENGINES_FLAGS=-u looks for newer versions; with --strict a
+# missing one is an error.
 engines:
 	@scripts/engines.sh $(ENGINES_FLAGS)
 
@@ -45,7 +46,7 @@ check:
 	cd e2e && $(STATICCHECK) ./...
 	cd bench && $(STATICCHECK) ./...
 
-# What each engine is tested with at length: the whole corpus on every path, and clients that log in, for LOGINS in each case.
+# Runs the long tests with each engine: the whole corpus on every data path, and clients that log in, for LOGINS in each case.
 LOGINS ?= 10m
 
 test-engines: engines
@@ -53,18 +54,18 @@ test-engines: engines
 	SEALANE_LOGINS=$(LOGINS) $(GO) test -count=1 -timeout 3h -parallel 20 -run TestLogins ./internal/relay
 	SEALANE_RELAY_TIME=1m $(GO) test -count=1 -timeout 3h -run TestManyClientsOnARealEngine ./internal/relay
 
-# The list is in the environment so that go test knows results from fewer engines for what they are.
+# The list of engines is in the environment so that go test does not reuse a cached result from a run with fewer engines.
 unit:
 	SEALANE_TEST_ENGINES="$$(scripts/engines.sh --list)" $(GO) test -race ./...
 	cd bench && $(GO) test ./...
 
 e2e:
-	cd e2e && $(GO) test -race -count=1 ./... # the cache does not know the binary
+	cd e2e && $(GO) test -race -count=1 ./... # go test's cache does not notice a new binary
 
 fuzz:
 	@scripts/fuzz.sh $(FUZZTIME)
 
-# For make bench: its flags, such as -quick, -rounds 5 or -only get-50,memory; see docs/performance.md.
+# The flags of make bench, such as -quick, -rounds 5 or -only get-50,memory; see docs/performance.md.
 BENCH_FLAGS ?=
 
 bench: build

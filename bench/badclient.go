@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// The kinds of neighbour. Each asks for replies that are larger than what buffers on the way hold.
+// The kinds of neighbour. Each asks for replies that are larger than all buffers on the way.
 const (
 	unreadNeighbour   = "unread"   // sends many GETs and reads nothing for a while
 	slowNeighbour     = "slow"     // sends a GET and reads the reply slowly
-	largeNeighbour    = "large"    // sends a GET and a SET in one write, and reads then
-	pipelineNeighbour = "pipeline" // sends many GETs, and reads then
+	largeNeighbour    = "large"    // sends a GET and a SET in one write, and reads after that
+	pipelineNeighbour = "pipeline" // sends many GETs, and reads after that
 )
 
-// slowRate is how many bytes a slow one reads in a second.
+// slowRate is how many bytes a slow reader reads in a second.
 const slowRate = 1 << 20
 
 // neighbour uses the connections that "connect" has opened: first to prepare, so that the large values are there when
@@ -60,8 +60,8 @@ func (g *generator) neighbour(r request) (response, error) {
 // kernel's buffers would show nothing.
 var neighbourKey = "neighbour:" + strings.Repeat("k", 100)
 
-// prepareNeighbour makes the value by a request that is small itself, so that whatever stands in between has the size
-// of before.
+// prepareNeighbour creates the value with a request that is small itself, so that the process in between does not grow by
+// it.
 func (g *generator) prepareNeighbour(r request) error {
 	g.conns[0].SetDeadline(time.Now().Add(connectTimeout))
 	return exchange(g.conns[0], fmt.Appendf(nil, "SETRANGE %s %d x\r\n", neighbourKey, r.Bytes-1), fmt.Appendf(nil, ":%d\r\n", r.Bytes))
@@ -85,7 +85,7 @@ func neighbourGet() []byte {
 	return fmt.Appendf(nil, "*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", len(neighbourKey), neighbourKey)
 }
 
-// writeAllFirst reads nothing until a time, and then all.
+// writeAllFirst reads nothing until the given time, and then everything.
 func writeAllFirst(conn net.Conn, r request, until time.Time) error {
 	if err := write(conn, bytes.Repeat(neighbourGet(), r.Replies)); err != nil {
 		return err
@@ -100,7 +100,8 @@ func writeAllFirst(conn net.Conn, r request, until time.Time) error {
 	return nil
 }
 
-// readSlowly reads the rest at the end as fast as it comes: at its rate that would take minutes.
+// readSlowly reads at slowRate until the given time. Then it reads the rest as fast as it comes, which would take minutes at
+// slowRate.
 func readSlowly(conn net.Conn, r request, until time.Time) error {
 	if err := write(conn, neighbourGet()); err != nil {
 		return err
@@ -109,7 +110,7 @@ func readSlowly(conn net.Conn, r request, until time.Time) error {
 	return skipValue(in, &slowReader{in: in, start: time.Now(), until: until}, r.Bytes)
 }
 
-// slowReader reads at slowRate until a time.
+// slowReader reads at slowRate until the given time.
 type slowReader struct {
 	in           io.Reader
 	start, until time.Time
@@ -147,7 +148,7 @@ func writeLarge(conn net.Conn, r request) error {
 	return nil
 }
 
-// write sends all before anything is read.
+// write sends everything before the first read.
 func write(conn net.Conn, all []byte) error {
 	n, err := conn.Write(all)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -156,7 +157,7 @@ func write(conn net.Conn, all []byte) error {
 	return err
 }
 
-// skipValue reads a bulk string of so many bytes, its body from another reader over the same one.
+// skipValue reads a bulk string of this many bytes. It takes the body from another reader over the same connection.
 func skipValue(in *bufio.Reader, body io.Reader, size int) error {
 	head, err := in.ReadSlice('\n')
 	if err != nil {

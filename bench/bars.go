@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// measured names a figure of a target under a load.
+// measured names a figure, with its load and its target.
 type measured struct {
 	load   string
 	target string
@@ -17,22 +17,23 @@ type rule struct {
 	path   string
 	what   string
 	got    measured
-	of     measured // zero: the figure itself counts
+	of     measured // what the figure is divided by; zero: the figure itself counts
 	limit  float64
-	atMost bool // else at least
-	aim    bool // past the bars: to miss it is no failure
-	// orElse makes the figure itself count, which may be limit times the other one, or this where that is less.
+	atMost bool // the limit is an upper one; otherwise a lower one
+	aim    bool // it is an aim beyond the bars, which is no failure when missed
+	// orElse, if not zero, makes the figure itself count. Its limit is then the larger one of limit times the other figure and
+	// orElse.
 	orElse float64
 }
 
-// bar is a rule and what became of it.
+// bar is a rule with its outcome.
 type bar struct {
 	Path    string  `json:"path"`
 	What    string  `json:"what"`
 	Limit   float64 `json:"limit"`
-	AtMost  bool    `json:"at_most"` // else at least
+	AtMost  bool    `json:"at_most"` // otherwise at least
 	Got     float64 `json:"got,omitempty"`
-	Low     float64 `json:"low,omitempty"` // of the rounds, each compared within itself
+	Low     float64 `json:"low,omitempty"` // the lowest of the single rounds
 	High    float64 `json:"high,omitempty"`
 	Verdict string  `json:"verdict"` // met, missed, not measured
 	Why     string  `json:"why,omitempty"`
@@ -45,9 +46,9 @@ const (
 	notMeasured = "not measured"
 )
 
-// limits are those in which the two paths differ.
+// limits are the limits in which the two data paths differ.
 type limits struct {
-	cpuOf     string // whose CPU and throughput is compared with
+	cpuOf     string // the target with whose CPU and throughput the path is compared
 	cpu       map[string]float64
 	rate      float64
 	residents float64
@@ -88,7 +89,7 @@ func rules() []rule {
 	return slices.Concat(all, besideRules(), firstReplyRules(), neighbourRules())
 }
 
-// besideRules compare the sidecar with what stands beside clients today.
+// besideRules compare the sidecar with stunnel, which is what people run beside clients today.
 func besideRules() []rule {
 	of := func(what, load string, f figure, limit float64, atMost bool) rule {
 		return rule{sidecar, what + ", of stunnel's", measured{load, sidecar, f}, measured{load, stunnelSide, f}, limit, atMost, false, 0}
@@ -101,7 +102,7 @@ func besideRules() []rule {
 	}
 }
 
-// sameRules are those that both paths have.
+// sameRules are the rules that are the same for both data paths.
 func sameRules(path string, residents float64) []rule {
 	full := measured{"handshake", path, cpuPerOp}
 	nativeFull := measured{"handshake", native, cpuPerOp}
@@ -152,7 +153,8 @@ func (r *report) judge(u rule) bar {
 	return b
 }
 
-// doubt says what may have spoilt a figure, and looks whether a storm was one. A bar that is missed in a weak storm is missed in a strong one too.
+// doubt says what may have spoilt a figure, and checks whether enough handshakes arrived for a storm. A bar that is missed in a
+// weak storm is missed in a strong one too.
 func (r *report) doubt(u rule, b *bar) {
 	if late := median(r.values(measured{u.got.load, u.got.target, lateWorst})); u.orElse > 0 && b.Verdict == missed && late > u.orElse/5 {
 		b.Why = fmt.Sprintf("the generator itself was late by up to %s ms: the machine was busy", number(late))
@@ -167,7 +169,7 @@ func (r *report) doubt(u rule, b *bar) {
 	}
 }
 
-// whyNot says why there is no such figure.
+// whyNot says why a figure is missing.
 func (r *report) whyNot(m measured) string {
 	for _, f := range r.Targets {
 		if f.Name == m.target && f.Problem != "" {
@@ -183,7 +185,7 @@ func (r *report) whyNot(m measured) string {
 	return fmt.Sprintf("%s on %s was not run", m.load, m.target)
 }
 
-// ratios compares the rounds one by one.
+// ratios are the ratios of the single rounds.
 func ratios(a, b []float64) []float64 {
 	var out []float64
 	for i := range min(len(a), len(b)) {
@@ -194,7 +196,7 @@ func ratios(a, b []float64) []float64 {
 	return out
 }
 
-// limitText writes the limit for a reader.
+// limitText is the limit as the tables show it.
 func (b bar) limitText() string {
 	if b.AtMost {
 		return "≤ " + number(b.Limit)

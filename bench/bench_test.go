@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -22,7 +23,7 @@ func TestParseCSV(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"nothing":          "",
-		"old version":      `"GET","23255.81"` + "\n", // before 7.0 there was no line of names
+		"old version":      `"GET","23255.81"` + "\n", // before 7.0 there is no line of names
 		"names only":       head,
 		"not a number":     head + `"GET","fast","0","0","0","0","0","0"` + "\n",
 		"nothing was done": head + `"GET","0.00","0","0","0","0","0","0"` + "\n",
@@ -60,7 +61,7 @@ func TestReadBulk(t *testing.T) {
 
 func TestParseStat(t *testing.T) {
 	const rest = " S 1 42 42 0 -1 4194560 100 0 0 0 150 25 9 9 20 0 4 0 100"
-	// A program chooses its name: it may look like the fields that follow.
+	// A program chooses its own name, which may look like the fields that follow.
 	for _, name := range []string{"(redis-server)", "(a b)", "(x) S 1 (y)"} {
 		user, system, err := parseStat("42 " + name + rest)
 		if err != nil || user != 1500*time.Millisecond || system != 250*time.Millisecond {
@@ -83,8 +84,18 @@ func TestParseStatm(t *testing.T) {
 	}
 }
 
-// The kernel's clock of another process must say what the two other ways of asking say, threads that have ended
-// included.
+// isSleeping says whether a process waits for something. One that only gets no CPU does not.
+func isSleeping(t *testing.T, pid int) bool {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.HasPrefix(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" S "))
+}
+
+// The kernel's CPU clock of another process agrees with the two other ways to read its CPU time, also for threads that have
+// ended.
 func TestProcessClock(t *testing.T) {
 	const script = `i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done; read wait`
 	cmd := exec.Command("sh", "-c", script)
@@ -98,12 +109,13 @@ func TestProcessClock(t *testing.T) {
 	pid := cmd.Process.Pid
 	var got time.Duration
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		before := got
+		// The state comes first: once the script waits in read, its clock doesn't move any more.
+		waits := isSleeping(t, pid)
 		if got, err = processClock(pid); err != nil {
 			t.Fatal(err)
 		}
-		if got > 5*time.Millisecond && got == before {
-			break // it waits now
+		if waits && got > 5*time.Millisecond {
+			break
 		}
 	}
 	user, system, err := kernelPart([]int{pid})
@@ -111,7 +123,7 @@ func TestProcessClock(t *testing.T) {
 		t.Fatal(err)
 	}
 	hold.Close()
-	_ = cmd.Wait() // read ends with an error
+	_ = cmd.Wait() // the read that it waits in ends with an error
 	used := cmd.ProcessState.SysUsage().(*syscall.Rusage)
 	want := time.Duration(used.Utime.Nano() + used.Stime.Nano())
 	if diff := (want - got).Abs(); diff > 10*time.Millisecond {
@@ -159,7 +171,7 @@ func TestHistogram(t *testing.T) {
 	for range 10 {
 		b.record(time.Second)
 	}
-	b.record(-time.Second) // a clock that went back
+	b.record(-time.Second) // as after a clock that went back
 	text, err := json.Marshal(b)
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +203,7 @@ func TestMedianAndSpread(t *testing.T) {
 	}
 }
 
-// A late operation counts from when it was due, also if it was never answered.
+// A late operation counts from the time at which it was due, also if it is never answered.
 func TestSchedule(t *testing.T) {
 	s := newSchedule(request{Rate: 1000, For: 30 * time.Millisecond})
 	var n int
@@ -236,7 +248,7 @@ func TestBars(t *testing.T) {
 	}
 }
 
-// A storm that was none must not meet a bar.
+// A bar is not met if too few handshakes arrived for a storm.
 func TestWeakStorm(t *testing.T) {
 	for name, c := range map[string]struct {
 		sample
@@ -258,7 +270,7 @@ func TestWeakStorm(t *testing.T) {
 	}
 }
 
-// Every bar must be about a load and figures that exist.
+// Every bar names a load and figures that exist.
 func TestRules(t *testing.T) {
 	loads := names(loads(), loadName)
 	for _, u := range rules() {
@@ -277,7 +289,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// Beside a neighbour a figure may be a part more than the bare Redis's, or a fixed one where that is less.
+// Beside a neighbour the limit of a figure is 1.2 times the bare Redis's, or a fixed one if that is larger.
 func TestNeighbourBars(t *testing.T) {
 	for name, c := range map[string]struct {
 		bare, got, limit float64
@@ -310,12 +322,12 @@ func TestNeighbourBars(t *testing.T) {
 	}
 }
 
-// Every neighbour must get all its bytes from a server that keeps them for it, and say what was wrong elsewhere.
+// Every neighbour gets all its bytes from a server that keeps them for it, and says what was wrong with another server.
 func TestNeighbours(t *testing.T) {
 	for name, c := range map[string]struct {
 		request
 		lies bool
-		want string // what the reason has; empty: all is well
+		want string // part of the reason; empty: all is well
 	}{
 		"pipeline": {request: request{Kind: pipelineNeighbour, Bytes: 64, Replies: 5000}},
 		"unread":   {request: request{Kind: unreadNeighbour, Bytes: 10_000, Replies: 20, For: 20 * time.Millisecond}},
@@ -352,7 +364,7 @@ func tcpPair(t *testing.T) (client, server net.Conn) {
 	return client, server
 }
 
-// answerNeighbour reads all requests first. One that lies ends within the last reply.
+// answerNeighbour reads all requests before it answers. If it lies, it ends in the middle of the last reply.
 func answerNeighbour(conn net.Conn, r request, lies bool) {
 	defer conn.Close()
 	asked := r.Replies * len(neighbourGet())
@@ -372,7 +384,7 @@ func answerNeighbour(conn net.Conn, r request, lies bool) {
 	_, _ = io.WriteString(conn, reply)
 	if r.Kind == largeNeighbour {
 		_, _ = io.WriteString(conn, "+OK\r\n")
-		_, _ = io.Copy(io.Discard, conn) // closing with input unread would reset the connection
+		_, _ = io.Copy(io.Discard, conn) // a close with unread input would reset the connection
 	}
 }
 
@@ -414,7 +426,7 @@ func TestReportSurvives(t *testing.T) {
 	}
 }
 
-// A decoy counts when the target has answered with its half of the handshake, and not when it has said no.
+// A decoy counts when the target has answered with its flight, and not when it has sent an alert.
 func TestDecoys(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer string

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// besideGateway starts a gateway, and returns its address. The target is what stands before it, beside the client: the
-// gateway's and the engine's CPU and memory are not the target's.
+// besideGateway starts a gateway and returns its address. The target is the program in front of it, beside the client: the CPU
+// and memory of gateway and engine do not count as the target's.
 func (s *site) besideGateway(dataPath string) (server string, err error) {
 	if err := s.startSealane(dataPath); err != nil {
 		return "", err
@@ -17,7 +17,7 @@ func (s *site) besideGateway(dataPath string) (server string, err error) {
 	return s.standBeside()
 }
 
-// standBeside makes the server that was started the one that the target talks to, and returns its address.
+// standBeside makes the server that was just started the one behind the target, and returns its address.
 func (s *site) standBeside() (server string, err error) {
 	port, err := freePort()
 	if err != nil {
@@ -29,7 +29,7 @@ func (s *site) standBeside() (server string, err error) {
 	return server, nil
 }
 
-// startBeside starts the program that stands beside the client.
+// startBeside starts the program beside the client, a sidecar or stunnel.
 func (s *site) startBeside(program string, args ...string) error {
 	pid, err := s.spawn(syscall.SIGTERM, program, args...)
 	if err != nil {
@@ -44,7 +44,7 @@ func startStunnelSide(s *site) error {
 	if err != nil {
 		return err
 	}
-	// It verifies, as the sidecar does, and resumes sessions as it does by itself.
+	// stunnel verifies the server, as the sidecar does, and resumes sessions by default.
 	conf := fmt.Sprintf(`foreground = yes
 pid =
 syslog = no
@@ -89,10 +89,11 @@ func (s *site) sidecarTo(server string) error {
 	return s.startBeside(s.lab.sealane, "sidecar", "--address", server, "--ca", s.lab.ca, "--listen", s.target.addr, "--ops", "none")
 }
 
-// visitors keep the target busy: one that has to wait for others is not to be measured by how long.
+// visitors is how many clients connect at a time. They keep the target busy, since a target that mostly waits shows nothing of
+// its CPU.
 const visitors = 32
 
-// visits is a load by connections that each ask one PING, a few at a time, without TLS: what a script or a PHP page does.
+// visits is a load of connections that each send one PING, a few at a time, without TLS, as a script or a PHP page does.
 func visits(ctx context.Context, b *bench, t *target) (sample, error) {
 	if t.caFile != "" {
 		return nil, &skipped{"see handshakes"}

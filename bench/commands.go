@@ -24,16 +24,16 @@ type commands struct {
 
 // pace is what is known about a load on a target before it is measured.
 type pace struct {
-	connecting time.Duration // until every client has sent once
+	connecting time.Duration // until every client has sent its first request
 	rate       float64       // operations per second after that
 }
 
 const (
-	// callLimit ends a redis-benchmark that does not end by itself.
+	// callLimit is after how long a redis-benchmark that does not end by itself is killed.
 	callLimit = 30 * time.Second
-	// readingPace is how often a run is looked at.
+	// readingPace is how often CPU and operations of a run are read.
 	readingPace = 100 * time.Millisecond
-	// suite is offered to all: left to themselves, Go and OpenSSL choose differently.
+	// suite is offered to all targets, because Go and OpenSSL would choose different ones by default.
 	suite = "TLS_AES_128_GCM_SHA256"
 )
 
@@ -41,7 +41,7 @@ func (c commands) guess(o options) time.Duration {
 	return o.runFor*5/4 + time.Duration(c.clients)*4*time.Millisecond + time.Second
 }
 
-// run measures in the middle of a run, when all clients are connected and none is done.
+// run measures in the middle of a run, while all clients are connected and none has finished.
 func (c commands) run(ctx context.Context, b *bench, t *target) (sample, error) {
 	control, err := newControl(ctx, t)
 	if err != nil {
@@ -62,7 +62,7 @@ func (c commands) run(ctx context.Context, b *bench, t *target) (sample, error) 
 	for attempt := 0; ; attempt++ {
 		s, err := c.measure(ctx, b, control, p)
 		if short := (*tooShort)(nil); errors.As(err, &short) && attempt < 2 {
-			p.rate *= 3 // it was faster than thought
+			p.rate *= 3 // it was faster than expected
 			continue
 		}
 		if err == nil {
@@ -73,7 +73,7 @@ func (c commands) run(ctx context.Context, b *bench, t *target) (sample, error) 
 	}
 }
 
-// try finds out how long connecting takes and what rate to expect.
+// try finds out how long connecting takes and which rate to expect.
 func (c commands) try(ctx context.Context, b *bench, t *target) (pace, error) {
 	start := time.Now()
 	if _, err := c.call(ctx, b, t, c.clients*c.pipeline); err != nil {
@@ -91,8 +91,8 @@ func (e *tooShort) Error() string {
 	return fmt.Sprintf("only %v of %v could be measured before the load ended", e.lasted.Round(time.Millisecond), e.wanted)
 }
 
-// measure starts redis-benchmark and compares two readings: one after twice the time that connecting alone takes, and
-// one so much later as a run shall last.
+// measure starts redis-benchmark and compares two readings: one after twice the time that connecting takes, and one after the
+// wanted length of a run.
 func (c commands) measure(ctx context.Context, b *bench, control *control, p pace) (sample, error) {
 	skip := 2*p.connecting + 100*time.Millisecond
 	n := max(int(p.rate*(skip+b.runFor*5/4).Seconds()), c.clients*c.pipeline)
@@ -130,21 +130,22 @@ func (c commands) measure(ctx context.Context, b *bench, control *control, p pac
 	return s, nil
 }
 
-// reading is CPU and operations at one time.
+// reading is the CPU and the operations so far, at one time.
 type reading struct {
 	usage
 	ops int
 }
 
-// window is when a run is looked at.
+// window says when the readings of a run are taken.
 type window struct {
-	op    string // that is counted
+	op    string // the command that is counted
 	from  time.Time
 	d     time.Duration
-	ended chan error // has the load's end, and must have it after that too
+	ended chan error // receives the outcome of the load; observe puts back what it takes
 }
 
-// observe reads until the run has lasted long enough or the load has ended; then the last reading before counts.
+// observe takes readings until the run has lasted long enough or the load has ended. In the second case the last reading before
+// the end counts.
 func (c *control) observe(ctx context.Context, w window) (first, last reading, err error) {
 	if err := pause(ctx, time.Until(w.from)); err != nil {
 		return first, last, err
@@ -152,7 +153,7 @@ func (c *control) observe(ctx context.Context, w window) (first, last reading, e
 	first, err = c.read(w.op)
 	for last = first; err == nil && last.at.Sub(first.at) < w.d; {
 		if err := pause(ctx, min(readingPace, w.d-last.at.Sub(first.at)+time.Millisecond)); err != nil {
-			return first, last, nil // it hangs; what was read until then tells
+			return first, last, nil // it hangs; the readings until then show that
 		}
 		next, failed := c.read(w.op)
 		err = failed
@@ -292,7 +293,7 @@ func readBulk(r io.Reader) (string, error) {
 	return string(body[:length]), err
 }
 
-// parseCalls finds how often a command was called in what INFO commandstats returns; never is no error.
+// parseCalls finds in a reply to INFO commandstats how often a command was called. A command that is not there was called 0 times.
 func parseCalls(text, command string) (int, error) {
 	for line := range strings.Lines(text) {
 		rest, ok := strings.CutPrefix(line, "cmdstat_"+command+":calls=")

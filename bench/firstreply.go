@@ -18,13 +18,13 @@ import (
 // firstReplyGroup is the name for all of these rows.
 const firstReplyGroup = "first-reply"
 
-// firstReplyCount is how many connections are made, one after the other.
+// firstReplyCount is how many connections each client makes, one after the other.
 const firstReplyCount = 200
 
-// firstReply is a client that leaves Nagle's algorithm on, and so may wait for an acknowledgement of its handshake's end
-// before it sends its first request.
+// firstReply is a client that leaves Nagle's algorithm on. It may therefore wait for the acknowledgement of its last handshake
+// message before it sends its first request.
 type firstReply struct {
-	program string // that runs the script; empty: Go, in a worker
+	program string // runs the script; empty: the client is Go, in a worker
 	script  string
 }
 
@@ -72,7 +72,7 @@ func (f firstReply) byWorker(ctx context.Context, b *bench, t *target) ([]float6
 	return r.FirstMs, err
 }
 
-// firstReplies is the worker's side.
+// firstReplies is what a worker does for these rows.
 func firstReplies(ctx context.Context, r request, config *tls.Config) (all response, err error) {
 	for range r.Clients {
 		start := time.Now()
@@ -134,7 +134,8 @@ func (f firstReply) byScript(ctx context.Context, b *bench, t *target) ([]float6
 	return ms, nil
 }
 
-// firstReplyRules allow a tenth more than Redis's own TLS for what rounds differ by; a delayed acknowledgement is several times as much.
+// firstReplyRules allow a tenth more than Redis's own TLS, which is what rounds differ by. A delayed acknowledgement costs several
+// times as much.
 func firstReplyRules() []rule {
 	var all []rule
 	for _, path := range []string{multiplexed, transparent} {

@@ -59,7 +59,7 @@ func (g *generator) do(ctx context.Context, r request) (response, error) {
 	return response{}, fmt.Errorf("unknown request %q", r.Do)
 }
 
-// clientConfig returns nil where the target has no TLS.
+// clientConfig returns nil if the target has no TLS.
 func clientConfig(r request) (*tls.Config, error) {
 	if r.CAFile == "" {
 		return nil, nil
@@ -81,7 +81,7 @@ func clientConfig(r request) (*tls.Config, error) {
 	return &tls.Config{RootCAs: roots, ServerName: host, MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{group}}, nil
 }
 
-// refused says whether the other side sent a TLS alert, and so can't do what we asked for.
+// refused says whether the other side sent a TLS alert, which means that it can't do what we asked for.
 func refused(err error) bool {
 	remote := (*net.OpError)(nil)
 	return errors.As(err, &remote) && remote.Op == "remote error"
@@ -89,7 +89,7 @@ func refused(err error) bool {
 
 var lastSource atomic.Uint32
 
-// dial opens a connection from one of many addresses of loopback: one alone would run out of ports.
+// dial opens a connection from one of many loopback addresses, since a single address would run out of ports.
 func dial(ctx context.Context, addr string, config *tls.Config) (net.Conn, error) {
 	n := lastSource.Add(1)
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, 0, byte(n%100)+1)}, KeepAlive: -1}
@@ -105,20 +105,20 @@ func dial(ctx context.Context, addr string, config *tls.Config) (net.Conn, error
 	return conn, nil
 }
 
-// ping leaves the target with nothing to do for the connection.
+// ping makes a round trip, after which the target has nothing left to do for the connection.
 func ping(conn net.Conn, deadline time.Time) error {
 	conn.SetDeadline(deadline)
 	defer conn.SetDeadline(time.Time{})
 	return exchange(conn, []byte("PING\r\n"), []byte("+PONG\r\n"))
 }
 
-// exchange sends a request that has only one good answer.
+// exchange sends a request and checks that it gets the one answer that is right.
 func exchange(conn net.Conn, request, want []byte) error {
 	if _, err := conn.Write(request); err != nil {
 		return err
 	}
 	got := make([]byte, len(want))
-	// What is refused has a shorter answer than what is not.
+	// An error is shorter than the right answer.
 	n, err := io.ReadAtLeast(conn, got, min(5, len(got)))
 	if err == nil && !bytes.HasPrefix(want, got[:n]) {
 		return fmt.Errorf("sent %.20q, the answer was %.80q", request, got[:n])
@@ -132,7 +132,7 @@ func exchange(conn net.Conn, request, want []byte) error {
 	return err
 }
 
-// each calls f for 0 to n-1, so many at a time, until one fails.
+// each calls f for 0 to n-1, a limited number at a time, until a call fails.
 func each(n, atATime int, f func(int) error) error {
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -172,7 +172,7 @@ func (g *generator) connect(ctx context.Context, r request, config *tls.Config) 
 	})
 }
 
-// set and get are the requests and their answers for a value of a size; each size has a key of its own.
+// set and get are the requests for a value of a given size, with their answers. Each size has a key of its own.
 func set(size int) (request, answer []byte) {
 	return fmt.Appendf(nil, "*3\r\n$3\r\nSET\r\n$16\r\nbench:%010d\r\n$%d\r\n%s\r\n", size, size, value(size)), []byte("+OK\r\n")
 }
@@ -197,7 +197,7 @@ func (g *generator) burst(r request) error {
 	})
 }
 
-// schedule is an open loop: operation i is due at a time that does not depend on how the ones before went.
+// schedule is an open loop: the time at which operation i is due does not depend on how the earlier ones went.
 type schedule struct {
 	start time.Time
 	every time.Duration
@@ -211,12 +211,12 @@ func newSchedule(r request) schedule {
 
 func (s schedule) due(i int) time.Time { return s.start.Add(time.Duration(i) * s.every) }
 
-// run calls f for each operation when it is due, or at once where that has passed. It keeps a thread to itself and
-// sleeps in the kernel: Go's own timers may be a millisecond late.
+// run calls f for each operation when it is due, or at once if that time has passed. It occupies a thread and sleeps in the
+// kernel, because Go's own timers may be a millisecond late.
 func (s schedule) run(ctx context.Context, f func(i int)) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	const setTimerSlack = 29 // PR_SET_TIMERSLACK, 50 µs else
+	const setTimerSlack = 29 // PR_SET_TIMERSLACK; the default slack is 50 µs
 	syscall.RawSyscall(syscall.SYS_PRCTL, setTimerSlack, 1000, 0)
 	for i := range s.n {
 		for wait := time.Until(s.due(i)); wait > 0; wait = time.Until(s.due(i)) {
@@ -224,14 +224,14 @@ func (s schedule) run(ctx context.Context, f func(i int)) {
 				return
 			}
 			pause := syscall.NsecToTimespec(int64(wait))
-			_ = syscall.Nanosleep(&pause, nil) // interrupted by a signal: it sleeps the rest
+			_ = syscall.Nanosleep(&pause, nil) // after a signal the loop sleeps the rest
 		}
 		f(i)
 	}
 }
 
-// live sends GETs on all connections in turn, at a constant rate. A latency counts from when the operation was due, not
-// from when it could be sent, and an operation without an answer counts with all the time that was waited for it.
+// live sends GETs on all connections in turn, at a constant rate. It measures latency from the time at which an operation was
+// due, not from when it could be sent. An operation without an answer counts with the whole time for which live waited.
 func (g *generator) live(r request) (response, error) {
 	setRequest, setAnswer := set(r.Bytes)
 	if err := exchange(g.conns[0], setRequest, setAnswer); err != nil {
@@ -260,7 +260,7 @@ func (g *generator) live(r request) (response, error) {
 		if late := time.Since(s.due(i)); time.Duration(i)*s.every >= warmUp {
 			all.SendingLate.record(late)
 		}
-		// Where this fails, the reader of the connection fails too.
+		// If this fails, the connection's reader fails too and reports it.
 		_, _ = g.conns[i%len(g.conns)].Write(ask)
 	})
 	readers.Wait()
@@ -271,7 +271,7 @@ func (g *generator) live(r request) (response, error) {
 	return all, nil
 }
 
-// receive reads the answers on connection c, whose operations are every clients-th one.
+// receive reads the answers on connection c. With n clients, the connection has every n-th operation.
 func (s schedule) receive(conn net.Conn, c, clients int, want []byte, end time.Time) (*histogram, int, error) {
 	h := &histogram{}
 	answered := 0
@@ -304,7 +304,7 @@ func (h *histogram) add(other *histogram) {
 	h.max = max(h.max, other.max)
 }
 
-// visitAgain connects again and again with some clients: a closed loop, which shows what the target is able to do.
+// visitAgain makes some clients connect again and again. This is a closed loop, which shows the target's capacity.
 func visitAgain(ctx context.Context, r request, config *tls.Config) (response, error) {
 	configs := make([]*tls.Config, r.Clients)
 	for i := range configs {
@@ -315,7 +315,7 @@ func visitAgain(ctx context.Context, r request, config *tls.Config) (response, e
 		if r.Resume {
 			configs[i].ClientSessionCache = tls.NewLRUClientSessionCache(0)
 		}
-		// The first one gets the ticket, and shows whether the target can do it at all.
+		// The first visit gets the ticket, and shows whether the target supports this at all.
 		if _, err := visit(ctx, r, configs[i], time.Now().Add(connectTimeout)); err != nil {
 			return response{}, err
 		}
@@ -342,7 +342,7 @@ func visitAgain(ctx context.Context, r request, config *tls.Config) (response, e
 	return all, err
 }
 
-// visit connects, asks a PING and hangs up.
+// visit connects, sends a PING and hangs up.
 func visit(ctx context.Context, r request, config *tls.Config, deadline time.Time) (resumed bool, err error) {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()

@@ -9,10 +9,10 @@ import (
 )
 
 const (
-	// Each power of two is cut into so many buckets: a value is known to 1.6 %.
+	// Each power of two is divided into this many buckets, so a value is known to within 1.6 %.
 	bucketsPerOctave = 64
 	octaveBits       = 6
-	maxRecorded      = 1<<37 - 1 // ns, two minutes; what is longer counts as that
+	maxRecorded      = 1<<37 - 1 // two minutes in ns; longer durations count as this one
 	bucketCount      = (37-octaveBits-1)*bucketsPerOctave + 2*bucketsPerOctave
 )
 
@@ -29,7 +29,7 @@ func bucketOf(d time.Duration) int {
 	return shift*bucketsPerOctave + int(v>>shift)
 }
 
-// topOf is the longest duration that falls into the bucket.
+// topOf is the longest duration that belongs to the bucket.
 func topOf(bucket int) time.Duration {
 	shift := max(0, bucket/bucketsPerOctave-1)
 	return time.Duration((bucket-shift*bucketsPerOctave+1)<<shift - 1)
@@ -41,7 +41,7 @@ func (h *histogram) record(d time.Duration) {
 	h.max = max(h.max, d)
 }
 
-// quantile is the duration that the part q of the recorded ones does not exceed; 0 if there is none.
+// quantile is the duration that the share q of the recorded ones does not exceed; 0 if nothing was recorded.
 func (h *histogram) quantile(q float64) time.Duration {
 	rank := max(1, uint64(math.Ceil(q*float64(h.n))))
 	var seen uint64
@@ -55,7 +55,7 @@ func (h *histogram) quantile(q float64) time.Duration {
 
 func (h *histogram) ms(q float64) float64 { return float64(h.quantile(q)) / float64(time.Millisecond) }
 
-// sparse is a histogram on its way between two processes.
+// sparse is the form in which a histogram is sent from one process to another.
 type sparse struct {
 	Buckets [][2]uint64 `json:"buckets"` // bucket, count
 	Max     int64       `json:"max"`

@@ -12,7 +12,7 @@ type figure string
 
 const (
 	cpuPerOp   figure = "cpu_us_per_op" // of proxy and engine, user and system
-	kernel     figure = "kernel_part"   // of that CPU, what is spent in the kernel
+	kernel     figure = "kernel_part"   // the share of that CPU that is spent in the kernel
 	opRate     figure = "ops_per_second"
 	p50        figure = "p50_ms"
 	p99        figure = "p99_ms"
@@ -27,7 +27,7 @@ const (
 	loadedP99  figure = "loaded_p99_ms"
 	loadedP999 figure = "loaded_p999_ms"
 	p99Ratio   figure = "p99_ratio"
-	sendLate   figure = "sending_late_p99_ms" // what the generator itself was late while the target was loaded
+	sendLate   figure = "sending_late_p99_ms" // how late the generator itself was while the target was loaded
 	lost       figure = "unanswered_part"
 	capacity   figure = "handshakes_per_second"
 	offered    figure = "offered_of_capacity"
@@ -46,12 +46,12 @@ const (
 	tookSeconds figure = "neighbour_seconds"
 )
 
-// figures are all of them, in the order in which a reader wants them.
+// figures are all figures, in the order in which a reader wants them.
 var figures = []struct {
 	figure
 	title string
-	brief string // for the line of progress; empty: not there
-	less  bool   // is better
+	brief string // its name in the line of progress; empty: it is not shown there
+	less  bool   // less is better
 }{
 	{cpuPerOp, "server-side CPU per operation, µs", "CPU µs", true},
 	{kernel, "part of that CPU spent in the kernel", "", true},
@@ -85,15 +85,15 @@ var figures = []struct {
 	{lateWorst, "the generator's own worst lateness meanwhile, ms", "generator late", true},
 }
 
-// sample is what one run showed.
+// sample has the figures of one run.
 type sample map[figure]float64
 
-// skipped is the error of a load that a target can't take: no fault of the run.
+// skipped is the error of a load that a target does not support. It is no fault of the run.
 type skipped struct{ why string }
 
 func (s *skipped) Error() string { return s.why }
 
-// incomplete is the error of a load that has measured all the same: the sample counts.
+// incomplete is the error of a load that failed in part but has measured its figures. The sample counts.
 type incomplete struct{ why string }
 
 func (i *incomplete) Error() string { return i.why }
@@ -102,11 +102,11 @@ func (i *incomplete) Error() string { return i.why }
 type load struct {
 	name   string
 	title  string
-	rounds int // at most; 0: as many as asked for
+	rounds int // at most this many rounds; 0: as many as asked for
 	guess  func(options) time.Duration
 	run    func(context.Context, *bench, *target) (sample, error)
 	group  string   // a name for several rows
-	on     []string // the targets that it is for; nil: all but those that are for other loads alone
+	on     []string // the targets that it is for; nil: all targets except those that are only for other loads
 }
 
 func loadName(l load) string { return l.name }
@@ -119,7 +119,7 @@ func (l load) suits(target string) bool {
 	return slices.Contains(l.on, target)
 }
 
-// bench is what the runs share.
+// bench has what all runs share.
 type bench struct {
 	options
 	lab *lab
@@ -148,7 +148,7 @@ func loads() []load {
 		{name: "visits", title: "connect, PING and leave, without TLS", guess: guessVisits, run: visits},
 		{name: "live-idle", title: "live traffic while many connections idle", guess: guessIdle, run: liveIdle},
 		{name: "storm", title: "live traffic while 10 × the handshake capacity arrives", guess: guessStorm, run: liveStorm},
-		// One or two rounds: it takes long, and resident memory hardly differs from run to run.
+		// One or two rounds are enough: this takes long, and resident memory hardly differs from run to run.
 		{name: "memory", title: "memory of idle connections", rounds: 2, guess: guessMemory, run: memory},
 	}, slices.Concat(firstReplyLoads(), neighbourLoads())...)
 }
@@ -157,7 +157,7 @@ func guessVisits(o options) time.Duration { return o.runFor + time.Second }
 
 func (b *bench) worker(ctx context.Context, nice int) (*worker, error) { return startWorker(ctx, nice) }
 
-// pause lets targets finish what the last run left them with.
+// pause lets targets finish the work that the last run left behind.
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -172,7 +172,7 @@ const (
 	x25519MLKEM768 = 4588
 )
 
-// shakes is a load by connections that each ask one PING, a few at a time.
+// shakes is a load of connections that each make a handshake and send one PING, a few at a time.
 type shakes struct {
 	group  uint16
 	resume bool
@@ -197,9 +197,9 @@ func (h shakes) run(ctx context.Context, b *bench, t *target) (sample, error) {
 	return s, err
 }
 
-// measureVisits lets a worker connect again and again, and says which part of the sessions was resumed.
+// measureVisits lets a worker connect again and again. It returns the share of the sessions that were resumed.
 func measureVisits(w *worker, r request, d time.Duration, t *target) (s sample, resumed float64, err error) {
-	// The first ones may be refused, and are not to be counted.
+	// The first connections may be refused, and do not count.
 	r.For = 100 * time.Millisecond
 	if _, err := w.call(r); err != nil {
 		return nil, 0, err
@@ -238,7 +238,7 @@ func readUsage(t *target) (u usage, err error) {
 	return u, err
 }
 
-// since is what some operations have cost.
+// since is the CPU that some operations have cost.
 func (u usage) since(before usage, ops int) sample {
 	s := sample{cpuPerOp: float64((u.cpu - before.cpu).Nanoseconds()) / 1000 / float64(max(1, ops))}
 	user, system := u.user-before.user, u.system-before.system
@@ -253,11 +253,11 @@ const (
 	liveBytes   = 64
 )
 
-// liveTime is how long latencies are taken: a p99 needs more operations than a mean.
+// liveTime is how long latencies are measured. It is long because a p99 needs more operations than a mean.
 func liveTime(o options) time.Duration { return 2*o.runFor + warmUp }
 
-// probe is live traffic. Its priority is not lowered: it takes little CPU, and what it had to wait for CPU would count
-// as latency of the target.
+// probe is live traffic. Its priority is not lowered: it takes little CPU, and time that it waits for CPU would count as latency
+// of the target.
 type probe struct {
 	w       *worker
 	request request
@@ -303,7 +303,7 @@ func (p *probe) loaded(s sample) error {
 	return nil
 }
 
-// hold opens connections that then idle, with as many workers as the limit of open files demands.
+// hold opens connections that then stay idle, in as many workers as the limit of open files requires.
 func (b *bench) hold(ctx context.Context, t *target, n int) (workers []*worker, err error) {
 	per := b.lab.files - 2*spareFiles
 	for n > 0 {
@@ -334,7 +334,7 @@ func guessIdle(o options) time.Duration {
 	return 2*liveTime(o) + connectingTime(o.idle) + 4*time.Second
 }
 
-// liveIdle shows whether connections that do nothing cost those that do something.
+// liveIdle shows whether idle connections slow down busy ones.
 func liveIdle(ctx context.Context, b *bench, t *target) (sample, error) {
 	if t.beside {
 		return nil, &skipped{"not asked of it"}
@@ -366,7 +366,7 @@ const (
 
 func guessStorm(o options) time.Duration { return 2*liveTime(o) + o.runFor + 5*time.Second }
 
-// liveStorm shows what many more handshakes than can be done do to those who are connected, and how many are done.
+// liveStorm shows how far more handshakes than the target can do affect connected clients, and how many of them are done.
 func liveStorm(ctx context.Context, b *bench, t *target) (sample, error) {
 	if t.caFile == "" {
 		return nil, &skipped{"no TLS"}
@@ -401,7 +401,7 @@ func liveStorm(ctx context.Context, b *bench, t *target) (sample, error) {
 		r, err := w.call(storm)
 		over <- outcome{r, err}
 	}()
-	err = pause(ctx, 500*time.Millisecond) // until it is as bad as it gets
+	err = pause(ctx, 500*time.Millisecond) // until the storm has its full effect
 	if err == nil {
 		err = p.loaded(s)
 	}
@@ -431,7 +431,7 @@ func guessMemory(o options) time.Duration {
 	return 3*connectingTime(o.idle) + 4*time.Second + 2*(o.settle+4*time.Second)
 }
 
-// memory measures what idle connections keep resident. It starts the target anew: memory that an earlier load has left
+// memory measures the resident memory of idle connections. It restarts the target, because memory that an earlier load left
 // behind would hide theirs.
 func memory(ctx context.Context, b *bench, t *target) (sample, error) {
 	if t.caFile == "" && !t.beside {
@@ -442,7 +442,7 @@ func memory(ctx context.Context, b *bench, t *target) (sample, error) {
 		return nil, err
 	}
 	defer t.stop()
-	// The first ones pay for what is there once.
+	// The first connections pay for what is allocated only once.
 	first, err := b.hold(ctx, t, 20)
 	defer release(first)
 	if err != nil {
@@ -475,8 +475,9 @@ func memory(ctx context.Context, b *bench, t *target) (sample, error) {
 	return s, err
 }
 
-// settledKiB returns the resident memory once it has not changed for so long, at the latest after twice that and a bit.
-// A change is more than one part in 500: counters of the kernel and of the programs move all the time.
+// settledKiB returns the resident memory once it has not changed for the given time, and after somewhat more than twice that time
+// at the latest. Only a difference of more than one part in 500 is a change, because counters of the kernel and of the
+// programs move all the time.
 func settledKiB(ctx context.Context, t *target, still time.Duration) (proxy, all float64, err error) {
 	last, since, start := -1.0, time.Now(), time.Now()
 	for time.Since(since) < still && time.Since(start) < 2*still+2*time.Second {

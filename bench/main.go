@@ -1,9 +1,9 @@
 // Command bench measures what encryption costs: the server-side CPU per operation of Sealane's two data paths, of
 // Redis's own TLS and of the TLS proxies that are installed, under the same load in the same run.
 //
-// It guarantees that everything it starts listens on loopback, is stopped by its pid and leaves no files but the
-// report, also after Ctrl-C or an error, and that the report has what was measured until then. It doesn't guarantee
-// that a figure holds elsewhere: load and servers share the machine, so only the ratios inside one run carry over.
+// It guarantees that everything it starts listens on loopback, is stopped by its pid, and leaves no files but the report, also
+// after Ctrl-C or an error. The report then has what was measured until then. It doesn't guarantee that a figure holds on
+// another machine: load and servers share this one, so only the ratios inside one run carry over.
 package main
 
 import (
@@ -23,9 +23,9 @@ import (
 )
 
 func main() {
-	// The kernel ends the servers when the thread that started them ends (Pdeathsig), so this must be the main one.
+	// The kernel ends the servers when the thread that started them ends (Pdeathsig), so that must be the main thread.
 	runtime.LockOSThread()
-	// A reader that has gone (make bench | head) must not end us before the servers.
+	// If the reader of our output is gone (make bench | head), SIGPIPE must not end us before the servers are stopped.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer cancel()
@@ -50,7 +50,7 @@ func main() {
 type options struct {
 	sealane  string
 	out      string
-	from     string // a report to show anew; empty: measure
+	from     string // a report to print again; empty: measure
 	markdown bool
 	rounds   int
 	runFor   time.Duration
@@ -58,7 +58,7 @@ type options struct {
 	idle     int
 	liveRate float64
 	nice     int
-	only     []string // loads
+	only     []string // loads, or groups of them
 	targets  []string
 }
 
@@ -69,17 +69,17 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.sealane, "sealane", "../bin/sealane", "the binary to measure")
 	fs.StringVar(&o.out, "out", "out", "folder for report.json and report.html")
-	fs.StringVar(&o.from, "from", "", "measure nothing: show this report.json again")
+	fs.StringVar(&o.from, "from", "", "measure nothing; show this report.json again")
 	fs.BoolVar(&o.markdown, "markdown", false, "print the tables of docs/performance.md")
 	fs.IntVar(&o.rounds, "rounds", 3, "runs of each load on each target, in turns; medians are shown")
-	fs.DurationVar(&o.runFor, "run", 2*time.Second, "how long a run measures; latencies are taken twice as long")
-	fs.DurationVar(&o.settle, "settle", 25*time.Second, "resident memory counts when it has not changed for so long")
+	fs.DurationVar(&o.runFor, "run", 2*time.Second, "for how long a run measures; latencies are measured for twice as long")
+	fs.DurationVar(&o.settle, "settle", 25*time.Second, "for how long resident memory must not have changed before it is taken")
 	fs.IntVar(&o.idle, "idle", 10_000, "idle connections; fewer if the limit of open files demands it")
 	fs.Float64Var(&o.liveRate, "rate", 2000, "operations per second of the live traffic")
-	fs.IntVar(&o.nice, "nice", 5, "how much lower the priority of the load is than that of the servers")
+	fs.IntVar(&o.nice, "nice", 5, "how much lower the load's priority is than the servers' priority")
 	only := fs.String("only", "", "loads to run, separated by commas (default all): "+strings.Join(slices.Concat(allLoads, groups()), ","))
-	targets := fs.String("targets", "", "targets to run, likewise: "+strings.Join(allTargets, ","))
-	quick := fs.Bool("quick", false, "one short round: shows that it works, not how fast")
+	targets := fs.String("targets", "", "targets to run, separated by commas (default all): "+strings.Join(allTargets, ","))
+	quick := fs.Bool("quick", false, "one short round, which shows that everything works, not how fast it is")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
@@ -103,7 +103,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	return o, err
 }
 
-// presetQuick shortens what was not said.
+// presetQuick shortens every time that no flag has set.
 func presetQuick(fs *flag.FlagSet, o *options) {
 	said := map[string]bool{}
 	fs.Visit(func(f *flag.Flag) { said[f.Name] = true })
@@ -127,7 +127,7 @@ func names[T any](list []T, name func(T) string) []string {
 	return out
 }
 
-// choose splits a list of names and checks each; an empty list means all.
+// choose splits a list of names and checks each. An empty list means all names.
 func choose(flagName, list string, known []string, more ...string) ([]string, error) {
 	if list == "" {
 		return known, nil
@@ -142,7 +142,7 @@ func choose(flagName, list string, known []string, more ...string) ([]string, er
 	return chosen, nil
 }
 
-// groups are the names that stand for several loads.
+// groups are the names that stand for several loads each.
 func groups() []string {
 	var all []string
 	for _, l := range loads() {
@@ -158,7 +158,7 @@ func (o options) chosen(l load) bool {
 	return slices.Contains(o.only, l.name) || slices.Contains(o.only, l.group)
 }
 
-// needs says whether a target was asked for, and a load that it is for.
+// needs says whether a target was asked for, together with a load that it is for.
 func (o options) needs(target string) bool {
 	return slices.Contains(o.targets, target) &&
 		slices.ContainsFunc(loads(), func(l load) bool { return o.chosen(l) && l.suits(target) })
@@ -187,7 +187,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return err
 }
 
-// measureAll returns a report of what was measured, also with an error. The report is nil if nothing was.
+// measureAll returns a report of what was measured, also together with an error. The report is nil if nothing was measured.
 func measureAll(ctx context.Context, o options, stderr io.Writer) (*report, error) {
 	files, err := raiseFileLimit()
 	if err != nil {
@@ -205,8 +205,8 @@ func measureAll(ctx context.Context, o options, stderr io.Writer) (*report, erro
 	return measure(ctx, o, l, stderr)
 }
 
-// mostIdle is how many clients a gateway serves: two descriptors for each, and an eighth is kept for those on their
-// way in.
+// mostIdle is how many clients a gateway serves: each takes two descriptors, and an eighth is kept for connections that are not
+// served yet.
 func mostIdle(files int) int {
 	return max(1, (files-2*spareFiles)*7/16-2*liveClients)
 }
@@ -221,7 +221,7 @@ func raiseFileLimit() (int, error) {
 	if limit.Max < 6000 {
 		return 0, fmt.Errorf("%d open files are allowed and 6000 are needed: raise the hard limit (ulimit -Hn)", limit.Max)
 	}
-	// Set, even if it is at the maximum already: else Go gives its children the limit that it was started with.
+	// It is set even if it is at the maximum already. Otherwise Go gives its children the limit that it was started with.
 	limit.Max = min(limit.Max, enough)
 	limit.Cur = limit.Max
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -230,8 +230,8 @@ func raiseFileLimit() (int, error) {
 	return int(limit.Max), nil
 }
 
-// measure runs all loads on all targets: within a load, the targets take turns (A B A B), so that whatever else the
-// machine does hits all of them alike. A run that fails is noted, and its target started anew.
+// measure runs all loads on all targets. Within a load the targets take turns (A B A B), so that other work on the machine hits
+// all of them alike. If a run fails, the report says so and the target is restarted.
 func measure(ctx context.Context, o options, l *lab, stderr io.Writer) (*report, error) {
 	r := newReport(o, l)
 	targets, all := l.startAll(ctx, o, stderr)
@@ -275,10 +275,10 @@ func (l load) times(o options) int {
 	return o.rounds
 }
 
-// once runs a load once and notes the outcome. An error that it returns says that the target may be in a bad state.
+// once runs a load once and notes the outcome. If it returns an error, the target may be in a bad state.
 func (b *bench) once(ctx context.Context, ld load, t *target, res *result) (sample, error) {
 	if res.Notes[t.name] != "" {
-		return nil, nil // it would be the same again
+		return nil, nil // another run would give the same
 	}
 	if !alive(t.pids()) {
 		res.Errors[t.name] = "it isn't running any more"
@@ -304,7 +304,7 @@ func (b *bench) once(ctx context.Context, ld load, t *target, res *result) (samp
 	return s, nil
 }
 
-// again replaces a target. One that cannot be started stays what it is: its next run says so.
+// again restarts a target. One that can't be started stays as it is, and its next run fails.
 func (l *lab) again(ctx context.Context, t *target) *target {
 	t.stop()
 	fresh, err := l.start(ctx, t.name)
@@ -314,7 +314,7 @@ func (l *lab) again(ctx context.Context, t *target) *target {
 	return fresh
 }
 
-// progress tells what is done and how long the rest will take.
+// progress shows what is done and how long the rest will take.
 type progress struct {
 	options
 	w       io.Writer
@@ -338,7 +338,7 @@ func left(d time.Duration) string {
 	return fmt.Sprintf("-%d:%02d", int(d.Minutes()), int(d.Seconds())%60)
 }
 
-// left adds up what runs of the same load took, or a guess.
+// left is how long the rest takes: for each run the time that runs of the same load took, or a guess.
 func (p *progress) left() time.Duration {
 	var sum time.Duration
 	for _, l := range loads() {

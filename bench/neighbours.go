@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// neighbour is a client that asks for much and reads late, while the latency of others is taken.
+// neighbour is a client that asks for much and reads late, while the latency of other clients is measured.
 type neighbour struct {
 	kind    string
 	clients int
-	bytes   int // of a reply
+	bytes   int // length of a reply
 	replies int
 }
 
@@ -20,10 +20,10 @@ const neighboursGroup = "neighbours"
 
 const (
 	othersClients = 20
-	othersRate    = othersClients * 200 // per second: each asks every 5 ms
-	// othersFirst is how long others are alone.
+	othersRate    = othersClients * 200 // per second: each sends a request every 5 ms
+	// othersFirst is how long the others are alone before the neighbour begins.
 	othersFirst = 500 * time.Millisecond
-	// readLimit is how long a neighbour that read late may take for the rest of its bytes.
+	// readLimit is how long a late reader may take for the rest of its bytes.
 	readLimit = 20 * time.Second
 )
 
@@ -42,10 +42,10 @@ func neighbourLoads() []load {
 
 var neighbourTargets = []string{plaintext, native, haproxy, transparent, multiplexed, sidecarMultiplexed, sidecarNative}
 
-// pipelined says that the neighbour reads as soon as it has written.
+// pipelined says that the neighbour reads as soon as it has written everything.
 func (n neighbour) pipelined() bool { return n.kind == largeNeighbour || n.kind == pipelineNeighbour }
 
-// othersTime is how long the latency of others is taken.
+// othersTime is how long the latency of the others is measured.
 func (n neighbour) othersTime(o options) time.Duration {
 	if n.pipelined() {
 		return max(2*time.Second, o.runFor)
@@ -53,7 +53,7 @@ func (n neighbour) othersTime(o options) time.Duration {
 	return max(3*time.Second, 3*o.runFor)
 }
 
-// limit is how long the neighbour may take beyond the time in which it reads little: a pipeline that nobody stops is
+// limit is how long the neighbour may take in addition to the time in which it reads little. A pipeline that nothing holds up is
 // done within two seconds.
 func (n neighbour) limit(o options) time.Duration {
 	if n.pipelined() {
@@ -62,12 +62,12 @@ func (n neighbour) limit(o options) time.Duration {
 	return readLimit
 }
 
-// late is how long it reads little or nothing.
+// late is how long the neighbour reads little or nothing.
 func (n neighbour) late(o options) time.Duration { return n.othersTime(o) - othersFirst }
 
 func (n neighbour) guess(o options) time.Duration { return n.othersTime(o) + 3*time.Second }
 
-// run starts the target anew: memory that an earlier load has left behind would hide the neighbour's.
+// run restarts the target, because memory that an earlier load left behind would hide the neighbour's.
 func (n neighbour) run(ctx context.Context, b *bench, t *target) (sample, error) {
 	t, err := b.lab.start(ctx, t.name)
 	if err != nil {
@@ -106,7 +106,7 @@ func (b *bench) newOthers(ctx context.Context, t *target, d time.Duration) (*pro
 	return p, err
 }
 
-// beside lets the neighbour loose while others are busy.
+// beside starts the neighbour while the others are busy.
 func (n neighbour) beside(ctx context.Context, t *target, others *probe, bad *worker, r request) (sample, error) {
 	before, err := resetPeaks(t)
 	if err != nil {
@@ -145,7 +145,7 @@ func (n neighbour) beside(ctx context.Context, t *target, others *probe, bad *wo
 	return s, nil
 }
 
-// peaks are resident memory before the neighbour came.
+// peaks are the peaks of resident memory before the neighbour came.
 type peaks struct{ proxy, server float64 }
 
 func resetPeaks(t *target) (p peaks, err error) {
@@ -161,7 +161,7 @@ func resetPeaks(t *target) (p peaks, err error) {
 	return p, err
 }
 
-// above notes by how much the peak was above that.
+// above records by how much the new peak exceeds that.
 func (p peaks) above(t *target, s sample) error {
 	rise := func(pids []int, before float64) (float64, error) {
 		sum := 0.0
@@ -182,7 +182,7 @@ func (p peaks) above(t *target, s sample) error {
 	return err
 }
 
-// neighbourRules compare with a bare Redis that has the same neighbour.
+// neighbourRules compare each target with a bare Redis that has the same neighbour.
 func neighbourRules() []rule {
 	var all []rule
 	for _, path := range []string{multiplexed, transparent, sidecarMultiplexed, sidecarNative} {

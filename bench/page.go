@@ -35,13 +35,13 @@ type rowPlots struct {
 type plot struct {
 	Title  string
 	Height int
-	Native bool // there is something to compare with
+	Native bool // native was measured, so there is something to compare with
 	Proxy  bool
 	Bars   []plotBar
 }
 
 type plotBar struct {
-	Top, Text, Middle   int // y of the bar, of its text's base line, and of its middle
+	Top, Text, Middle   int // y of the bar, of the base line of its text, and of its middle
 	Width               int
 	Low, High           int // x of the whisker's ends
 	Name, Class         string
@@ -49,7 +49,7 @@ type plotBar struct {
 	OfNative, OfHAProxy string
 }
 
-// The places of report.html.tmpl.
+// The layout of the plots in report.html.tmpl, in units of the SVG.
 const (
 	plotLeft  = 160
 	plotWidth = 300 // of the longest bar or whisker
@@ -98,7 +98,7 @@ func (r *report) pathBars(path string) pathBars {
 		case b.Verdict == met:
 			p.Met++
 		case b.Aim:
-			shown.Class = "aim" // to miss it is no failure
+			shown.Class = "aim" // a missed aim is no failure
 		default:
 			p.Missed++
 		}
@@ -107,7 +107,7 @@ func (r *report) pathBars(path string) pathBars {
 	return p
 }
 
-// most is the longest whisker.
+// most is the value at the end of the longest whisker.
 func (r *report) most(l *result, f figure) float64 {
 	most := 0.0
 	for _, t := range r.Targets {
@@ -152,5 +152,5 @@ func (r *report) plot(l *result, f figure, title string, less bool) plot {
 	return p
 }
 
-// Viewed is the height with the line of titles.
+// Viewed is the height of the plot with its line of titles.
 func (p plot) Viewed() int { return p.Height + 20 }

@@ -11,7 +11,7 @@ import (
 	"unsafe"
 )
 
-// cpuTime sums up what the processes have used since they started, user and system.
+// cpuTime is the CPU time, user and system, that the processes have used since they started.
 func cpuTime(pids []int) (time.Duration, error) {
 	var sum time.Duration
 	for _, pid := range pids {
@@ -24,11 +24,11 @@ func cpuTime(pids []int) (time.Duration, error) {
 	return sum, nil
 }
 
-// processClock reads the CPU clock of a process: nanoseconds, with those of threads that have ended. /proc/PID/stat
-// counts in steps of 10 ms, and the schedstat files know only the threads that still live.
+// processClock reads the CPU clock of a process. It counts nanoseconds and includes threads that have ended. /proc/PID/stat
+// counts in steps of 10 ms, and the schedstat files have only the threads that still run.
 func processClock(pid int) (time.Duration, error) {
 	const scheduled = 2                 // CPUCLOCK_SCHED, for a whole process
-	clock := int32(^pid)<<3 | scheduled // what clock_getcpuclockid(3) returns
+	clock := int32(^pid)<<3 | scheduled // the value that clock_getcpuclockid(3) returns
 	var used syscall.Timespec
 	_, _, errno := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, uintptr(clock), uintptr(unsafe.Pointer(&used)), 0)
 	if errno != 0 {
@@ -40,8 +40,8 @@ func processClock(pid int) (time.Duration, error) {
 // tick is the unit of the times in /proc/PID/stat: USER_HZ, which is 100 on every platform that Go runs on.
 const tick = 10 * time.Millisecond
 
-// parseStat returns the CPU time from the text of /proc/PID/stat; the tests hold it against the clock. The second field
-// is the program's name in parentheses and may hold spaces and parentheses itself.
+// parseStat returns the CPU time from the text of /proc/PID/stat; the tests compare it with the clock. The second field is the
+// program's name in parentheses, which may itself have spaces and parentheses.
 func parseStat(stat string) (user, system time.Duration, err error) {
 	end := strings.LastIndexByte(stat, ')')
 	if end < 0 {
@@ -62,7 +62,7 @@ func parseStat(stat string) (user, system time.Duration, err error) {
 	return time.Duration(u) * tick, time.Duration(s) * tick, nil
 }
 
-// kernelPart sums up user and system time separately, in coarse steps.
+// kernelPart returns user and system time separately, in steps of 10 ms.
 func kernelPart(pids []int) (user, system time.Duration, err error) {
 	for _, pid := range pids {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -129,13 +129,13 @@ func parsePeak(status string) (float64, error) {
 	return 0, errors.New("there is no VmHWM in the status of the process")
 }
 
-// resetPeak makes the resident memory of now the largest one of a process.
+// resetPeak sets the peak of a process's resident memory to its current size.
 func resetPeak(pid int) error {
 	const peak = "5" // proc(5), clear_refs
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte(peak), 0)
 }
 
-// alive says whether all of the processes are there and not only waiting to be reaped.
+// alive says whether all processes run. One that only waits to be reaped does not.
 func alive(pids []int) bool {
 	for _, pid := range pids {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

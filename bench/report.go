@@ -27,12 +27,12 @@ type report struct {
 	Loads       []*result `json:"loads"`
 }
 
-// result is one load on all targets, by the target's name.
+// result is the outcome of one load on all targets, by the target's name.
 type result struct {
 	Name    string                     `json:"name"`
 	Title   string                     `json:"title"`
-	Notes   map[string]string          `json:"notes"`  // why a target can't take it
-	Errors  map[string]string          `json:"errors"` // what went wrong, the last of it
+	Notes   map[string]string          `json:"notes"`  // why a target does not support it
+	Errors  map[string]string          `json:"errors"` // the last thing that went wrong
 	Samples map[string][]sample        `json:"samples"`
 	Stats   map[string]map[figure]stat `json:"stats"`
 }
@@ -69,7 +69,7 @@ func priorities(nice int) string {
 	return fmt.Sprintf("The load runs at nice %d, the servers and the live traffic whose latency is taken at 0, the arrivals of a storm before all.", nice)
 }
 
-// processor names the CPU, where the kernel tells.
+// processor is the name of the CPU, if the kernel tells it.
 func processor() string {
 	text, _ := os.ReadFile("/proc/cpuinfo")
 	for line := range strings.Lines(string(text)) {
@@ -108,7 +108,7 @@ func spread(values []float64) (low, high float64) {
 	return slices.Min(values), slices.Max(values)
 }
 
-// values are those of all rounds.
+// values are the figure's values in all rounds.
 func (r *report) values(m measured) []float64 {
 	var out []float64
 	for _, s := range r.load(m.load).Samples[m.target] {
@@ -164,14 +164,14 @@ func number(v float64) string {
 	}
 }
 
-// table is for text, Markdown and HTML alike.
+// table is printed as text, Markdown or HTML.
 type table struct {
 	Title string
 	Head  []string
 	Rows  [][]string
 }
 
-// barTables has one table for each path that is measured.
+// barTables returns one table for each data path that was measured.
 func (r *report) barTables() []table {
 	var tables []table
 	for _, path := range ownPaths {
@@ -202,7 +202,7 @@ func firstLine(text string) string {
 	return line
 }
 
-// figureTables has one table for each figure that a reader looks for first.
+// figureTables returns one table for each figure that a reader looks for first.
 func (r *report) figureTables(all bool) []table {
 	var tables []table
 	for _, f := range figures {
@@ -234,7 +234,7 @@ func (r *report) has(l *result, f figure) bool {
 	return slices.ContainsFunc(r.Targets, func(t facts) bool { _, ok := l.Stats[t.Name][f]; return ok })
 }
 
-// cell is the median, or why there is none.
+// cell shows the median, or the reason why there is none.
 func (l *result) cell(target string, f figure) string {
 	switch s, ok := l.Stats[target][f]; {
 	case ok:

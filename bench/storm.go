@@ -16,15 +16,14 @@ import (
 
 // A storm is clients that arrive at a constant rate, however many are still waiting; each gives up after a timeout.
 //
-// As many as the target could just about serve are whole clients: they complete a handshake and get the answer to a
-// PING. The others send a ClientHello that was recorded before, and hang up as soon as the target has answered with its
-// half of the handshake, which is nearly all that the target has to do: ten times as many whole clients would need more
-// processor than the target.
+// There are two kinds. Whole clients complete a handshake and get the answer to a PING; there are about as many as the target can
+// serve. The others are decoys: they send a recorded ClientHello and hang up as soon as the target has answered with its
+// flight, which is nearly all of the target's work. Ten times as many whole clients would need more CPU than the target.
 type storming struct {
 	request
 	config *tls.Config
 	decoys *decoys
-	end    time.Time // arrivals, and what completes, count until then
+	end    time.Time // arrivals and completed handshakes count until then
 	room   chan struct{}
 
 	clients sync.WaitGroup
@@ -32,7 +31,7 @@ type storming struct {
 	all     response
 }
 
-// wholeAtOnce is how many whole clients may wait at the same time.
+// wholeAtOnce is how many whole clients may be waiting at a time.
 const wholeAtOnce = 4000
 
 func storm(ctx context.Context, r request, config *tls.Config) (response, error) {
@@ -48,13 +47,13 @@ func storm(ctx context.Context, r request, config *tls.Config) (response, error)
 	schedule := newSchedule(r)
 	s := &storming{request: r, config: config, decoys: d, end: schedule.due(schedule.n), room: make(chan struct{}, wholeAtOnce)}
 	d.end = s.end
-	// The decoys belong to one thread, which also paces. It goes before all others, if that is allowed: whoever arrives
-	// from outside doesn't wait for the servers.
+	// The decoys belong to one thread, which also does the pacing. It runs before all others, if that is allowed: clients that
+	// arrive from outside would not wait for the servers' CPU either.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	lowerOthers(r.Nice)
 	_ = syscall.Setpriority(syscall.PRIO_PROCESS, syscall.Gettid(), -10)
-	whole := 0.0 // how many are due
+	whole := 0.0 // how many whole clients are due
 	schedule.run(ctx, func(int) {
 		now := time.Now()
 		if now.After(s.end) {
@@ -78,7 +77,7 @@ func storm(ctx context.Context, r request, config *tls.Config) (response, error)
 	return s.all, ctx.Err()
 }
 
-// lowerOthers lowers the priority of all threads but this one, and of those that they start.
+// lowerOthers lowers the priority of all threads but this one, and of the threads that those start.
 func lowerOthers(nice int) {
 	threads, _ := filepath.Glob("/proc/self/task/[0-9]*")
 	for _, thread := range threads {
@@ -88,14 +87,14 @@ func lowerOthers(nice int) {
 	}
 }
 
-// arrive starts a whole client, if this process can hold one more.
+// arrive starts a whole client, if this process has room for one more.
 func (s *storming) arrive(ctx context.Context, now time.Time) {
 	select {
 	case s.room <- struct{}{}:
 	default:
 		return
 	}
-	s.all.Sent++ // the pacing thread's alone
+	s.all.Sent++ // only the pacing thread changes it
 	s.clients.Go(func() {
 		defer func() { <-s.room }()
 		err := s.whole(ctx, now.Add(s.Timeout))
@@ -113,7 +112,7 @@ func (s *storming) arrive(ctx context.Context, now time.Time) {
 	})
 }
 
-// whole cuts the connection at the end, whatever has become of it: ports must not run out.
+// whole is the life of a whole client. It resets the connection at the end, whatever state it is in, so that ports don't run out.
 func (s *storming) whole(ctx context.Context, deadline time.Time) error {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
@@ -131,7 +130,7 @@ func (s *storming) whole(ctx context.Context, deadline time.Time) error {
 	return exchange(conn, []byte("PING\r\n"), []byte("+PONG\r\n"))
 }
 
-// decoys are connections without a goroutine. One thread uses them.
+// decoys are connections without goroutines. One thread uses them.
 type decoys struct {
 	hello   []byte
 	to      *syscall.SockaddrInet4
@@ -140,8 +139,8 @@ type decoys struct {
 	most    int
 
 	poll     int
-	expiry   []decoy           // in the order of their deadlines; some have ended already
-	deadline map[int]time.Time // of those that are open, by descriptor
+	expiry   []decoy           // in the order of their deadlines; some have already ended
+	deadline map[int]time.Time // the open ones, by descriptor
 	events   []syscall.EpollEvent
 
 	open, sent, answered int
@@ -171,7 +170,7 @@ func newDecoys(r request, config *tls.Config, most int) (*decoys, error) {
 	}, nil
 }
 
-// recorder is a connection that keeps what is written first.
+// recorder is a connection that keeps the first bytes that are written to it.
 type recorder struct {
 	net.Conn
 	first []byte
@@ -195,7 +194,7 @@ func recordHello(config *tls.Config) ([]byte, error) {
 	return r.first, nil
 }
 
-// arrive opens one connection and looks after the others now and then.
+// arrive opens one connection, and collects the others from time to time.
 func (d *decoys) arrive(now time.Time) {
 	if d.sent%8 == 0 {
 		d.collect(now)
@@ -209,10 +208,10 @@ func (d *decoys) arrive(now time.Time) {
 	}
 	d.sent++
 	d.open++
-	// Closing resets, so that no port is kept.
+	// A close sends a reset, so that no port is kept in TIME_WAIT.
 	_ = syscall.SetsockoptLinger(fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
-	// On loopback a connection is there at once, though Connect says that it is under way. If it isn't, the target's queue
-	// is full, and this client never gets to speak.
+	// On loopback a connection is established at once, although Connect says that it is in progress. If it is not, the target's
+	// accept queue is full, and this client can't send anything.
 	_ = syscall.Connect(fd, d.to)
 	_, _ = syscall.Write(fd, d.hello)
 	_ = syscall.EpollCtl(d.poll, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)})
@@ -221,11 +220,11 @@ func (d *decoys) arrive(now time.Time) {
 	d.expiry = append(d.expiry, decoy{fd, deadline})
 }
 
-// collect ends those that have an answer and those whose time is over.
+// collect closes the decoys that have their answer and those whose time is over.
 func (d *decoys) collect(now time.Time) {
 	n, _ := syscall.EpollWait(d.poll, d.events, 0)
 	for _, e := range d.events[:max(0, n)] {
-		const handshake = 22 // the type of the record that has a ServerHello; an alert's is another
+		const handshake = 22 // the record type of a ServerHello; an alert has another type
 		first := make([]byte, 1)
 		got, err := syscall.Read(int(e.Fd), first)
 		if err == nil && got == 1 && first[0] == handshake && now.Before(d.end) {
@@ -234,7 +233,7 @@ func (d *decoys) collect(now time.Time) {
 		d.hangUp(int(e.Fd))
 	}
 	for len(d.expiry) > 0 && now.After(d.expiry[0].deadline) {
-		// A descriptor may have become another connection's since.
+		// The descriptor may belong to another connection by now.
 		if late := d.expiry[0]; d.deadline[late.fd].Equal(late.deadline) {
 			d.hangUp(late.fd)
 		}

@@ -28,37 +28,37 @@ import (
 	"time"
 )
 
-// target is a server, up and answering.
+// target is a server that runs and answers.
 type target struct {
 	name   string
 	addr   string
 	caFile string // empty: no TLS
-	beside bool   // it stands beside the client: plaintext comes in, and what it encrypts goes to a server with TLS
-	proxy  []int  // pids of what encrypts
+	beside bool   // it runs beside the client: it accepts plaintext and encrypts it towards a server with TLS
+	proxy  []int  // pids of the processes that encrypt
 	server []int  // pids of the gateway that a target beside the client talks to; measured by neighbours only
-	engine []int  // pids of what is behind it; empty if the engine encrypts by itself
+	engine []int  // pids of the engine behind it; empty if the engine itself encrypts
 	facts  facts
 	stop   func()
 }
 
 func (t *target) pids() []int { return slices.Concat(t.proxy, t.engine) }
 
-// facts are what a target showed when it was connected to.
+// facts are what a connection to a target showed.
 type facts struct {
 	Name    string `json:"name"`
-	Program string `json:"program"` // and its version
+	Program string `json:"program"` // with its version
 	TLS     string `json:"tls,omitempty"`
 	Cipher  string `json:"cipher,omitempty"`
 	Key     string `json:"key,omitempty"`
-	Group   string `json:"group,omitempty"` // that a client gets which offers X25519MLKEM768 and X25519
+	Group   string `json:"group,omitempty"` // the one that a client gets that offers X25519MLKEM768 and X25519
 	Resumes bool   `json:"resumes,omitempty"`
 	Problem string `json:"problem,omitempty"` // why it isn't measured
 }
 
-// starter knows how to start a target.
+// starter says how a target is started.
 type starter struct {
 	name    string
-	program string // what must be installed besides the engine; empty: nothing
+	program string // the program that must be installed besides the engine; empty: none
 	version string // the argument that makes it print its version
 	start   func(*site) error
 }
@@ -73,7 +73,7 @@ const (
 	multiplexed = "sealane-multiplexed"
 	sidecar     = "sealane-sidecar"
 	stunnelSide = "stunnel-client"
-	// A sidecar in front of a multiplexed gateway, and of Redis's own TLS: for neighbours.
+	// For neighbours: a sidecar in front of a multiplexed gateway, and one in front of Redis's own TLS.
 	sidecarMultiplexed = "sealane-sidecar-multiplexed"
 	sidecarNative      = "sealane-sidecar-native"
 )
@@ -95,14 +95,14 @@ func starters() []starter {
 	}
 }
 
-// lab holds what the targets share, and all of them that are up.
+// lab has what the targets share, and all targets that run.
 type lab struct {
 	dir                   string
 	ca, cert, certKey     string // PEM files
 	both                  string // certificate and key in one file
 	engine, load, sealane string // programs
-	files                 int    // how many a process may have open
-	nice                  int    // of the load
+	files                 int    // how many files a process may have open
+	nice                  int    // niceness of the load
 	running               map[*target]bool
 }
 
@@ -162,7 +162,7 @@ func (l *lab) close() {
 	os.RemoveAll(l.dir)
 }
 
-// makeCertificates makes a CA and one ECDSA P-256 leaf that every target serves, so that a handshake asks the same of all.
+// makeCertificates makes a CA and one ECDSA P-256 leaf that every target serves, so that a handshake costs all of them the same.
 func (l *lab) makeCertificates() error {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -205,8 +205,7 @@ func (l *lab) makeCertificates() error {
 	)
 }
 
-// startAll starts the targets that are chosen and installed, and says of every chosen one what it is or why it is left
-// out.
+// startAll starts the targets that are chosen and installed. It prints for every chosen one what it is, or why it is left out.
 func (l *lab) startAll(ctx context.Context, o options, progress io.Writer) (up []*target, all []facts) {
 	for _, s := range starters() {
 		if !o.needs(s.name) {
@@ -263,7 +262,7 @@ func (l *lab) start(ctx context.Context, name string) (*target, error) {
 	return s.target, nil
 }
 
-// version returns the first line that the program prints; stunnel prints what it reads before.
+// version returns the first line with a digit that the program prints. stunnel prints other lines before that one.
 func version(program, argument string) string {
 	text, _ := exec.Command(program, argument).CombinedOutput()
 	for line := range strings.Lines(string(text)) {
@@ -276,7 +275,7 @@ func version(program, argument string) string {
 	return filepath.Base(program)
 }
 
-// inspect connects twice and makes sure that what is compared is comparable: TLS 1.3 and an ECDSA P-256 key.
+// inspect connects twice and makes sure that the targets are comparable: TLS 1.3 and an ECDSA P-256 key.
 func (l *lab) inspect(ctx context.Context, t *target) (facts, error) {
 	f := facts{Name: t.name}
 	r := request{Addr: t.addr, CAFile: t.caFile}
@@ -310,16 +309,16 @@ func (l *lab) inspect(ctx context.Context, t *target) (facts, error) {
 	return f, nil
 }
 
-// site is where one target is built.
+// site collects the parts of one target while it is started.
 type site struct {
 	ctx    context.Context
 	lab    *lab
 	dir    string
 	target *target
-	stops  []func() // in the order of the starts
+	stops  []func() // in the order in which the parts were started
 }
 
-// spawn starts a program, to be ended by the signal; its output goes to a file.
+// spawn starts a program whose output goes to a file. The signal is the one that ends it.
 func (s *site) spawn(end syscall.Signal, program string, args ...string) (pid int, err error) {
 	logName := filepath.Join(s.dir, filepath.Base(program)+".log")
 	log, err := os.Create(logName)
@@ -329,7 +328,7 @@ func (s *site) spawn(end syscall.Signal, program string, args ...string) (pid in
 	defer log.Close()
 	cmd := exec.Command(program, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, log, log
-	// A process group of its own, so that the terminal's Ctrl-C comes to us alone.
+	// The program has a process group of its own, so that only we get the terminal's Ctrl-C.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: end}
 	if err := cmd.Start(); err != nil {
 		return 0, err
@@ -369,7 +368,7 @@ func (s *site) answers(network, addr string) error {
 	}
 }
 
-// logs returns what the programs have printed, the last lines of it.
+// logs returns the last lines that the programs have printed.
 func (s *site) logs() string {
 	var b strings.Builder
 	files, _ := filepath.Glob(filepath.Join(s.dir, "*.log"))
@@ -390,17 +389,17 @@ func freePort() (string, error) {
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), nil
 }
 
-// spawnEngine starts an engine that keeps nothing on disk.
+// spawnEngine starts an engine that writes nothing to disk.
 func (s *site) spawnEngine(program string, args ...string) (int, error) {
 	return s.spawn(syscall.SIGTERM, program, append([]string{
 		"--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--tcp-backlog", "4096",
 		"--client-output-buffer-limit", "normal 0 0 0", // as Sealane configures its engines
-		"--protected-mode", "no", // it takes clients from our many loopback addresses for strangers
+		"--protected-mode", "no", // protected mode would refuse clients from our many loopback addresses
 		"--maxclients", strconv.Itoa(s.lab.files - spareFiles),
 	}, args...)...)
 }
 
-// spareFiles are those of a process that are no client's.
+// spareFiles are the open files of a process that belong to no client.
 const spareFiles = 100
 
 func startPlaintext(s *site) error {
@@ -419,7 +418,7 @@ func startPlaintext(s *site) error {
 func startNative(s *site) error { return s.startTLS(s.lab.engine) }
 func startValkey(s *site) error { return s.startTLS("valkey-server") }
 
-// startTLS starts an engine that encrypts by itself.
+// startTLS starts an engine that itself encrypts.
 func (s *site) startTLS(program string) error {
 	port, err := freePort()
 	if err != nil {
@@ -468,7 +467,7 @@ func (s *site) proxied(program string, workers int, configure func(port, socket 
 	if err := s.answers("tcp", s.target.addr); err != nil {
 		return err
 	}
-	// The port is open before the workers are there.
+	// The port is open before the workers run.
 	for deadline := time.Now().Add(5 * time.Second); len(children(pid)) < workers; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%s has %d workers, want %d\n%s", program, len(children(pid)), workers, s.logs())
@@ -515,12 +514,12 @@ sslVersion = TLSv1.3
 func startNginx(s *site) error {
 	configure := func(port, socket string) string {
 		head := ""
-		// Debian has it as a module.
+		// Debian ships the stream module as a separate file.
 		if module := "/usr/lib/nginx/modules/ngx_stream_module.so"; fileExists(module) {
 			head = "load_module " + module + ";\n"
 		}
 		if os.Getuid() == 0 {
-			head += "user root;\n" // or the workers can't open the engine's socket
+			head += "user root;\n" // otherwise the workers can't open the engine's socket
 		}
 		return head + fmt.Sprintf(`daemon off;
 pid %s/nginx.pid;
@@ -548,7 +547,7 @@ func fileExists(name string) bool {
 	return err == nil
 }
 
-// startSealane starts a gateway as the server does: it gets its snapshot on its admin socket.
+// startSealane starts a gateway as the server does, and sends it its snapshot over the admin socket.
 func (s *site) startSealane(dataPath string) error {
 	port, err := freePort()
 	if err != nil {
@@ -573,7 +572,7 @@ func (s *site) startSealane(dataPath string) error {
 	return s.answers("tcp", s.target.addr)
 }
 
-// apply hands a snapshot over. The fields are those of gateway.Snapshot; what is not said has its default.
+// apply sends a snapshot to the gateway. The fields are those of gateway.Snapshot; the others have their defaults.
 func (s *site) apply(admin, dataPath, engine string) error {
 	cert, err := os.ReadFile(s.lab.cert)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// A worker is this program again, in a process of its own: its CPU is not that of a server, it has its own limit of open
-// files and its own priority. It reads requests and writes one response for each, as JSON.
+// A worker is this program again, in a process of its own. So its CPU is not counted as a server's, and it has its own limit of
+// open files and its own priority. It reads requests and writes one response for each, as JSON.
 type worker struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
@@ -25,17 +25,17 @@ type worker struct {
 // workerCommand is the argument that makes this program a worker.
 const workerCommand = "worker"
 
-// request is what a worker is asked to do. The connections that "connect" opens stay open for the others.
+// request is what a worker is asked to do. The connections that "connect" opens stay open for later requests.
 type request struct {
 	Do      string        `json:"do"`             // connect, burst, live, visits, storm, neighbour, first-reply
-	Addr    string        `json:"addr,omitempty"` // empty for those that only use open connections
+	Addr    string        `json:"addr,omitempty"` // empty in requests that only use open connections
 	CAFile  string        `json:"ca_file,omitempty"`
 	Clients int           `json:"clients,omitempty"`
-	Bytes   int           `json:"bytes,omitempty"` // of a value
+	Bytes   int           `json:"bytes,omitempty"` // length of a value
 	Rate    float64       `json:"rate,omitempty"`  // per second
 	For     time.Duration `json:"for,omitempty"`
-	Whole   float64       `json:"whole,omitempty"` // of the rate, in a storm: clients that complete the handshake
-	Nice    int           `json:"nice,omitempty"`  // of the whole clients in a storm
+	Whole   float64       `json:"whole,omitempty"` // in a storm, the part of the rate that completes the handshake
+	Nice    int           `json:"nice,omitempty"`  // niceness of the whole clients in a storm
 	Timeout time.Duration `json:"timeout,omitempty"`
 	Group   uint16        `json:"group,omitempty"` // of the key exchange
 	Resume  bool          `json:"resume,omitempty"`
@@ -46,11 +46,11 @@ type request struct {
 
 type response struct {
 	Error       string        `json:"error,omitempty"`
-	NotOffered  bool          `json:"not_offered,omitempty"` // the target refuses this kind of handshake
+	NotOffered  bool          `json:"not_offered,omitempty"` // the target does not offer this kind of handshake
 	Elapsed     time.Duration `json:"elapsed,omitempty"`
 	Sent        int           `json:"sent,omitempty"`
 	Done        int           `json:"done,omitempty"`
-	Answered    int           `json:"answered,omitempty"` // of those that weren't to complete
+	Answered    int           `json:"answered,omitempty"` // how many decoys got the target's flight
 	Resumed     int           `json:"resumed,omitempty"`
 	Failed      int           `json:"failed,omitempty"`
 	WhyFailed   string        `json:"why_failed,omitempty"` // the first of them
@@ -66,7 +66,7 @@ func startWorker(ctx context.Context, nice int) (*worker, error) {
 		return nil, err
 	}
 	w := &worker{cmd: exec.CommandContext(ctx, self, workerCommand), stderr: &strings.Builder{}}
-	w.cmd.Env = append(os.Environ(), "GOGC=400") // collecting garbage takes CPU from the servers
+	w.cmd.Env = append(os.Environ(), "GOGC=400") // garbage collection would take CPU from the servers
 	w.cmd.Stderr = w.stderr
 	if w.stdin, err = w.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -82,15 +82,15 @@ func startWorker(ctx context.Context, nice int) (*worker, error) {
 	return w, nil
 }
 
-// startNice starts a program in a process group of its own, with lower priority if nice is above 0.
+// startNice starts a program in a process group of its own, and with lower priority if nice is above 0.
 func startNice(cmd *exec.Cmd, nice int) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
 	if nice > 0 {
-		// The whole group: by its id alone only one thread of a process would be reached. That it has ended already is no
-		// error, and to run with the usual priority is none either.
+		// The priority is set for the whole group, because by the id of a process it would reach only one thread. It is no error if
+		// the program has already ended, or runs with the usual priority.
 		_ = syscall.Setpriority(syscall.PRIO_PGRP, cmd.Process.Pid, nice)
 	}
 	return nil
@@ -122,7 +122,7 @@ func (w *worker) close() {
 	ended.Stop()
 }
 
-// work is the worker's side.
+// work is the main loop of a worker.
 func work(ctx context.Context, in io.Reader, out io.Writer) error {
 	var g generator
 	requests, responses := json.NewDecoder(in), json.NewEncoder(out)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Whatever is wrong with a request, the answer is Google's error envelope with the right code and a sentence that names
-// the field, and the server goes on.
+// Whatever is wrong with a request, the answer is Google's error envelope with the right code and a sentence that names the
+// field. The server goes on.
 func TestBadInput(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, serverOptions{})
@@ -117,7 +117,7 @@ func TestBadInput(t *testing.T) {
 		})
 	}
 
-	// Nothing of all this has left a trace, and the server works.
+	// None of this has left a trace, and the server works.
 	release()
 	var op struct{ Name string }
 	if err := json.Unmarshal(underWay.body, &op); err != nil {
@@ -164,7 +164,7 @@ func TestCLIErrors(t *testing.T) {
 		{1, "already exists", []string{"instances", "create", "plain"}},
 		{1, "was not found", []string{"instances", "describe", "missing"}},
 		{1, "was not found", []string{"instances", "delete", "missing", "--quiet"}},
-		{1, "nothing was done", []string{"instances", "delete", "plain"}}, // nobody there to answer
+		{1, "nothing was done", []string{"instances", "delete", "plain"}}, // there is nobody to answer the question
 		{1, "transit encryption is disabled", []string{"ca", "bundle", "plain"}},
 		{1, "AUTH is off", []string{"instances", "get-auth-string", "plain"}},
 		{2, "NAME is missing", []string{"instances", "create"}},

@@ -167,14 +167,14 @@ func officialLifeCycle(t *testing.T, s *server, c *redis.CloudRedisClient) {
 		t.Errorf("get: got %v", got)
 	}
 	auth := must(c.GetInstanceAuthString(ctx, &redispb.GetInstanceAuthStringRequest{Name: name}))(t).GetAuthString()
-	// What the API says is what the engine wants.
+	// The engine has the password and the settings that the API shows.
 	cli := s.program("redis-cli", "--tls", "--cacert", must(writeCA(s, got.GetServerCaCerts()[0].GetCert()))(t), "-h", got.GetHost(), "-p", "6378", "CONFIG", "GET", "maxmemory*")
 	cli.Env = append(cli.Env, "REDISCLI_AUTH="+auth)
 	if out := s.mustRun(cli); !strings.Contains(out, "allkeys-lru") || !strings.Contains(out, "1073741824") {
 		t.Errorf("CONFIG GET maxmemory*: got %q, want allkeys-lru and 1 GiB", out)
 	}
 
-	// By name, as a program does that was restarted meanwhile.
+	// The operation is found by name, as by a program that was restarted meanwhile.
 	again := must(c.CreateInstanceOperation(op.Name()).Poll(ctx))(t)
 	if again.GetHost() != got.GetHost() {
 		t.Errorf("poll by name: got %v", again)
@@ -326,7 +326,7 @@ func officialErrors(t *testing.T, c *redis.CloudRedisClient) {
 	}
 }
 
-// The official REST clients ask for enums as numbers, and send them so; everybody else wants names.
+// The official REST clients ask for enums as numbers and send them as numbers. Everybody else wants names.
 func TestEnumsAsNumbers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -352,7 +352,7 @@ func TestEnumsAsNumbers(t *testing.T) {
 	}
 }
 
-// A gRPC client gets the wrong fields as data, not only as words.
+// A gRPC client gets the invalid fields as data, not only in the message.
 func TestGRPCFieldViolations(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -375,7 +375,7 @@ func TestGRPCFieldViolations(t *testing.T) {
 	}
 }
 
-// A create that is given up leaves nothing, and the name is free again.
+// A create that was cancelled leaves nothing behind, and the name is free again.
 func TestCancelCreate(t *testing.T) {
 	t.Parallel()
 	for _, transport := range transports {

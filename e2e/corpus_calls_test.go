@@ -1,10 +1,10 @@
 package e2e_test
 
-// calls are commands with arguments that do something, next to some that are refused for more than their number. A
-// line that begins with # starts a group: a fresh connection and an empty engine. "…" is one word, with Go's escapes.
+// calls are commands with valid arguments, and some that are refused for another reason than their number of arguments. A line
+// that begins with # starts a group, with a fresh connection and an empty engine. "…" is one word, with Go's escapes.
 //
-// No reply may depend on time, chance or the order of a hash table: ids and times are given, sets hold whole numbers
-// (which are sorted) or one member. What cannot be chosen is in the table volatile.
+// No reply may depend on time, chance or the order of a hash table. So ids and times are given explicitly, and sets hold
+// integers (which are sorted) or one member. Parts of replies that can't be controlled are in the table volatile.
 const calls = `
 # strings
 SET s v

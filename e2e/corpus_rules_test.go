@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// volatile are the parts of replies in which two engines differ that were sent the same, and why. Everything else is
-// compared byte by byte.
+// volatile are the parts of replies in which any two engines differ although they were sent the same, with the reasons.
+// Everything else is compared byte by byte.
 var volatile = []struct {
-	command string // matches the command's beginning, in upper case, words separated by one space
-	find    string // what of its reply is replaced; "": all but the first byte, which is its type
+	command string // matches the beginning of the command, in upper case, with one space between words
+	find    string // the part of its reply that is replaced; "": everything but the first byte, which is the type
 	put     string
 	why     string
 }{
@@ -42,9 +42,9 @@ var volatile = []struct {
 	{`CONFIG GET DIR$`, ``, "", "each engine has a folder of its own"},
 }
 
-// unordered are the commands whose reply comes out of a hash table that is the engine's own (commands, categories,
-// directives), in an order that is drawn at its start. Their replies' lines are compared sorted. All data are chosen so
-// that no other reply needs this.
+// unordered are the commands whose reply lists one of the engine's own hash tables (commands, categories, directives), in an
+// order that is drawn at the engine's start. The lines of these replies are sorted before they are compared. The test's data
+// are chosen so that no other reply needs this.
 var unordered = regexp.MustCompile(`^(COMMAND$|COMMAND (LIST|DOCS|INFO)|ACL CAT|CONFIG GET|CLIENT HELP)`)
 
 var (
@@ -52,7 +52,7 @@ var (
 	justFence    = regexp.MustCompile(`^\$11\r\nfence-\d+\r\n$`)
 )
 
-// answeredLogin puts the answer in that an engine owes to a login that failed: behind Sealane it is there.
+// answeredLogin inserts the reply to a failed login that some engines leave out. Behind Sealane it is always there.
 func answeredLogin(e exchange) []byte {
 	if failingLogin.MatchString(e.sent) && justFence.Match(e.got) {
 		return append([]byte("-WRONGPASS invalid username-password pair or user is disabled.\r\n"), e.got...)
@@ -77,7 +77,7 @@ var normalisers = func() []normaliser {
 	return all
 }()
 
-// normalise takes out of a reply what the table names.
+// normalise replaces the parts of a reply that the table names.
 func normalise(sent string, reply []byte) []byte {
 	sent = strings.ToUpper(sent)
 	for _, n := range normalisers {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// stories are what needs more than one connection, more or fewer than one reply to a command, or bytes that no client
-// library would send. Each is played in RESP2 and RESP3.
+// stories are tests that need more than one connection, more or fewer than one reply to a command, or bytes that no client
+// library would send. Each runs in RESP2 and RESP3.
 var stories = []struct {
 	name string
 	play func(p *player)
@@ -61,13 +61,13 @@ func (c *peer) all(lines ...string) {
 // close ends the connection from the client's side.
 func (c *peer) close() { c.wire.Close() }
 
-// id asks for the connection's number, which is not part of what is compared.
+// id asks for the connection's id, which is not compared.
 func (c *peer) id() string {
 	c.send("CLIENT ID")
 	return strings.Trim(string(c.wire.frames(1)), ":\r\n")
 }
 
-// doSecret is do for a line of which the log shows another form.
+// doSecret is do for a command that the log shows in another form.
 func (c *peer) doSecret(shown, line string) {
 	c.send(line)
 	c.record(shown, c.wire.frames(1))
@@ -85,7 +85,7 @@ func multiStory(p *player) {
 	c.all("MULTI", "CONFIG SET timeout 1", "EXEC")
 	c.all("MULTI", "MONITOR", "DISCARD")
 	c.raw(6, pipeline("MULTI", "SET p 1", "GET p", "INCR p", "EXEC", "GET p"))
-	// Many of them, whole and in pieces that share a write.
+	// Many requests follow, whole ones and pieces that share a write.
 	c.raw(300, strings.Repeat(pipeline("MULTI", "INCR n", "EXEC"), 100))
 	c.raw(1, pipeline("MULTI"))
 	c.raw(2, pipeline("INCR n", "INCR n"))
@@ -115,7 +115,7 @@ func watchStory(p *player) {
 	c.all("SET w 1", "WATCH w")
 	other.do("SET w 2")
 	c.all("MULTI", "SET w mine", "EXEC", "GET w")
-	c.all("MULTI", "SET w mine", "EXEC", "GET w") // nothing is watched any more
+	c.all("MULTI", "SET w mine", "EXEC", "GET w") // no key is watched any more
 	c.all("WATCH w", "UNWATCH")
 	other.do("SET w 3")
 	c.all("MULTI", "GET w", "EXEC")
@@ -160,18 +160,18 @@ func subscribeStory(p *player) {
 	c.do("SUBSCRIBE a")
 	other.all("PUBLISH a hello", "PUBLISH b \"\\x00\\r\\n\"", "PUBLISH none x", "PUBSUB NUMSUB a b none", "PUBSUB CHANNELS a*")
 	c.gets(2, "messages")
-	// RESP2 allows only a few commands now, RESP3 all.
+	// With a subscription, RESP2 allows only a few commands and RESP3 allows all.
 	c.all("GET k", "SET k v", "PING", "PING x", "ECHO x", "MULTI", "EXEC", "BLPOP none 0.01", "CLIENT GETNAME", "HELLO 3", "SELECT 1", "NOSUCH", "SUBSCRIBE")
 	other.raw(100, strings.Repeat(pipeline("PUBLISH a message"), 100))
 	c.gets(100, "a hundred messages")
 	c.do("UNSUBSCRIBE a")
 	c.doN(2, "UNSUBSCRIBE none a")
 	other.do("PUBLISH a nobody")
-	c.do("UNSUBSCRIBE") // of the one that is left
-	c.do("UNSUBSCRIBE") // of none
+	c.do("UNSUBSCRIBE") // from the one that is left
+	c.do("UNSUBSCRIBE") // from none
 	c.all("PUNSUBSCRIBE", "SUNSUBSCRIBE", "GET k", "INCR n")
 	c.raw(4, pipeline("SUBSCRIBE again", "PING", "UNSUBSCRIBE again", "INCR n"))
-	// Its own messages, which only RESP3 can ask for.
+	// A client can publish to its own channel in RESP3 only.
 	if p.protocol == 3 {
 		c.do("SUBSCRIBE own")
 		c.doN(2, "PUBLISH own me")
@@ -224,7 +224,7 @@ func subscribedEndStory(p *player) {
 	other.do("PUBLISH gone x")
 }
 
-// eventuallyNobody waits until the engine knows of no subscriber.
+// eventuallyNobody waits until the engine has no subscriber.
 func eventuallyNobody(p *player, channel string) {
 	p.t.Helper()
 	eventually(p.t, wireTimeout, "nobody is subscribed to "+channel, func() bool {
@@ -264,7 +264,7 @@ func blockingStory(p *player) {
 	p.blocked(1)
 	other.all("RPUSH before 1", "RENAME before renamed")
 	c.gets(1, "BLPOP fed by RENAME")
-	// A key of another type wakes nobody.
+	// A key of another type unblocks no client.
 	c.send("BLPOP str 10")
 	p.blocked(1)
 	other.all("SET str v", "DEL str", "RPUSH str v")
@@ -373,7 +373,7 @@ func trackingStory(p *player) {
 	c.all("CLIENT TRACKING ON", "CLIENT TRACKINGINFO", "GET k")
 	other.do("SET k 1")
 	c.gets(1, "invalidation")
-	other.do("SET k 2") // nobody is to be told twice
+	other.do("SET k 2") // no client gets a second invalidation
 	c.do("GET k")
 	c.doN(2, "SET k mine")
 	c.all("MGET k k2 k3")
@@ -474,7 +474,7 @@ func inlineStory(p *player) {
 		c.wire.send([]byte(line))
 		c.ends(fmt.Sprintf("%q", line))
 	}
-	for _, line := range []string{"SET a \"x\"y\r\n", "SET a 'x'y\r\n"} { // one word to Valkey 9.1, an error to the others
+	for _, line := range []string{"SET a \"x\"y\r\n", "SET a 'x'y\r\n"} { // Valkey 9.1 reads one word, the other engines an error
 		c := p.connect()
 		send, mark := fence(1)
 		c.wire.send(append([]byte(line), send...))
@@ -500,7 +500,7 @@ func protocolErrorStory(p *player) {
 		if !strings.Contains("*-1\r\n*0\r\n*-5\r\n*0\r\n\r\n", b) {
 			n = 2
 		}
-		switch b { // two words in one: how they are read is the engine's business, and the end shows
+		switch b { // how this word is read differs between engines; the end of the connection shows it
 		case "*1\n$4\r\nPING\r\n", "*01\r\n$04\r\nPING\r\n":
 			d := p.client()
 			send, mark := fence(1)
@@ -510,13 +510,13 @@ func protocolErrorStory(p *player) {
 			c.raw(n, b+pipeline("PING"))
 		}
 	}
-	// Commands before an error are answered, those behind it are not.
+	// Commands before a protocol error are answered, and those after it are not.
 	d := p.client()
 	d.wire.send([]byte(pipeline("SET a 1", "INCR a") + "*1\r\n!\r\n" + pipeline("INCR a")))
 	d.ends("an error in a pipeline")
 	c.do("GET a")
 	c.raw(2, "*3\r\n$3\r\nSET\r\n$0\r\n\r\n$0\r\n\r\n*2\r\n$3\r\nGET\r\n$0\r\n\r\n")
-	// A client that goes in the middle of a command leaves nothing.
+	// A client that disconnects in the middle of a command leaves nothing behind.
 	e := p.client()
 	e.wire.send([]byte("*3\r\n$3\r\nSET\r\n$4\r\nhalf\r\n$10\r\nabc"))
 	e.close()
@@ -550,8 +550,8 @@ func bigPipelineStory(p *player) {
 	c.raw(1001, strings.Repeat(pipeline("MULTI", "INCR n", "EXEC", "SELECT 1", "INCR n", "SELECT 0", "CLIENT SETNAME x", "CLIENT GETNAME", "WATCH n", "UNWATCH"), 100)+pipeline("GET n"))
 }
 
-// introductionStory says who a client is in one pipeline, as libraries do when they connect: each of its requests is sent
-// before it is known what became of those before it.
+// introductionStory introduces a client in one pipeline, as libraries do when they connect: each request is sent before the
+// outcome of the earlier ones is known.
 func introductionStory(p *player) {
 	c := p.client()
 	c.raw(6, pipeline("SELECT 1", "HELLO 2 SETNAME first", "SET in-1 v", "CLIENT SETNAME second", "SELECT 2", "CLIENT GETNAME"))
@@ -577,7 +577,7 @@ func byteStory(p *player) {
 	c.gets(9, "commands that came byte by byte")
 }
 
-// A connection that another client had before, if there is one, is like a new one.
+// An engine connection that another client has used before behaves like a new one.
 func leftoverStory(p *player) {
 	look := func() {
 		c := p.connect()
@@ -604,7 +604,7 @@ func leftoverStory(p *player) {
 	p.blocked(0)
 }
 
-// Clients that share an engine get each its own answers, whatever the others do between two of its bytes.
+// Clients that share an engine each get their own replies, whatever the others do between two of their bytes.
 func interleavedStory(p *player) {
 	var clients []*peer
 	for range 8 {
@@ -653,7 +653,7 @@ func authStory(p *player, auth string) {
 	c = p.connect()
 	c.send("QUIT")
 	c.ends("QUIT without AUTH")
-	// Whoever has not said the password gets less memory for a command.
+	// A client that has not logged in may send only small commands.
 	for _, b := range []string{"*11\r\n", "*1\r\n$16385\r\n"} {
 		c := p.connect()
 		c.wire.send([]byte(b))

@@ -19,13 +19,13 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// SEALANE_CORPUS=all plays the whole corpus on each engine, and not only on the first one. Read here, because TestMain takes
-// the variables of Sealane out of the environment.
+// SEALANE_CORPUS=all runs the whole corpus on each engine, and not only on the first one. It is read here because TestMain removes
+// Sealane's variables from the environment.
 var wholeCorpus = os.Getenv("SEALANE_CORPUS") == "all"
 
-// What an engine answers directly and what it answers behind each data path are the same bytes, for every command that
-// it has, whatever the arguments, the protocol and the way the bytes are cut. volatile and unordered, in
-// corpus_rules_test.go, are all that is left out. It holds for each engine that is there.
+// An engine's direct answers and its answers behind each data path are the same bytes. That holds for every command of every
+// engine that was found, whatever the arguments, the protocol and the way in which the bytes are cut. Only volatile and
+// unordered, in corpus_rules_test.go, are exempt.
 func TestSameRepliesAsTheEngine(t *testing.T) {
 	t.Parallel()
 	for n, e := range allEngines(t) {
@@ -33,7 +33,7 @@ func TestSameRepliesAsTheEngine(t *testing.T) {
 			t.Parallel()
 			onEveryDataPath(t, func(t *testing.T, path string) {
 				for _, protocol := range []int{2, 3} {
-					// Of the engines beyond the first, one protocol on each path: both are seen.
+					// Engines beyond the first run one protocol on each path, so that both protocols are covered.
 					if n > 0 && !wholeCorpus && (path == "transparent") == (protocol == 3) {
 						continue
 					}
@@ -47,10 +47,10 @@ func TestSameRepliesAsTheEngine(t *testing.T) {
 	}
 }
 
-// throughSidecar stands in place of a data path: the instance is on the transparent one, and a sidecar in front of it.
+// throughSidecar is used in place of a data path. It means a sidecar in front of an instance on the transparent path.
 const throughSidecar = "sidecar"
 
-// The same bytes come back to a client without TLS, by way of a sidecar.
+// A client without TLS gets the same bytes through a sidecar.
 func TestSameRepliesThroughASidecar(t *testing.T) {
 	t.Parallel()
 	for n, e := range allEngines(t) {
@@ -81,7 +81,7 @@ func sameReplies(t *testing.T, e testEngine, path string, protocol int) {
 		t.Run(string(m), func(t *testing.T) {
 			for _, g := range slices.Concat(groups(), wrongCalls(specs)) {
 				if m != oneByOne {
-					g = g.without("SCRIPT DEBUG") // answers by whether more has arrived
+					g = g.without("SCRIPT DEBUG") // its reply depends on whether more input has arrived
 				}
 				both.play(t, g.name, protocol, func(p *player) { p.group(g, m) })
 			}
@@ -98,7 +98,7 @@ func sameReplies(t *testing.T, e testEngine, path string, protocol int) {
 		newSides(t, s, e, path, locked, s.bundle("locked"), auth).play(t, "AUTH", protocol, func(p *player) { authStory(p, auth) })
 	})
 	if strings.Count(flag.Lookup("test.run").Value.String(), "/") > 3 {
-		return // only a part was played
+		return // only a part of the corpus ran
 	}
 	for _, name := range both.unanswered(specs) {
 		t.Logf("%s: no call in corpus_calls_test.go is answered with anything but an error", name)
@@ -109,12 +109,12 @@ func sameReplies(t *testing.T, e testEngine, path string, protocol int) {
 type manner string
 
 const (
-	oneByOne    manner = "one by one"    // each waits for the answer to the one before
+	oneByOne    manner = "one by one"    // each waits for the answer to the previous one
 	pipelined   manner = "pipelined"     // a whole group in one write
 	cutAtRandom manner = "cut at random" // the same bytes, in pieces
 )
 
-// call is some bytes to send and what to call them in a failure.
+// call is a request's bytes, and its name in failures.
 type call struct {
 	line  string
 	bytes []byte
@@ -125,7 +125,7 @@ type group struct {
 	calls []call
 }
 
-// groups reads the table of calls.
+// groups parses the table of calls.
 func groups() []group {
 	var all []group
 	for line := range strings.Lines(calls) {
@@ -140,7 +140,7 @@ func groups() []group {
 	return all
 }
 
-// without leaves a command out.
+// without returns the group without a command.
 func (g group) without(line string) group {
 	g.calls = slices.DeleteFunc(slices.Clone(g.calls), func(c call) bool { return strings.HasPrefix(c.line, line) })
 	return g
@@ -156,21 +156,21 @@ var fixture = func() call {
 	return c
 }()
 
-// noFixture is for commands that name no key: what RANDOMKEY and SCAN find may not depend on chance.
+// noFixture is used for commands that name no key, so that what RANDOMKEY and SCAN find does not depend on chance.
 var noFixture = call{"(no keys)", append(command("SELECT", "0"), command("FLUSHALL", "ASYNC")...)}
 
 var keyTypes = []string{"k:string", "k:number", "k:list", "k:hash", "k:set", "k:zset", "k:stream"}
 
-// spec is what the engine says about a command.
+// spec is what COMMAND INFO says about a command.
 type spec struct {
 	name     string // with a subcommand: "client|list"
-	arity    int    // as in COMMAND INFO: how many words, at least so many if negative
+	arity    int    // as in COMMAND INFO: the number of words; if negative, the minimum
 	firstKey int
 	flags    []string
 }
 
-// notAtRandom are left to the stories: called with whatever, these would end what a group of calls relies on, which is
-// that each call is answered before the next one.
+// notAtRandom are the commands that only the stories send. With arbitrary arguments they would break what a group of calls relies
+// on: each call is answered before the next one is sent.
 var notAtRandom = map[string]string{
 	"multi":        "what follows would be queued",
 	"monitor":      "everything that happens would be mixed into the replies",
@@ -182,7 +182,7 @@ var notAtRandom = map[string]string{
 	"pfselftest":   "computes for seconds",
 }
 
-// wrongCalls makes for every command calls with too few and too many arguments, of the wrong types and forms.
+// wrongCalls makes calls for every command with too few and too many arguments, and with arguments of the wrong type and form.
 func wrongCalls(specs []spec) []group {
 	byFirst := map[string]*group{}
 	var order []string
@@ -191,7 +191,7 @@ func wrongCalls(specs []spec) []group {
 			continue
 		}
 		first, _, _ := strings.Cut(c.name, "|")
-		// A dozen commands share a connection.
+		// Twelve commands run over one connection.
 		if byFirst[first] == nil {
 			first = fmt.Sprint("wrong arguments ", n/12)
 			if byFirst[first] == nil {
@@ -217,7 +217,7 @@ func (c spec) wrongCalls() []call {
 	if least > 1 {
 		tries = append(tries, args(least-1, "x"))
 	}
-	// 1 could be a second to wait.
+	// An argument 1 could be a timeout of a second.
 	if !slices.Contains(c.flags, "blocking") {
 		tries = append(tries, args(least, "1"))
 	}
@@ -251,19 +251,19 @@ func (c spec) wrongCalls() []call {
 	return all
 }
 
-// sides are an engine of this test's own and an instance of Sealane's whose engine has the same configuration.
+// sides are an engine of this test's own and an instance of Sealane. Both engines have the same configuration.
 type sides struct {
 	path     string
 	direct   *side
 	behind   *side
-	answered map[string]bool // by the direct side, with anything but an error
+	answered map[string]bool // by the engine that is asked directly, with anything but an error
 	mute     bool            // the engine doesn't answer every login: see answersEveryLogin
 }
 
-// side is one of the two ways to the same commands.
+// side is one of the two.
 type side struct {
 	dial    func() (*wire, error)
-	control *wire // straight to the engine, whichever way the clients go
+	control *wire // connects directly to the engine, on both sides
 }
 
 func newSides(t *testing.T, s *server, e testEngine, path string, i instance, ca, auth string) *sides {
@@ -273,7 +273,7 @@ func newSides(t *testing.T, s *server, e testEngine, path string, i instance, ca
 	tlsConfig := verified(t, i, ca)
 	dial := func() (*wire, error) { return dialTLS(i, tlsConfig) }
 	if path == throughSidecar {
-		// Clients log in themselves, as the direct ones do.
+		// Clients log in themselves, as those of the direct side do.
 		side := s.startSidecar("--instance", i.Name[strings.LastIndex(i.Name, "/")+1:], "--auth", "none")
 		dial = func() (*wire, error) {
 			c, err := net.DialTimeout("tcp", side.address, wireTimeout)
@@ -383,7 +383,7 @@ func (b *sides) specs() []spec {
 	db := goredis.NewClient(&goredis.Options{Network: "unix", Addr: b.direct.control.RemoteAddr().String(), Protocol: 2, DisableIdentity: true})
 	defer db.Close()
 	names, err := db.Do(ctx, "COMMAND", "LIST").StringSlice()
-	question := []any{"COMMAND"} // 6.2 has no list, and no subcommands in this
+	question := []any{"COMMAND"} // 6.2 has no COMMAND LIST, and COMMAND shows no subcommands there
 	if err == nil {
 		slices.Sort(names)
 		question = append(question, "INFO")
@@ -408,7 +408,7 @@ func (b *sides) specs() []spec {
 	return all
 }
 
-// play does the same on both sides and compares what was answered.
+// play runs a story on both sides and compares the answers.
 func (b *sides) play(t *testing.T, name string, protocol int, story func(p *player)) {
 	t.Helper()
 	var logs [2][]exchange
@@ -433,7 +433,7 @@ func (b *sides) play(t *testing.T, name string, protocol int, story func(p *play
 			t.Errorf("%s: %s: directly there is no answer in time, so this compares nothing: %s", name, w.sent, cut(w.got))
 		}
 		if b.path == throughSidecar && strings.HasPrefix(w.sent, `"POST / HTTP/1.1`) {
-			continue // the engine closes, the sidecar says first what it is
+			continue // the engine just closes, and the sidecar answers before that
 		}
 		if b.mute {
 			w.got = answeredLogin(w)
@@ -449,7 +449,7 @@ func (b *sides) play(t *testing.T, name string, protocol int, story func(p *play
 	}
 }
 
-// cut makes a reply readable in a failure.
+// cut shortens a reply for a failure's message.
 func cut(b []byte) string {
 	const most = 600
 	if len(b) <= most {
@@ -458,7 +458,7 @@ func cut(b []byte) string {
 	return fmt.Sprintf("%q… (%d bytes) …%q", b[:most/2], len(b), b[len(b)-most/2:])
 }
 
-// note remembers which commands the engine has done.
+// note remembers which commands the engine has executed.
 func (b *sides) note(e exchange) {
 	if len(e.got) == 0 || e.got[0] == '-' {
 		return
@@ -472,7 +472,7 @@ func (b *sides) note(e exchange) {
 	}
 }
 
-// unanswered are the commands that clients may send and that no call in the table brought to do something.
+// unanswered are the commands that clients may send and that no call of the table made succeed.
 func (b *sides) unanswered(specs []spec) []string {
 	var names []string
 	for _, c := range specs {
@@ -488,13 +488,13 @@ func (b *sides) unanswered(specs []spec) []string {
 	return names
 }
 
-// exchange is something sent, or waited for, and what came.
+// exchange is something that was sent or awaited, and the answer.
 type exchange struct {
 	sent string
 	got  []byte
 }
 
-// player plays one story on one side.
+// player runs one story on one side.
 type player struct {
 	*side
 	t        *testing.T
@@ -510,7 +510,7 @@ type peer struct {
 	name string
 }
 
-// clear makes the engine as new.
+// clear resets the engine to its initial state.
 func (p *player) clear() {
 	p.t.Helper()
 	for _, line := range []string{"FLUSHALL ASYNC", "SCRIPT FLUSH", "FUNCTION FLUSH", "SLOWLOG RESET"} {
@@ -521,7 +521,7 @@ func (p *player) clear() {
 	}
 }
 
-// connect opens a connection and says nothing on it.
+// connect opens a connection and sends nothing on it.
 func (p *player) connect() *peer {
 	p.t.Helper()
 	w, err := p.dial()
@@ -543,7 +543,7 @@ func (p *player) client() *peer {
 	return c
 }
 
-// blocked waits until so many clients are blocked in the engine.
+// blocked waits until n clients are blocked in the engine.
 func (p *player) blocked(n int) {
 	p.t.Helper()
 	eventually(p.t, wireTimeout, fmt.Sprint(n, " clients are blocked"), func() bool {
@@ -557,10 +557,10 @@ func (c *peer) record(sent string, got []byte) []byte {
 	return got
 }
 
-// do sends a command and takes one frame.
+// do sends a command and reads one frame.
 func (c *peer) do(line string) []byte { return c.doN(1, line) }
 
-// doN sends a command and takes n frames.
+// doN sends a command and reads n frames.
 func (c *peer) doN(n int, line string) []byte {
 	c.send(line)
 	return c.record(line, c.wire.frames(n))
@@ -568,25 +568,25 @@ func (c *peer) doN(n int, line string) []byte {
 
 func (c *peer) send(line string) { c.wire.send(command(words(line)...)) }
 
-// raw sends bytes and takes n frames.
+// raw sends bytes and reads n frames.
 func (c *peer) raw(n int, bytes string) []byte {
 	c.wire.send([]byte(bytes))
 	return c.record(cut([]byte(bytes)), c.wire.frames(n))
 }
 
-// gets takes n frames that come of themselves.
+// gets reads n frames that the server sends without a request.
 func (c *peer) gets(n int, why string) []byte { return c.record(why, c.wire.frames(n)) }
 
-// ends takes everything until the server closes.
+// ends reads everything until the server closes.
 func (c *peer) ends(why string) { c.record(why+", until the end", c.wire.rest()) }
 
-// fence is a command whose answer shows where the answers before it end.
+// fence is a command whose answer shows where the earlier answers end.
 func fence(n int) (send []byte, mark string) {
 	mark = fmt.Sprintf("fence-%05d", n)
 	return command("PING", mark), mark + "\r\n"
 }
 
-// group sends calls and takes everything that comes up to the fence behind each.
+// group sends calls, each followed by the fence, and reads everything up to the fence's answer.
 func (p *player) group(g group, m manner) {
 	p.t.Helper()
 	c := p.client()
@@ -621,7 +621,7 @@ func (p *player) group(g group, m manner) {
 	<-sent
 }
 
-// pieces cuts bytes in the same random places each time.
+// pieces cuts bytes at random places, which are the same each time.
 func pieces(all []byte, send func([]byte)) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for len(all) > 0 {

@@ -17,8 +17,8 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// stream is a client that sends commands one after the other on one connection and remembers whether anything was
-// noticeable.
+// stream is a client that sends commands one after the other on one connection. It remembers whether it noticed anything: an error
+// or a new connection.
 type stream struct {
 	commands, dials atomic.Int64
 	stop            context.CancelFunc
@@ -69,7 +69,7 @@ func (st *stream) wantProgress(t *testing.T) {
 	})
 }
 
-// wantUnnoticed ends the stream and fails the test if it saw an error or another connection.
+// wantUnnoticed ends the stream, and fails the test if the stream saw an error or a new connection.
 func (st *stream) wantUnnoticed(t *testing.T) {
 	t.Helper()
 	st.wantProgress(t)
@@ -145,7 +145,7 @@ func (s *server) wantDone(name string) {
 	})
 }
 
-// The engine can't start before the server is killed, so the create is under way then for certain.
+// The engine can't start before the server is killed, so the create is certainly in progress then.
 func TestCreateUnderWayFinishesAfterKill(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, serverOptions{})
@@ -166,7 +166,7 @@ func TestCreateUnderWayFinishesAfterKill(t *testing.T) {
 	s.wantPong(s.describe("first"), s.bundle("first"))
 }
 
-// At whatever moment of a create or a delete the server dies, the next one finishes it, and no process is there twice.
+// At whatever moment of a create or a delete the server dies, the next server finishes it, and no process runs twice.
 func TestKillAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -176,7 +176,7 @@ func TestKillAtAnyMoment(t *testing.T) {
 	for n, delay := range delays {
 		names[n] = fmt.Sprint("i", n)
 		creates = append(creates, strings.TrimSpace(s.cli("instances", "create", names[n], "--async")))
-		time.Sleep(delay) // the moment, not a wait for something
+		time.Sleep(delay) // this picks the moment of the kill; it does not wait for anything
 		s.kill9(s.pid)
 		s.waitEnd()
 		s.start()
@@ -204,7 +204,7 @@ func TestKillAtAnyMoment(t *testing.T) {
 	}
 }
 
-// Not parallel: the promise is about time.
+// This test is not parallel, because what it promises is a time.
 func TestKilledNodeIsBackWithinTwoSeconds(t *testing.T) {
 	s := startServer(t, serverOptions{})
 	first := s.create("first")
@@ -262,7 +262,7 @@ func TestEverythingKilledComesBackWithItsCA(t *testing.T) {
 	s.wantPong(first, ca)
 }
 
-// While the server is down, too: what died meanwhile is found dead and started again.
+// The next server finds processes that died while no server ran, and starts them again.
 func TestNodeKilledWhileServerIsDown(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"engine", "gateway"} {

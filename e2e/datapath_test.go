@@ -5,11 +5,10 @@ import (
 	"testing"
 )
 
-// dataPaths are the ways in which a gateway joins clients and engine. What is promised of one is promised of all: the
-// corpus and the client libraries are run on each.
+// dataPaths are the data paths of a gateway. Each makes the same promises, so the corpus and the client libraries run on each.
 var dataPaths = []string{"transparent", "multiplexed"}
 
-// onEveryDataPath runs a story once per data path.
+// onEveryDataPath runs a test once per data path.
 func onEveryDataPath(t *testing.T, story func(t *testing.T, path string)) {
 	t.Helper()
 	for _, path := range dataPaths {
@@ -20,7 +19,7 @@ func onEveryDataPath(t *testing.T, story func(t *testing.T, path string)) {
 	}
 }
 
-// createOn makes an instance that is on a data path.
+// createOn creates an instance with a data path.
 func (s *server) createOn(path, name string, flags ...string) instance {
 	s.t.Helper()
 	i := s.create(name, flags...)
@@ -28,13 +27,13 @@ func (s *server) createOn(path, name string, flags ...string) instance {
 	return i
 }
 
-// useDataPath puts an instance on a data path.
+// useDataPath switches an instance to a data path.
 func (s *server) useDataPath(name, path string) {
 	s.t.Helper()
 	s.cli("instances", "update", name, "--data-path", path)
 }
 
-// Clients don't notice that the data path changes, and neither does a server that is killed lose it.
+// Clients don't notice a change of the data path, and the choice survives a server that is killed.
 func TestDataPathChangesUnderALiveClient(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})

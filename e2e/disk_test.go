@@ -25,7 +25,7 @@ func tmpfs(t *testing.T, size string) string {
 	return dir
 }
 
-// mount mounts until the end of the test; the last argument is where.
+// mount mounts a file system until the end of the test. The last argument is the mount point.
 func mount(t *testing.T, args ...string) (unmount func()) {
 	t.Helper()
 	if out, err := exec.Command("mount", args...).CombinedOutput(); err != nil {
@@ -37,7 +37,7 @@ func mount(t *testing.T, args ...string) (unmount func()) {
 			return
 		}
 		mounted = false
-		// Lazily: whatever still holds a file there is the next check's to find.
+		// The unmount is lazy. A process that still holds a file there is found by the next check.
 		if out, err := exec.Command("umount", "-l", args[len(args)-1]).CombinedOutput(); err != nil {
 			t.Errorf("umount: %v, %s", err, out)
 		}
@@ -53,7 +53,7 @@ func remount(t *testing.T, options, dir string) {
 	}
 }
 
-// fill writes a file until the disk is full.
+// fill fills the disk with a file.
 func fill(t *testing.T, dir string) (free func()) {
 	t.Helper()
 	f, err := os.Create(filepath.Join(dir, "filler"))
@@ -73,7 +73,7 @@ func fill(t *testing.T, dir string) (free func()) {
 	return func() { os.Remove(f.Name()) }
 }
 
-// wantRunning fails the test unless the server answers and the instance is served.
+// wantRunning fails the test unless the server answers and the instance is reachable.
 func (s *server) wantRunning(i instance, ca string) {
 	s.t.Helper()
 	if list := s.cli("instances", "list"); !strings.Contains(list, "first") {
@@ -122,7 +122,7 @@ func TestStopOnFullDiskLosesNothing(t *testing.T) {
 	s := startServer(t, serverOptions{state: tmpfs(t, "8m")})
 	first := s.create("first")
 	ca := s.bundle("first")
-	random := make([]byte, 256<<10) // more than fits, however it is compressed
+	random := make([]byte, 256<<10) // does not fit, because it can't be compressed
 	urandom, err := os.Open("/dev/urandom")
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +158,7 @@ func TestReadOnlyState(t *testing.T) {
 	first := s.create("first")
 	ca := s.bundle("first")
 	client := startStream(t, first, ca, "counter")
-	// The files that the server has open stay writable; everything that it looks up by its path is read-only.
+	// The files that the server has open stay writable. Everything that it opens by its path is read-only.
 	writable := mount(t, "--bind", s.state, s.state)
 	remount(t, "bind,ro", s.state)
 	got := s.cliFails(1, "instances", "create", "second")
@@ -182,7 +182,7 @@ func TestStartOnFullOrReadOnlyDisk(t *testing.T) {
 		free()
 		s.start()
 	})
-	// Half a file is left behind, or none: the next start works in either case.
+	// Half a file may be left behind. The next start works with or without it.
 	for _, kib := range []int{4, 8, 12, 16, 20, 24, 28, 32} {
 		t.Run(fmt.Sprintf("%d KiB free", kib), func(t *testing.T) {
 			t.Parallel()

@@ -8,12 +8,12 @@ import (
 	"testing"
 )
 
-// Where the newer engines can't be had, scripts/engines.sh says so loudly, and fails only if that was asked for. What is there
-// already needs no network.
+// If the newer engines can't be had, scripts/engines.sh says so clearly, and fails only with --strict. Engines that were unpacked
+// before need no network.
 func TestEnginesScriptSaysWhatTestsGoWithout(t *testing.T) {
 	t.Parallel()
 	folder, programs := t.TempDir(), t.TempDir()
-	// No package can be had: this stands before apt-get.
+	// This program is found in PATH before the real apt-get, so no package can be had.
 	if err := os.WriteFile(filepath.Join(programs, "apt-get"), []byte("#!/bin/sh\nexit 100\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}

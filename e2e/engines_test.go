@@ -10,20 +10,20 @@ import (
 	"testing"
 )
 
-// The engines besides the one in PATH: those that scripts/engines.sh has unpacked, or the list of SEALANE_TEST_ENGINES, as
-// for internal/enginetest. Read here, because TestMain takes the variables of Sealane out of the environment.
+// The engines besides the one in PATH are those that scripts/engines.sh has unpacked, or the list of SEALANE_TEST_ENGINES, as for
+// internal/enginetest. They are read here because TestMain removes Sealane's variables from the environment.
 var enginesList, enginesListed = os.LookupEnv("SEALANE_TEST_ENGINES")
 var enginesFolder = os.Getenv("SEALANE_ENGINES")
 
-// testEngine is an engine to run a story on.
+// testEngine is an engine on which a test runs.
 type testEngine struct{ name, program string } // "redis-8.0.2", and its path
 
-// config is that of a server whose instances have this engine.
+// config is the configuration of a server whose instances use this engine.
 func (e testEngine) config() string { return localConfig() + "engines: [" + e.program + "]\n" }
 
 var engineVersion = regexp.MustCompile(`^(Redis|Valkey|)(?: ?[Ss]erver) v=(\S+)`)
 
-// allEngines are those of every version that is there, the one in PATH first.
+// allEngines are the engines of every version that was found, the one in PATH first.
 func allEngines(t *testing.T) []testEngine {
 	t.Helper()
 	var programs []string
@@ -47,7 +47,7 @@ func allEngines(t *testing.T) []testEngine {
 		}
 		name := strings.ToLower(m[1])
 		if name == "" {
-			name = "valkey" // so 7.2 introduces itself
+			name = "valkey" // Valkey 7.2 prints no name of its own
 		}
 		if name += "-" + m[2]; !seen[name] {
 			seen[name] = true
@@ -74,7 +74,7 @@ func unpackedEngines() []string {
 	return all
 }
 
-// onEveryEngine runs a story once per engine, each in a subtest that is named after it.
+// onEveryEngine runs a test once per engine, in subtests that are named after the engines.
 func onEveryEngine(t *testing.T, story func(t *testing.T, e testEngine)) {
 	t.Helper()
 	for _, e := range allEngines(t) {
@@ -85,8 +85,8 @@ func onEveryEngine(t *testing.T, story func(t *testing.T, e testEngine)) {
 	}
 }
 
-// answersEveryLogin says whether an engine answers a login that fails while it still has replies to send. Those of Redis
-// 7.2 to 8.8 and of Valkey 7.2 to 8.1.1 don't; behind Sealane each is answered.
+// answersEveryLogin says whether an engine answers a failed login while it still has replies to send. Redis 7.2 to 8.8 and Valkey
+// 7.2 to 8.1.1 don't. Behind Sealane every login is answered.
 func answersEveryLogin(t *testing.T, socket string) bool {
 	t.Helper()
 	c, err := net.Dial("unix", socket)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Clients that leave Nagle's algorithm on send their first request once their last message of the handshake is acknowledged.
-// Where nothing carries that acknowledgement, the kernel waits for 40 ms.
+// A client that leaves Nagle's algorithm on sends its first request once its last handshake message is acknowledged. If no data
+// carries that acknowledgement, the kernel delays it by 40 ms.
 func TestFirstReplyOfClientsWithNagle(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -23,7 +23,7 @@ func TestFirstReplyOfClientsWithNagle(t *testing.T) {
 				t.Fatal(err)
 			}
 			out := s.mustRun(s.program(program[0], script, first.Host, first.port(), ca, "15"))
-			// The best of them: whatever else keeps the machine busy doesn't do so each time.
+			// The best attempt counts, because other work on the machine does not slow down each of them.
 			best := 1e9
 			for _, text := range strings.Fields(out) {
 				ms, err := strconv.ParseFloat(text, 64)

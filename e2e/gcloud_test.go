@@ -20,7 +20,7 @@ func TestGcloud(t *testing.T) {
 			"CLOUDSDK_API_ENDPOINT_OVERRIDES_REDIS="+s.api+"/",
 			"CLOUDSDK_AUTH_ACCESS_TOKEN_FILE="+filepath.Join(s.state, "admin.token"),
 			"CLOUDSDK_CORE_PROJECT=my-project",
-			// Nothing may go to the network.
+			// gcloud must not use the network.
 			"CLOUDSDK_CORE_DISABLE_USAGE_REPORTING=true", "CLOUDSDK_SURVEY_DISABLE_PROMPTS=true",
 			"CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK=true", "CLOUDSDK_CORE_CHECK_GCE_METADATA=false",
 		)
@@ -41,7 +41,7 @@ func TestGcloud(t *testing.T) {
 	if err := json.Unmarshal([]byte(redis("instances", "get-auth-string", "first", region, "--format=json")), &auth); err != nil || auth.AuthString == "" {
 		t.Fatalf("get-auth-string: got %v, %v", auth, err)
 	}
-	// What gcloud says is all that a client needs.
+	// gcloud's output has all that a client needs.
 	ca := filepath.Join(s.base, "ca.pem")
 	s.write(ca, i.ServerCACerts[0].Cert)
 	cli := s.program("redis-cli", "--tls", "--cacert", ca, "-h", i.Host, "-p", "6378", "PING")
@@ -58,7 +58,7 @@ func TestGcloud(t *testing.T) {
 	if !strings.Contains(table, "first") || !strings.Contains(table, "READY") || !strings.Contains(table, i.Host) {
 		t.Errorf("list: got %q", table)
 	}
-	// The beta track has an API version of its own; gcloud itself leaves much of the answer out.
+	// The beta track uses another version of the API. gcloud itself leaves out much of the answer.
 	beta := s.parse(s.mustRun(gcloud("beta", "redis", "instances", "describe", "first", region, "--format=json")))
 	if beta.Name != i.Name || beta.State != "READY" || beta.Host != i.Host || beta.Port != i.Port {
 		t.Errorf("beta describe: got %+v", beta)

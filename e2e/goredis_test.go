@@ -141,7 +141,7 @@ func useBlocking(ctx context.Context, t *testing.T, db *goredis.Client) {
 	}
 	pushed := make(chan error, 1)
 	go func() {
-		// Until the other connection is blocked, a push would not show that it waits.
+		// The push must come after the other connection is blocked. Otherwise it would not show that the client waits.
 		blocked := within(5*time.Second, func() bool { return strings.Contains(db.ClientList(ctx).Val(), "cmd=blpop") })
 		if !blocked {
 			pushed <- fmt.Errorf("no client is blocked in BLPOP")
@@ -157,7 +157,7 @@ func useBlocking(ctx context.Context, t *testing.T, db *goredis.Client) {
 	}
 }
 
-// 100 MiB go through in both directions and come back as they were.
+// 100 MiB pass in both directions unchanged.
 func TestGoRedisLargeValue(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -186,7 +186,7 @@ func TestGoRedis200Connections(t *testing.T) {
 	s := startServer(t, serverOptions{})
 	o := goRedis(t, s.create("first"), s.bundle("first"), "")
 	o.PoolSize, o.MaxRetries = 1, -1
-	// Handshakes with the race detector on are slow.
+	// Handshakes are slow with the race detector.
 	o.DialTimeout, o.ReadTimeout, o.PoolTimeout = 30*time.Second, 30*time.Second, 30*time.Second
 	const connections, commands = 200, 20
 	var clients [connections]*goredis.Client
@@ -194,7 +194,7 @@ func TestGoRedis200Connections(t *testing.T) {
 	for n := range clients {
 		o := *o
 		o.TLSConfig = o.TLSConfig.Clone()
-		// All connections are made anew: a resumed session would be less work.
+		// Every connection makes a full handshake, because a resumed session would be less work.
 		o.TLSConfig.ClientSessionCache = nil
 		o.TLSConfig.MinVersion = tls.VersionTLS12
 		clients[n] = goredis.NewClient(&o)

@@ -1,7 +1,7 @@
-// Package e2e_test shows what Sealane promises with real engines, real clients and real processes. Each file is one
-// story. The tests drive the built binary and import nothing of it.
+// Package e2e_test tests what Sealane promises with real engines, real clients and real processes. Each file is one story. The
+// tests run the built binary and import none of its packages.
 //
-// SEALANE_BIN names the binary to test; without it one is built with the race detector.
+// SEALANE_BIN names the binary to test. Without it, one is built with the race detector.
 package e2e_test
 
 import (
@@ -36,11 +36,11 @@ func TestMain(m *testing.M) {
 
 func runTests(m *testing.M) int {
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		// Scenarios wait more than they compute, so more of them run at a time than there are cores.
+		// Scenarios wait more than they compute, so more of them run at a time than the machine has cores.
 		flag.Set("test.parallel", "6")
 	}
 	for _, name := range os.Environ() {
-		// Neither the user's server nor its master key is to have anything to do with the tests.
+		// The tests must not touch the user's own server or its master key.
 		if name, _, _ := strings.Cut(name, "="); strings.HasPrefix(name, "SEALANE_") && name != "SEALANE_BIN" {
 			os.Unsetenv(name)
 		}
@@ -69,18 +69,18 @@ func runTests(m *testing.M) int {
 	return m.Run()
 }
 
-// serverOptions is how a server differs from the usual one.
+// serverOptions says how a server differs from the default one.
 type serverOptions struct {
-	state  string   // the state folder; "" is one in the temporary folder
-	config string   // lines of YAML, in place of the default http, grpc, ops and addresses
+	state  string   // the state folder; "": one in the temporary folder
+	config string   // lines of YAML that replace the default http, grpc, ops and addresses
 	env    []string // added to the environment
 	files  int      // how many files a process may have open; 0: as many as this one
 }
 
-// server is one `sealane serve` with a folder of its own. What is in it changes with restart.
+// server is one `sealane serve` with a folder of its own. Its fields change with a restart.
 type server struct {
 	t     *testing.T
-	base  string // the temporary folder; everything of this server is in it or names it
+	base  string // the temporary folder; every file of this server is in it, and every process names it
 	state string
 	home  string
 	conf  string
@@ -95,7 +95,7 @@ type server struct {
 
 	cmd    *exec.Cmd
 	stdout *output
-	stderr *output // of all starts
+	stderr *output // the output of all starts
 	ended  chan struct{}
 }
 
@@ -103,7 +103,7 @@ type server struct {
 var pools atomic.Int64
 
 func newPool() string {
-	const first, last = 84, 249 // of the second byte; 127.83 is a real server's
+	const first, last = 84, 249 // the second byte of the address; 127.83 belongs to real servers
 	n := (int64(os.Getpid())*64 + pools.Add(1)) % ((last - first + 1) * 256)
 	return fmt.Sprintf("127.%d.%d.0/24", first+n/256, n%256)
 }
@@ -111,7 +111,7 @@ func newPool() string {
 // newServer makes the folders and the configuration of a server and doesn't start it.
 func newServer(t *testing.T, o serverOptions) *server {
 	t.Helper()
-	// Not t.TempDir: the paths of Unix sockets are short.
+	// t.TempDir would be too long for the path of a Unix socket.
 	base, err := os.MkdirTemp("", "sle")
 	if err != nil {
 		t.Fatal(err)
@@ -134,12 +134,12 @@ func newServer(t *testing.T, o serverOptions) *server {
 	return s
 }
 
-// localConfig listens on free ports of loopback.
+// localConfig is a configuration that listens on free ports of loopback.
 func localConfig() string {
 	return "http: 127.0.0.1:0\ngrpc: 127.0.0.1:0\nops: 127.0.0.1:0\naddresses: {pool: " + newPool() + "}\n"
 }
 
-// startServer starts a server that is stopped at the end of the test, when nothing of it may be left.
+// startServer starts a server. At the end of the test the server is stopped, and nothing of it may be left.
 func startServer(t *testing.T, o serverOptions) *server {
 	t.Helper()
 	s := newServer(t, o)
@@ -147,7 +147,7 @@ func startServer(t *testing.T, o serverOptions) *server {
 	return s
 }
 
-// start runs `sealane serve` until it prints "ready".
+// start starts `sealane serve` and returns when it prints "ready".
 func (s *server) start() {
 	s.t.Helper()
 	s.launch()
@@ -200,8 +200,8 @@ func (s *server) launch() {
 	}()
 }
 
-// holdEngines makes engines that do not start before release is called, so that a test can look at a create that is
-// under way. It is for a server that was not started yet.
+// holdEngines makes engines that do not start until release is called, so that a test can look at a create in progress. It must be
+// called before the server is started.
 func (s *server) holdEngines() (release func()) {
 	s.t.Helper()
 	engine, err := exec.LookPath("redis-server")
@@ -222,15 +222,15 @@ func (s *server) holdEngines() (release func()) {
 	return func() { os.Remove(hold) }
 }
 
-// environment is this process's with a home of its own; HOME is where gcloud and the CLI's cache go.
+// environment is this process's environment with another HOME, where gcloud and the CLI put their caches.
 func (s *server) environment() []string {
 	env := append(os.Environ(), "HOME="+s.home, "XDG_CACHE_HOME="+filepath.Join(s.home, ".cache"),
-		// Otherwise a program with the race detector waits for a second when it ends.
+		// Without this, a program with the race detector waits for a second at its end.
 		"GORACE=atexit_sleep_ms=0")
 	return append(env, s.env...)
 }
 
-// signal sends one to `sealane serve` and waits for its end.
+// signal sends a signal to `sealane serve` and waits for its end.
 func (s *server) signal(sig syscall.Signal) {
 	s.t.Helper()
 	if err := s.cmd.Process.Signal(sig); err != nil {
@@ -251,7 +251,7 @@ func (s *server) waitEnd() {
 // alive says whether `sealane serve` runs.
 func (s *server) alive() bool { return s.cmd != nil && !isClosed(s.ended) }
 
-// cleanup stops everything and sees to it that nothing is left.
+// cleanup stops everything, and fails the test if anything is left.
 func (s *server) cleanup() {
 	stop := s.command("stop")
 	out, err := stop.CombinedOutput()
@@ -265,7 +265,7 @@ func (s *server) cleanup() {
 			s.t.Error("sealane serve runs on after `sealane stop`")
 		}
 	}
-	// A process that is ending may still show for a moment.
+	// A process that is ending may still be visible for a moment.
 	left := func() []proc { return append(processes(s.base), processes(s.state+"/")...) }
 	if !within(5*time.Second, func() bool { return len(left()) == 0 }) {
 		for _, p := range left() {
@@ -295,12 +295,12 @@ func (s *server) cleanup() {
 	}
 }
 
-// isBroken says whether a Go program wrote that it has a bug.
+// isBroken says whether the output shows a panic or a data race of a Go program.
 func isBroken(log string) bool {
 	return strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic:") || strings.Contains(log, "fatal error:")
 }
 
-// command is the CLI, with this server's state folder.
+// command is a command of the CLI with this server's state folder.
 func (s *server) command(args ...string) *exec.Cmd {
 	c := exec.Command(sealane, append([]string{"--state", s.state}, args...)...)
 	c.Env = s.environment()
@@ -308,13 +308,13 @@ func (s *server) command(args ...string) *exec.Cmd {
 	return c
 }
 
-// cli runs a command of the CLI that must succeed and returns what it prints.
+// cli runs a command of the CLI that must succeed, and returns its output.
 func (s *server) cli(args ...string) string {
 	s.t.Helper()
 	return s.mustRun(s.command(args...))
 }
 
-// cliFails runs a command that must fail with that exit code and returns its stderr.
+// cliFails runs a command of the CLI that must fail with the exit code, and returns its stderr.
 func (s *server) cliFails(code int, args ...string) string {
 	s.t.Helper()
 	out := run(s.command(args...))
@@ -324,7 +324,7 @@ func (s *server) cliFails(code int, args ...string) string {
 	return out.stderr
 }
 
-// lastLines is text from the line that begins with prefix.
+// lastLines is the part of text that begins with the line with prefix.
 func lastLines(text, prefix string) string {
 	if i := strings.LastIndex(text, prefix); i >= 0 {
 		return text[i:]
@@ -342,8 +342,7 @@ func (s *server) mustRun(c *exec.Cmd) string {
 	return out.stdout
 }
 
-// program makes a command of a client program in the server's temporary folder, and skips the test where the program
-// is missing.
+// program makes a command for a client program in the server's temporary folder. It skips the test if the program is missing.
 func (s *server) program(name string, args ...string) *exec.Cmd {
 	s.t.Helper()
 	need(s.t, name)
@@ -370,7 +369,7 @@ var installs = map[string]string{
 	"gcloud":          "see https://cloud.google.com/sdk/docs/install",
 }
 
-// need skips the test where a program is missing. The test's name says what it would have shown.
+// need skips the test if a program is missing. The test's name says what it would have shown.
 func need(t *testing.T, name string) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -378,13 +377,13 @@ func need(t *testing.T, name string) {
 	}
 }
 
-// result is what a program did.
+// result is the outcome of a program.
 type result struct {
 	code           int // -1: it did not run, or a signal ended it
 	stdout, stderr string
 }
 
-// run runs a command, for a minute and a half at most.
+// run runs a command for at most a minute and a half.
 func run(c *exec.Cmd) result {
 	var out, errs bytes.Buffer
 	c.Stdout, c.Stderr = &out, &errs
@@ -407,7 +406,7 @@ func run(c *exec.Cmd) result {
 	return r
 }
 
-// instance is what the tests read of the API's JSON.
+// instance has the fields of the API's JSON that the tests read.
 type instance struct {
 	Name, DisplayName, Host, State, StatusMessage, RedisVersion, TransitEncryptionMode string
 
@@ -420,7 +419,7 @@ type instance struct {
 func (i instance) address() string { return i.Host + ":" + strconv.Itoa(i.Port) }
 func (i instance) port() string    { return strconv.Itoa(i.Port) }
 
-// create makes an instance by the CLI and waits until it serves.
+// create creates an instance with the CLI and waits until it serves.
 func (s *server) create(name string, flags ...string) instance {
 	s.t.Helper()
 	return s.parse(s.cli(append([]string{"instances", "create", name, "--format", "json"}, flags...)...))
@@ -455,7 +454,7 @@ func (s *server) write(file, text string) {
 	}
 }
 
-// redisCLI runs redis-cli over verified TLS and returns what it prints.
+// redisCLI runs redis-cli over verified TLS and returns its output.
 func (s *server) redisCLI(i instance, ca string, args ...string) result {
 	s.t.Helper()
 	return run(s.program("redis-cli", append([]string{"--tls", "--cacert", ca, "-h", i.Host, "-p", i.port()}, args...)...))
@@ -516,7 +515,7 @@ func (s *server) restAs(authorization, method, path, body string) reply {
 	return reply{resp.StatusCode, resp.Header, raw}
 }
 
-// metric returns the sum of a metric's samples whose labels contain all of these.
+// metric returns the sum of a metric's samples whose labels contain all of the given texts.
 func (s *server) metric(name string, labels ...string) float64 {
 	s.t.Helper()
 	text := s.askOps(s.ops, "/metrics")
@@ -536,7 +535,7 @@ func (s *server) metric(name string, labels ...string) float64 {
 	return sum
 }
 
-// askOps asks the ops listener of the server, or of a sidecar that has its state folder, with the token for it.
+// askOps asks an ops listener, with its token. It may be the server's, or that of a sidecar that uses the server's state folder.
 func (s *server) askOps(ops, path string) string {
 	s.t.Helper()
 	token, err := os.ReadFile(filepath.Join(s.state, "ops.token"))
@@ -560,7 +559,7 @@ func (s *server) askOps(ops, path string) string {
 	return string(text)
 }
 
-// node finds the one process of the server that is of that kind: "engine" or "gateway".
+// node finds the server's one process of a kind, "engine" or "gateway".
 func (s *server) node(kind string) int {
 	s.t.Helper()
 	if pids := s.nodes(kind); len(pids) == 1 {
@@ -603,7 +602,7 @@ type proc struct {
 	line string
 }
 
-// processes are those whose command line contains text. A zombie has none.
+// processes are the processes whose command line contains text. A zombie has no command line.
 func processes(text string) []proc {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -630,7 +629,7 @@ func commandLine(pid int) string {
 	return strings.TrimSpace(string(bytes.ReplaceAll(raw, []byte{0}, []byte{' '})))
 }
 
-// output collects what a process writes, and can be read meanwhile.
+// output collects what a process writes. It can be read while the process runs.
 type output struct {
 	mu  sync.Mutex // guards buf
 	buf bytes.Buffer
@@ -659,7 +658,7 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// within polls until ok is true, for that long at most.
+// within polls until ok is true, or until the time is over.
 func within(d time.Duration, ok func() bool) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// steps are what every client library shows, in this order: the program prints "ok STEP" after each.
+// steps are the steps of every client library's program, in this order. The program prints "ok STEP" after each.
 var steps = []string{"get and set", "pipeline", "transaction", "blocking pop", "publish and subscribe", "script", "scan", "fifty connections",
 	"no connection without the CA", "reconnect"}
 
-// Client libraries of other languages, as their users have them, with verified TLS and with AUTH, on every data path; at
-// the end each loses its engine and goes on.
+// Client libraries of other languages work as their users have them, with verified TLS and with AUTH, on every data path. At the
+// end each loses its engine and goes on.
 func TestClientLibraries(t *testing.T) {
 	t.Parallel()
 	testdata, err := filepath.Abs(filepath.Join("testdata", "clients"))
@@ -54,7 +54,7 @@ func libraries(s *server, testdata string) []library {
 	}
 }
 
-// node makes the command of a story in JavaScript, in a folder into which its libraries are installed.
+// node makes the command for a JavaScript program, in a folder into which its libraries are installed.
 func node(t *testing.T, s *server, testdata, story string) *exec.Cmd {
 	t.Helper()
 	need(t, "node")
@@ -66,7 +66,7 @@ func node(t *testing.T, s *server, testdata, story string) *exec.Cmd {
 		}
 		c := exec.Command("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
 		c.Dir = dir
-		// With the user's own settings and cache.
+		// npm gets the user's own settings and cache.
 		if out := run(c); out.code != 0 {
 			os.RemoveAll(dir)
 			t.Skipf("npm could not install the libraries of package.json, so %s is not shown here:\n%s%s", t.Name(), out.stdout, out.stderr)
@@ -77,7 +77,8 @@ func node(t *testing.T, s *server, testdata, story string) *exec.Cmd {
 	return c
 }
 
-// python makes the command of a story in Python, with a Python that has the library: Debian's own, if there are others.
+// python makes the command for a Python program. It uses a Python that has the library, which may be Debian's own and not the first
+// in PATH.
 func python(t *testing.T, s *server, story string) *exec.Cmd {
 	t.Helper()
 	for _, name := range []string{"python3", "/usr/bin/python3"} {
@@ -95,7 +96,7 @@ func java(t *testing.T, s *server, story string) *exec.Cmd {
 	return s.program("java", "-XX:TieredStopAtLevel=1", story)
 }
 
-// tellStory runs a story, kills the engine where it says that it is ready for that, and wants every step.
+// tellStory runs a program, kills the engine when the program says that it is ready for that, and expects every step.
 func tellStory(t *testing.T, s *server, c *exec.Cmd, steps []string) {
 	t.Helper()
 	in, err := c.StdinPipe()

@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// SEALANE_LOGINS is how long TestLoginsOverTLS goes on in each case, as in 10m; it then has a hundred clients. Read here,
-// because TestMain takes the variables of Sealane out of the environment.
+// SEALANE_LOGINS is how long TestLoginsOverTLS runs in each case, such as 10m; the test then has a hundred clients. It is read here
+// because TestMain removes Sealane's variables from the environment.
 var loginsTime = os.Getenv("SEALANE_LOGINS")
 
-// Clients that log in with right, wrong and changing passwords in the middle of pipelines get each its own replies, all of
-// them, whatever this engine thinks of a login that fails while replies are pending. internal/relay/logins_test.go has more
-// users; here are TLS, the gateway, sidecars and a password that is rotated.
+// Clients that log in with right, wrong and changing passwords in the middle of pipelines each get all of their own replies, also
+// with an engine that does not answer a failed login while replies are pending. internal/relay/logins_test.go has more users.
+// This test adds TLS, the gateway, sidecars and a password that is rotated.
 func TestLoginsOverTLS(t *testing.T) {
 	t.Parallel()
 	length, clients := time.Second, 25
@@ -35,7 +35,7 @@ func TestLoginsOverTLS(t *testing.T) {
 		for _, path := range append(dataPaths, throughSidecar) {
 			for name, flags := range map[string][]string{"AUTH-on": {"--enable-auth"}, "AUTH-off": nil} {
 				if loginsTime == "" && path == "transparent" && flags == nil {
-					continue // the other cases show it
+					continue // the other cases cover it
 				}
 				t.Run(path+"/"+name, func(t *testing.T) {
 					l := newLogins(t, s, path, strings.ToLower(path[:1]+name), flags)
@@ -46,7 +46,7 @@ func TestLoginsOverTLS(t *testing.T) {
 	})
 }
 
-// logins is one run: what its clients share.
+// logins has what the clients of one run share.
 type logins struct {
 	dial     func() (*wire, error)
 	locked   bool
@@ -61,7 +61,7 @@ func newLogins(t *testing.T, s *server, path, name string, flags []string) *logi
 	t.Helper()
 	through := path
 	if path == throughSidecar {
-		through = "multiplexed" // of its own; what is behind it makes no difference to who is on one connection
+		through = "multiplexed" // the sidecar multiplexes by itself, whatever the instance behind it does
 	}
 	i := s.createOn(through, name, flags...)
 	config := verified(t, i, s.bundle(name))
@@ -99,7 +99,7 @@ func (l *logins) run(t *testing.T, clients int, until time.Time) {
 		})
 	}
 	for pause := max(time.Until(until)/4, 200*time.Millisecond); time.Until(until) > pause && !t.Failed(); {
-		time.Sleep(pause) // how often the password changes
+		time.Sleep(pause) // the interval between two changes of the password
 		l.rotate()
 	}
 	all.Wait()
@@ -109,7 +109,7 @@ func (l *logins) run(t *testing.T, clients int, until time.Time) {
 	}
 }
 
-// loginClient is one connection, and what the engine must think of it.
+// loginClient is one connection, with the state that the engine must have for it.
 type loginClient struct {
 	l         *logins
 	rnd       *rand.Rand
@@ -123,7 +123,7 @@ type loginClient struct {
 	bytes        []byte
 }
 
-// client is one connection from its first request to its last. It returns what was wrong.
+// client runs one connection from its first request to its last, and returns what was wrong.
 func (l *logins) client(rnd *rand.Rand, key string, until time.Time) string {
 	w, err := l.dial()
 	if err != nil {
@@ -147,7 +147,7 @@ func (c *loginClient) batch(w *wire) string {
 	c.l.mu.RLock()
 	defer c.l.mu.RUnlock()
 	c.lines, c.wants, c.bytes = c.lines[:0], c.wants[:0], c.bytes[:0]
-	for range 1 + c.rnd.IntN(14) { // who has not logged in may be owed 1 kB of replies: then the engine disconnects it
+	for range 1 + c.rnd.IntN(14) { // more than 1 kB of pending replies makes the engine disconnect a client that has not logged in
 		c.ask()
 	}
 	w.send(c.bytes)
@@ -165,7 +165,7 @@ func (c *loginClient) add(shown, want string, words ...string) {
 	c.lines, c.wants, c.bytes = append(c.lines, shown), append(c.wants, want), append(c.bytes, command(words...)...)
 }
 
-// may adds a request for which one has to be logged in.
+// may adds a request that needs a login.
 func (c *loginClient) may(want string, words ...string) {
 	if !c.in {
 		want = "-NOAUTH…"
@@ -217,7 +217,7 @@ func (c *loginClient) ask() {
 	}
 }
 
-// login adds one that is right or wrong, and says whether it is right.
+// login adds a login that is right or wrong, and says which.
 func (c *loginClient) login(want string, words ...string) bool {
 	user, password := "default", c.l.password
 	if wrong := c.rnd.IntN(5); wrong == 0 || wrong == 1 && !c.l.locked {

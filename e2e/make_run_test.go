@@ -11,21 +11,21 @@ import (
 	"time"
 )
 
-// What the README tells a newcomer to type: make run, paste the line, Ctrl-C, and again.
+// What the README tells a newcomer to do works: make run, paste the line, Ctrl-C, and all of it again.
 //
-// Not parallel: it builds bin/sealane.
+// This test is not parallel, because it builds bin/sealane.
 func TestMakeRun(t *testing.T) {
 	need(t, "make")
 	s := newServer(t, serverOptions{})
 	mk := func() (group int, line string, wait func() error) {
 		t.Helper()
 		out, errs := newOutput(), newOutput()
-		// The configuration only gives it ports and addresses that nobody else uses.
+		// The configuration only sets ports and addresses that nobody else uses.
 		c := exec.Command("make", "run", "STATE="+s.state, "RUN_FLAGS=--config "+s.conf)
 		c.Dir = ".."
 		c.Env = append(s.environment(), goEnvironment(t)...)
 		c.Stdout, c.Stderr = out, errs
-		c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // as a shell does for what is typed
+		c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // as a shell does for a command that is typed
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -92,7 +92,7 @@ func TestMakeRun(t *testing.T) {
 	s.wantStopped()
 }
 
-// goEnvironment lets a build with another HOME use what has been downloaded and compiled.
+// goEnvironment lets a build with another HOME use the caches of modules and builds.
 func goEnvironment(t *testing.T) []string {
 	t.Helper()
 	names := []string{"GOPATH", "GOMODCACHE", "GOCACHE"}
@@ -107,5 +107,5 @@ func goEnvironment(t *testing.T) []string {
 	return env
 }
 
-// completeLines is text without a last line that has no end yet.
+// completeLines is text without an unfinished last line.
 func completeLines(text string) string { return text[:strings.LastIndexByte(text, '\n')+1] }

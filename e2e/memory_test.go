@@ -37,7 +37,7 @@ func (s *server) memoryGroup() (dir, limitFile string) {
 	return "", ""
 }
 
-// One with maxmemory 0.2 GB reached 10 GB.
+// Without a bound, an engine with maxmemory 0.2 GB reached 10 GB.
 func TestAnEnginesMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -57,7 +57,7 @@ func TestAnEnginesMemoryIsBounded(t *testing.T) {
 	if err != nil || parseErr != nil || got > limit || got < limit-65536 { // the kernel rounds to pages
 		t.Errorf("%s: got %s, %v, want %d", file, raw, err, limit)
 	}
-	// The bound stays when the server goes, and the next one knows it.
+	// The bound stays when the server stops, and the next server knows it.
 	s.kill9(s.pid)
 	s.waitEnd()
 	s.start()

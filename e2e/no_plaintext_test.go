@@ -80,7 +80,7 @@ func TestEngineSocketIsItsOwnersAlone(t *testing.T) {
 		if got := asNobody(); !strings.Contains(got, "Permission denied") {
 			t.Errorf("the folders don't keep another user out: got %q", got)
 		}
-		// The socket's own mode is the second wall.
+		// The mode of the socket itself is the second protection.
 		chmod(0o755, s.state, filepath.Dir(node), node)
 		if got := asNobody(); !strings.Contains(got, "Permission denied") {
 			t.Errorf("with the folders open, the socket doesn't keep another user out: got %q", got)
@@ -88,7 +88,7 @@ func TestEngineSocketIsItsOwnersAlone(t *testing.T) {
 	})
 }
 
-// Whoever holds the password still cannot make the engine listen elsewhere, copy its data away, or end it.
+// Even a client with the password can't make the engine listen elsewhere, copy its data away, or end it.
 func TestClientCannotOpenTheEngine(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -112,12 +112,12 @@ func TestClientCannotOpenTheEngine(t *testing.T) {
 		"SAVE", "BGSAVE", "BGREWRITEAOF", "ACL SETUSER default nopass", "ACL LIST", "FAILOVER",
 	} {
 		got := cli(strings.Fields(command)...)
-		// Redis 7 has locks of its own for MODULE and DEBUG, which it looks at before its users.
+		// Redis 7 has switches of its own for MODULE and DEBUG, which it checks before the user's rights.
 		if !strings.Contains(got, "NOPERM ") && !strings.Contains(got, "ERR "+strings.Fields(command)[0]+" command not allowed.") {
 			t.Errorf("%s: got %q, want NOPERM", command, got)
 		}
 	}
-	// What ordinary clients use is there.
+	// Ordinary commands work.
 	for _, c := range []struct{ command, want string }{
 		{"CONFIG GET maxmemory-policy", "maxmemory-policy"}, {"ACL WHOAMI", "default"}, {"FLUSHALL", "OK"}, {"INFO server", "redis_version"},
 		{"CLIENT LIST", "addr="},

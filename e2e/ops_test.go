@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// Whoever can connect to an ops listener may ask whether the process is well. What it does is for who can read the token's file, and
-// nothing is for web pages.
+// Anyone who can connect to an ops listener may ask whether the process is well. Everything else needs the token, and web pages get
+// nothing.
 func TestOpsListenersKnowWhoAsks(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})

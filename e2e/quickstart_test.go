@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// What the README's first minute shows: an encrypted Redis, its CA, and a client that verifies it.
+// The first minute of the README works: an encrypted Redis, its CA, and a client that verifies it.
 func TestQuickstart(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -46,7 +46,7 @@ func TestQuickstart(t *testing.T) {
 		served  bool
 	}{{"-tls1_1", false}, {"-tls1_2", true}, {"-tls1_3", true}} {
 		t.Run("openssl s_client "+c.version, func(t *testing.T) {
-			// Security level 0: OpenSSL itself no longer offers TLS 1.1 at the others.
+			// Security level 0 is needed because OpenSSL offers no TLS 1.1 at the higher ones.
 			sc := s.program("openssl", "s_client", "-connect", first.address(), "-CAfile", ca, "-verify_return_error", "-verify_ip", first.Host,
 				"-cipher", "DEFAULT@SECLEVEL=0", "-brief", c.version)
 			sc.Stdin = strings.NewReader("")
@@ -61,7 +61,7 @@ func TestQuickstart(t *testing.T) {
 	}
 }
 
-// pasteLine is the line of redis-cli in what is shown to the user.
+// pasteLine is the line with redis-cli in the output for the user.
 func pasteLine(text string) string {
 	for line := range strings.Lines(text) {
 		if strings.HasPrefix(line, "redis-cli ") {
@@ -71,7 +71,7 @@ func pasteLine(text string) string {
 	return "echo there is no line that begins with redis-cli"
 }
 
-// As in the managed service: every instance on 6378 at an address of its own, with a CA of its own.
+// As in the managed service, every instance is on port 6378 at an address of its own, with a CA of its own.
 func TestTwoInstancesSideBySide(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -92,7 +92,7 @@ func TestTwoInstancesSideBySide(t *testing.T) {
 			t.Errorf("%s with the other's CA: got exit code %d, %q, %q, want that it is refused", c.name, got.code, got.stdout, got.stderr)
 		}
 	}
-	// What is written to one is not in the other.
+	// A key that is written to one instance is not in the other.
 	s.redisCLI(one, caOne, "SET", "where", "one")
 	if got := s.redisCLI(two, caTwo, "EXISTS", "where"); got.stdout != "0\n" {
 		t.Errorf("EXISTS in the other instance: got %q, want 0", got.stdout)

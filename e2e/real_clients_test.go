@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// What the engine says about its clients, and does to them, is about those in front of the gateway.
+// The engine's commands about clients show, and act on, the clients in front of the gateway.
 func TestRealClients(t *testing.T) {
 	t.Parallel()
 	onEveryDataPath(t, func(t *testing.T, path string) {
@@ -25,7 +25,7 @@ func TestRealClients(t *testing.T) {
 	})
 }
 
-// room is an instance and how to enter it.
+// room is an instance with what a client needs to connect to it.
 type room struct {
 	t      *testing.T
 	i      instance

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The programs that come with the engine.
+// The programs that come with the engine work: redis-cli and redis-benchmark.
 func TestRedisCLI(t *testing.T) {
 	t.Parallel()
 	onEveryDataPath(t, func(t *testing.T, path string) {

@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// served is the serial number of the certificate that a client which trusts the bundle is shown; "" when it gets none.
+// served is the serial number of the certificate that a client gets that trusts the bundle; "" if it gets none.
 func (s *server) served(i instance) string {
 	s.t.Helper()
 	return shown(i, s.cli("ca", "bundle", "first"))
 }
 
-// shown is the same for a client that got the bundle before: it takes no server.
+// shown is the same for a client that already has the bundle, so no server is needed.
 func shown(i instance, bundle string) string {
 	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 2 * time.Second}, "tcp", i.address(), &tls.Config{RootCAs: pool(bundle)})
 	if err != nil {
@@ -45,7 +45,7 @@ func (s *server) certificates() (leaf, problem string) {
 	return out.Leaf.SerialNumber, out.Problem
 }
 
-// wantRotatable fails the test unless all is well again: a rotation works, and what it made is served.
+// wantRotatable fails the test unless everything works again: a rotation succeeds, and the new certificate is served.
 func (s *server) wantRotatable(i instance) {
 	s.t.Helper()
 	s.cli("certificates", "rotate", "first")
@@ -58,8 +58,8 @@ func (s *server) wantRotatable(i instance) {
 	})
 }
 
-// wantOverdue waits until something is due that can't be done, and fails the test unless everything says why while the old
-// certificate is served.
+// wantOverdue waits until a change is due that can't be made. It fails the test unless the metrics show that, the instance and its
+// certificates say why, and the old certificate is served meanwhile.
 func (s *server) wantOverdue(i instance, old, why string) {
 	s.t.Helper()
 	eventually(s.t, 90*time.Second, "the metric says that something due is not done", func() bool {
@@ -80,7 +80,7 @@ func (s *server) wantOverdue(i instance, old, why string) {
 	}
 }
 
-// wantReplaced waits until another certificate than the old one is recorded and served, and all is well.
+// wantReplaced waits until a new certificate is recorded and served, and nothing is wrong.
 func (s *server) wantReplaced(i instance, old string) {
 	s.t.Helper()
 	eventually(s.t, 60*time.Second, "what was due is done and served", func() bool {
@@ -111,7 +111,7 @@ func TestRotationOnAFullDiskKeepsTheOldCertificate(t *testing.T) {
 	client.wantUnnoticed(t)
 }
 
-// A gateway that hangs goes on with what it has when it wakes, and gets what was decided meanwhile.
+// A gateway that hangs goes on with the certificate that it has when it wakes. Then it gets the one that was made meanwhile.
 func TestRotationWhileTheGatewayHangs(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -158,8 +158,8 @@ func TestRotationWhileTheGatewayDies(t *testing.T) {
 	s.wantRotatable(i)
 }
 
-// What falls due while the disk is full is done once there is room. Until then even a gateway that dies comes back with the
-// old certificate.
+// A change that falls due while the disk is full is made once there is space. Until then even a gateway that dies comes back with
+// the old certificate.
 func TestRotationThatFallsDueOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	// A server certificate is due after 44 s, and valid for 22 s more.
@@ -175,8 +175,8 @@ func TestRotationThatFallsDueOnAFullDisk(t *testing.T) {
 	s.wantReplaced(i, before)
 }
 
-// However little space is left, a rotation is done, or not done, or done later, and whoever asked for it is told which. With a
-// cross-certificate, what the gateway keeps takes more space than what comes before it, and so fails by itself.
+// However little space is left, a rotation is done, or not done, or done later, and the caller is told which. With a
+// cross-certificate the gateway's snapshot takes more space than the record before it, so it can be the only write that fails.
 func TestRotationsOnADiskThatIsAlmostFull(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{state: tmpfs(t, "8m")})
@@ -219,7 +219,7 @@ func TestRotationsOnADiskThatIsAlmostFull(t *testing.T) {
 	client.wantUnnoticed(t)
 }
 
-// leave makes room again on a disk that fill has filled.
+// leave frees space on a disk that fill has filled, up to the given size.
 func leave(t *testing.T, dir string, kib int) {
 	t.Helper()
 	filler := filepath.Join(dir, "filler")
@@ -232,8 +232,8 @@ func leave(t *testing.T, dir string, kib int) {
 	}
 }
 
-// namedServer is a server whose instance has a name in its certificate. Another configuration, in force from the next start,
-// gives it none: so something is due then.
+// namedServer is a server whose instance has a DNS name in its certificate. From the next start on the configuration has no such
+// name, so a new certificate is due then.
 func namedServer(t *testing.T) (s *server, i instance, rename func()) {
 	t.Helper()
 	network := newPool()
@@ -246,7 +246,7 @@ func namedServer(t *testing.T) (s *server, i instance, rename func()) {
 
 var sealedKey = regexp.MustCompile(`("Generation":1,"Created":"[^"]*","Certificate":"[^"]*","SealedKey":")([^"]*)"`)
 
-// breakCAKey makes the key of CA-1 unreadable, in the records of a server that does not run.
+// breakCAKey makes the key of CA-1 unreadable in the records of a server that is not running.
 func (s *server) breakCAKey() (mend func()) {
 	s.t.Helper()
 	file := filepath.Join(s.state, "state.db")
@@ -262,13 +262,13 @@ func (s *server) breakCAKey() (mend func()) {
 	}
 	var good, bad []byte
 	change(func(db []byte) []byte {
-		found := sealedKey.FindAllSubmatch(db, -1) // older pages have it as well
+		found := sealedKey.FindAllSubmatch(db, -1) // older pages have a copy as well
 		if found == nil {
 			s.t.Fatal("no key of CA-1 in the records")
 		}
 		good = bytes.Clone(found[0][2])
 		bad = bytes.Clone(good)
-		slices.Reverse(bad[:8]) // it is base64 still
+		slices.Reverse(bad[:8]) // the result is still base64
 		return bytes.ReplaceAll(db, good, bad)
 	})
 	return func() {
@@ -277,7 +277,8 @@ func (s *server) breakCAKey() (mend func()) {
 	}
 }
 
-// A CA key that was damaged on disk stops the start: what has fallen due waits, and what runs serves on. With the right one it is done.
+// A CA key that was damaged on disk stops the start of the server. What is due waits, and gateway and engine serve on. With the right
+// key it is done.
 func TestRotationWithAnUnreadableCAKey(t *testing.T) {
 	t.Parallel()
 	s, i, rename := namedServer(t)
@@ -297,8 +298,8 @@ func TestRotationWithAnUnreadableCAKey(t *testing.T) {
 	client.wantUnnoticed(t)
 }
 
-// A server that has another master key, or none, does not start, and what runs serves on; with the right one it does what has
-// fallen due.
+// A server with another master key, or none, does not start, and gateway and engine serve on. With the right one it does what is
+// due.
 func TestRotationAfterTheWrongMasterKey(t *testing.T) {
 	t.Parallel()
 	s, i, rename := namedServer(t)

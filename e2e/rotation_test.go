@@ -17,11 +17,11 @@ import (
 	"time"
 )
 
-// SEALANE_ROTATIONS=all makes the test have 500 connections, 50 leaf rotations and 4 CA generations. Read here, because
-// TestMain takes the variables of Sealane out of the environment.
+// SEALANE_ROTATIONS=all gives the test 500 connections, 50 leaf rotations and 4 CA generations. It is read here because TestMain
+// removes Sealane's variables from the environment.
 var allRotations = os.Getenv("SEALANE_ROTATIONS") == "all"
 
-// rotations is a run: connections that stay, and newcomers with every trust store that is entitled to succeed.
+// rotations is a run with connections that stay, and with newcomers that use every trust store with which a client must succeed.
 type rotations struct {
 	t       *testing.T
 	s       *server
@@ -30,13 +30,13 @@ type rotations struct {
 	replies atomic.Int64
 	shaken  atomic.Int64
 
-	// A newcomer holds it for reading while it connects, so that a trust store is not retired under its hands.
+	// A newcomer holds it for reading while it connects, so that its trust store is not retired meanwhile.
 	mu     sync.RWMutex // guards stores
 	stores map[string]*x509.CertPool
 }
 
-// Every connection stays, every reply is right, and no newcomer is refused who holds a CA that should do: the bundle, or
-// any one CA that the served chain leads to.
+// Every connection stays and every reply is right. No newcomer is refused that holds the bundle, or any single CA to which the
+// served chain leads.
 func TestRotationsUnderLoadAreNotNoticed(t *testing.T) {
 	t.Parallel()
 	connections, leaves, generations := 100, 12, 2
@@ -59,7 +59,7 @@ func TestRotationsUnderLoadAreNotNoticed(t *testing.T) {
 	start := time.Now()
 	for g := range generations {
 		for l := range leaves / generations {
-			if l == 0 { // the data path changes as well
+			if l == 0 { // the data path changes too
 				s.useDataPath("first", []string{"multiplexed", "transparent"}[g%2])
 			}
 			s.cli("certificates", "rotate", "first")
@@ -98,7 +98,7 @@ func (r *rotations) list() (out certificatesOf) {
 	return out
 }
 
-// learn finds out which trust stores do now.
+// learn finds out with which trust stores a client must succeed now.
 func (r *rotations) learn() {
 	r.t.Helper()
 	stores := map[string]*x509.CertPool{"bundle": pool(r.s.cli("ca", "bundle", "first"))}
@@ -113,7 +113,7 @@ func (r *rotations) learn() {
 	r.stores = stores
 }
 
-// forget takes a CA out that is about to be retired.
+// forget removes a CA that is about to be retired.
 func (r *rotations) forget(generation int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -151,7 +151,7 @@ func (r *rotations) stay(c *tls.Conn, n int) {
 		}
 		_ = c.SetDeadline(time.Now().Add(soakPatience))
 		ask := fmt.Sprintf("SET key:%d %s%d\r\nGET key:%d\r\n", n, value, k, n)
-		if k%8 == 7 { // one that needs a connection of its own
+		if k%8 == 7 { // a command that needs a dedicated connection
 			ask = fmt.Sprintf("SET key:%d %s%d\r\nEVAL \"return redis.call('get',KEYS[1])\" 1 key:%d\r\n", n, value, k, n)
 		}
 		said := fmt.Sprintf("%s%d", value, k)
@@ -169,7 +169,7 @@ func (r *rotations) stay(c *tls.Conn, n int) {
 	}
 }
 
-// come connects again and again, each time with one of the trust stores that should do.
+// come connects again and again, each time with one of these trust stores.
 func (r *rotations) come() {
 	for {
 		select {
@@ -201,7 +201,7 @@ func (r *rotations) come() {
 	}
 }
 
-// wantNewest compares what is served with what the server says is the newest.
+// wantNewest fails the test unless the served certificate is the newest according to the server.
 func (r *rotations) wantNewest() {
 	r.t.Helper()
 	c := r.connect(r.stores["bundle"])

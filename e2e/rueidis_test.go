@@ -12,7 +12,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// rueidis sends the commands of all goroutines over one connection, takes another for what blocks, and keeps what it has
+// rueidis sends the commands of all goroutines over one connection and uses another one for blocking commands. It caches what it has
 // read until the server says that it changed.
 func TestRueidis(t *testing.T) {
 	t.Parallel()
@@ -62,7 +62,7 @@ func rueidisCommands(ctx context.Context, t *testing.T, db, other rueidis.Client
 	}
 	running.Wait()
 	var many rueidis.Commands
-	for range 2500 { // so many get a connection of their own
+	for range 2500 { // as many as get dedicated connections
 		many = append(many, db.B().Incr().Key("n").Build())
 	}
 	if replies := db.DoMulti(ctx, many...); len(replies) != 2500 {

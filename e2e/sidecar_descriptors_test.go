@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Whoever comes when there is no free file descriptor is told so, and so is the operator, with the limit. Those who are there are
-// served, and it is over when they have left.
+// A client that connects when no file descriptor is free is told so, and the operator is told the limit. Connected clients are
+// served on. When they have left, new ones are served again.
 func TestSidecarWithoutFreeDescriptors(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, serverOptions{})
@@ -50,8 +50,8 @@ func TestSidecarWithoutFreeDescriptors(t *testing.T) {
 	if line, err := bufio.NewReader(all[0]).ReadString('\n'); line != "+PONG\r\n" {
 		t.Errorf("who was there before reads %q %v", line, err)
 	}
-	// Who needs a connection of its own now waits for it, and is then told why there is none.
-	for _, conn := range all[1:9] { // some are kept ready, and are taken first
+	// A client that needs a dedicated connection now waits for it, and is then told why there is none.
+	for _, conn := range all[1:9] { // some idle connections are kept ready, and are taken first
 		if _, err := conn.Write([]byte("MULTI\r\n")); err != nil {
 			t.Fatal(err)
 		}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// SIGTERM comes to all containers of a pod at the same time, and of a composition. The application goes on meanwhile, with new
-// connections too, and is served.
+// All containers of a pod, or of a Compose project, get SIGTERM at the same time. The application goes on meanwhile, also with new
+// connections, and is served.
 func TestSidecarServesOnAfterSIGTERM(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, serverOptions{})

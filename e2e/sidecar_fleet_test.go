@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// What the client libraries do with TLS they do without, through a sidecar that has the password.
+// The client libraries do everything that they do with TLS also without it, through a sidecar that has the password.
 func TestClientLibrariesThroughASidecar(t *testing.T) {
 	t.Parallel()
 	testdata, err := filepath.Abs(filepath.Join("testdata", "clients"))
@@ -35,8 +35,8 @@ func TestClientLibrariesThroughASidecar(t *testing.T) {
 	}
 }
 
-// fleet is a program that has many clients at work until it is told to end; then it says how much they did. An error of one
-// of them, a wrong reply, or another connection than the first ends it at once.
+// fleet is a program that runs many clients until it is told to end, and then says how much they did. It ends at once if a client
+// sees an error, a wrong reply, or another connection than its first.
 type fleet struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
@@ -70,7 +70,7 @@ func startFleet(t *testing.T, c *exec.Cmd, address string, n int) *fleet {
 	return f
 }
 
-// end returns what the program says at its end.
+// end ends the program and returns its last output.
 func (f *fleet) end(t *testing.T) string {
 	t.Helper()
 	f.in.Close()
@@ -84,7 +84,7 @@ func (f *fleet) end(t *testing.T) string {
 	return said
 }
 
-// Clients of three libraries, always at work, see no error, no reply that is not theirs, and no other connection, whatever changes
+// Clients of three libraries that never rest see no error, no reply of another client and no second connection, whatever changes
 // behind the sidecar. SEALANE_ROTATIONS=all makes it 200 clients, 20 leaf rotations, 2 CA generations, 5 passwords and 5 gateways.
 func TestFleetBehindASidecarNoticesNothing(t *testing.T) {
 	t.Parallel()
@@ -115,7 +115,7 @@ func TestFleetBehindASidecarNoticesNothing(t *testing.T) {
 			s.cli("certificates", "rotate", "first")
 		}
 		progress()
-		// Without grace: the old password is worth nothing for connections that are made from now on.
+		// There is no grace, so new connections can't use the old password any more.
 		s.cli("instances", "rotate-auth-string", "first", "--grace", "0s")
 		progress()
 		s.replaceGateway(syscall.SIGTERM)
@@ -124,7 +124,7 @@ func TestFleetBehindASidecarNoticesNothing(t *testing.T) {
 			s.cli("ca", "rotate", "first")
 			s.cli("ca", "activate", "first", "--force")
 			progress()
-			side.wantTrusted(s.bundle("first")) // it has seen another certificate, and asked
+			side.wantTrusted(s.bundle("first")) // the sidecar saw another certificate, and so asked for the bundle
 			s.cli("ca", "retire", "first", "--force")
 			progress()
 		}

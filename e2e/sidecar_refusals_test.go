@@ -15,14 +15,14 @@ import (
 	"github.com/sealane/sealane/internal/certtest"
 )
 
-// clientCertificate writes one that the server's CA has signed, with its key beside it.
+// clientCertificate writes a client certificate that the server's CA has signed, and its key beside it.
 func (n *nativeRedis) clientCertificate(file, name string) {
 	n.s.t.Helper()
 	cert := n.ca.Leaf(n.s.t, certtest.CommonName(name), certtest.ForClients)
 	n.s.write(file, string(certtest.PEM(cert.Certificate...))+string(certtest.KeyPEM(n.s.t, cert.PrivateKey)))
 }
 
-// says is what a client of the sidecar's reads, a line.
+// says is the line that a client of the sidecar reads.
 func (c *sidecar) says(request string) string {
 	c.s.t.Helper()
 	conn, err := net.Dial("tcp", c.listens())
@@ -41,7 +41,7 @@ func (c *sidecar) says(request string) string {
 	return strings.TrimSpace(line)
 }
 
-// listens is where a sidecar listens, ready or not: its log says it.
+// listens is the address at which a sidecar listens, ready or not. It is read from the log.
 func (c *sidecar) listens() string {
 	c.s.t.Helper()
 	address := ""
@@ -55,7 +55,7 @@ func (c *sidecar) listens() string {
 	return address
 }
 
-// wantNotReady waits until /readyz says why, in these words.
+// wantNotReady waits until /readyz says in these words why the sidecar is not ready.
 func (c *sidecar) wantNotReady(words string) {
 	c.s.t.Helper()
 	c.listens()
@@ -73,7 +73,7 @@ func (c *sidecar) wantNotReadyAnyMore(words string) {
 	})
 }
 
-// outside is an address of this machine that a server in protected mode takes for another machine's.
+// outside is an address of this machine that protected mode treats as another machine's.
 func outside(t *testing.T) string {
 	all, _ := net.InterfaceAddrs()
 	for _, a := range all {
@@ -85,8 +85,8 @@ func outside(t *testing.T) string {
 	return ""
 }
 
-// A real server that lets nobody in is said to do so, in its own words, to the operator and to clients; no client is served by another
-// user than the one that is configured.
+// If a real server refuses the sidecar, the operator and the clients are told so in the server's own words. No client is served as
+// another user than the configured one.
 func TestSidecarSaysWhatAServerRefuses(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -124,7 +124,7 @@ func TestSidecarSaysWhatAServerRefuses(t *testing.T) {
 	}
 }
 
-// ask says something to the server, by a way of its own, and does not wait for the answer to the last request.
+// ask sends requests to the server over a connection of its own. It does not wait for the answer to the last one.
 func (n *nativeRedis) ask(requests ...string) {
 	n.s.t.Helper()
 	roots := x509.NewCertPool()
@@ -148,7 +148,7 @@ func (n *nativeRedis) ask(requests ...string) {
 	}
 }
 
-// What a server that was well says of itself later counts as well, as soon as a connection to it is made.
+// A server that was well and refuses later is noticed too, as soon as a connection to it is made.
 func TestSidecarHearsWhatAServerSaysOfItself(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, serverOptions{})
@@ -165,14 +165,14 @@ func TestSidecarHearsWhatAServerSaysOfItself(t *testing.T) {
 
 	n.ask("EVAL 'while true do end' 0")
 	during := s.launchSidecar(nil, address...)
-	during.wantNotReady("BUSY ") // and the product's name
+	during.wantNotReady("BUSY ") // followed by the product's name
 	if got := during.says("GET key"); !strings.HasPrefix(got, "-BUSY") {
 		t.Errorf("the client is told %q", got)
 	}
 	n.ask("SCRIPT KILL", "PING")
 	during.waitReady()
 
-	// Snapshots can't be written: writes are refused, reads are served.
+	// The engine can't write snapshots, so it refuses writes and serves reads.
 	if err := os.Remove(data); err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestSidecarHearsWhatAServerSaysOfItself(t *testing.T) {
 	}
 	readers.wantHealthy()
 
-	// It is restarted, and loads what it has for some seconds.
+	// The server is restarted, and loads its data for some seconds.
 	if err := os.Mkdir(data, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,8 @@ func TestSidecarHearsWhatAServerSaysOfItself(t *testing.T) {
 	n.stop()
 }
 
-// A user who may neither PING nor ask for his id is served what he may; what he may not is noted.
+// A user who may neither PING nor ask for the connection's id is served the commands that the user may send. The log says which right
+// is missing.
 func TestSidecarWithAUserOfFewRights(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, serverOptions{})
@@ -228,7 +229,7 @@ func TestSidecarWithAUserOfFewRights(t *testing.T) {
 	c.wantHealthy()
 }
 
-// redis-server as it is by default wants a client certificate, and gets it.
+// redis-server with default settings wants a client certificate, and gets it.
 func TestSidecarShowsAClientCertificate(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, serverOptions{})
@@ -245,7 +246,7 @@ func TestSidecarShowsAClientCertificate(t *testing.T) {
 		t.Errorf("SET: %q", got)
 	}
 	c.wantHealthy()
-	// Another one, of which the sidecar hears from the file alone, moves connections.
+	// A new client certificate, which the sidecar sees only in the file, makes connections move.
 	n.clientCertificate(pair, "two")
 	eventually(t, 10*time.Second, "the next certificate", func() bool { return strings.Contains(c.stderr.String(), "client certificate changed") })
 	if got := c.says("GET key"); got != "$5" {
@@ -255,7 +256,7 @@ func TestSidecarShowsAClientCertificate(t *testing.T) {
 	if out := s.cli(append([]string{"doctor"}, "--ca", n.caFile, "--cert", pair, net.JoinHostPort(n.host, n.port))...); !strings.Contains(out, "takes this one") {
 		t.Errorf("doctor says %s", out)
 	}
-	// A key for everybody is no key.
+	// The sidecar refuses a key that everybody can read.
 	if err := os.Chmod(pair, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -33,13 +33,13 @@ type sidecar struct {
 
 var readyLine = regexp.MustCompile(`(?m)^ready: (\S+) -> \S+ \(\S+\); ops (\S+)$`)
 
-// launchSidecar starts one on free ports and does not wait for anything.
+// launchSidecar starts a sidecar on free ports and does not wait for anything.
 func (s *server) launchSidecar(env []string, args ...string) *sidecar {
 	s.t.Helper()
 	return s.launchSidecarUnder(nil, env, args...)
 }
 
-// launchSidecarUnder has another program start it.
+// launchSidecarUnder lets another program start the sidecar.
 func (s *server) launchSidecarUnder(program, env []string, args ...string) *sidecar {
 	s.t.Helper()
 	c := &sidecar{s: s, stdout: newOutput(), stderr: newOutput(), ended: make(chan struct{})}
@@ -72,7 +72,7 @@ func (s *server) launchSidecarUnder(program, env []string, args ...string) *side
 	return c
 }
 
-// startSidecar waits until requests are served.
+// startSidecar starts a sidecar and waits until it serves requests.
 func (s *server) startSidecar(args ...string) *sidecar {
 	s.t.Helper()
 	c := s.launchSidecar(nil, args...)
@@ -108,7 +108,7 @@ func (c *sidecar) wantHealthy() {
 	}
 }
 
-// wantTrusted waits until exactly the CAs of a bundle are trusted.
+// wantTrusted waits until the sidecar trusts exactly the CAs of a bundle.
 func (c *sidecar) wantTrusted(bundle string) {
 	c.s.t.Helper()
 	raw, err := os.ReadFile(bundle)
@@ -134,8 +134,8 @@ func (c *sidecar) wantTrusted(bundle string) {
 	})
 }
 
-// Through changes of certificates, of CAs and of the password's presence, gateways that are replaced, and a control plane that is
-// not there, clients of every state stay connected and see no error.
+// Clients in every state stay connected and see no error while certificates and CAs change, the password comes and goes, gateways are
+// replaced, and the control plane is down.
 func TestSidecarHidesEverythingThatChanges(t *testing.T) {
 	t.Parallel()
 	onEveryDataPath(t, func(t *testing.T, path string) {
@@ -174,7 +174,7 @@ func TestSidecarHidesEverythingThatChanges(t *testing.T) {
 			s.cli("ca", "retire", "first", "--force")
 			all()
 		}
-		// Who may be believed now it has learnt from the API, by the time that is gone.
+		// The sidecar has learnt the new CA from the API before the API goes away.
 		side.wantTrusted(s.bundle("first"))
 		s.signal(syscall.SIGTERM)
 		all()
@@ -187,7 +187,7 @@ func TestSidecarHidesEverythingThatChanges(t *testing.T) {
 	})
 }
 
-// replaceGateway ends the gateway and waits for the next.
+// replaceGateway ends the gateway and waits for its successor.
 func (s *server) replaceGateway(sig syscall.Signal) {
 	s.t.Helper()
 	old := s.node("gateway")
@@ -197,7 +197,7 @@ func (s *server) replaceGateway(sig syscall.Signal) {
 	eventually(s.t, 20*time.Second, "another gateway", func() bool { n := s.nodes("gateway"); return len(n) == 1 && n[0] != old })
 }
 
-// Who has nothing under way does not even notice that a gateway is killed.
+// A client without a request in flight does not even notice that the gateway is killed.
 func TestSidecarClientsSurviveAGatewayThatIsKilled(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -218,13 +218,13 @@ func TestSidecarClientsSurviveAGatewayThatIsKilled(t *testing.T) {
 	}
 }
 
-// nativeRedis is a redis-server with TLS of its own, whose certificate a CA of its own has signed.
+// nativeRedis is a redis-server with its own TLS and a certificate by a CA of its own.
 type nativeRedis struct {
 	s            *server
 	ca           *certtest.Authority
 	host, port   string
 	caFile, pass string
-	args         []string // further ones; they come last
+	args         []string // further arguments; they come last
 	cmd          *exec.Cmd
 }
 
@@ -241,7 +241,7 @@ func newNativeRedis(s *server) *nativeRedis {
 	return n
 }
 
-// newCA replaces the CA, and with the next start the certificate.
+// newCA replaces the CA. The certificate changes with the next start.
 func (n *nativeRedis) newCA() {
 	n.s.t.Helper()
 	n.ca = certtest.NewAuthority(n.s.t, "native CA")
@@ -280,7 +280,8 @@ func (n *nativeRedis) stop() {
 	}
 }
 
-// Any Redis with TLS is served, and a restart of it with another CA and another password reaches connected clients by way of the files.
+// The sidecar serves any Redis with TLS. If that restarts with another CA and another password, the sidecar learns both from the files,
+// and connected clients stay.
 func TestSidecarBeforeARedisWithItsOwnTLS(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, serverOptions{})
@@ -313,7 +314,7 @@ func TestSidecarBeforeARedisWithItsOwnTLS(t *testing.T) {
 	side.wantHealthy()
 }
 
-// What service managers do: they are told, and SIGTERM lets clients finish; a second one does not.
+// Service managers are notified, and SIGTERM lets clients finish. A second SIGTERM does not.
 func TestSidecarUnderAServiceManager(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})

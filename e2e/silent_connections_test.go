@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A thousand connections that never say anything lock nobody out, also not from the same address, and the operator is told.
+// A thousand silent connections lock nobody out, not even clients at the same address, and the operator is told.
 func TestSilentConnectionsLockNobodyOut(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{files: 2400}) // 994 clients

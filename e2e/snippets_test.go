@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// snippet is a program of `sealane connect NAME --client CLIENT`, in a file, exactly as printed.
+// snippet is a program that `sealane connect NAME --client CLIENT` prints, in a file and unchanged.
 type snippet struct {
 	client string
 	file   string
-	// prepare installs and builds, or skips the test; the command that it returns makes a new run of the program.
+	// prepare installs the library and builds the program, or skips the test. The function that it returns makes the command of one run.
 	prepare func(t *testing.T, s *server, file string) func() *exec.Cmd
 }
 
@@ -44,10 +44,10 @@ var snippets = []snippet{
 	{"lettuce", "lettuce/Example.java", buildJava},
 }
 
-// subject is an instance that the snippets are for.
+// subject is the instance for which the snippets are printed.
 type subject struct {
 	instance
-	ca   string // a file, for looking after them
+	ca   string // a file with the instance's bundle
 	auth string
 }
 
@@ -63,8 +63,8 @@ func newSubject(s *server, name string, flags ...string) subject {
 	return i
 }
 
-// Every snippet whose client is installed runs as printed, and verifies: in the bundle it is the instance's CA that counts,
-// wherever it is there, and no other instance's; and the certificate must be for the address.
+// Every snippet whose client is installed runs as printed, and verifies the server. It accepts the instance's CA at any place of the
+// bundle, and not another instance's CA. The certificate must be for the address.
 func TestConnectSnippets(t *testing.T) {
 	t.Parallel()
 	s := snippetServer(t)
@@ -89,7 +89,7 @@ func TestConnectSnippets(t *testing.T) {
 			wantGreeting(t, s, first, p.run())
 
 			atOther := c.print(t, s, "first", filepath.Join(dir, "other"), strings.NewReplacer(first.Host, elsewhere))
-			if c.client == "redis-cli" { // it has no option for that
+			if c.client == "redis-cli" { // redis-cli has no option for that
 				wantGreeting(t, s, first, atOther())
 			} else {
 				wantRefusal(t, s, first, atOther())
@@ -107,7 +107,7 @@ func TestConnectSnippets(t *testing.T) {
 		}
 		for _, p := range ready {
 			t.Run(p.client+" with the next CA "+stage, func(t *testing.T) {
-				for _, bundle := range []string{both, own} { // the latter by way of the cross-certificate
+				for _, bundle := range []string{both, own} { // with the old CA alone the cross-certificate is needed
 					s.write(p.ca, bundle)
 					wantGreeting(t, s, first, p.run())
 				}
@@ -120,7 +120,7 @@ func TestConnectSnippets(t *testing.T) {
 	}
 }
 
-// Instances without TLS, without AUTH, and without either.
+// The snippets run for instances without TLS, without AUTH, and without both.
 func TestConnectSnippetsOfOtherInstances(t *testing.T) {
 	t.Parallel()
 	s := snippetServer(t)
@@ -141,7 +141,7 @@ func TestConnectSnippetsOfOtherInstances(t *testing.T) {
 	}
 }
 
-// forward lets the instance be reached at another address of loopback, which is returned, and the same port.
+// forward makes the instance reachable at another loopback address, which it returns, with the same port.
 func forward(t *testing.T, i instance) string {
 	t.Helper()
 	host := i.Host[:strings.LastIndex(i.Host, ".")] + ".250"
@@ -176,7 +176,7 @@ func forward(t *testing.T, i instance) string {
 	return host
 }
 
-// The sidecar's snippet, but for its port, which may be somebody else's here.
+// The sidecar's snippet works. Only its port is replaced, since another program may use it here.
 func TestConnectSnippetOfTheSidecar(t *testing.T) {
 	t.Parallel()
 	s := snippetServer(t)
@@ -222,7 +222,7 @@ func snippetServer(t *testing.T) *server {
 	return s
 }
 
-// print puts the snippet into a file of dir, where ca.pem is, too.
+// print writes the snippet to a file in dir, where ca.pem is too.
 func (c snippet) print(t *testing.T, s *server, instance, dir string, changed *strings.Replacer) func() *exec.Cmd {
 	t.Helper()
 	file := filepath.Join(dir, c.file)
@@ -237,7 +237,7 @@ func (c snippet) print(t *testing.T, s *server, instance, dir string, changed *s
 	return c.prepare(t, s, file)
 }
 
-// wantGreeting wants that the program says hello, and that it was this instance that it got it from.
+// wantGreeting fails the test unless the program prints the greeting and got it from this instance.
 func wantGreeting(t *testing.T, s *server, i subject, c *exec.Cmd) {
 	t.Helper()
 	s.forget(i)
@@ -258,8 +258,8 @@ var (
 	greeted        = regexp.MustCompile(`(?m)^hello$`)
 )
 
-// wantRefusal wants that the program says what it has against the certificate, and does nothing. Some libraries never give
-// up, so it is ended then.
+// wantRefusal fails the test unless the program says why it refuses the certificate, and writes no key. Some libraries never give up,
+// so the program is ended then.
 func wantRefusal(t *testing.T, s *server, i subject, c *exec.Cmd) {
 	t.Helper()
 	s.forget(i)
@@ -290,7 +290,7 @@ func wantRefusal(t *testing.T, s *server, i subject, c *exec.Cmd) {
 	}
 }
 
-// forget deletes the greeting and returns how many there were.
+// forget deletes the greeting and returns how many keys were deleted.
 func (s *server) forget(i subject) string {
 	s.t.Helper()
 	args := []string{"-h", i.Host, "-p", i.port(), "DEL", "greeting"}
@@ -307,7 +307,7 @@ func withPassword(c *exec.Cmd, i subject) *exec.Cmd {
 	return c
 }
 
-// buildGo builds within this module, which has the library.
+// buildGo builds the program inside this module, which has the library.
 func buildGo(t *testing.T, s *server, file string) func() *exec.Cmd {
 	program := strings.TrimSuffix(file, ".go")
 	if out := run(exec.Command("go", "build", "-ldflags=-s -w", "-o", program, file)); out.code != 0 {
@@ -322,14 +322,14 @@ func runNode(t *testing.T, s *server, file string) func() *exec.Cmd {
 		t.Fatal(err)
 	}
 	c := node(t, s, testdata, file)
-	// Modules are looked for from the file's folder upwards.
+	// Node.js looks for modules from the file's folder upwards.
 	if err := os.Symlink(filepath.Join(c.Dir, "node_modules"), filepath.Join(filepath.Dir(file), "node_modules")); err != nil {
 		t.Fatal(err)
 	}
 	return func() *exec.Cmd { return s.program("node", file) }
 }
 
-// runPredis has Debian's Predis where Composer would put it.
+// runPredis puts Debian's Predis where Composer would put it.
 func runPredis(t *testing.T, s *server, file string) func() *exec.Cmd {
 	wantPHP(t, s, "@include 'Predis/autoload.php'", "php-predis")
 	vendor := filepath.Join(filepath.Dir(file), "vendor")
@@ -344,7 +344,7 @@ func runPredis(t *testing.T, s *server, file string) func() *exec.Cmd {
 	}
 }
 
-// wantPHP skips the test where an expression is false.
+// wantPHP skips the test if a PHP expression is false.
 func wantPHP(t *testing.T, s *server, expression, from string) {
 	t.Helper()
 	need(t, "php")
@@ -353,7 +353,7 @@ func wantPHP(t *testing.T, s *server, expression, from string) {
 	}
 }
 
-// buildC needs hiredis with its TLS half, which Debian 12 doesn't have.
+// buildC needs hiredis with TLS, which Debian 12 doesn't have.
 func buildC(t *testing.T, s *server, file string) func() *exec.Cmd {
 	need(t, "gcc")
 	probe := exec.Command("gcc", "-E", "-include", "hiredis/hiredis_ssl.h", "-include", "openssl/ssl.h", "-x", "c", "/dev/null")
@@ -368,7 +368,7 @@ func buildC(t *testing.T, s *server, file string) func() *exec.Cmd {
 	return func() *exec.Cmd { return s.program(program) }
 }
 
-// buildJava needs the libraries in CLASSPATH; Debian has neither.
+// buildJava needs the libraries in CLASSPATH. Debian has neither of them.
 func buildJava(t *testing.T, s *server, file string) func() *exec.Cmd {
 	need(t, "javac")
 	dir, classes := filepath.Dir(file), os.Getenv("CLASSPATH")

@@ -22,25 +22,25 @@ import (
 	"time"
 )
 
-// SEALANE_SOAK is how long TestSoak goes on, as in 10m; it then has 500 connections. Read here, because TestMain takes
-// the variables of Sealane out of the environment.
+// SEALANE_SOAK is how long TestSoak runs, such as 10m; the test then has 500 connections. It is read here because TestMain removes
+// Sealane's variables from the environment.
 var soakTime = os.Getenv("SEALANE_SOAK")
 
 const (
 	soakKeys    = 3 // of each kind, per connection
 	soakMaxSize = 2 << 20
-	// soakBudget bounds what one pipeline asks for and is answered with: the machine's memory is no part of the story.
+	// soakBudget bounds the requests and replies of one pipeline, so that the machine's memory plays no part.
 	soakBudget = 3 << 20
-	// soakPatience is how long a reply may take on a connection that is alive.
+	// soakPatience is how long a reply may take on a live connection.
 	soakPatience = 20 * time.Second
-	// Memory may grow by so much, and by so much per connection. What a Go process keeps resident is up to twice its live
-	// heap plus what one look at the sockets brought, so two measurements of the same state differ; the race detector's
-	// shadow multiplies that. A session that leaks (its TLS state and buffers are some 30 KiB) is seen all the same in a
-	// long run, which makes many times more connections than it has clients, and at once in the number of descriptors.
+	// Memory may grow by this much, and by this much per connection. A Go process keeps up to twice its live heap resident, plus what one
+	// round of reads brought, so two measurements of the same state differ. The race detector's shadow memory multiplies that. A
+	// leaked session (its TLS state and buffers are some 30 KiB) still shows: in a long run, which makes many times more
+	// connections than it has clients, and at once in the number of descriptors.
 	soakSlack, soakSlackEach = 96 << 20, 256 << 10
 )
 
-// soakFill is what values are made of behind the words that say whose they are.
+// soakFill is the filling of values, after the words that say to whom they belong.
 var soakFill = func() []byte {
 	b := make([]byte, soakMaxSize)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -50,7 +50,7 @@ var soakFill = func() []byte {
 	return b
 }()
 
-// soak is one run: what its clients share.
+// soak has what the clients of one run share.
 type soak struct {
 	t      *testing.T
 	target instance
@@ -59,8 +59,8 @@ type soak struct {
 	fail   context.CancelFunc
 	load   atomic.Int64 // microseconds of pause, at most, between two pipelines of a client
 
-	// era is even while the engine lives; it grows before the engine is killed and after its successor has answered. What a
-	// client has sent in one era and is answered in the same, an even one, must be there.
+	// era is even while the engine lives. It is incremented before the engine is killed, and again after its successor has answered. If a
+	// client sent something and got the answer in the same even era, then it must be there.
 	era                                      atomic.Int64
 	failures                                 atomic.Int64
 	replies, conns, cuts, ended, deaths, gap atomic.Int64
@@ -77,10 +77,10 @@ func (r *soak) errorf(c *soakClient, format string, args ...any) {
 	r.fail()
 }
 
-// lossy says whether something of the era before may be missing now.
+// lossy says whether data of an earlier era may be missing now.
 func (r *soak) lossy(era int64) bool { return era%2 == 1 || r.era.Load() != era }
 
-// soakValue is what a key must have. The zero value: nothing.
+// soakValue is the value that a key must have. The zero value means that the key must not exist.
 type soakValue struct {
 	tag  string
 	size int // with tag
@@ -168,12 +168,12 @@ func readReply(r *bufio.Reader) (soakReply, error) {
 
 var errNoRESP = errors.New("not RESP")
 
-// soakConn is one connection, and what it has been told of itself.
+// soakConn is one connection, with its identity and its values.
 type soakConn struct {
 	*tls.Conn
 	r     *bufio.Reader
-	slow  *rand.Rand // where set, it reads slowly
-	era   int64      // of the last pipeline that was answered completely
+	slow  *rand.Rand // if set, the connection reads slowly
+	era   int64      // the era of the last pipeline that was answered completely
 	id    int64
 	name  string
 	db    int
@@ -188,7 +188,7 @@ func (c *soakConn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
-// soakClient makes one connection after the other.
+// soakClient is a client that makes one connection after the other.
 type soakClient struct {
 	*soak
 	id   int
@@ -200,13 +200,13 @@ type soakClient struct {
 	last []string // the keys of the connection before
 }
 
-// soakAsk is one request, and what its reply is to be.
+// soakAsk is one request, with what its reply must be.
 type soakAsk struct {
 	what  string
 	check func(soakReply) error
 }
 
-// batch is what is sent at a time.
+// batch is the requests that are sent in one write.
 type batch struct {
 	c      *soakClient
 	conn   *soakConn
@@ -270,7 +270,7 @@ func (p *batch) value() soakValue {
 	return v
 }
 
-// wantNull knows what a null looks like in each protocol.
+// wantNull checks for a null, which differs between the protocols.
 func wantNull(v soakReply, proto int, resp2 byte) error {
 	if !v.null || proto == 2 && v.kind != resp2 || proto == 3 && v.kind != '_' {
 		return fmt.Errorf("want a null of RESP%d", proto)
@@ -278,7 +278,7 @@ func wantNull(v soakReply, proto int, resp2 byte) error {
 	return nil
 }
 
-// wantValue checks the reply to GET; what it must be is what it is when the reply comes.
+// wantValue checks the reply to GET against the value that the key must have when the reply arrives.
 func (p *batch) wantValue(at string, proto int) func(soakReply) error {
 	return func(v soakReply) error {
 		has, ok := p.conn.keys[at]
@@ -308,7 +308,7 @@ func (p *batch) wantIncremented(at string) func(soakReply) error {
 	}
 }
 
-// set is a SET or GET or INCR or the like: its request, and what becomes of it.
+// plain returns a SET, GET, INCR or the like, with the check of its reply.
 func (p *batch) plain() ([]string, func(soakReply) error) {
 	conn, rnd := p.conn, p.c.rnd
 	switch rnd.IntN(4) {
@@ -320,7 +320,7 @@ func (p *batch) plain() ([]string, func(soakReply) error) {
 			return wantLine("+OK")(r)
 		}
 	case 1:
-		if p.budget < soakMaxSize/2 { // it may be answered with any of the values
+		if p.budget < soakMaxSize/2 { // the reply may be any of the values
 			break
 		}
 		key := p.key("s")
@@ -368,7 +368,7 @@ func (p *batch) transaction() {
 	}, "EXEC")
 }
 
-// step adds one thing that a client does.
+// step adds one action of a client.
 func (p *batch) step() {
 	conn, rnd := p.conn, p.c.rnd
 	switch rnd.IntN(40) {
@@ -385,7 +385,7 @@ func (p *batch) step() {
 			}
 			return wantLine("+OK")(v.elems[0])
 		}, "EXEC")
-	case 3: // but for itself
+	case 3: // except this client
 		key, tag, proto := p.key("w"), p.tag(), conn.proto
 		p.add(wantLine("+OK"), "WATCH", key)
 		p.add(wantLine("+OK"), "SET", key, tag)
@@ -462,7 +462,7 @@ func (c *soakClient) batch(conn *soakConn) *batch {
 	return &batch{c: c, conn: conn, era: c.era.Load(), budget: soakBudget}
 }
 
-// How a pipeline ends.
+// The ways in which a pipeline ends.
 type ending int
 
 const (
@@ -472,13 +472,13 @@ const (
 	halfClose
 )
 
-// errDone says that the connection is not to be used any more, and that nothing is wrong.
+// errDone means that the connection is finished and that nothing is wrong.
 var errDone = errors.New("done")
 
-// lost judges an error of a connection that was not to end.
+// lost decides whether an error on a connection that should not have ended is a failure.
 func (c *soakClient) lost(conn *soakConn, what string, err error) error {
 	switch {
-	case c.ctx.Err() != nil: // the end of the test cuts them all
+	case c.ctx.Err() != nil: // the end of the test cuts all connections
 	case errors.Is(err, net.ErrClosed): // by both
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.errorf(c, "%s: no reply within %v", what, soakPatience)
@@ -499,7 +499,7 @@ func (p *batch) run(how ending) error {
 	for _, a := range p.asks[max(0, len(p.asks)-12):] {
 		c.note(a.what)
 	}
-	out, chunks := p.out.Bytes(), c.rnd.IntN(4) // the writer is not to share the source
+	out, chunks := p.out.Bytes(), c.rnd.IntN(4) // the writer must not share the source of random numbers
 	if how == cutRST || how == cutFIN {
 		out = out[:c.rnd.IntN(len(out)+1)]
 		c.cuts.Add(1)
@@ -582,7 +582,8 @@ func (c *soakClient) note(what string) {
 	}
 }
 
-// connect makes a connection and learns its id. It is nil where that could not be.
+// connect makes a connection and asks for its id. It returns nil if that failed; it has reported the failure then, unless the test is
+// over or the engine was killed.
 func (c *soakClient) connect() *soakConn {
 	era := c.era.Load()
 	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: soakPatience}, Config: c.config}
@@ -619,7 +620,7 @@ func (c *soakClient) connect() *soakConn {
 	return conn
 }
 
-// fed waits on the list or the channel that a partner of it fills.
+// fed waits on a list or channel that a partner fills.
 func (c *soakClient) fed(conn *soakConn) error {
 	partner := c.connect()
 	if partner == nil {
@@ -631,7 +632,7 @@ func (c *soakClient) fed(conn *soakConn) error {
 		list, tag := p.key("l"), p.tag()
 		era := p.era
 		p.add(func(v soakReply) error {
-			if v.null && c.lossy(era) { // the element went with the engine
+			if v.null && c.lossy(era) { // the element was lost with the engine
 				return nil
 			}
 			if v.kind != '*' || len(v.elems) != 2 {
@@ -665,7 +666,7 @@ func (c *soakClient) fed(conn *soakConn) error {
 		return err
 	}
 	listen, publish := c.batch(conn), c.batch(partner)
-	era := p.era // in which it subscribed
+	era := p.era // the era in which the client subscribed
 	for range 1 + c.rnd.IntN(5) {
 		tag := p.tag()
 		publish.add(func(v soakReply) error {
@@ -684,19 +685,19 @@ func (c *soakClient) fed(conn *soakConn) error {
 	return p.run(goOn)
 }
 
-// both runs a pipeline, and one of its partner without whose success it may wait in vain.
+// both runs a pipeline, together with the partner's pipeline that it may have to wait for.
 func both(p, partner *batch) error {
 	var fed error
 	done := make(chan struct{})
-	// The partner's client is another one as far as the source and the log are concerned.
+	// The partner has its own source of random numbers and its own entries in the log.
 	feeder := *partner.c
 	feeder.rnd = rand.New(rand.NewPCG(partner.c.seed, partner.c.rnd.Uint64()))
 	feeder.log = []string{"partner"}
 	partner.c = &feeder
 	go func() {
 		defer close(done)
-		// What was wrong is noted. Nothing is, where the partner's connection was of an engine that is gone while this one
-		// is not: then nobody answers.
+		// An error of the partner is noted. There is none if the partner's connection belonged to an engine that is gone, and this one's did
+		// not: then nobody answers.
 		if fed = partner.run(goOn); fed != nil {
 			p.conn.NetConn().Close()
 		}
@@ -709,7 +710,7 @@ func both(p, partner *batch) error {
 	return err
 }
 
-// live makes connections until the end.
+// live makes connections until the end of the run.
 func (c *soakClient) live() {
 	for c.ctx.Err() == nil {
 		c.made++
@@ -763,8 +764,8 @@ func (c *soakClient) use(conn *soakConn) {
 			how = []ending{cutRST, cutRST, cutFIN, halfClose}[c.rnd.IntN(4)]
 		}
 		if how == halfClose {
-			// An engine that reads the end of a connection throws away the replies that the socket had no room for. So they
-			// are few here. (It is so without Sealane, too.)
+			// An engine that reads the end of a connection discards the replies for which the socket had no room. So this sends only a few
+			// requests. (The same happens without Sealane.)
 			p.budget = 32 << 10
 		}
 		length := 1 + c.rnd.IntN(5)
@@ -788,7 +789,7 @@ func (c *soakClient) pause(d time.Duration) {
 	}
 }
 
-// footprint is what a process holds.
+// footprint is the memory and the descriptors that a process holds.
 type footprint struct{ files, memory int }
 
 func (f footprint) String() string {
@@ -809,7 +810,7 @@ func footprintOf(t *testing.T, pid int) footprint {
 	return footprint{len(files), pages * os.Getpagesize()}
 }
 
-// allConnected measures the gateway while there are so many clients, each served once and idle since.
+// allConnected measures the gateway while n clients are connected, each of which was served once and is idle since.
 func (r *soak) allConnected(n, gateway int, good func(footprint) bool) footprint {
 	r.t.Helper()
 	conns := make([]*wire, n)
@@ -839,7 +840,7 @@ func (r *soak) allConnected(n, gateway int, good func(footprint) bool) footprint
 	return f
 }
 
-// admin asks the gateway's admin socket.
+// admin sends a request to the gateway's admin socket.
 func (s *server) admin(method, path string, body []byte) []byte {
 	s.t.Helper()
 	sockets, err := filepath.Glob(filepath.Join(s.state, "nodes", "*", "gateway.sock"))
@@ -869,7 +870,7 @@ func (s *server) admin(method, path string, body []byte) []byte {
 	return answer
 }
 
-// wantNoClients waits until the gateway has seen the last of them go.
+// wantNoClients waits until the gateway has noticed that all clients have left.
 func (s *server) wantNoClients() {
 	s.t.Helper()
 	eventually(s.t, 10*time.Second, "the gateway has no connection", func() bool {
@@ -881,7 +882,7 @@ func (s *server) wantNoClients() {
 	})
 }
 
-// reapply gives the gateway the snapshot that it has, as a new one.
+// reapply gives the gateway its current snapshot as a new one.
 func (s *server) reapply() {
 	s.t.Helper()
 	var status struct{ Generation uint64 }
@@ -907,7 +908,7 @@ func (s *server) reapply() {
 	s.admin("PUT", "/snapshot", raw)
 }
 
-// killEngine begins an era without one.
+// killEngine kills the engine and begins an era without one.
 func (r *soak) killEngine(s *server) (pid int) {
 	s.t.Helper()
 	pid = s.node("engine")
@@ -917,7 +918,7 @@ func (r *soak) killEngine(s *server) (pid int) {
 	return pid
 }
 
-// isBack says whether there is another engine than the one killed, and ends its era.
+// isBack says whether the killed engine has a successor. If so, it ends the era without an engine.
 func (r *soak) isBack(s *server, killed int) bool {
 	pids := s.nodes("engine")
 	if len(pids) != 1 || pids[0] == killed {
@@ -936,8 +937,8 @@ func (r *soak) isBack(s *server, killed int) bool {
 	return true
 }
 
-// Whatever clients do and whatever happens around them, each gets its own replies, all of them, in order; and the gateway
-// is afterwards what it was before. SEALANE_SOAK=10m makes ten minutes of it. Not parallel: a reply has a time limit.
+// Whatever clients do and whatever happens around them, each gets all of its own replies in order. Afterwards the gateway has the
+// same size as before. SEALANE_SOAK=10m makes it ten minutes. The test is not parallel, because replies have a time limit.
 func TestSoak(t *testing.T) {
 	length, clients := 6*time.Second, 60
 	switching, killing, pause := time.Second, 2500*time.Millisecond, 30*time.Millisecond
@@ -982,7 +983,7 @@ func TestSoak(t *testing.T) {
 		select {
 		case <-end:
 			running = false
-		case <-ctx.Done(): // a client has met with something
+		case <-ctx.Done(): // a client has found an error
 			running = false
 		case <-look.C:
 			if killed != 0 && r.isBack(s, killed) {
@@ -995,7 +996,7 @@ func TestSoak(t *testing.T) {
 			switches++
 			s.useDataPath("first", dataPaths[switches%len(dataPaths)])
 		case <-kill.C:
-			// The server restarts an engine at once three times; before the fourth it has to be well for a minute.
+			// The server restarts an engine three times at once. Before the fourth time the engine has to be well for a minute.
 			if killed == 0 && (r.deaths.Load() == 0 || r.deaths.Load()%3 != 0 || time.Since(last) > 65*time.Second) {
 				killed, last = r.killEngine(s), time.Now()
 			}
@@ -1009,7 +1010,7 @@ func TestSoak(t *testing.T) {
 	if killed != 0 {
 		eventually(t, 2*time.Minute, "the engine is back", func() bool { return r.isBack(s, killed) })
 	}
-	// Clean engine connections wait for the next client for a minute. They end with their engine.
+	// Idle engine connections wait for a minute for the next client. They end with their engine.
 	killed = r.killEngine(s)
 	within(10*time.Second, func() bool { return footprintOf(t, gateway).files <= idle.files })
 	gone := footprintOf(t, gateway)

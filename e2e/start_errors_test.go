@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// wantStartError starts a server that must fail to start, with these words on stderr.
+// wantStartError starts a server that must fail to start and say these words on stderr.
 func (s *server) wantStartError(words ...string) {
 	s.t.Helper()
 	before := len(s.stderr.String())
@@ -166,7 +166,7 @@ func TestStartErrors(t *testing.T) {
 	})
 }
 
-// The way to serve the API to other machines.
+// The API can be served to other machines.
 func TestAPIOverTLS(t *testing.T) {
 	t.Parallel()
 	need(t, "openssl")
@@ -174,7 +174,7 @@ func TestAPIOverTLS(t *testing.T) {
 	cert, key := filepath.Join(s.base, "api.pem"), filepath.Join(s.base, "api.key")
 	s.mustRun(s.program("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
 		"-subj", "/CN=sealane", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert))
-	// 0.0.0.0 is off loopback, which is refused without the certificate.
+	// 0.0.0.0 is not loopback, so the server refuses it without a certificate.
 	s.write(s.conf, "http: 0.0.0.0:0\ngrpc: 0.0.0.0:0\nops: 127.0.0.1:0\naddresses: {pool: "+newPool()+"}\ntls: {certificate: "+cert+", key: "+key+"}\n")
 	s.start()
 	if !strings.HasPrefix(s.api, "https://") {
@@ -211,7 +211,7 @@ func TestAPIOverTLS(t *testing.T) {
 			t.Error("the API answers without TLS")
 		}
 	}
-	// The CLI needs to be told of a certificate that no CA of this machine has signed.
+	// No CA that this machine trusts has signed the certificate, so the CLI has to be told of it.
 	cli := s.command("instances", "list")
 	cli.Env = append(cli.Env, "SEALANE_API=https://127.0.0.1:"+port, "SSL_CERT_FILE="+cert)
 	if got := s.mustRun(cli); !strings.Contains(got, "NAME") {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A full disk is when a server must not be missing: what dies is started again, and what can't be kept is told.
+// The server works on with a full disk: it restarts what dies, and it says what can't be stored.
 func TestServeStartsOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{state: tmpfs(t, "8m")})
@@ -89,7 +89,7 @@ func TestConfiguredSecretsThatOthersCanReadStopTheStart(t *testing.T) {
 	}
 }
 
-// The server does not guess what a damaged file said, and what it has started serves on.
+// The server refuses to start with a damaged file, and gateway and engine serve on.
 func TestADamagedStateStopsTheStartAndNothingElse(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -101,7 +101,7 @@ func TestADamagedStateStopsTheStartAndNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// bbolt leaves older copies of a record lying about, so each is damaged.
+	// bbolt leaves older copies of a record in the file, so the test damages each of them.
 	const auth, page = `"AuthEnabled":true`, 4096
 	if !strings.Contains(string(whole), auth) {
 		t.Fatal("the record does not say whether AUTH is on")
@@ -130,7 +130,7 @@ func TestADamagedStateStopsTheStartAndNothingElse(t *testing.T) {
 	if got := s.redisCLI(first, ca, "PING"); !strings.Contains(got.stdout+got.stderr, "NOAUTH") {
 		t.Errorf("PING: got %q, want that the instance serves on, with AUTH", got.stdout+got.stderr)
 	}
-	// Without the records, too, there is a way to end what runs.
+	// Gateway and engine can be ended even without the records.
 	if got := s.cli("stop", "--force"); got != "stopped\n" {
 		t.Errorf("stop --force: got %q", got)
 	}

@@ -23,7 +23,7 @@ func (s *server) wantStopped() {
 	eventually(s.t, 10*time.Second, "no process is left", func() bool { return len(processes(s.state)) == 0 })
 }
 
-// A clean stop loses nothing, although persistence is off.
+// A clean stop loses no data, although persistence is off.
 func TestCleanStopKeepsDataAndCA(t *testing.T) {
 	t.Parallel()
 	for name, stop := range map[string]func(*server){
@@ -64,7 +64,7 @@ func TestStopWithoutAServer(t *testing.T) {
 	}
 }
 
-// A service manager's restart: the control plane alone goes.
+// A service manager's restart ends only the control plane.
 func TestSIGTERMLeavesClientsConnected(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -85,13 +85,13 @@ func TestSIGTERMLeavesClientsConnected(t *testing.T) {
 	}
 }
 
-// Without persistence a crash loses the data, as in the managed service. It must not bring back older data: an
-// application would take it for the current.
+// Without persistence a crash loses the data, as in the managed service. It must not bring back older data, which an application
+// would take for the current ones.
 func TestCrashDoesNotBringBackAnOldDump(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		mode string
-		want string // of the key that the last clean stop saved, after the crash
+		want string // the value, after the crash, of the key that the last clean stop saved
 	}{{"disabled", ""}, {"rdb", "old"}} {
 		t.Run("persistence "+c.mode, func(t *testing.T) {
 			t.Parallel()
@@ -119,7 +119,7 @@ func TestCrashDoesNotBringBackAnOldDump(t *testing.T) {
 	}
 }
 
-// Where the password and the CA are part of what must survive.
+// The password and the CA survive a stop and a start too.
 func TestCleanStopKeepsAuthString(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -142,7 +142,7 @@ func TestCleanStopKeepsAuthString(t *testing.T) {
 	}
 }
 
-// What the server was configured with is no secret to `sealane stop`, which gets only the state folder.
+// `sealane stop` gets only the state folder, and finds the server's configuration from there.
 func TestStopAfterKillWithMasterKeyElsewhere(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, serverOptions{})
@@ -156,7 +156,7 @@ func TestStopAfterKillWithMasterKeyElsewhere(t *testing.T) {
 	s.waitEnd()
 	if got := run(s.command("stop")); got.code != 0 {
 		t.Errorf("sealane stop: exit code %d, %q", got.code, got.stderr)
-		s.start() // it knows where the key is, so that the rest can be stopped
+		s.start() // it records where the key is, so that gateway and engine can be stopped
 		s.cli("stop")
 	}
 	s.wantStopped()

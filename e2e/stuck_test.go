@@ -24,7 +24,8 @@ func (s *server) unkillable(i instance, ca string) {
 
 const lostAll = "all its data are lost, because its persistence is off"
 
-// The instance said REPAIRING for ever, and `sealane stop` refused.
+// An engine with a script that can't be ended can be restarted and stopped with --force. Before that option the instance was REPAIRING
+// for ever, and `sealane stop` refused.
 func TestAScriptThatCantBeKilled(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
@@ -112,7 +113,7 @@ func TestProcessesThatAreStoppedAreNamed(t *testing.T) {
 	s.wantPong(first, s.bundle("first"))
 }
 
-// `sealane stop` waited for an engine that was stopped without a word, for as long as one cared to wait.
+// `sealane stop` says that an engine is stopped (SIGSTOP), and does not wait for it for ever.
 func TestStopOfAnEngineThatIsStopped(t *testing.T) {
 	t.Parallel()
 	for name, prepare := range map[string]func(*server){
@@ -148,7 +149,7 @@ func TestStopOfAnEngineThatIsStopped(t *testing.T) {
 	}
 }
 
-// A server that hangs itself is told from one that takes its time.
+// `sealane stop` tells a server that hangs from one that is slow.
 func TestStopOfAServerThatIsStopped(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// google_redis_instance of the Terraform provider: its calls, in its order, with its spellings, and what its decoder needs
-// of the answers. The provider takes an answer without the key "name" for a synchronous one, compares enums as
-// strings, and expects authEnabled to be absent or a boolean.
+// The calls of the Terraform provider's google_redis_instance work, in its order and with its spellings, and the answers have what
+// its decoder needs. The provider treats an answer without the key "name" as synchronous, compares enums as strings, and expects
+// authEnabled to be absent or a boolean.
 func TestTerraformReplay(t *testing.T) {
 	t.Parallel()
 	for _, auth := range []bool{true, false} {
@@ -102,7 +102,7 @@ func (tf terraform) call(method, path string, body map[string]any) map[string]an
 	return r.json(tf.t)
 }
 
-// operation sends a request and polls what it returns until it is done.
+// operation sends a request and polls the operation that it returns until that is done.
 func (tf terraform) operation(method, path string, body map[string]any) {
 	tf.t.Helper()
 	op := tf.call(method, path, body)
@@ -131,14 +131,14 @@ func (tf terraform) operation(method, path string, body map[string]any) {
 	})
 }
 
-// wantStrings compares fields, which may be nested, with texts; one that begins with ^ or ends with $ is a pattern.
+// wantStrings compares fields, which may be nested, with texts. A text that begins with ^ or ends with $ is a pattern.
 func (tf terraform) wantStrings(v map[string]any, want map[string]string) {
 	tf.t.Helper()
 	for path, w := range want {
 		var at any = v
 		for rest := path; rest != ""; {
 			var key string
-			// Names with a hyphen or @ have no dot; so one is always a separator.
+			// Names with a hyphen or @ have no dot, so a dot is always a separator.
 			key, rest, _ = strings.Cut(rest, ".")
 			switch x := at.(type) {
 			case map[string]any:

@@ -18,19 +18,19 @@ import (
 type wire struct {
 	net.Conn
 	unread []byte
-	silent bool // an answer did not come: what follows is not waited for
+	silent bool // an answer did not come, so the test does not wait for later ones
 }
 
-// wireTimeout is how long an answer may take. It is also what a test costs that waits for bytes that never come.
+// wireTimeout is how long an answer may take. A test that waits for bytes that never come takes that long.
 const wireTimeout = 10 * time.Second
 
-// send writes and doesn't report errors: what a server that closes has answered before is read afterwards.
+// send writes and doesn't report errors, so that the answers of a server that closes are still read afterwards.
 func (w *wire) send(b []byte) {
 	w.SetWriteDeadline(time.Now().Add(wireTimeout))
 	w.Write(b)
 }
 
-// fill reads more. The error is nil only when there is more.
+// fill reads more bytes. The error is nil only if there were some.
 func (w *wire) fill() error {
 	if w.silent {
 		return os.ErrDeadlineExceeded
@@ -51,7 +51,7 @@ func (w *wire) take(n int) []byte {
 	return b
 }
 
-// frames returns the next n frames. What came in place of them is followed by a word about why there is no more.
+// frames returns the next n frames. If fewer came, it returns those, followed by a word that says why.
 func (w *wire) frames(n int) []byte {
 	end := 0
 	for n > 0 {
@@ -82,7 +82,7 @@ func (w *wire) until(mark string) []byte {
 	}
 }
 
-// rest returns everything until the server closes.
+// rest returns all bytes until the server closes.
 func (w *wire) rest() []byte {
 	for {
 		if err := w.fill(); err != nil {
@@ -91,8 +91,8 @@ func (w *wire) rest() []byte {
 	}
 }
 
-// cutOff makes how a connection ended part of what is compared. A reset is an end like any other: a Unix socket gives
-// one where there is input that the engine has not read, and TCP has its own rules for it.
+// cutOff makes the end of a connection part of what is compared. A reset counts as an ordinary end: a Unix socket gives one if the
+// engine has not read all input, and TCP has other rules for it.
 func (w *wire) cutOff(err error) []byte {
 	why := "<closed>"
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -102,8 +102,8 @@ func (w *wire) cutOff(err error) []byte {
 	return append(w.take(len(w.unread)), why...)
 }
 
-// frameSize is the length of the first whole frame of RESP2 or RESP3 in b. What is no RESP is a frame until its line
-// ends.
+// frameSize is the length of the first whole frame of RESP2 or RESP3 in b. Bytes that are not RESP are a frame up to the end of
+// their line.
 func frameSize(b []byte) (int, bool) {
 	at, pending := 0, 1
 	for pending > 0 {
@@ -126,7 +126,7 @@ func frameSize(b []byte) (int, bool) {
 			pending += n
 		case '%':
 			pending += 2 * n
-		case '|': // attributes stand before what they belong to
+		case '|': // an attribute comes before the reply to which it belongs
 			pending += 2*n + 1
 		default:
 			at += n + 2
@@ -138,7 +138,7 @@ func frameSize(b []byte) (int, bool) {
 	return at, true
 }
 
-// command encodes one as client libraries do.
+// command encodes a command as client libraries do.
 func command(words ...string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "*%d\r\n", len(words))
@@ -148,7 +148,7 @@ func command(words ...string) []byte {
 	return b.Bytes()
 }
 
-// words splits a line at its spaces; "…" is one word, in which \ is Go's.
+// words splits a line at its spaces. "…" is one word, with Go's escapes.
 func words(line string) []string {
 	var all []string
 	for line = strings.TrimSpace(line); line != ""; line = strings.TrimSpace(line) {

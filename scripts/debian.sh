@@ -1,10 +1,11 @@
 #!/bin/sh
 # debian.sh [-u] SUITE PACKAGE[=VERSION]...: unpacks packages of another Debian release, each with the libraries that it
-# needs, and prints the folder of each. It needs no root and leaves the machine as it is: apt gets a configuration, lists and a status
-# file of its own, and nothing is installed. The mirror and its keyring are those of the machine's own sources.
+# needs, and prints the folder of each. It needs no root and leaves the machine unchanged: apt gets a configuration, lists
+# and a status file of its own, and nothing is installed. It uses the mirror and the keyring of the machine's own sources.
 #
-# In a package's folder is a wrapper for each of its programs, which starts it by the loader and the libraries of its own
-# release. What is there already is kept without asking the network; -u replaces it by the newest.
+# A package's folder has a wrapper for each of its programs. The wrapper starts the program with the loader and the
+# libraries of its own release. A package that is unpacked already is kept, and the network is not asked. With -u the newest
+# version replaces it.
 set -eu
 
 cache=${SEALANE_ENGINES:-${XDG_CACHE_HOME:-$HOME/.cache}/sealane/engines}
@@ -14,19 +15,19 @@ fail() {
 	exit 1
 }
 
-# mirror prints the address of the machine's Debian mirror, and the file with the source.
+# mirror prints the address of the machine's Debian mirror, and the file of sources that names it.
 mirror() {
 	apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI) $(SOURCESENTRY)' 'Created-By: Packages' |
 		awk -v own="$VERSION_CODENAME" '$1 == "Debian" && $2 == own { sub(/:[0-9]+$/, "", $4); print $3, $4; exit }'
 }
 
-# keyring prints the first keyring that a file of sources names. Without one apt takes those that the machine trusts.
+# keyring prints the first keyring that a file of sources names. If there is none, apt uses those that the machine trusts.
 keyring() {
 	sed -n 's|^[Ss]igned-[Bb]y: *\(/[^ ,]*\).*|\1|p; s|.*signed-by=\(/[^] ,]*\).*|\1|p' "$1" | head -n 1
 }
 
-# apt_files makes apt's files for a suite in a folder. The machine's configuration counts too, for its proxies, but none of
-# the commands in it that run after an update.
+# apt_files makes apt's files for a suite in a folder. They include the machine's own configuration, because it may have
+# proxies, but clear its commands that run after an update.
 apt_files() {
 	found=$(mirror)
 	[ -n "$found" ] || fail "no source of Debian $VERSION_CODENAME in the machine's apt configuration, or apt-get update never ran"
@@ -60,19 +61,19 @@ CONF
 	} >"$2/apt.conf"
 }
 
-# apt runs apt-get with the files of apt_files. What it says is shown only when it fails.
+# apt runs apt-get with the files of apt_files. It shows the output only when apt-get fails.
 apt() {
 	APT_CONFIG="$work/apt/first.conf" timeout 300 apt-get -q "$@" >"$work/said" 2>&1 || fail "apt-get $1: $(tail -n 3 "$work/said")"
 }
 
-# needed prints the package and what it needs to run: libraries and its own tools, not what sets a system up.
+# needed prints the package and what it needs to run: libraries and its own tools, but not packages that configure a system.
 needed() {
 	APT_CONFIG="$work/apt/first.conf" apt-get -qq --print-uris install "$1" |
 		sed -n "s/^'[^']*' \([^_]*\)_.*/\1/p" |
 		grep -E "^(lib|zlib|lua-|${name%%-*})" | grep -vE '^lib(pam|semanage|sepol|audit|debconf)|-common$|-perl$' || true
 }
 
-# wrap makes a wrapper for each program in a folder's root.
+# wrap makes a wrapper for each program below a folder's root/.
 wrap() {
 	(
 		cd "$1"
@@ -90,7 +91,7 @@ WRAPPER
 	)
 }
 
-# unpack makes a package's folder, as a whole or not at all.
+# unpack makes a package's folder, either completely or not at all.
 unpack() {
 	name=${1%%=*}
 	new=$work/$name
@@ -131,8 +132,8 @@ if [ -z "$all" ]; then
 	[ "$ID" = debian ] || fail "this is ${ID:-no known system}, and packages of Debian are fetched on Debian only"
 	mkdir -p "$cache"
 	exec 9>"$cache/.lock"
-	flock 9                     # two runs would both fetch the same
-	rm -rf "$cache"/.new.* # of a run that was killed
+	flock 9                # otherwise two runs would both fetch the same
+	rm -rf "$cache"/.new.* # left behind by a run that was killed
 	work=$(mktemp -d "$cache/.new.XXXXXX")
 	trap 'rm -rf "$work"' EXIT
 	trap 'exit 1' HUP INT TERM

@@ -1,9 +1,9 @@
 #!/bin/sh
-# engines.sh [-u] [--strict]: the engines that the tests use besides the one in PATH: Redis and Valkey of Debian 13 and of
-# unstable, unpacked in a folder by debian.sh. The tests take those that are there. It says which ones are, and which are
-# left out; only --strict makes that an error. -u looks for newer ones.
+# engines.sh [-u] [--strict]: unpacks the engines that the tests use besides the one in PATH, with debian.sh: Redis and
+# Valkey of Debian 13 and of unstable. The tests use those that are there. The script says which ones those are, and which
+# are missing. A missing one is an error only with --strict. -u looks for newer versions.
 #
-# engines.sh --list prints the paths of those that are there, separated by colons, and fetches nothing.
+# engines.sh --list prints the paths of the engines that are there, separated by colons, and fetches nothing.
 set -eu
 cd "$(dirname "$0")"
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# fuzz.sh TIME: runs every fuzz test of the module for TIME each, from the seeds and corpora that are committed.
+# fuzz.sh TIME: runs each fuzz test of the module for TIME, starting from the seeds and corpora that are committed.
 set -eu
 for package in $(go list ./...); do
 	for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do

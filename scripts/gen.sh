@@ -1,5 +1,6 @@
 #!/bin/sh
-# gen.sh: makes gen/ from proto/. The plugins' versions are pinned here; protoc-gen-go's is that of the protobuf module.
+# gen.sh: makes gen/ from proto/. The version of the gRPC plugin is pinned here. protoc-gen-go has the version of the protobuf
+# module in go.mod.
 set -eu
 cd "$(dirname "$0")/.."
 grpc_plugin=v1.6.2

@@ -1,7 +1,7 @@
 //go:build ignore
 
-// Command imports writes what our .proto files import, for protoc --descriptor_set_in, as the Go modules of go.mod have
-// it: no copy of Google's files is kept or downloaded.
+// Command imports writes the descriptors that our .proto files import, for protoc --descriptor_set_in. It takes them from the
+// Go modules of go.mod, so no copy of Google's files is kept or downloaded.
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 			return
 		}
 		seen[f.Path()] = true
-		for i := range f.Imports().Len() { // a file comes after those that it needs
+		for i := range f.Imports().Len() { // protoc wants a file after those that it imports
 			add(f.Imports().Get(i).FileDescriptor)
 		}
 		set.File = append(set.File, protodesc.ToFileDescriptorProto(f))

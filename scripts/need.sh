@@ -1,9 +1,10 @@
 #!/bin/sh
-# need.sh [--optional] PROGRAM...: installs the programs that are missing, and says so. On Debian and Ubuntu it asks
-# apt-get; elsewhere it names what to install. With --optional it is no error when one can't be installed.
+# need.sh [--optional] PROGRAM...: installs the programs that are missing, and says so. On Debian and Ubuntu it uses
+# apt-get. On other systems it names the packages to install. With --optional a program that can't be installed is no
+# error.
 set -eu
 
-# failed ends this script when not all programs are there.
+# failed ends this script when programs are missing.
 failed() {
 	[ -z "$optional" ] || {
 		echo "NOT TESTED WITH:$missing" >&2
@@ -40,11 +41,11 @@ package() {
 
 have() {
 	command -v "$1" >/dev/null 2>&1 && return
-	# valkey does as well as redis.
+	# Valkey's program serves as well as Redis's.
 	case "$1" in
 	redis-server) command -v valkey-server >/dev/null 2>&1 ;;
 	redis-cli) command -v valkey-cli >/dev/null 2>&1 ;;
-	# A module of Python: of the one that is found first, or of the system's.
+	# A module of Python, either of the first python3 in PATH or of the system's.
 	python3-redis) python3 -c 'import redis' >/dev/null 2>&1 || /usr/bin/python3 -c 'import redis' >/dev/null 2>&1 ;;
 	# Libraries of PHP.
 	php-redis) php -r 'exit(class_exists("Redis") ? 0 : 1);' >/dev/null 2>&1 ;;
@@ -88,7 +89,7 @@ install() {
 	DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends "$@" >>"$log" 2>&1
 }
 if ! { $as_root apt-get update >"$log" 2>&1 && install $missing; }; then
-	# A package that this release doesn't have is no reason to go without the others.
+	# If this release lacks one package, the others are still installed.
 	if [ -n "$optional" ]; then
 		all=$missing missing=
 		for package in $all; do

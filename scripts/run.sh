@@ -1,6 +1,6 @@
 #!/bin/sh
-# run.sh [FLAG...]: runs the server in the foreground, with these flags of `sealane serve`, and, once it answers, sees
-# to it that an instance called "first" is there. STATE names the state folder, empty for the usual one.
+# run.sh [FLAG...]: runs the server in the foreground with these flags of `sealane serve`. Once the server answers, the
+# script creates an instance called "first" if there is none. STATE names the state folder; empty means the default.
 set -eu
 if [ -n "${STATE:-}" ]; then
 	set -- --state "$STATE" "$@"
@@ -9,7 +9,7 @@ else
 	sealane() { bin/sealane "$@"; }
 fi
 
-# $$ stays the number of this process when it becomes the server.
+# This process becomes the server by exec, so $$ is the server's pid.
 alive() { kill -0 $$ 2>/dev/null; }
 
 first() {

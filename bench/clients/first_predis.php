@@ -1,5 +1,6 @@
 <?php
-// How long Predis takes from connecting to the first reply, verified; one line of milliseconds for each connection.
+// This measures how long Predis takes from connecting to the first reply, with a verified server. It prints one line with the
+// milliseconds for each connection.
 require 'Predis/autoload.php';
 [, $host, $port, $ca, $count] = $argv;
 for ($i = 0; $i < $count; $i++) {

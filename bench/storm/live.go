@@ -17,14 +17,14 @@ import (
 	"time"
 )
 
-// live is the traffic of clients that were there before the storm. It is a process of its own, and the storm is nicer than
-// it: a client that gets no processor would look like a server that does not answer.
+// live is the traffic of clients that were connected before the storm. It runs in a process of its own with a higher priority than
+// the storm: a client that gets no CPU would look like a server that does not answer.
 type live struct {
 	asks  io.Writer
 	lines *bufio.Scanner
 }
 
-// figures are of what happened since the figures before.
+// figures are what happened since the previous figures.
 type figures struct {
 	p50, p99 time.Duration
 	n        int
@@ -67,7 +67,7 @@ func (v *live) take() (f figures, err error) {
 	return f, err
 }
 
-// beNice lets the live clients go first.
+// beNice lowers the priority of this process, the storm's, so that the live clients go first.
 func beNice() error {
 	tasks, err := filepath.Glob("/proc/self/task/*")
 	for _, task := range tasks {
@@ -77,7 +77,7 @@ func beNice() error {
 	return err
 }
 
-// stayOnSecondCore leaves the first one to the gateway and its engine.
+// stayOnSecondCore leaves the first core to the gateway and its engine.
 func stayOnSecondCore() error {
 	return output(exec.Command("taskset", "-a", "-c", "-p", "1", strconv.Itoa(os.Getpid())))
 }
@@ -90,7 +90,7 @@ func output(c *exec.Cmd) error {
 	return nil
 }
 
-// runLive is the process of the live clients. It ends with its standard input.
+// runLive is the main function of the live clients' process. It returns when its standard input ends.
 func runLive(addr, caFile string) error {
 	text, err := os.ReadFile(caFile)
 	if err != nil {
@@ -110,7 +110,7 @@ func runLive(addr, caFile string) error {
 			reply := make([]byte, len("$-1\r\n"))
 			for next := time.Now(); ; next = next.Add(livePace) {
 				time.Sleep(time.Until(next))
-				// From when it should have been sent: a stall must not hide behind less load.
+				// Latency counts from the time at which the request was due. Otherwise a stall would hide behind less load.
 				_, err := io.WriteString(c, "GET live\r\n")
 				if err == nil {
 					_, err = io.ReadFull(c, reply)

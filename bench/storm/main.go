@@ -1,8 +1,8 @@
-// Command storm shows what a storm of reconnecting clients does to those that are served: it offers a gateway several
-// times the handshakes that it can do, each client giving up after a second, while 50 live clients go on with paced GETs.
+// Command storm shows what a storm of reconnecting clients does to connected clients. It offers a gateway several times the
+// handshakes that it can do, while 50 live clients go on with paced GETs. Each client of the storm gives up after a second.
 //
-// Gateway and engine share one core, and the load has another, so that what the load costs is not taken for what the
-// gateway does. What it starts listens on loopback and is stopped at the end. Only the ratios carry over to another machine.
+// Gateway and engine share one core, and the load has another, so that the load's CPU is not mistaken for the gateway's. All
+// processes listen on loopback and are stopped at the end. Only the ratios carry over to another machine.
 package main
 
 import (
@@ -38,7 +38,7 @@ import (
 )
 
 const (
-	patience    = time.Second // of a client in the storm
+	patience    = time.Second // after which a client of the storm gives up
 	liveClients = 50
 	livePace    = 20 * time.Millisecond
 )
@@ -229,7 +229,7 @@ func (l *lab) ask(method, path string, body []byte) (string, error) {
 
 func (l *lab) status() (string, error) { return l.ask(http.MethodGet, "/status", nil) }
 
-// resident is the gateway's memory in KiB.
+// resident is the gateway's resident memory in KiB.
 func (l *lab) resident() int {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", l.gateway))
 	fields := strings.Fields(string(text))
@@ -240,7 +240,7 @@ func (l *lab) resident() int {
 	return pages * os.Getpagesize() / 1024
 }
 
-// connect is one client of the storm.
+// connect is the life of one client of the storm.
 func (l *lab) connect() error {
 	deadline := time.Now().Add(patience)
 	raw, err := (&net.Dialer{Deadline: deadline}).Dial("tcp", l.addr)
@@ -263,7 +263,7 @@ func (l *lab) connect() error {
 	return nil
 }
 
-// capacity is how many handshakes per second are done for clients that wait for them.
+// capacity is how many handshakes per second the gateway does for clients that connect in a closed loop.
 func (l *lab) capacity(d time.Duration) float64 {
 	var done atomic.Int64
 	var wg sync.WaitGroup
@@ -281,7 +281,7 @@ func (l *lab) capacity(d time.Duration) float64 {
 	return float64(done.Load()) / time.Since(start).Seconds()
 }
 
-// storm offers so many handshakes per second, whatever becomes of those before.
+// storm starts this many handshakes per second, whatever the state of the earlier ones.
 func (l *lab) storm(rate float64, d time.Duration) (good, offered int64, peakKiB int) {
 	var done atomic.Int64
 	var wg sync.WaitGroup

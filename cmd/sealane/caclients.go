@@ -29,8 +29,8 @@ A client shows it when it connects once with the server name (SNI) ca-next.seala
 cross.ca-next.sealane.invalid; a sidecar does it by itself. Another program with the same trust store may do it in its name: what it
 proves counts for all of the same address and name.
 
-  redis-cli --tls --cacert ca.pem --sni ca-next.sealane.invalid -h HOST CLIENT SETNAME my-app
-  redis-cli --tls --cacert ca.pem --sni cross.ca-next.sealane.invalid -h HOST CLIENT SETNAME my-app
+  redis-cli --tls --cacert ca.pem --sni ca-next.sealane.invalid -h HOST -p 6378 CLIENT SETNAME my-app
+  redis-cli --tls --cacert ca.pem --sni cross.ca-next.sealane.invalid -h HOST -p 6378 CLIENT SETNAME my-app
 
 A client is its address, its connection's name, its library and its user: several behind one address that say the same (NAT)
 are one here.`,

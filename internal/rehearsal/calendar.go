@@ -9,29 +9,29 @@ import (
 	"github.com/sealane/sealane/internal/pki"
 )
 
-// calendar knows for which day of real life a moment of the rehearsal stands.
+// calendar maps a moment of the rehearsal to the date in real life for which it stands.
 type calendar struct {
 	start   time.Time
 	scaled  pki.Lifetimes
 	moments []pki.Moment
 }
 
-// newCalendar runs the plan on a fake clock, for as long as the scaled time stands for, and a CA's life more.
+// newCalendar runs the plan on a fake clock. It covers the time for which the rehearsal stands, and one life of a CA more.
 func newCalendar(start time.Time, scaled pki.Lifetimes, length time.Duration) calendar {
 	c := calendar{start: start, scaled: scaled}
 	c.moments = pki.Forecast(pki.State{}, start, c.scale(length+scaled.CA))
 	return c
 }
 
-// scale is the day in the proportion of the CA's lives.
+// scale converts elapsed time to a date in proportion to a CA's lifetime.
 func (c calendar) scale(elapsed time.Duration) time.Time {
 	years := float64(elapsed) / float64(c.scaled.CA)
 	return c.start.Add(time.Duration(years * float64(pki.DefaultLifetimes().CA)))
 }
 
-// date is when the plan does the same in real life. There are more server certificates than in the rehearsal, so one
-// of them alone is only in proportion.
-func (c calendar) date(actions []pki.Action, elapsed time.Duration) time.Time {
+// dateOf is the date on which the plan does the same in real life. Real life has more server certificates than the rehearsal, so a
+// change of nothing but the server certificate gets a date in proportion.
+func (c calendar) dateOf(actions []pki.Action, elapsed time.Duration) time.Time {
 	if a := primary(actions); a.Kind != pki.IssueLeaf {
 		for _, m := range c.moments {
 			if slices.ContainsFunc(m.Actions, func(b pki.Action) bool { return a.Kind == b.Kind && a.Generation == b.Generation }) {
@@ -42,8 +42,8 @@ func (c calendar) date(actions []pki.Action, elapsed time.Duration) time.Time {
 	return c.scale(elapsed)
 }
 
-// renewal is when the plan next replaces a server certificate after a day.
-func (c calendar) renewal(after time.Time) time.Time {
+// nextRenewal is the first date after the given one on which the plan replaces a server certificate.
+func (c calendar) nextRenewal(after time.Time) time.Time {
 	for _, m := range c.moments {
 		if m.Time.After(after) && primary(m.Actions).Kind == pki.IssueLeaf {
 			return m.Time
@@ -52,12 +52,12 @@ func (c calendar) renewal(after time.Time) time.Time {
 	return after
 }
 
-// gravity orders what happens at once: what breaks most clients comes first.
-var gravity = []pki.Kind{pki.EndCross, pki.CompromiseCA, pki.ActivateCA, pki.RetireCA, pki.CreateCA, pki.IssueLeaf}
+// bySeverity orders actions that happen at once: the one that breaks most clients comes first.
+var bySeverity = []pki.Kind{pki.EndCross, pki.CompromiseCA, pki.ActivateCA, pki.RetireCA, pki.CreateCA, pki.IssueLeaf}
 
-// primary is the action that a change is named after; zero when clients can't see any of it.
+// primary is the action after which a change is named; zero if clients can't see any of the actions.
 func primary(actions []pki.Action) pki.Action {
-	for _, k := range gravity {
+	for _, k := range bySeverity {
 		if at := slices.IndexFunc(actions, func(a pki.Action) bool { return a.Kind == k }); at >= 0 {
 			return actions[at]
 		}
@@ -65,7 +65,7 @@ func primary(actions []pki.Action) pki.Action {
 	return pki.Action{}
 }
 
-// describe says what changes for clients, "" when nothing does.
+// describe says what changes for clients; "" if nothing does.
 func describe(actions []pki.Action) string {
 	var parts []string
 	for _, a := range actions {
@@ -76,7 +76,7 @@ func describe(actions []pki.Action) string {
 	return strings.Join(parts, "; ")
 }
 
-// Describe says what an action changes for clients, "" when nothing does.
+// Describe says what an action changes for clients; "" if nothing.
 func Describe(a pki.Action) string {
 	switch a.Kind {
 	case pki.CreateCA:

@@ -12,22 +12,22 @@ import (
 	"time"
 )
 
-// run is one life of the client. Once it is handed over by the channel it doesn't change.
+// run is one run of the client, from start to exit. It doesn't change any more after it was sent over the channel.
 type run struct {
 	begin, end time.Time
 	err        error // nil: exit status 0
 	output     tail
-	before     handshakes // when it began
-	refused    string     // how it refused a certificate, in words; "": it didn't
+	before     handshakes // the failed handshakes before it began
+	refused    string     // how it refused a certificate, in words; "": it did not
 
 	cancel context.CancelFunc
 	done   chan struct{}
 }
 
-// killDelay is from the signal that asks the client to end to the one that ends it.
+// killDelay is the time between SIGTERM and SIGKILL for the client.
 const killDelay = 2 * time.Second
 
-// start runs the client in a process group of its own, which is gone when the run has ended.
+// start runs the client in a process group of its own, all of which is killed when the run has ended.
 func start(command string, environment []string, before handshakes, ended chan<- *run) (*run, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &run{begin: time.Now(), before: before, cancel: cancel, done: make(chan struct{})}
@@ -44,9 +44,9 @@ func start(command string, environment []string, before handshakes, ended chan<-
 	go func() {
 		r.err = c.Wait()
 		r.end = time.Now()
-		syscall.Kill(-c.Process.Pid, syscall.SIGKILL) // what it left behind; most often nobody
+		syscall.Kill(-c.Process.Pid, syscall.SIGKILL) // ends what the client left behind, which mostly is nothing
 		if errors.Is(r.err, exec.ErrWaitDelay) {
-			r.err = nil // it ended well, but something that it started held on to its output
+			r.err = nil // the client ended well, but a process that it started still held its output open
 		}
 		cancel()
 		close(r.done)
@@ -55,7 +55,7 @@ func start(command string, environment []string, before handshakes, ended chan<-
 	return r, nil
 }
 
-// stop ends a run, if any, and waits for it.
+// stop ends the run and waits for its end. A nil run has ended already.
 func (r *run) stop() {
 	if r == nil {
 		return
@@ -64,7 +64,7 @@ func (r *run) stop() {
 	<-r.done
 }
 
-// status says how it ended.
+// status says how the run ended.
 func (r *run) status() string {
 	if r.err == nil {
 		return "exit status 0"
@@ -72,7 +72,7 @@ func (r *run) status() string {
 	return r.err.Error()
 }
 
-// clientEnvironment is ours without what is Sealane's: a client gets no token and no master key.
+// clientEnvironment is our environment without Sealane's variables, so that the client gets no token and no master key.
 func clientEnvironment(all []string) []string {
 	var out []string
 	for _, e := range all {
@@ -89,7 +89,7 @@ const (
 	maxLineText = 300
 )
 
-// tail keeps the end of what is written to it. os/exec has one goroutine write, and Wait wait for it.
+// tail keeps the end of what is written to it. It needs no lock: os/exec writes from one goroutine, and Wait waits for that.
 type tail struct{ text []byte }
 
 // Write implements io.Writer.
@@ -101,13 +101,13 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// lines are the last ones, fit to be shown.
+// lines returns the last lines in a form that can be shown.
 func (t *tail) lines() []string {
 	var out []string
 	for line := range strings.SplitSeq(redact(string(t.text), os.Environ()), "\n") {
 		line = strings.Map(func(r rune) rune {
 			if r < ' ' || r == 0x7f {
-				return -1 // nothing that moves a terminal's cursor
+				return -1 // no character may move a terminal's cursor
 			}
 			return r
 		}, line)
@@ -128,10 +128,10 @@ var (
 	secretName = regexp.MustCompile(`(?i)(passw|secret|token|auth|key|credential)`)
 	urlSecret  = regexp.MustCompile(`(://[^\s/@:]*:)[^\s/@]+@`)
 	privateKey = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)`)
-	keyEnd     = regexp.MustCompile(`(?s)^.*-----END [A-Z ]*PRIVATE KEY-----`) // its beginning is no longer in the tail
+	keyEnd     = regexp.MustCompile(`(?s)^.*-----END [A-Z ]*PRIVATE KEY-----`) // for a key whose beginning is no longer in the tail
 )
 
-// redact hides private keys, passwords in URLs, and the values of variables that are named like secrets.
+// redact hides private keys, passwords in URLs, and the values of environment variables with names like secrets.
 func redact(text string, environment []string) string {
 	text = privateKey.ReplaceAllString(text, hidden)
 	text = keyEnd.ReplaceAllString(text, hidden)

@@ -15,15 +15,15 @@ import (
 	"github.com/sealane/sealane/internal/wire"
 )
 
-// probe is the client that does everything right: what it can't verify, no client can.
+// probe is a client that does everything right: a chain that it can't verify, no client can.
 type probe struct {
 	host string
 	port int
 }
 
-// look returns the chain that is presented, in DER, once it is verified with the bundle. With cut it ends all other
-// connections, as a failing network would.
-func (p probe) look(ctx context.Context, bundle []byte, cut bool) ([][]byte, error) {
+// presentedChain connects, verifies the server with the bundle, and returns the chain that the server presented, in DER. With
+// cut it then ends all other client connections, as a failing network would.
+func (p probe) presentedChain(ctx context.Context, bundle []byte, cut bool) ([][]byte, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
 	d := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: p.host, MinVersion: tls.VersionTLS12, NextProtos: []string{wire.ALPNProbe}}}

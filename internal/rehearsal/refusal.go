@@ -10,11 +10,11 @@ import (
 	"github.com/sealane/sealane/internal/ledger"
 )
 
-// What a client does with the certificates that it is shown, as the gateway sees it. The client's own words differ from library
-// to library, and some have none.
+// This file says how a client refused a certificate, by what the gateway counts. The client's own error messages differ from
+// library to library, and some libraries have none.
 
-// refusals are the failed handshakes by which a client says that it does not take a certificate, in words; the gateway's
-// classes. The first that was seen is the reason.
+// refusals are the gateway's classes of failed handshakes that mean that the client did not accept the certificate, with words
+// for each. If several were counted, the first one in this order is the reason.
 var refusals = []struct{ class, how string }{
 	{"unknown_ca", unknownCA},
 	{"bad_certificate", "with the alert bad_certificate"},
@@ -29,44 +29,44 @@ var refusals = []struct{ class, how string }{
 
 const (
 	unknownCA    = "with the alert unknown_ca"
-	withoutAlert = "without an alert" // lesser evidence
+	withoutAlert = "without an alert" // weaker evidence
 )
 
-// handshakes counts the failed ones by class.
+// handshakes are the numbers of failed handshakes by class.
 type handshakes map[string]uint64
 
-func (l *live) handshakes(ctx context.Context) (handshakes, error) {
-	plane, err := l.Manager.DataPlanes.Get(ctx, l.Name)
+func (re *rehearsal) handshakes(ctx context.Context) (handshakes, error) {
+	plane, err := re.Manager.DataPlanes.Get(ctx, re.Name)
 	if err == nil && plane.Failures == nil {
 		err = fmt.Errorf("%w: its gateway does not answer", ErrLate)
 	}
 	return maps.Clone(plane.Failures), err
 }
 
-// refusal is how the client of a run that has ended refused a certificate, in words; "": it didn't. The gateway may know a moment
-// after the client has ended: once it has no connection left.
-func (l *live) refusal(ctx context.Context, r *run) (string, error) {
+// awaitRefusal says in words how the client of an ended run refused a certificate; "": it did not. The gateway may know that only a
+// moment after the client has ended, so awaitRefusal waits until the gateway has no connection left.
+func (re *rehearsal) awaitRefusal(ctx context.Context, r *run) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	for {
-		plane, err := l.Manager.DataPlanes.Get(ctx, l.Name)
+		plane, err := re.Manager.DataPlanes.Get(ctx, re.Name)
 		if err != nil {
 			return "", err
 		}
 		now, gone := handshakes(plane.Failures), plane.Connections == 0
-		if how := now.refused(r.before); how != "" || gone {
+		if how := now.refusalSince(r.before); how != "" || gone {
 			return how, nil
 		}
 		select {
 		case <-ctx.Done():
-			return "", nil // somebody else is connected, or the client left something behind
+			return "", nil // another client is connected, or the client left a process behind
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// refused says how certificates were refused since before; "": they weren't.
-func (h handshakes) refused(before handshakes) string {
+// refusalSince says in words how certificates were refused since the earlier count; "": they were not.
+func (h handshakes) refusalSince(before handshakes) string {
 	for _, r := range refusals {
 		if h[r.class] > before[r.class] {
 			return r.how
@@ -75,8 +75,8 @@ func (h handshakes) refused(before handshakes) string {
 	return ""
 }
 
-// connected says whether the client has ever completed a handshake.
-func (l *live) connected(ctx context.Context) (bool, error) {
-	known, err := l.Manager.Clients.List(ctx, l.Name)
+// connected says whether the client ever completed a handshake.
+func (re *rehearsal) connected(ctx context.Context) (bool, error) {
+	known, err := re.Manager.Clients.List(ctx, re.Name)
 	return slices.ContainsFunc(known.Clients, func(c ledger.Status) bool { return c.User != "" }), err
 }

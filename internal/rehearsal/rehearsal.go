@@ -1,11 +1,11 @@
-// Package rehearsal lets a real client live through the years ahead of an instance's certificates, in minutes: the instance
-// has scaled lifetimes, and its engine, gateway, certificates and their validity are real. When the client breaks it says at
-// which change, what that means and on which day it would come.
+// Package rehearsal runs a real client through years of certificate changes in minutes. The instance has scaled lifetimes;
+// its engine, gateway, certificates and their validity are real. If the client breaks, the package says at which change, what
+// that means, and on which day the change would come.
 //
-// Guaranteed: a change counts as survived only by a run of the client that began after a handshake of our own had shown that
-// it is served, or by one that was running on. A failure counts only while such a handshake verifies, so a machine that
-// is too busy for the lifetimes is never taken for a client that breaks. What the client prints is shown without the
-// secrets that can be told as such.
+// Guaranteed: the client passes a change only by a run that began after a handshake of our own had shown that the change is
+// served. A run that goes on across a change is reported as running. A failure counts only while our own handshake verifies,
+// so a machine that is too busy for the lifetimes is never mistaken for a client that breaks. Secrets that can be recognised
+// as such are removed from the client's output before it is shown.
 package rehearsal
 
 import (
@@ -26,73 +26,73 @@ import (
 // Config is what a rehearsal needs.
 type Config struct {
 	Manager   *instance.Manager
-	Name      instance.Name       // of a new instance that is ready, without AUTH
-	Changes   <-chan []pki.Action // what the Manager was told to be done to its certificates
-	For       time.Duration       // counts from the instance's creation
+	Name      instance.Name       // a new instance that is ready, without AUTH
+	Changes   <-chan []pki.Action // each change that the Manager makes to its certificates
+	For       time.Duration       // how long the rehearsal lasts, from the instance's creation on
 	Command   string              // the client, for sh -c
-	LongLived bool                // it must not end, not even well
-	Reconnect bool                // its connections are cut after each change
-	Dir       string              // for the bundle files
-	Progress  func(Step)          // is told of each step once it is over
+	LongLived bool                // the client must not end, not even with status 0
+	Reconnect bool                // the client's connections are cut after each change
+	Dir       string              // where the bundle files are written
+	Progress  func(Step)          // is called with each step once its result is known
 }
 
-// Result is what came of the client.
+// Result is how the client took a change.
 type Result string
 
 const (
 	Pass    Result = "pass"
 	Fail    Result = "fail"
-	Running Result = "running" // it ran on
+	Running Result = "running" // no run began after the change and ended before the next one
 )
 
-// Step is a change of the certificates, and how the client took it.
+// Step is a change of the certificates, with its result for the client.
 type Step struct {
-	Elapsed time.Duration // of the rehearsal
-	Date    time.Time     // of real life, for which it stands
+	Elapsed time.Duration // since the instance's creation
+	Date    time.Time     // the date in real life for which Elapsed stands
 	Actions []pki.Action
 	Change  string // in words
 	Client  Result
 
-	accepted           []int     // generations, as in pki.Moment
-	published          []int     // likewise
-	recorded, servedAt time.Time // the client was shown it for the first time between these
+	accepted           []int     // the generations that verify what is served, as in pki.Moment
+	published          []int     // the generations in the bundle
+	recorded, servedAt time.Time // the change was first served between these times
 }
 
-// Outcome is what came of a rehearsal.
+// Outcome is the outcome of a rehearsal.
 type Outcome struct {
 	Steps   []Step
-	Runs    int // of the client, to their end
-	Breaks  *Step
+	Runs    int      // how many runs of the client came to their end
+	Breaks  *Step    // where the client broke; nil: nowhere
 	Verdict string   // one sentence
-	Advice  string   // what to do; "" when nothing is to be done
-	Output  []string // the client's last lines, where it broke
+	Advice  string   // what to do; "" if nothing is to be done
+	Output  []string // the client's last lines, if it broke
 }
 
-// ErrLate is of a rehearsal that says nothing about the client.
+// ErrLate means that the rehearsal says nothing about the client.
 var ErrLate = errors.New("this machine is too busy for certificates of such short lives, so nothing is known about the client")
 
 const (
-	serveTimeout = 10 * time.Second // from a change's being recorded to its being served
+	serveTimeout = 10 * time.Second // the most that a change may take from being recorded to being served
 	runPause     = 200 * time.Millisecond
 	maxRunPause  = 2 * time.Second
-	lastRun      = 3 * time.Second // more than the rehearsal's time, for the run after the last change
+	lastRun      = 3 * time.Second // added to the rehearsal's time, for the run after the last change
 )
 
-// live is a rehearsal under way. One goroutine has it.
-type live struct {
+// rehearsal is a rehearsal in progress. One goroutine owns it.
+type rehearsal struct {
 	Config
-	outcome  Outcome
-	calendar calendar
-	created  time.Time // of CA-1
-	first    []int     // the generations that the client was given first
-	settled  int       // so many steps have a result
-	passed   time.Time // when the last run began that ended well
-	client   *run      // nil: none runs
-	ended    chan *run
-	probe    probe
+	outcome    Outcome
+	calendar   calendar
+	created    time.Time // when CA-1 was made
+	initialCAs []int     // the generations in the first bundle that the client was given
+	decided    int       // how many steps, from the first on, have a result
+	lastPass   time.Time // when the last run that ended well began
+	client     *run      // the run in progress; nil: there is none
+	ended      chan *run
+	probe      probe
 }
 
-// Run lets the client live. It returns an error when the rehearsal could not be held, not when the client broke.
+// Run holds a rehearsal. It returns an error if the rehearsal could not be held, and not if the client broke.
 func Run(ctx context.Context, cfg Config) (*Outcome, error) {
 	i, err := cfg.Manager.Get(cfg.Name)
 	if err != nil {
@@ -100,35 +100,35 @@ func Run(ctx context.Context, cfg Config) (*Outcome, error) {
 	}
 	state := i.Certificates
 	view := state.At(time.Now())
-	l := &live{Config: cfg, created: state.CAs[0].Created, first: numbers(view.Published()), ended: make(chan *run, 1), probe: probe{i.Host, i.Port}}
-	l.calendar = newCalendar(l.created, state.Lifetimes, cfg.For)
-	for _, file := range []string{l.caFile(), l.firstFile()} {
+	re := &rehearsal{Config: cfg, created: state.CAs[0].Created, initialCAs: generationsOf(view.Published()), ended: make(chan *run, 1), probe: probe{i.Host, i.Port}}
+	re.calendar = newCalendar(re.created, state.Lifetimes, cfg.For)
+	for _, file := range []string{re.caFile(), re.firstFile()} {
 		if err := durable.WriteFile(file, view.Bundle(), 0o600); err != nil {
 			return nil, err
 		}
 	}
-	defer func() { l.client.stop() }() // whichever runs by then
-	if err := l.live(ctx); err != nil {
+	defer func() { re.client.stop() }() // the run that is in progress by then
+	if err := re.follow(ctx); err != nil {
 		return nil, err
 	}
-	if l.outcome.Breaks == nil {
-		l.outcome.Verdict, l.outcome.Advice = l.survived()
+	if re.outcome.Breaks == nil {
+		re.outcome.Verdict, re.outcome.Advice = re.verdictOnPass()
 	}
-	return &l.outcome, nil
+	return &re.outcome, nil
 }
 
-func (l *live) caFile() string    { return filepath.Join(l.Dir, "ca.pem") }
-func (l *live) firstFile() string { return filepath.Join(l.Dir, "ca-first.pem") }
+func (re *rehearsal) caFile() string    { return filepath.Join(re.Dir, "ca.pem") }
+func (re *rehearsal) firstFile() string { return filepath.Join(re.Dir, "ca-first.pem") }
 
-// live returns when the client broke, or when the time is over.
-func (l *live) live(ctx context.Context) error {
-	end := time.NewTimer(time.Until(l.created.Add(l.For)))
+// follow makes the runs and takes the changes, until the client breaks or the time is over.
+func (re *rehearsal) follow(ctx context.Context) error {
+	end := time.NewTimer(time.Until(re.created.Add(re.For)))
 	defer end.Stop()
-	next := time.NewTimer(0) // for the next run
+	next := time.NewTimer(0) // when the next run starts
 	defer next.Stop()
 	over, last := false, false
-	for l.outcome.Breaks == nil && !last && !(over && l.client == nil && l.settled == len(l.outcome.Steps)) {
-		changes := l.Changes
+	for re.outcome.Breaks == nil && !last && !(over && re.client == nil && re.decided == len(re.outcome.Steps)) {
+		changes := re.Changes
 		if over {
 			changes = nil
 		}
@@ -136,13 +136,13 @@ func (l *live) live(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case actions := <-changes:
-			if err := l.changed(ctx, actions); err != nil {
+			if err := re.changed(ctx, actions); err != nil {
 				return err
 			}
 			next.Reset(0)
-		case r := <-l.ended:
-			l.client = nil
-			if err := l.judge(ctx, r); err != nil {
+		case r := <-re.ended:
+			re.client = nil
+			if err := re.recordRun(ctx, r); err != nil {
 				return err
 			}
 			next.Reset(min(max(runPause, r.end.Sub(r.begin)), maxRunPause))
@@ -150,18 +150,18 @@ func (l *live) live(ctx context.Context) error {
 				next.Reset(0)
 			}
 		case <-next.C:
-			if l.client == nil {
-				before, err := l.handshakes(ctx)
+			if re.client == nil {
+				before, err := re.handshakes(ctx)
 				if err != nil {
 					return err
 				}
-				if l.client, err = start(l.Command, l.environment(), before, l.ended); err != nil {
+				if re.client, err = start(re.Command, re.environment(), before, re.ended); err != nil {
 					return err
 				}
 			}
 		case <-end.C:
 			if over {
-				l.ranOn()
+				re.markRunning()
 				last = true
 			}
 			over = true
@@ -171,31 +171,31 @@ func (l *live) live(ctx context.Context) error {
 	return nil
 }
 
-// changed shows the client a change, and notes it once it is served.
-func (l *live) changed(ctx context.Context, actions []pki.Action) error {
+// changed gives the client the new bundle, and appends the step once a handshake has shown that the change is served.
+func (re *rehearsal) changed(ctx context.Context, actions []pki.Action) error {
 	change := describe(actions)
 	if a := primary(actions); change == "" || a.Kind == pki.CreateCA && a.Generation == 1 {
-		return nil // nothing that a client could see, or what it begins with
+		return nil // no client can see this change, or the rehearsal began with it
 	}
-	l.ranOn()
+	re.markRunning()
 	now := time.Now()
-	s := Step{Elapsed: now.Sub(l.created).Truncate(time.Millisecond), Actions: actions, Change: change, recorded: now}
-	s.Date = l.calendar.date(actions, s.Elapsed)
+	s := Step{Elapsed: now.Sub(re.created).Truncate(time.Millisecond), Actions: actions, Change: change, recorded: now}
+	s.Date = re.calendar.dateOf(actions, s.Elapsed)
 	ctx, cancel := context.WithTimeout(ctx, serveTimeout)
 	defer cancel()
 	for {
-		i, err := l.Manager.Get(l.Name)
+		i, err := re.Manager.Get(re.Name)
 		if err != nil {
 			return err
 		}
 		view := i.Certificates.At(time.Now())
 		if s.published == nil {
-			if err := durable.WriteFile(l.caFile(), view.Bundle(), 0o600); err != nil {
+			if err := durable.WriteFile(re.caFile(), view.Bundle(), 0o600); err != nil {
 				return err
 			}
-			s.published, s.accepted = numbers(view.Published()), view.Accepted()
+			s.published, s.accepted = generationsOf(view.Published()), view.Accepted()
 		}
-		chain, err := l.probe.look(ctx, view.Bundle(), l.Reconnect)
+		chain, err := re.probe.presentedChain(ctx, view.Bundle(), re.Reconnect)
 		if err == nil && view.Serves(chain) {
 			break
 		}
@@ -209,86 +209,88 @@ func (l *live) changed(ctx context.Context, actions []pki.Action) error {
 		}
 	}
 	s.servedAt = time.Now()
-	l.outcome.Steps = append(l.outcome.Steps, s)
+	re.outcome.Steps = append(re.outcome.Steps, s)
 	return nil
 }
 
-// ranOn settles what no run has been through from beginning to end.
-func (l *live) ranOn() {
-	for l.client != nil && l.settled < len(l.outcome.Steps) {
-		l.settle(Running)
+// markRunning sets the result Running for the steps without a result, if a run is in progress.
+func (re *rehearsal) markRunning() {
+	for re.client != nil && re.decided < len(re.outcome.Steps) {
+		re.setResult(Running)
 	}
 }
 
-func (l *live) settle(r Result) {
-	s := &l.outcome.Steps[l.settled]
+func (re *rehearsal) setResult(r Result) {
+	s := &re.outcome.Steps[re.decided]
 	s.Client = r
-	l.settled++
-	l.Progress(*s)
+	re.decided++
+	re.Progress(*s)
 }
 
-// judge says what the end of a run means.
-func (l *live) judge(ctx context.Context, r *run) error {
-	if r.err == nil && !l.LongLived {
-		l.outcome.Runs++
-		l.passed = r.begin
-		for l.settled < len(l.outcome.Steps) && l.outcome.Steps[l.settled].servedAt.Before(r.begin) {
-			l.settle(Pass)
+// recordRun decides what the end of a run means for the steps.
+func (re *rehearsal) recordRun(ctx context.Context, r *run) error {
+	if r.err == nil && !re.LongLived {
+		re.outcome.Runs++
+		re.lastPass = r.begin
+		for re.decided < len(re.outcome.Steps) && re.outcome.Steps[re.decided].servedAt.Before(r.begin) {
+			re.setResult(Pass)
 		}
 		return nil
 	}
-	i, err := l.Manager.Get(l.Name)
+	i, err := re.Manager.Get(re.Name)
 	if err != nil {
 		return err
 	}
-	if _, err := l.probe.look(ctx, i.Certificates.At(time.Now()).Bundle(), false); err != nil {
+	if _, err := re.probe.presentedChain(ctx, i.Certificates.At(time.Now()).Bundle(), false); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		return fmt.Errorf("%w: %w", ErrLate, err)
 	}
-	if r.refused, err = l.refusal(ctx, r); err != nil {
+	if r.refused, err = re.awaitRefusal(ctx, r); err != nil {
 		return err
 	}
-	connected, err := l.connected(ctx)
+	connected, err := re.connected(ctx)
 	if err != nil {
 		return err
 	}
-	at := l.suspect(r)
+	at := re.breakingStep(r)
 	if at < 0 || r.refused != "" && !connected {
-		return l.unrelated(r)
+		return re.clientError(r)
 	}
-	l.outcome.Runs++
-	for l.settled < at {
-		l.settle(Running)
+	re.outcome.Runs++
+	for re.decided < at {
+		re.setResult(Running)
 	}
-	l.settled = at // it may have been settled as running on
-	if primary(l.outcome.Steps[at].Actions).Kind == pki.IssueLeaf {
-		// The first of those that the client has not lived through.
-		last := l.created
+	re.decided = at // its result may have been Running until now
+	if primary(re.outcome.Steps[at].Actions).Kind == pki.IssueLeaf {
+		// The date is that of the first server certificate that no run has passed.
+		last := re.created
 		if at > 0 {
-			last = l.outcome.Steps[at-1].Date
+			last = re.outcome.Steps[at-1].Date
 		}
-		l.outcome.Steps[at].Date = l.calendar.renewal(last)
+		re.outcome.Steps[at].Date = re.calendar.nextRenewal(last)
 	}
-	l.settle(Fail)
-	l.outcome.Steps = l.outcome.Steps[:at+1]
-	l.outcome.Breaks = &l.outcome.Steps[at]
-	l.outcome.Output = r.output.lines()
-	l.outcome.Verdict, l.outcome.Advice = l.explain(at, r)
+	re.setResult(Fail)
+	re.outcome.Steps = re.outcome.Steps[:at+1]
+	re.outcome.Breaks = &re.outcome.Steps[at]
+	re.outcome.Output = r.output.lines()
+	re.outcome.Verdict, re.outcome.Advice = re.explainBreak(at, r)
 	return nil
 }
 
-// suspect is the change that a run failed for: the first that took away what the client was given first, else the first
-// of more than a server certificate, among those that no run had passed and that it can have seen. -1: there is none.
-func (l *live) suspect(r *run) int {
-	seen := func(s Step) bool { return !s.servedAt.Before(l.passed) && s.recorded.Before(r.end) }
+// breakingStep returns the step that is to blame for a failed run, or -1 if there is none. Only steps that no run has passed, and
+// that this run can have seen, come into question. Of these it is the first one that removed the trust in the client's
+// initial CAs. If there is none, it is the first one that changed more than the server certificate, and otherwise the first
+// one.
+func (re *rehearsal) breakingStep(r *run) int {
+	seen := func(s Step) bool { return !s.servedAt.Before(re.lastPass) && s.recorded.Before(r.end) }
 	for _, grave := range []func(int) bool{
-		l.cutsOff,
-		func(n int) bool { return primary(l.outcome.Steps[n].Actions).Kind != pki.IssueLeaf },
+		re.removesTrust,
+		func(n int) bool { return primary(re.outcome.Steps[n].Actions).Kind != pki.IssueLeaf },
 		func(int) bool { return true },
 	} {
-		for n, s := range l.outcome.Steps {
+		for n, s := range re.outcome.Steps {
 			if seen(s) && grave(n) {
 				return n
 			}
@@ -297,19 +299,19 @@ func (l *live) suspect(r *run) int {
 	return -1
 }
 
-// cutsOff says whether a step takes away what a client depends on that holds only what it was given first.
-func (l *live) cutsOff(n int) bool {
-	return !intersect(l.outcome.Steps[n].accepted, l.first) && (n == 0 || intersect(l.outcome.Steps[n-1].accepted, l.first))
+// removesTrust says whether step n is the one from which on a client that holds only its initial CAs can't verify the server.
+func (re *rehearsal) removesTrust(n int) bool {
+	return !overlap(re.outcome.Steps[n].accepted, re.initialCAs) && (n == 0 || overlap(re.outcome.Steps[n-1].accepted, re.initialCAs))
 }
 
-func intersect(a, b []int) bool {
+func overlap(a, b []int) bool {
 	return slices.ContainsFunc(a, func(n int) bool { return slices.Contains(b, n) })
 }
 
-// unrelated is the error of a client that fails without any change.
-func (l *live) unrelated(r *run) error {
+// clientError is the error for a client that failed without any change to blame.
+func (re *rehearsal) clientError(r *run) error {
 	when := "though nothing had changed since it last connected"
-	if l.passed.IsZero() {
+	if re.lastPass.IsZero() {
 		when = "before anything had changed"
 	}
 	e := &ClientError{Reason: fmt.Sprintf("the client ended %s, with %s", when, r.status()), Refused: r.refused, Output: r.output.lines()}
@@ -323,25 +325,25 @@ func (l *live) unrelated(r *run) error {
 	return e
 }
 
-// ClientError is of a client that fails for other reasons than a change of certificates.
+// ClientError means that the client fails for another reason than a change of certificates.
 type ClientError struct {
 	Reason  string
-	Refused string   // how it refused the certificate that it was shown, in words; "": it didn't
+	Refused string   // how the client refused the certificate, in words; "": it did not
 	Output  []string // its last lines
 }
 
 func (e *ClientError) Error() string { return e.Reason }
 
-// environment is what the client is told.
-func (l *live) environment() []string {
-	port := strconv.Itoa(l.probe.port)
+// environment has the variables that tell the client where the instance and its bundle are.
+func (re *rehearsal) environment() []string {
+	port := strconv.Itoa(re.probe.port)
 	return []string{
-		"SEALANE_HOST=" + l.probe.host, "SEALANE_PORT=" + port, "SEALANE_CA_FILE=" + l.caFile(), "SEALANE_CA_FIRST_FILE=" + l.firstFile(),
-		"REDIS_URL=rediss://" + net.JoinHostPort(l.probe.host, port),
+		"SEALANE_HOST=" + re.probe.host, "SEALANE_PORT=" + port, "SEALANE_CA_FILE=" + re.caFile(), "SEALANE_CA_FIRST_FILE=" + re.firstFile(),
+		"REDIS_URL=rediss://" + net.JoinHostPort(re.probe.host, port),
 	}
 }
 
-func numbers(cas []pki.CA) []int {
+func generationsOf(cas []pki.CA) []int {
 	var out []int
 	for _, ca := range cas {
 		out = append(out, ca.Generation)

@@ -14,7 +14,7 @@ func action(k pki.Kind, generation int) pki.Action {
 	return pki.Action{Kind: k, Generation: generation}
 }
 
-// The life of an instance until CA-1 is gone, as a rehearsal sees it.
+// The changes of an instance until CA-1 is gone, as a rehearsal sees them.
 var life = []rehearsal.Lived{
 	{3, []pki.Action{action(pki.IssueLeaf, 1)}, []int{1}},
 	{10, []pki.Action{action(pki.CreateCA, 2), action(pki.SignCross, 2), action(pki.IssueNextLeaf, 2)}, []int{1}},
@@ -24,7 +24,7 @@ var life = []rehearsal.Lived{
 	{20, []pki.Action{action(pki.RetireCA, 1), action(pki.CreateCA, 3), action(pki.IssueLeaf, 2)}, []int{2}},
 }
 
-// For each way to be wrong the change that is named is the one that does it, on its day, with what it means.
+// For each kind of faulty client, the verdict names the change that breaks it, the date, and what that means.
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -63,7 +63,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// A client that refuses a certificate is told from one that fails for other reasons by the handshakes that failed meanwhile.
+// The handshakes that failed meanwhile tell a client that refuses a certificate from one that fails for another reason.
 func TestRefusalsAreSeen(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -82,7 +82,7 @@ func TestRefusalsAreSeen(t *testing.T) {
 	}
 }
 
-// Changes of CAs stand for the days on which the plan has them, server certificates for days in proportion.
+// A change of CAs has the date on which the plan makes it; a server certificate has a date in proportion.
 func TestDatesAreThePlans(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
@@ -103,7 +103,7 @@ func TestDatesAreThePlans(t *testing.T) {
 	}
 }
 
-// What the client prints is shown without secrets, and nothing that is Sealane's own is given to it.
+// The client's output is shown without secrets, and the client gets none of Sealane's own variables.
 func TestSecretsAreNotShown(t *testing.T) {
 	t.Parallel()
 	env := []string{"DB_PASSWORD=correct horse", "API_TOKEN=t0k3n-t0k3n", "HOME=/home/somebody", "AUTH=on"}
@@ -128,7 +128,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 	}
 }
 
-// Of any output the last lines are shown, on lines of their own, and no memory is needed for the rest.
+// The last lines of any output are shown as separate lines, and the rest takes no memory.
 func TestLastLines(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("ä", 1000)

@@ -20,18 +20,18 @@ const (
 	dropCA      = "let it take the bundle as it is, in place of the one before: it needs no CA that has expired"
 )
 
-// explain says what the client that broke at a step does wrong, and what to do about it.
-func (l *live) explain(at int, r *run) (verdict, advice string) {
-	s, days := l.outcome.Steps[at], int(pki.Lifetimes{}.Grace().Hours()/24)
+// explainBreak says what is wrong with the client that broke at a step, and what to do about it.
+func (re *rehearsal) explainBreak(at int, r *run) (verdict, advice string) {
+	s, days := re.outcome.Steps[at], int(pki.Lifetimes{}.Grace().Hours()/24)
 	fails := fmt.Sprintf("it would fail on %s, when %s", s.Date.Format(time.DateOnly), s.Change)
-	held := names(l.first)
+	held := caNames(re.initialCAs)
 	if primary(s.Actions).Kind == pki.IssueLeaf {
 		fails = fmt.Sprintf("it would fail on %s, when the server certificate is replaced", s.Date.Format(time.DateOnly))
 	}
 	switch kind := primary(s.Actions).Kind; {
 	case r.err == nil:
 		return fmt.Sprintf("this client ended, though it was to live on: %s", fails), connectAnew + ", or leave --long-lived out"
-	case l.cutsOff(at):
+	case re.removesTrust(at):
 		return fmt.Sprintf("this client trusts %s only: %s", held, fails), fmt.Sprintf(installBundle, days)
 	case kind == pki.ActivateCA && !slices.Contains([]string{"", unknownCA, withoutAlert}, r.refused):
 		ca := s.accepted[len(s.accepted)-1]
@@ -40,37 +40,37 @@ func (l *live) explain(at int, r *run) (verdict, advice string) {
 	case kind == pki.ActivateCA:
 		return fmt.Sprintf("this client takes no certificate between the server's and %s: %s", held, fails), fmt.Sprintf(takeChain, days)
 	case kind == pki.CreateCA:
-		return fmt.Sprintf("this client can't use a bundle of %s: %s", names(s.published), fails), loadAll
+		return fmt.Sprintf("this client can't use a bundle of %s: %s", caNames(s.published), fails), loadAll
 	case kind == pki.RetireCA:
 		return fmt.Sprintf("this client trusts what has expired, or needs it: %s", fails), dropCA
-	case kind == pki.IssueLeaf && l.Reconnect:
+	case kind == pki.IssueLeaf && re.Reconnect:
 		return "this client did not outlive the loss of its connection, which is cut after each change: " + fails, connectAnew
 	case kind == pki.IssueLeaf:
 		return fmt.Sprintf("this client accepts only the server certificate that it saw first: %s", fails),
 			fmt.Sprintf(trustTheCA, int(pki.DefaultLifetimes().Renewal.Hours()/24))
 	default:
-		return fmt.Sprintf("this client does not trust %s: %s", names(s.accepted), fails), fmt.Sprintf(installBundle, days)
+		return fmt.Sprintf("this client does not trust %s: %s", caNames(s.accepted), fails), fmt.Sprintf(installBundle, days)
 	}
 }
 
-func (l *live) survived() (verdict, advice string) {
-	years := float64(l.For) / float64(l.calendar.scaled.CA) * 10
-	text := fmt.Sprintf("this client survives %.3g years: %d changes of certificates, in ", years, len(l.outcome.Steps))
+func (re *rehearsal) verdictOnPass() (verdict, advice string) {
+	years := float64(re.For) / float64(re.calendar.scaled.CA) * 10
+	text := fmt.Sprintf("this client survives %.3g years: %d changes of certificates, in ", years, len(re.outcome.Steps))
 	switch {
-	case l.client == nil:
-		return text + fmt.Sprintf("%d runs", l.outcome.Runs), ""
-	case l.Reconnect:
+	case re.client == nil:
+		return text + fmt.Sprintf("%d runs", re.outcome.Runs), ""
+	case re.Reconnect:
 		return text + "one run, its connections cut after each change", ""
-	case l.outcome.Runs == 0:
+	case re.outcome.Runs == 0:
 		text += "one run that never ended"
 	default:
-		text += fmt.Sprintf("%d runs and one that has not ended yet", l.outcome.Runs)
+		text += fmt.Sprintf("%d runs and one that has not ended yet", re.outcome.Runs)
 	}
 	return text, "an open connection outlasts every change, so it has shown nothing about the next one: --long-lived --reconnect cuts its connections after each"
 }
 
-// names are generations as users know them.
-func names(generations []int) string {
+// caNames are the names by which users know the generations.
+func caNames(generations []int) string {
 	var all []string
 	for _, g := range generations {
 		all = append(all, fmt.Sprintf("CA-%d", g))

@@ -8,10 +8,10 @@ import java.util.*;
 import java.util.concurrent.*;
 import javax.net.ssl.*;
 
-// Debian has no Redis client for Java, so this speaks RESP itself; TLS and trust are Java's own. It prints "ok WHAT" after
-// each step; where it says so, the test kills the engine and writes a line.
+// Debian has no Redis client for Java, so this program speaks RESP itself. TLS and trust are Java's own. It prints "ok WHAT" after
+// each step. When it prints "ready to lose the engine", the test kills the engine and writes a line to its stdin.
 class Story {
-    // Without CA there is no TLS: the story is told to a sidecar.
+    // Without CA there is no TLS, because the story runs through a sidecar.
     static final boolean secure = !System.getenv("CA").isEmpty();
 
     static SSLContext trusting(boolean instance) throws Exception {

@@ -1,5 +1,5 @@
-// Many clients of ioredis, each always at work on a key of its own, until stdin ends. None may see an error, a reply that is not
-// its own, or another connection than its first.
+// This runs many ioredis clients, each with a key of its own and without a rest, until stdin ends. No client may see an error,
+// another client's reply, or a second connection.
 import Redis from 'ioredis';
 import { host, port, assert, fail } from './story.mjs';
 

@@ -1,12 +1,12 @@
-// What the tests in JavaScript share. A story prints "ok WHAT" after each step; where it says "ready to lose the engine",
-// the test kills the engine and writes a line.
+// This file has what the JavaScript stories share. A story prints "ok WHAT" after each step. When it prints "ready to lose the
+// engine", the test kills the engine and writes a line to the story's stdin.
 import { readFileSync } from 'node:fs';
 import assert from 'node:assert/strict';
 import { createInterface } from 'node:readline';
 
 export const { HOST: host, AUTH: auth } = process.env;
 export const port = Number(process.env.PORT);
-// Without CA there is no TLS: the story is told to a sidecar.
+// Without CA there is no TLS, because the story runs through a sidecar.
 export const ca = process.env.CA ? readFileSync(process.env.CA) : undefined;
 export { assert };
 export const ok = (what) => console.log('ok ' + what);
@@ -19,7 +19,7 @@ export async function engineIsLost() {
   lines.close();
 }
 
-// again calls until it succeeds, for ten seconds at most.
+// again repeats a call until it succeeds, for at most ten seconds.
 export async function again(call) {
   const end = Date.now() + 10_000;
   for (;;) {
