@@ -99,7 +99,7 @@ func residentMemory() uint64 {
 func (g *gateway) status() Status {
 	relayed := g.loops.Counts()
 	st := Status{
-		Commands:          map[string]uint64{"shared": relayed.Shared, "own": relayed.Own},
+		Commands:          map[string]uint64{"shared": relayed.Shared, "own": relayed.Dedicated},
 		Pins:              relayed.Pins,
 		TimedOut:          relayed.TimedOut + g.count.timedOut.Load(),
 		Started:           g.started,

@@ -14,32 +14,32 @@ type Backend struct {
 	Engine string
 	// Connect makes one attempt at a connection and must not wait: a non-blocking stream socket, or an error.
 	Connect func() (int, error)
-	// Dial is in place of Connect for a server that is far: it may wait, and the client of a connection that breaks stays, if
-	// it has nothing there, and goes on with the next one. It is called from many goroutines.
+	// Dial is in place of Connect for a remote server. It may wait. When a connection breaks, its client stays if it has left
+	// nothing there, and goes on with the next one. Dial is called from many goroutines.
 	Dial func(context.Context) (netloop.Conn, error)
-	// Epoch is raised when the connections that Dial has made so far are to be left, each by its clients when nothing is
-	// lost by it.
+	// Generation is raised when the connections that Dial has made so far are to be drained: each client leaves its connection as
+	// soon as it loses nothing by that.
 	Generation uint64
 	// Login has the arguments of an AUTH for clients that have not logged in themselves. Nil: there is none. Only with Dial.
 	Login []string
-	// Refused is told when Login, or its absence, does not let clients in. If it returns true then attempts go on, within
-	// Window; for that time it may set another Backend. It must not wait. Only with Dial.
+	// Refused is called when Login, or its absence, does not let clients in. If it returns true then attempts go on, within
+	// ConnectTimeout; meanwhile it may set another Backend. It must not wait. Only with Dial.
 	Refused func(reply string) (retry bool)
-	// Failed is told when a connection that Dial made ended before it could serve; another attempt follows. It must not wait.
+	// Failed is called when a connection that Dial made ended before it could serve; another attempt follows. It must not wait.
 	// Only with Dial.
 	Failed func(error)
-	// Warm is how many connections are kept ready for clients that need one of their own. Only with Dial.
+	// MinIdle is how many idle connections are kept ready for clients that need a dedicated one. Only with Dial.
 	MinIdle int
 	// Name is what shared connections are called at the server. Only with Dial.
 	Name string
-	// Window is for how long attempts are made; Away is what a client is told after that, and Unreachable is called.
+	// ConnectTimeout is for how long attempts are made. After that a client is told UnavailableReply, and Unreachable is called.
 	ConnectTimeout   time.Duration
 	UnavailableReply string
 	Unreachable      func(client netip.AddrPort, err error)
-	// Auth changes when the engine begins, or ceases, to ask for a password: who comes then and has not logged in shares nothing
-	// with who was let in before.
+	// Auth changes when the engine begins, or ceases, to ask for a password: clients that come afterwards and have not logged in share
+	// nothing with those that were let in before.
 	Auth uint64
-	// Multiplexed lets clients share connections. Without it each has one of its own.
+	// Multiplexed lets clients share connections. Without it each has a dedicated one.
 	Multiplexed bool
 	// IdleTimeout closes clients that have said nothing for so long and wait for nothing. Zero: never.
 	IdleTimeout time.Duration
@@ -47,7 +47,7 @@ type Backend struct {
 	MaxClients int
 }
 
-// remote says that what is behind is a server with other clients too, whose ids and addresses are its own.
+// remote says that the engine is a server which has other clients too, and gives out ids itself.
 func (b *Backend) remote() bool { return b.Dial != nil }
 
 // SetBackend changes the backend for what clients say from now on; none of them is dropped. It must be called before
@@ -62,7 +62,7 @@ func (ls *Loops) SetBackend(b *Backend) {
 	}
 }
 
-// newBackend leaves what an earlier epoch has connected to.
+// backendChanged drains the connections of earlier generations.
 func (l *loop) backendChanged() {
 	b := l.group.backend.Load()
 	if !b.remote() {
@@ -74,7 +74,7 @@ func (l *loop) backendChanged() {
 		case !u.Attached():
 			u.redial()
 		case u.client == nil && !u.shared:
-			u.hangUp() // a spare
+			u.hangUp() // an idle one
 		default:
 			if u.shared {
 				l.group.dropCommands(u.key.engine) // it may be another server now

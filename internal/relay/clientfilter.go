@@ -38,7 +38,7 @@ var clientTypes = map[string]string{
 	"normal": "normal", "master": "master", "primary": "master", "slave": "slave", "replica": "slave", "pubsub": "pubsub",
 }
 
-// ofTheConnection are the filters about what only the engine knows of a client with a connection of its own.
+// ofTheConnection are the filters about what only the engine knows of a client with a dedicated connection.
 var ofTheConnection = []string{"flags", "capa", "type", "db"}
 
 // hasNot says which filters have a negation: NOT-ADDR and so on.

@@ -94,14 +94,14 @@ func (v view) underWay(s *Session) uint64 {
 }
 
 // line describes the client as the engine would, with the fields of an engine's line, in its order. Where that line is of
-// the client's own connection, only what the engine can't know is changed. Otherwise nothing of it is shown: it is about
-// somebody else.
-func (s *Session) line(engine clientLine, own bool, v view) clientLine {
+// the client's dedicated connection, only what the engine can't know is changed. Otherwise none of its values is shown: they are
+// about another client.
+func (s *Session) line(engine clientLine, dedicated bool, v view) clientLine {
 	shown := s.profile.identity.Load()
 	line := slices.Clone(engine)
 	for i, f := range line {
-		value, known := s.known(shown, f, own, v)
-		if !known && !own {
+		value, known := s.known(shown, f, dedicated, v)
+		if !known && !dedicated {
 			value, known = s.neutral(shown, f, v), true
 		}
 		if known {
@@ -112,7 +112,7 @@ func (s *Session) line(engine clientLine, own bool, v view) clientLine {
 }
 
 // known is the value of a field that is the client's, whatever connection it is on.
-func (s *Session) known(shown *routing.Identity, f clientField, own bool, v view) (string, bool) {
+func (s *Session) known(shown *routing.Identity, f clientField, dedicated bool, v view) (string, bool) {
 	switch f.name {
 	case "id":
 		return strconv.FormatInt(s.id, 10), true
@@ -133,7 +133,7 @@ func (s *Session) known(shown *routing.Identity, f clientField, own bool, v view
 	case "idle":
 		return strconv.Itoa(int(max(0, v.now.Sub(time.Unix(0, s.activity.lastRequest.Load()))).Seconds())), true
 	case "flags":
-		return s.flags(f.value, own), true
+		return s.flags(f.value, dedicated), true
 	case "tot-net-in":
 		return strconv.FormatUint(s.activity.bytesIn.Load(), 10), true
 	case "tot-net-out":
@@ -141,18 +141,18 @@ func (s *Session) known(shown *routing.Identity, f clientField, own bool, v view
 	case "tot-cmds":
 		return strconv.FormatUint(s.activity.commands.Load()-v.underWay(s), 10), true
 	case "redir":
-		if n := number(f.value); own && n > 0 {
+		if n := number(f.value); dedicated && n > 0 {
 			return strconv.FormatInt(s.redirectedTo(n), 10), true
 		}
 	}
 	return "", false
 }
 
-// flags are the engine's for the client's own connection, but for how that is connected.
-func (s *Session) flags(engine string, own bool) string {
+// flags are the engine's for the client's dedicated connection, except for how that is connected.
+func (s *Session) flags(engine string, dedicated bool) string {
 	flags := ""
 	switch {
-	case own:
+	case dedicated:
 		flags = strings.Trim(strings.ReplaceAll(engine, "U", ""), "N")
 	case s.loop.group.monitors.watches(s):
 		flags = "O"
@@ -168,8 +168,8 @@ func (s *Session) flags(engine string, own bool) string {
 	return flags
 }
 
-// neutral is the value for a client that shares a connection: it has nothing of its own there. So it is also for fields
-// that newer engines have: a number is 0, a text is empty.
+// neutral is the value for a client that shares a connection, and so has no state there. Fields of newer engines are treated the
+// same: a number is 0, a text is empty.
 func (s *Session) neutral(id *routing.Identity, f clientField, v view) string {
 	switch f.name {
 	case "db":

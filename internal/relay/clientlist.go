@@ -124,8 +124,8 @@ func (s *Session) kill(list string, f filter) int {
 	n := 0
 	lines, v := connectionLines(list), view{s, "client|kill", s.loop.now}
 	for _, c := range s.loop.group.clients.sorted() {
-		engine, own := lines.of(c)
-		if c == f.leaveOut || !f.matches(c.line(engine, own, v)) {
+		engine, dedicated := lines.of(c)
+		if c == f.leaveOut || !f.matches(c.line(engine, dedicated, v)) {
 			continue
 		}
 		n++
@@ -168,10 +168,10 @@ func connectionLines(list string) engineLines {
 	return lines
 }
 
-// of returns the line of the client's own connection, or one that only shows which fields there are.
-func (l engineLines) of(s *Session) (line clientLine, own bool) {
+// of returns the line of the client's dedicated connection, or one that only shows which fields there are.
+func (l engineLines) of(s *Session) (line clientLine, dedicated bool) {
 	if e := s.profile.engineID.Load(); e > 0 {
-		if line, own = l.byID[e]; own {
+		if line, dedicated = l.byID[e]; dedicated {
 			return line, true
 		}
 	}
@@ -195,8 +195,8 @@ func (r *registry) list(asks *Session, engine string, f filter, now time.Time) s
 		if s == f.leaveOut {
 			continue
 		}
-		line, own := lines.of(s)
-		show(s.line(line, own, v))
+		line, dedicated := lines.of(s)
+		show(s.line(line, dedicated, v))
 	}
 	return b.String()
 }

@@ -122,9 +122,9 @@ func TestVectorSearchHoldsUpNobody(t *testing.T) {
 			{"VADD v VALUES 2 1 1 a", true}, {"VADD v VALUES 2 1 2 b CAS", false}, {"VADD v VALUES 2 1 2 cas NOQUANT", false},
 			{"VSIM v ELE a", false}, {"VSIM v ELE nothread", false}, {"VDIM v", true}, {"VREM v a", true},
 		} {
-			before := e.loops.Counts().Own
+			before := e.loops.Counts().Dedicated
 			k.do(tc.words)
-			if got := e.loops.Counts().Own == before; got != tc.shared {
+			if got := e.loops.Counts().Dedicated == before; got != tc.shared {
 				t.Errorf("%s: shared %t", tc.words, got)
 			}
 		}

@@ -25,7 +25,7 @@ type Loops struct {
 	all         []*loop
 	next        atomic.Uint32
 	done        sync.WaitGroup
-	engineIDsMu sync.Mutex         // guards ids
+	engineIDsMu sync.Mutex         // guards engineIDs
 	engineIDs   map[int64]struct{} // of connections, at a server that is far
 	life        context.Context    // of all attempts to connect
 	endLife     func()
@@ -34,11 +34,11 @@ type Loops struct {
 	monitors    monitors
 	log         commandLog
 	commands    atomic.Pointer[engineCommands]
-	fetching    atomic.Pointer[upstream] // asks for what is to be learnt; nil: none does
+	fetching    atomic.Pointer[upstream] // it asks the engine for its commands; nil: none does
 	canary      canary
-	// largeKeys are those that no shared connection is asked for.
+	// bigKeys are the keys of which nobody asks over a shared connection.
 	bigKeys bigKeys
-	// pausedUntil is for how long CLIENT PAUSE may hold engine connections up, in Unix nanoseconds.
+	// pausedUntil is until when CLIENT PAUSE may hold engine connections up, in Unix nanoseconds.
 	pausedUntil atomic.Int64
 }
 
@@ -123,7 +123,7 @@ type loop struct {
 	args              [][]byte    // of the request being looked at
 	pools             map[key]*pool
 	upstreams         map[*upstream]struct{} // all of them
-	dialingIdle       int                    // of them, those that will be spare
+	dialingIdle       int                    // of them, those that will be idle
 	letsInWithoutAuth bool                   // the engine lets in who has not logged in
 	used              bool                   // something moved since the last look for idle connections
 	tidied            time.Time
@@ -257,7 +257,7 @@ func (l *loop) again(s *socket) {
 	}
 }
 
-// endStep sends what the step brought for clients: one system call each, however many replies it was.
+// flushClients sends what the step has brought for clients: one system call each, however many replies it was.
 func (l *loop) flushClients() {
 	for i := 0; i < len(l.dirtyClients); i++ {
 		l.dirtyClients[i].flushClient()
@@ -266,7 +266,7 @@ func (l *loop) flushClients() {
 	l.dirtyClients = l.dirtyClients[:0]
 }
 
-// sendOut sends what this round has collected for the engine: one system call for the requests of many clients.
+// flushUpstreams sends what this round has collected for the engine: one system call for the requests of many clients.
 func (l *loop) flushUpstreams() {
 	for i := 0; i < len(l.dirtyUpstreams); i++ { // a failure may add to it
 		u := l.dirtyUpstreams[i]

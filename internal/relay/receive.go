@@ -123,7 +123,7 @@ func (u *upstream) answered(w pendingReply, reply []byte) {
 	s.markDirty()
 }
 
-// relayDedicated hands on what belongs to the connection's own client; all of it at once.
+// relayDedicated hands on what belongs to the client of a dedicated connection, all of it at once.
 func (u *upstream) relayDedicated(w *pendingReply, b []byte) []byte {
 	s := u.client
 	n, ended := 0, 0

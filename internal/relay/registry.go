@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/sealane/sealane/internal/routing"
@@ -81,8 +80,8 @@ func (r *registry) active(now time.Time) int {
 	return n
 }
 
-// engineID turns the id of a client into that of its own engine connection, where it has one. ours are the connections
-// to a far server: whoever is served by one is not to be meant by its id.
+// engineID turns the id of a client into that of its dedicated engine connection, where it has one. ours are the relay's connections
+// to a remote server: no client is meant by their ids.
 func (r *registry) engineID(id []byte, ours []int64) string {
 	if n, err := strconv.ParseInt(string(id), 10, 64); err != nil || n == 0 {
 		return string(id) // the engine knows what to say
@@ -165,7 +164,7 @@ func (ls *Loops) trackEngineID(id int64, there bool) {
 	}
 }
 
-// lastName is what the client asked last.
+// lastCommandName is what the client asked last.
 func (s *Session) lastCommandName() string {
 	if c := s.activity.lastCommand.Load(); c != nil {
 		return c.Name
@@ -183,48 +182,4 @@ func (c *Config) address(a netip.AddrPort) string {
 
 func address(a netip.AddrPort) string {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
-}
-
-// counts are what a loop has done.
-type counts struct {
-	in, out, shared, own, timedOut atomic.Uint64
-	pins                           [16]atomic.Uint64
-}
-
-func (c *counts) command(shared bool, n uint64) {
-	if shared {
-		c.shared.Add(n)
-	} else {
-		c.own.Add(n)
-	}
-}
-
-func (c *counts) pin(p routing.Pin) { c.pins[slices.Index(routing.Pins, p)].Add(1) }
-
-// Counts are what the loops have done since they began.
-type Counts struct {
-	// In and Out are the bytes delivered to the engine and to clients, without TLS's own.
-	In, Out uint64
-	// Shared and Own are the requests by the connection that carried them.
-	Shared, Own uint64
-	// TimedOut are the clients that Backend.IdleTimeout closed.
-	TimedOut uint64
-	// Pins are how often a client got a connection of its own, by reason.
-	Pins map[routing.Pin]uint64
-}
-
-// Counts says what the loops have done.
-func (ls *Loops) Counts() Counts {
-	c := Counts{Pins: make(map[routing.Pin]uint64, len(routing.Pins))}
-	for _, l := range ls.all {
-		c.In += l.counts.in.Load()
-		c.Out += l.counts.out.Load()
-		c.Shared += l.counts.shared.Load()
-		c.Own += l.counts.own.Load()
-		c.TimedOut += l.counts.timedOut.Load()
-		for i, p := range routing.Pins {
-			c.Pins[p] += l.counts.pins[i].Load()
-		}
-	}
-	return c
 }

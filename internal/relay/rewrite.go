@@ -9,9 +9,9 @@ import (
 	"github.com/sealane/sealane/internal/resp"
 )
 
-// What a client says of itself is kept here, and so are the commands that show or change clients: an engine knows
-// connections, which may stand for many clients or for none. Each such command still goes to the engine, which says
-// whether it is allowed and well-formed; what it answers is then made true. Nothing here decides on a permission.
+// The commands that show or change clients. An engine knows connections, each of which may stand for many clients or for none. So
+// each such command still goes to the engine, which says whether it is allowed and well-formed; the reply is then made true for
+// clients. Nothing here decides on a permission.
 
 // noID is a client id that no engine gives out.
 const noID = "9223372036854775807"

@@ -135,7 +135,7 @@ func (l *link) collect(ch chan<- prometheus.Metric) {
 	counter(descBytes, n.In, "in")
 	counter(descBytes, n.Out, "out")
 	counter(descRequests, n.Shared, "shared")
-	counter(descRequests, n.Own, "own")
+	counter(descRequests, n.Dedicated, "own")
 }
 
 func oneLine(s string) string { return strings.NewReplacer("\r", " ", "\n", " ").Replace(s) }
