@@ -107,7 +107,7 @@ func (s Snapshot) Older(l *LedgerStatus) Snapshot {
 // chain is a certificate chain as it is served.
 type chain struct {
 	anchors []string
-	// sidecars is for clients that offer wire.ALPNSealane (ALPN), and selects it. The others get all, which selects nothing: crypto/tls
+	// sidecars is for clients that offer wire.ALPNSealane, and selects it. The others get all, which selects nothing: crypto/tls
 	// refuses a client that offers only protocols which the configuration does not have.
 	all, sidecars *tls.Config
 }
@@ -118,7 +118,7 @@ func newChain(cert tls.Certificate, v policy, anchors []string) *chain {
 
 // tlsConfig returns a configuration with ticket keys of its own, which crypto/tls changes daily. So a session is resumed under the
 // configuration that it began with and no other. The two functions at the end are needed for that: without them crypto/tls uses the
-// ticket keys of the configuration whose GetConfigForClient has returned this one.
+// ticket keys of the configuration that the handshake began with (see baseConfig).
 func tlsConfig(cert tls.Certificate, v policy, protocols ...string) *tls.Config {
 	config := &tls.Config{
 		Certificates:     []tls.Certificate{cert},

@@ -81,9 +81,9 @@ func TestRepliesFlowAfterTheClientHalfClosed(t *testing.T) {
 
 func TestLastWordsArriveThroughTLSThoughTheClientKeepsSending(t *testing.T) {
 	t.Parallel()
-	const lastWords = "-ERR max number of clients reached\r\n"
+	const refusal = "-ERR max number of clients reached\r\n"
 	w := newWorld(t)
-	fakeEngine(t, w.engine, func(c *net.UnixConn) { send(t, c, lastWords) })
+	fakeEngine(t, w.engine, func(c *net.UnixConn) { send(t, c, refusal) })
 	w.run()
 	w.apply(w.snapshot(1))
 	c := w.dial()
@@ -97,8 +97,8 @@ func TestLastWordsArriveThroughTLSThoughTheClientKeepsSending(t *testing.T) {
 		}
 	}()
 	all, err := io.ReadAll(c)
-	if err != nil || string(all) != lastWords {
-		t.Errorf("read %q, %v; want %q and close_notify", all, err, lastWords)
+	if err != nil || string(all) != refusal {
+		t.Errorf("read %q, %v; want %q and close_notify", all, err, refusal)
 	}
 	c.Close()
 	<-sending

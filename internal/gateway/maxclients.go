@@ -6,12 +6,14 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sealane/sealane/internal/wire"
 	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/wire"
 )
 
 const (
-	tooMany = "-" + wire.MaxClients + " reached\r\n"
+	// maxClientsReply is what an engine says that has no room.
+	maxClientsReply = "-" + wire.MaxClients + " reached\r\n"
 
 	// minUnserved is how many connections may be open beside the clients that are served, or as many as clients can be served if that
 	// is more: silent ones, those in their handshake, and those that are being told that there is no room. For one more, another one is
@@ -118,11 +120,11 @@ func (g *gateway) rejectFull(c *conn, t *tls.Conn) {
 	g.limit.rejected.Add(noLimit)
 	g.lines.warn("limit", "client refused, max number of clients reached", "client", c.remote.String(),
 		"clients", g.limit.served.Load(), "hint", "find out which clients hold connections (CLIENT LIST), set timeout, or choose a larger instance")
-	g.lastWords(c, t, tooMany)
+	g.writeAndClose(c, t, maxClientsReply)
 }
 
-// lastWords writes a line to a client that will not be served. The connection is ended in such a way that the line arrives.
-func (g *gateway) lastWords(c *conn, t *tls.Conn, line string) {
+// writeAndClose writes a line to a client that will not be served, and ends the connection in such a way that the line arrives.
+func (g *gateway) writeAndClose(c *conn, t *tls.Conn, line string) {
 	_ = c.SetWriteDeadline(time.Now().Add(farewellTime))
 	if t == nil {
 		if _, err := c.Write([]byte(line)); err != nil {
