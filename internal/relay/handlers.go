@@ -88,7 +88,7 @@ var (
 	onMonitor = onLine(func(s *Session, reply []byte) {
 		if isOK(reply) {
 			s.state.Subscriber.Monitor = true
-			s.loop.group.monitors.add(s)
+			s.loop.group.monitors.Add(s.id)
 			s.profile.subscriber.Store(true)
 		} else if isQueued(reply) {
 			s.enterPassthrough()

@@ -100,7 +100,7 @@ func (s *Session) publish() {
 func (s *Session) hasReset() {
 	s.transaction = transaction{}
 	s.state.HasReset()
-	s.loop.group.monitors.remove(s)
+	s.loop.group.monitors.Remove(s.id)
 	s.profile.subscriber.Store(false)
 	s.profile.redirect.Store(0)
 	s.login.auth, s.login.secret = s.loop.group.backend.Load().Auth, nil // the engine has logged it out, if there is anything to log in to

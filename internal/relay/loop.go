@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealane/sealane/internal/attribution"
 	"github.com/sealane/sealane/internal/netloop"
 )
 
@@ -31,8 +32,8 @@ type Loops struct {
 	endLife     func()
 	backend     atomic.Pointer[Backend]
 	clients     registry
-	monitors    monitors
-	log         commandLog
+	monitors    attribution.Monitors
+	log         attribution.CommandLog
 	commands    atomic.Pointer[engineCommands]
 	fetching    atomic.Pointer[upstream] // it asks the engine for its commands; nil: none does
 	canary      canary

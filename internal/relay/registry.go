@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sealane/sealane/internal/attribution"
+	"github.com/sealane/sealane/internal/clientlist"
 	"github.com/sealane/sealane/internal/routing"
 )
 
@@ -87,7 +89,7 @@ func (r *registry) engineID(id []byte, ours []int64) string {
 		return string(id) // the engine knows what to say
 	}
 	s := r.find(id)
-	if s == nil && r.remoteIDs > 0 && !slices.Contains(ours, number(string(id))) {
+	if s == nil && r.remoteIDs > 0 && !slices.Contains(ours, parseID(string(id))) {
 		return string(id) // it may be another client of the server
 	}
 	if s != nil {
@@ -95,7 +97,7 @@ func (r *registry) engineID(id []byte, ours []int64) string {
 			return strconv.FormatInt(e, 10)
 		}
 	}
-	return noID
+	return clientlist.NoID
 }
 
 // find returns the client with an id, or nil.
@@ -177,9 +179,5 @@ func (c *Config) address(a netip.AddrPort) string {
 	if c.Path != "" {
 		return c.Path + ":0"
 	}
-	return address(a)
-}
-
-func address(a netip.AddrPort) string {
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
+	return attribution.Address(a)
 }

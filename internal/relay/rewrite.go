@@ -6,15 +6,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealane/sealane/internal/clientlist"
 	"github.com/sealane/sealane/internal/resp"
 )
 
 // The commands that show or change clients. An engine knows connections, each of which may stand for many clients or for none. So
 // each such command still goes to the engine, which says whether it is allowed and well-formed; the reply is then made true for
 // clients. Nothing here decides on a permission.
-
-// noID is a client id that no engine gives out.
-const noID = "9223372036854775807"
 
 func showID(_ *upstream, s *Session, reply []byte) []byte {
 	if reply[0] != ':' {
@@ -94,7 +92,7 @@ func withLine(text, name, value string) string {
 
 func showClient(u *upstream, s *Session, reply []byte) []byte {
 	return withText(reply, func(text string) string {
-		return s.line(parseLine(text), !u.shared, view{s, "client|info", s.loop.now}).String() + "\n"
+		return clientView{s, "client|info", s.loop.now}.of(s).Line(clientlist.Parse(text), !u.shared).String() + "\n"
 	})
 }
 

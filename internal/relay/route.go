@@ -166,8 +166,8 @@ func (s *Session) send(u *upstream, c *routing.Command, raw []byte) {
 		out, onReply = h.onRequest(s, raw, s.arguments(raw))
 	}
 	onReply = s.followTransaction(c, onReply, raw)
-	if m := &s.loop.group.monitors; m.any.Load() && !s.input.passingHead {
-		refused := m.sent(s.cfg.Remote, s.arguments(raw), raw, out)
+	if m := &s.loop.group.monitors; m.Any() && !s.input.passingHead {
+		refused := m.Sent(s.cfg.Remote, s.arguments(raw), raw, out)
 		if onReply == nil {
 			onReply = onLine(func(_ *Session, reply []byte) {
 				if reply != nil && reply[0] == '-' {

@@ -146,7 +146,7 @@ func (s *Session) finish() {
 	s.phase = closed
 	s.loop.group.clients.remove(s)
 	if s.state.Subscriber.Monitor {
-		s.loop.group.monitors.remove(s)
+		s.loop.group.monitors.Remove(s.id)
 	}
 	s.dedicatedIDKnown()
 	s.result.Client = s.Client()

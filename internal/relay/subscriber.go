@@ -73,7 +73,7 @@ func (u *upstream) push(s *Session, m []byte) {
 	kind, _ := s.pushKind(w, m)
 	switch {
 	case kind == isMessage && m[0] == '+':
-		s.reply(u.loop.group.monitors.name(s, m))
+		s.reply(u.loop.group.monitors.Name(s.id, m, u.loop.group.isOwnRequest))
 	case kind == isMessage:
 		s.reply(m)
 	case kind == isConfirmation:

@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"strconv"
+
 	"github.com/sealane/sealane/internal/resp"
 )
 
@@ -17,7 +19,7 @@ func prepareTracking(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandl
 	target := int64(0)
 	for i := 3; i+1 < len(args); i++ {
 		if equalFold(args[i], "redirect") {
-			target = number(string(args[i+1]))
+			target = parseID(string(args[i+1]))
 			raw = withArgument(args, i+1, s.loop.group.clients.engineID(args[i+1], s.loop.group.trackedEngineIDs()))
 			break
 		}
@@ -64,4 +66,18 @@ func showTracking(_ *upstream, s *Session, reply []byte) []byte {
 		}
 		return v
 	})
+}
+
+// redirectedTo is the client to which invalidations go, by what the engine says of its connection.
+func (s *Session) redirectedTo(engineID int64) int64 {
+	if target := s.profile.redirect.Load(); target > 0 {
+		return target
+	}
+	return s.loop.group.clients.clientID(engineID)
+}
+
+// parseID reads the id of a client; 0 where it is none.
+func parseID(s string) int64 {
+	n, _ := strconv.ParseInt(s, 10, 64)
+	return n
 }

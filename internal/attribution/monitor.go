@@ -1,4 +1,7 @@
-package relay
+// Package attribution finds out who asked. An engine only sees the connections of the relay, so what MONITOR, SLOWLOG and COMMANDLOG
+// say of a request's client is found here: by the request, the time, and how long it took or was. Where two clients have asked the
+// same at the same time it may be the wrong one of them. Everything may be used from many goroutines, and memory is bounded.
+package attribution
 
 import (
 	"bytes"
@@ -13,16 +16,14 @@ import (
 	"github.com/sealane/sealane/internal/resp"
 )
 
-// MONITOR says who asked. An engine only sees its socket, so that is found out here, by the request in a monitor's line.
-
 // nobody is what the engines write for a peer that they don't know.
 const nobody = "?:0"
 
-// monitors are the clients that watch all requests, those of all loops.
-type monitors struct {
+// Monitors are the clients that watch all requests. It may be used from many goroutines. The zero value has none.
+type Monitors struct {
 	any  atomic.Bool // there is one
 	mu   sync.Mutex  // guards all
-	all  map[*Session]*sightings
+	all  map[int64]*sightings
 	seed maphash.Seed
 }
 
@@ -43,32 +44,38 @@ type sighting struct {
 // maxSightings bounds what is remembered of requests that no monitor is told of (the engine leaves some out).
 const maxSightings = 1 << 16
 
-func (m *monitors) add(s *Session) {
+// Any says whether there is a monitor.
+func (m *Monitors) Any() bool { return m.any.Load() }
+
+// Add makes the client with an id a monitor.
+func (m *Monitors) Add(id int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.all == nil {
-		m.all, m.seed = make(map[*Session]*sightings), maphash.MakeSeed()
+		m.all, m.seed = make(map[int64]*sightings), maphash.MakeSeed()
 	}
-	m.all[s] = &sightings{by: make(map[uint64][]sighting)}
+	m.all[id] = &sightings{by: make(map[uint64][]sighting)}
 	m.any.Store(true)
 }
 
-func (m *monitors) remove(s *Session) {
+// Remove ends that.
+func (m *Monitors) Remove(id int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.all, s)
+	delete(m.all, id)
 	m.any.Store(len(m.all) > 0)
 }
 
-func (m *monitors) watches(s *Session) bool {
+// Watches says whether a client is a monitor.
+func (m *Monitors) Watches(id int64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.all[s] != nil
+	return m.all[id] != nil
 }
 
-// sent notes a request that is about to be sent, and returns what takes the note back if it is refused. The engine gets
+// Sent notes a request that is about to be sent, and returns what takes the note back if it is refused. The engine gets
 // out, which may say it otherwise, or be several requests.
-func (m *monitors) sent(client netip.AddrPort, args [][]byte, raw, out []byte) (refused func()) {
+func (m *Monitors) Sent(client netip.AddrPort, args [][]byte, raw, out []byte) (refused func()) {
 	if len(args) == 0 {
 		return func() {}
 	}
@@ -96,7 +103,7 @@ func (m *monitors) sent(client netip.AddrPort, args [][]byte, raw, out []byte) (
 	return func() { m.forget(hashes, client) }
 }
 
-func (m *monitors) note(hashes []uint64, seen []sighting) {
+func (m *Monitors) note(hashes []uint64, seen []sighting) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, x := range m.all {
@@ -110,7 +117,7 @@ func (m *monitors) note(hashes []uint64, seen []sighting) {
 	}
 }
 
-func (m *monitors) forget(hashes []uint64, client netip.AddrPort) {
+func (m *Monitors) forget(hashes []uint64, client netip.AddrPort) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, x := range m.all {
@@ -137,8 +144,9 @@ func (x *sightings) drop(h uint64, i int) {
 	}
 }
 
-// name puts the client's address into a line for a monitor: +1339518083.107412 [0 unix:/path] "get" "key".
-func (m *monitors) name(s *Session, line []byte) []byte {
+// Name puts the client's address into a line for a monitor: +1339518083.107412 [0 unix:/path] "get" "key". It returns nil for a
+// request that no client has made; own says that of one which was not noted.
+func (m *Monitors) Name(id int64, line []byte, own func(request string) bool) []byte {
 	open, end := bytes.IndexByte(line, '['), bytes.Index(line, []byte("] "))
 	at := bytes.Index(line, []byte(" unix:"))
 	if open < 0 || at < open || end < at {
@@ -149,40 +157,32 @@ func (m *monitors) name(s *Session, line []byte) []byte {
 	defer m.mu.Unlock()
 	who := nobody
 	h := maphash.Bytes(m.seed, request)
-	if seen := m.all[s]; seen != nil && len(seen.by[h]) > 0 {
+	if seen := m.all[id]; seen != nil && len(seen.by[h]) > 0 {
 		request := seen.by[h][0]
 		seen.drop(h, 0)
 		if request.ours {
 			return nil
 		}
-		who = address(request.client)
+		who = Address(request.client)
 		if request.shown != nil {
 			line = append(append(append([]byte(nil), line[:end+2]...), request.shown...), '\r', '\n')
 		}
-	} else if isOurs(string(request)) || string(request) == s.loop.group.canary.shown {
+	} else if own(string(request)) {
 		return nil
 	}
 	return append(append(append([]byte(nil), line[:at+1]...), who...), line[end:]...)
 }
-
-// isOurs says that a request which no client made is one that this package makes for itself.
-func isOurs(request string) bool {
-	name, _, _ := strings.Cut(request, " ")
-	return slices.Contains(ours, request) || name == `"SELECT"` || name == `"AUTH"`
-}
-
-var ours = []string{`"CLIENT" "ID"`, `"CLIENT" "NO-EVICT" "on"`, `"HELLO" "3"`, `"COMMAND"`, `"RESET"`}
 
 // redacted is a request without the secrets that no monitor is shown.
 func redacted(args [][]byte) [][]byte {
 	from, to := len(args), len(args)
 	switch {
 	case len(args) == 0:
-	case equalFold(args[0], "auth"):
+	case is(args[0], "auth"):
 		from = 1
-	case equalFold(args[0], "hello"):
+	case is(args[0], "hello"):
 		for i, a := range args {
-			if equalFold(a, "auth") {
+			if is(a, "auth") {
 				from, to = min(i+1, to), min(i+3, to)
 				break
 			}
@@ -221,3 +221,10 @@ func appendQuoted(b []byte, args [][]byte) []byte {
 	}
 	return b
 }
+
+// Address is how a client's address is shown.
+func Address(a netip.AddrPort) string {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
+}
+
+func is(arg []byte, word string) bool { return strings.EqualFold(string(arg), word) }
