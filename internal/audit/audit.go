@@ -135,8 +135,8 @@ const (
 	endLen  = len(hashKey) + 2*sha256.Size + len(lineEnd)
 )
 
-// seal sets the entry's hash and returns its line.
-func (e *Entry) seal() ([]byte, error) {
+// encode sets the entry's hash and returns its line.
+func (e *Entry) encode() ([]byte, error) {
 	e.Hash = Hash{}
 	line, err := json.Marshal(e)
 	if err != nil {

@@ -168,7 +168,7 @@ func (l *Log) write(e Entry) error {
 	}
 	e.Time = e.Time.UTC().Truncate(time.Second)
 	e.Seq, e.Prev = l.last.Seq+1, l.last.Hash
-	line, err := e.seal()
+	line, err := e.encode()
 	if err != nil {
 		return err
 	}
