@@ -113,8 +113,8 @@ func readMeta(page []byte, id int, pageSize uint64) (meta, error) {
 	return meta{root: le.Uint64(b[16:]), freelist: le.Uint64(b[32:]), pages: le.Uint64(b[40:]), tx: le.Uint64(b[48:])}, nil
 }
 
-// take returns a page with its overflow, which nothing else may refer to.
-func (c *checker) take(id uint64) ([]byte, error) {
+// claim returns a page with its overflow, which nothing else may refer to.
+func (c *checker) claim(id uint64) ([]byte, error) {
 	if id < 2 || id >= c.pages {
 		return nil, fmt.Errorf("page %d: there is none", id)
 	}
@@ -134,7 +134,7 @@ func (c *checker) take(id uint64) ([]byte, error) {
 
 // walk checks a tree whose keys are to be at least low and below high; nil is no bound.
 func (c *checker) walk(id uint64, depth int, low, high []byte) error {
-	page, err := c.take(id)
+	page, err := c.claim(id)
 	if err != nil {
 		return err
 	}
@@ -257,7 +257,7 @@ func inOrder(keys [][]byte, low, high []byte) error {
 
 // freelist checks that no page is both used and free, or free twice. One that is neither is lost, and no harm.
 func (c *checker) freelist(id uint64) error {
-	page, err := c.take(id)
+	page, err := c.claim(id)
 	if err != nil {
 		return fmt.Errorf("freelist: %w", err)
 	}
