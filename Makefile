@@ -7,6 +7,7 @@
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME ?= 3s
 FORMATTED = cmd internal gen scripts e2e bench
 PREFIX ?= /usr/local
@@ -45,6 +46,7 @@ check:
 	$(STATICCHECK) ./...
 	cd e2e && $(STATICCHECK) ./...
 	cd bench && $(STATICCHECK) ./...
+	@GO='$(GO)' scripts/vulncheck.sh $(GOVULNCHECK)
 
 # Runs the long tests with each engine: the whole corpus on every data path, and clients that log in, for LOGINS in each case.
 LOGINS ?= 10m

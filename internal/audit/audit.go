@@ -12,8 +12,8 @@
 //   - A crash loses no entry that was acknowledged and needs no repair by hand. The line is written and synced before
 //     the head, and no entry is begun before the head has caught up, so at most one line stands behind the head. Open
 //     keeps it when it is whole, and otherwise cuts it off and says so: it was never acknowledged.
-//   - After a failed write, on a full disk for one, the file is cut back to its last whole entry, at the latest before
-//     the next one is written.
+//   - After a failed write, as on a full disk, the file is cut back to its last whole entry, at the latest before the next
+//     entry is written.
 //   - Verify finds an entry that was altered, removed, inserted, moved or torn, and an end that was cut off, and names
 //     the first entry that is wrong. It needs the same memory for a log of any length, and may run while another process
 //     appends.
@@ -58,7 +58,7 @@ const (
 	CA       Kind = "ca"
 	Cross    Kind = "cross" // a CA signed by the one before it
 	Leaf     Kind = "leaf"
-	LeafNext Kind = "leaf-next" // by the CA to come, for the ca-next name
+	LeafNext Kind = "leaf-next" // signed by the next CA, for the name ca-next.sealane.invalid
 )
 
 // Entry is one line of the log.
@@ -67,7 +67,7 @@ type Entry struct {
 	Time     time.Time `json:"time"` // in whole seconds
 	Instance string    `json:"instance,omitempty"`
 	Action   Action    `json:"action"`
-	Actor    string    `json:"actor,omitempty"` // who asked for it; none: Sealane's own plan
+	Actor    string    `json:"actor,omitempty"` // who asked for it; empty: Sealane's own plan
 	Reason   string    `json:"reason,omitempty"`
 	// Certificate is the one that was signed or that the action is about.
 	Certificate *Certificate `json:"certificate,omitempty"`
@@ -124,19 +124,19 @@ func subject(cert *x509.Certificate) string {
 	return strings.Join(parts, ", ")
 }
 
-// maxLine bounds what one entry takes, and with it the memory that reading needs. A certificate that a TLS handshake
-// can carry has a smaller entry.
+// maxLine bounds the length of an entry, and with it the memory that reading needs. The entry of a certificate that fits into a TLS
+// handshake is shorter.
 const maxLine = 1 << 20
 
-// The end of every line; the hash is over all before it.
+// Every line ends with these. The hash is over all bytes before them.
 const (
 	hashKey = `,"hash":"`
 	lineEnd = "\"}\n"
 	endLen  = len(hashKey) + 2*sha256.Size + len(lineEnd)
 )
 
-// seal sets the entry's hash and returns its line.
-func (e *Entry) seal() ([]byte, error) {
+// encode sets the entry's hash and returns its line.
+func (e *Entry) encode() ([]byte, error) {
 	e.Hash = Hash{}
 	line, err := json.Marshal(e)
 	if err != nil {
@@ -156,7 +156,7 @@ var (
 	errNotWhole = errors.New("it does not end as an entry does")
 )
 
-// parse reads a line with its end, and checks its hash.
+// parse decodes a line, its line feed included, and checks its hash.
 func parse(line []byte) (Entry, error) {
 	var e Entry
 	at := len(line) - endLen
@@ -174,7 +174,7 @@ func parse(line []byte) (Entry, error) {
 
 func (e *Entry) head() Head { return Head{Seq: e.Seq, Hash: e.Hash} }
 
-// signs says whether the entry reports a signature, which is entered only once.
+// signs says whether the entry reports that a certificate was signed. Such an entry is made only once per certificate.
 func (e *Entry) signs() bool { return e.Action == Sign && e.Certificate != nil }
 
 // Head names an entry, and by its hash all entries before it.

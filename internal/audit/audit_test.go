@@ -335,7 +335,7 @@ func TestHashText(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for n := range 2 {
 		e := signed(n)
-		line, err := e.Seal()
+		line, err := e.Encode()
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -353,7 +353,7 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("%q was read with the hash %s", line, e.Hash)
 			}
 			again := e
-			written, err := again.Seal()
+			written, err := again.Encode()
 			if err != nil {
 				continue // a time that no JSON has
 			}

@@ -16,15 +16,15 @@ import (
 	"github.com/sealane/sealane/internal/audit"
 )
 
-// reseal makes line n, counted from 1, an entry that change altered and that has a hash of its own.
-func reseal(t *testing.T, lines [][]byte, n int, change func(*audit.Entry)) {
+// reencode makes line n, counted from 1, an entry that change altered and that has a hash of its own.
+func reencode(t *testing.T, lines [][]byte, n int, change func(*audit.Entry)) {
 	t.Helper()
 	e, err := audit.Parse(lines[n-1])
 	if err != nil {
 		t.Fatal(err)
 	}
 	change(&e)
-	if lines[n-1], err = e.Seal(); err != nil {
+	if lines[n-1], err = e.Encode(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -40,7 +40,7 @@ func rechain(t *testing.T, lines [][]byte, n int) {
 				t.Fatal(err)
 			}
 		}
-		reseal(t, lines, n, func(e *audit.Entry) { e.Seq, e.Prev = uint64(n), prev.Hash })
+		reencode(t, lines, n, func(e *audit.Entry) { e.Seq, e.Prev = uint64(n), prev.Hash })
 	}
 }
 
@@ -49,7 +49,7 @@ func later(t *testing.T, lines [][]byte) [][]byte {
 	t.Helper()
 	for n := range 3 {
 		e := signed(100 + n)
-		line, err := e.Seal()
+		line, err := e.Encode()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,25 +77,25 @@ var damages = []struct {
 		return l
 	}, 6, "entry 6 was altered"},
 	{"altered with a new hash", func(t *testing.T, l lines) lines {
-		reseal(t, l, 3, func(e *audit.Entry) { e.Reason = "another" })
+		reencode(t, l, 3, func(e *audit.Entry) { e.Reason = "another" })
 		return l
 	}, 3, "entry 3 or entry 4 was replaced"},
 	{"the last altered with a new hash", func(t *testing.T, l lines) lines {
-		reseal(t, l, 6, func(e *audit.Entry) { e.Reason = "another" })
+		reencode(t, l, 6, func(e *audit.Entry) { e.Reason = "another" })
 		return l
 	}, 6, "entry 6 or one before it was replaced: audit.head has another hash"},
 	{"the first altered with a new hash", func(t *testing.T, l lines) lines {
-		reseal(t, l, 1, func(e *audit.Entry) { e.Prev = audit.Hash{1} })
+		reencode(t, l, 1, func(e *audit.Entry) { e.Prev = audit.Hash{1} })
 		return l
 	}, 1, "entry 1 is not the first"},
 	{"all rewritten", func(t *testing.T, l lines) lines {
-		reseal(t, l, 2, func(e *audit.Entry) { e.Reason = "another" })
+		reencode(t, l, 2, func(e *audit.Entry) { e.Reason = "another" })
 		rechain(t, l, 3)
 		return l
 	}, 6, "entry 6 or one before it was replaced"},
 	{"all rewritten, and more after it", func(t *testing.T, l lines) lines {
 		l = later(t, l)
-		reseal(t, l, 2, func(e *audit.Entry) { e.Reason = "another" })
+		reencode(t, l, 2, func(e *audit.Entry) { e.Reason = "another" })
 		rechain(t, l, 3)
 		return l
 	}, 6, "entry 6 or one before it was replaced"},
@@ -113,7 +113,7 @@ var damages = []struct {
 	{"one twice", func(_ *testing.T, l lines) lines { return slices.Insert(l, 3, l[2]) }, 4, "line 4 of audit.log is entry 3"},
 	{"one inserted that fits", func(t *testing.T, l lines) lines {
 		l = slices.Insert(l, 3, bytes.Clone(l[2]))
-		reseal(t, l, 4, func(e *audit.Entry) {
+		reencode(t, l, 4, func(e *audit.Entry) {
 			before, _ := audit.Parse(l[2])
 			e.Seq, e.Prev = 4, before.Hash
 		})
@@ -270,7 +270,7 @@ func TestLongLogNeedsLittleMemory(t *testing.T) {
 	for n := range entries {
 		e := signed(n)
 		e.Seq, e.Prev = uint64(n+1), prev.Hash
-		line, err := e.Seal()
+		line, err := e.Encode()
 		if err != nil {
 			t.Fatal(err)
 		}

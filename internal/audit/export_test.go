@@ -8,5 +8,5 @@ var (
 	Parse  = parse
 )
 
-// Seal sets the entry's hash and returns its line.
-func (e *Entry) Seal() ([]byte, error) { return e.seal() }
+// Encode sets the entry's hash and returns its line.
+func (e *Entry) Encode() ([]byte, error) { return e.encode() }

@@ -21,7 +21,7 @@ func LogPath(dir string) string { return filepath.Join(dir, "audit.log") }
 // HeadPath is the file that holds the log's head.
 func HeadPath(dir string) string { return filepath.Join(dir, "audit.head") }
 
-// disk is what the log changes; the tests put faults into it. After an error of a method the change may have been made.
+// disk is what a Log writes to. Tests put faults into it. After an error of a method the change may have been made.
 type disk interface {
 	WriteAt(b []byte, at int64) (int, error)
 	Truncate(size int64) error
@@ -45,9 +45,9 @@ type Log struct {
 	// mu guards what follows.
 	mu     sync.Mutex
 	disk   disk
-	last   Head // of the file's last whole entry
+	last   Head // the file's last whole entry
 	size   int64
-	dirty  bool // there may be more behind size
+	dirty  bool // there may be bytes behind size
 	head   Head // what audit.head holds; last may be one ahead
 	signed map[Hash]struct{}
 }
@@ -82,8 +82,8 @@ func open(dir string, log *slog.Logger, wrap func(disk) disk) (*Log, error) {
 	return l, nil
 }
 
-// restore makes the files what they would be without the crash. A new log has a head before it has an entry: entries
-// without a head are a log whose head was taken away.
+// restore makes the files what they would be without the crash. A new log gets a head before it has an entry, because entries without
+// a head are a log whose head was taken away.
 func (l *Log) restore(found Summary, isNew bool) error {
 	if isNew {
 		if err := l.writeHead(); err != nil {
@@ -96,14 +96,14 @@ func (l *Log) restore(found Summary, isNew bool) error {
 		}
 	}
 	if found.Torn > 0 || l.head != l.last {
-		// A process that was killed may have left what it wrote in memory only.
+		// What a process wrote that was killed may be in memory only.
 		if err := l.disk.Sync(); err != nil {
 			return err
 		}
 	}
 	err := l.catchUp()
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return nil // Append begins with it, so no entry is lost; who only wants to see the processes well again needs none
+		return nil // Append catches up first, so no entry is lost; and a server may start on a full disk as long as it needs no entry
 	}
 	return err
 }
@@ -114,14 +114,14 @@ func (l *Log) index(e Entry) {
 	}
 }
 
-// Close lets go of the files.
+// Close closes the files.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.disk.Close()
 }
 
-// Head is the last entry's.
+// Head returns the number and the hash of the last entry.
 func (l *Log) Head() Head {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -140,8 +140,8 @@ func (l *Log) Append(e Entry) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// First, so that never more than one entry stands behind the head; also for an entry whose head could not be
-	// written the last time.
+	// This comes first, so that at most one entry stands behind the head. It is for an entry whose head could not be written
+	// the last time.
 	if err := l.catchUp(); err != nil {
 		return fmt.Errorf("append to audit log: %w", err)
 	}
@@ -168,7 +168,7 @@ func (l *Log) write(e Entry) error {
 	}
 	e.Time = e.Time.UTC().Truncate(time.Second)
 	e.Seq, e.Prev = l.last.Seq+1, l.last.Hash
-	line, err := e.seal()
+	line, err := e.encode()
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (l *Log) write(e Entry) error {
 		err = l.disk.Sync()
 	}
 	if err != nil {
-		l.cut() // where this fails too, the next entry begins with it
+		l.cut() // where this fails too, the next write tries again
 		return err
 	}
 	l.last, l.size, l.dirty = e.head(), l.size+int64(len(line)), false

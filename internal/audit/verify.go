@@ -23,7 +23,7 @@ func (d *Damage) Error() string { return "audit log: " + d.What }
 // Summary is what a log holds.
 type Summary struct {
 	Head Head  // of the last entry; its number is that of the entries
-	Torn int64 // bytes behind it, of an entry that is being written or that a crash tore; nobody was told that it was there
+	Torn int64 // bytes behind it, of an entry that is being written, or was when a crash came; nobody was told that it is there
 
 	size int64 // up to Torn
 	kept Head  // what audit.head holds
@@ -33,7 +33,7 @@ type Summary struct {
 // to the first that isn't. What is wrong is a *Damage; ErrNone means that there is no log.
 func Verify(dir string, each func(Entry)) (Summary, error) {
 	var s Summary
-	// The head is read first: the log, which grows, then holds its entry.
+	// The head is read first. The log only grows, so it holds the head's entry then.
 	kept, err := readHead(dir)
 	noHead := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !noHead {
@@ -72,7 +72,7 @@ func (s *Summary) scan(r io.Reader, each func(Entry)) error {
 		}
 		e, badLine := parse(line)
 		if badLine != nil {
-			// Up to the head every entry was acknowledged; behind it a crash may have torn one. A file system may
+			// Up to the head every entry was acknowledged. Behind it a crash may have torn one. A file system may
 			// lose any part of it, so that it can end in a newline all the same.
 			_, more := lines.Peek(1)
 			if more == io.EOF && s.Head.Seq >= s.kept.Seq {
@@ -120,7 +120,8 @@ func (s *Summary) checkEnd(dir string) error {
 	if s.Head.Seq <= s.kept.Seq+1 {
 		return nil
 	}
-	// More entries than the one that a crash can leave: either they were appended while the log was read …
+	// There are more entries behind the head than the one that a crash can leave. They may have been appended since the head was
+	// read, so it is read again.
 	now, err := readHead(dir)
 	if err != nil {
 		return err

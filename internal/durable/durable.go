@@ -1,7 +1,7 @@
-// Package durable writes files that survive a crash: after WriteFile returns, a power cut leaves the new
-// content; before it returns, the old content or the new, never a mixture and never an empty file.
+// Package durable writes files that survive a crash. After WriteFile has returned, a power cut leaves the new content. Before, it
+// leaves the old content or the new, never a mixture and never an empty file.
 //
-// It guarantees nothing about several files at once; whoever needs that keeps one record in the store.
+// Nothing is guaranteed about several files at once. Whoever needs that keeps one record in the store.
 package durable
 
 import (
@@ -12,9 +12,9 @@ import (
 	"path/filepath"
 )
 
-// WriteFile replaces the content of path: temporary file beside it, fsync, rename, fsync of the folder.
-// The file has exactly the permissions perm from its first byte on, whatever the umask. On an error the
-// old file is untouched and the temporary one is gone.
+// WriteFile replaces the content of path: it writes a temporary file beside it, syncs that, renames it, and syncs the folder.
+// Whatever the umask, the file has the permissions perm under its name. On an error before the rename the old file is untouched and
+// the temporary one is gone.
 func WriteFile(path string, data []byte, perm os.FileMode) (err error) {
 	dir := filepath.Dir(path)
 	// CreateTemp makes the file 0600, so a secret is never readable by others, not even for a moment.
@@ -47,8 +47,8 @@ func WriteFile(path string, data []byte, perm os.FileMode) (err error) {
 	return SyncDir(dir)
 }
 
-// CreateFile is WriteFile for a file that must not exist yet: of two callers one gets an error that is
-// fs.ErrExist, and what the other wrote stands.
+// CreateFile is WriteFile for a file that must not exist yet. Of two callers at the same time one gets an error that is fs.ErrExist, and
+// the file is what the other wrote.
 func CreateFile(path string, data []byte, perm os.FileMode) error {
 	dir := filepath.Dir(path)
 	staged, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new.*")
@@ -70,8 +70,7 @@ func CreateFile(path string, data []byte, perm os.FileMode) error {
 	return SyncDir(dir)
 }
 
-// SyncDir makes the names in a folder durable: a file that was made, linked or renamed there survives a crash under
-// its name.
+// SyncDir makes the names in a folder durable. A file that was made, linked or renamed there before survives a crash under its name.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

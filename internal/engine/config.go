@@ -24,20 +24,21 @@ type Config struct {
 	// checked them; those that this package sets itself are refused, and no value can end its line. The words of a
 	// value, separated by spaces, are the directive's arguments.
 	Directives map[string]string
-	// PasswordHashes are the SHA-256 of the default user's passwords, in lower-case hexadecimal; none lets it in without one.
+	// PasswordHashes are the SHA-256 of the default user's passwords, in lower-case hexadecimal. Without any, the user needs no
+	// password.
 	PasswordHashes []string
-	// AdminPassword is that of the control plane's user; only its SHA-256 is written down. Not empty.
+	// AdminPassword is the password of the control plane's user. It must not be empty. Only its SHA-256 is written down.
 	AdminPassword string
-	// KeepDump keeps dump.rdb where it is once it is loaded. Without it (no persistence) it is renamed, so that a crash
-	// later on does not bring back the data of the last clean stop as if it were current.
+	// KeepDump leaves dump.rdb in its place after it was loaded. Without it, as where persistence is off, the dump is renamed, so
+	// that a later crash does not bring back the data of the last clean stop as if they were current.
 	KeepDump bool
 }
 
 // retireMark is a line of the configuration that tells Adopt to rename the dump.
 const retireMark = "# sealane: rename the dump once it is loaded\n"
 
-// owned are the directives that this package sets or that would undo what it guarantees, besides those with one of
-// ownedPrefixes.
+// owned are the directives that a caller may not set, because this package sets them or because they would undo what it
+// guarantees. So are all that begin with one of ownedPrefixes.
 var (
 	owned = []string{"port", "bind", "bind-source-addr", "protected-mode", "unixsocket", "unixsocketperm",
 		"unixsocketgroup", "daemonize", "supervised", "pidfile", "dir", "dbfilename", "logfile", "syslog-enabled",
@@ -50,11 +51,11 @@ var (
 	directiveName = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
 	sha256Hex     = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-	// argumentsPerLine are the directives that 6.0 wants in lines of so many arguments; later ones take these too.
+	// argumentsPerLine says how many arguments of a directive Redis 6.0 takes in one line. Later versions take such lines too.
 	argumentsPerLine = map[string]int{"save": 2, "client-output-buffer-limit": 4}
 )
 
-// render makes the configuration file. All problems are reported, not the first.
+// render makes the configuration file. It reports all problems, not only the first.
 func render(v Version, cfg Config) ([]byte, error) {
 	if err := check(v, cfg); err != nil {
 		return nil, err
@@ -64,17 +65,17 @@ func render(v Version, cfg Config) ([]byte, error) {
 	if !cfg.KeepDump {
 		b.WriteString(retireMark)
 	}
-	// Protected mode only looks at TCP connections, of which there are none; it stays on for the day there is a bug.
+	// Protected mode is about TCP connections, of which there are none. It stays on in case a bug lets one in.
 	fmt.Fprintf(&b, "port 0\nprotected-mode yes\nunixsocket %s\nunixsocketperm 600\n", quote(Socket(cfg.Dir)))
 	fmt.Fprintf(&b, "dir %s\ndbfilename %s\n", quote(cfg.Dir), dumpName)
 	b.WriteString("daemonize no\nalways-show-logo no\n")
-	// An empty save first: 6.0 adds further ones to its defaults.
+	// Redis 6.0 adds "save" lines to its defaults; an empty one clears these.
 	b.WriteString("save \"\"\n")
 	if v.Compare(Version{7, 0, 0}) >= 0 {
-		// Who shuts the machine down signals every process: the data are to survive that too.
+		// When the machine is shut down every process gets a signal, and the data are to survive that too.
 		b.WriteString("shutdown-on-sigterm save\nshutdown-on-sigint save\n")
 	}
-	for _, f := range fixed {
+	for _, f := range startDirectives {
 		if v.Compare(f.since) >= 0 {
 			writeDirective(&b, f.name, f.value)
 		}
@@ -135,7 +136,7 @@ func writeDirective(b *bytes.Buffer, name, value string) {
 	}
 }
 
-// quote writes s as the configuration parser of the engines reads it back: it splits at line feeds first, so none may
+// quote writes s so that the engines' configuration parser reads it back. The parser splits at line feeds first, so none may
 // stay as it is.
 func quote(s string) string {
 	var b strings.Builder
@@ -155,7 +156,7 @@ func quote(s string) string {
 	return b.String()
 }
 
-// allRules are those of a user who may do anything.
+// allRules are the ACL rules of a user who may do anything.
 func allRules(v Version, hashes []string) []string {
 	rules := append([]string{"reset", "on"}, passwordRules(hashes)...)
 	rules = append(rules, "~*", "+@all")
@@ -165,7 +166,7 @@ func allRules(v Version, hashes []string) []string {
 	return rules
 }
 
-// passwordRules are those that add these passwords, or let in without one.
+// passwordRules are the ACL rules that add these passwords to a user. Without any, they let the user in without one.
 func passwordRules(hashes []string) []string {
 	if len(hashes) == 0 {
 		return []string{"nopass"}
@@ -177,12 +178,12 @@ func passwordRules(hashes []string) []string {
 	return rules
 }
 
-// defaultUserRules leave out what would break a promise: a plaintext listener or another copy of the data (CONFIG SET,
-// REPLICAOF, the replication commands, MIGRATE, CLUSTER, MODULE), the control over the process and its files (SHUTDOWN,
-// DEBUG, FAILOVER, the saves), and the users (ACL).
+// defaultUserRules take from the default user what would break a promise: a plaintext listener or another copy of the data
+// (CONFIG SET, REPLICAOF, the replication commands, MIGRATE, CLUSTER, MODULE), the control over the process and its files
+// (SHUTDOWN, DEBUG, FAILOVER, the saves), and the users (ACL).
 //
-// Only what 6.0 understands: it cannot subtract a subcommand, so the whole command goes and harmless subcommands come
-// back. A name that the engine does not know keeps it from starting, so each belongs to a version.
+// Redis 6.0 can't take a subcommand away. So the whole command is taken, and its harmless subcommands are given back. An engine
+// does not start with the name of a command that it doesn't know, so a rule for a newer command needs the version's check.
 func defaultUserRules(v Version, hashes []string) []string {
 	rules := append(allRules(v, hashes),
 		"-config", "+config|get", "+config|resetstat", "+config|help",
@@ -196,7 +197,7 @@ func defaultUserRules(v Version, hashes []string) []string {
 	return rules
 }
 
-// keepsDump reads what Config.KeepDump was at the start. Without a configuration there is nothing to rename.
+// keepsDump reads from the configuration file what Config.KeepDump was at the start. Without a file there is nothing to rename.
 func keepsDump(conf string) (bool, error) {
 	b, err := os.ReadFile(conf)
 	if errors.Is(err, os.ErrNotExist) {

@@ -4,19 +4,19 @@
 // Guaranteed:
 //   - The engine listens on a Unix socket of mode 0600 in a folder of mode 0700 and nowhere else, and no client can
 //     make it listen elsewhere: the commands that could are taken from the default user.
-//   - Of one folder at most one engine lives; see package process.
+//   - At most one engine lives in a folder; see package process.
 //   - Passwords are on disk and in arguments as SHA-256 hashes only, and the engine does not get the environment of its
 //     parent, which may hold keys.
-//   - What a client may send can't take the engine down by a damaged payload, load code or read files, as far as the engine's
-//     version has directives against it; see Harden.
+//   - A client can't take the engine down with a damaged payload, load code or read files, as far as the engine's version has
+//     directives against that; see Harden.
 //   - Stop with save either saves and ends the engine, or leaves it running.
 //
 // Not guaranteed:
 //   - The control plane's user is a client like others: while maxclients is reached, or a client has called CLIENT PAUSE,
-//     Info and Stop wait or fail. Who sets maxclients leaves room.
+//     Info and Stop wait or fail. Whoever sets maxclients leaves room for it.
 //   - engine.log is rotated at a start only.
-//   - With KeepDump false, if the control plane dies between the end of loading and the rename, and the engine before
-//     the next Adopt, the old dump is loaded once more.
+//   - With KeepDump false the old dump is loaded once more, if the control plane dies between the end of loading and the
+//     rename, and the engine dies before the next Adopt.
 package engine
 
 import (
@@ -46,7 +46,7 @@ const (
 	loadedName = "dump.loaded.rdb"
 
 	pollInterval = 10 * time.Millisecond
-	// maxSilences is how many PINGs, of commandTimeout each, may go unanswered before an engine counts as silent.
+	// maxSilences is how many PINGs may go unanswered, each for commandTimeout, before an engine counts as silent.
 	maxSilences = 2
 	// maxLog is the size from which a start moves the log away.
 	maxLog = 10 << 20
@@ -54,16 +54,16 @@ const (
 
 // Engine is one running engine process. Its methods may be called at the same time.
 type Engine struct {
-	dir      string
-	password string
-	proc     *process.Process
-	stopping chan struct{} // holds one token: one Stop at a time
-	hard     atomic.Bool   // Harden is done
+	dir        string
+	password   string
+	proc       *process.Process
+	stopping   chan struct{} // holds one token: one Stop at a time
+	isHardened atomic.Bool   // Harden is done
 }
 
 // StartError says that the engine ended before it was ready.
 type StartError struct {
-	Exit string // as of process.Process.Exit
+	Exit string // as process.Process.Exit says it
 	Log  string // the last lines that it wrote
 }
 
@@ -74,8 +74,8 @@ func (e *StartError) Error() string {
 	return "engine ended at start (" + e.Exit + "); its log ends with:\n" + e.Log
 }
 
-// BadConfig says that the engine refused its configuration: starting it again will not help. Debian's redis-server,
-// for one, refuses activedefrag.
+// BadConfig says that the engine refused its configuration, so that starting it again will not help. Debian's redis-server,
+// for example, refuses activedefrag.
 func (e *StartError) BadConfig() bool { return strings.Contains(e.Log, "FATAL CONFIG FILE ERROR") }
 
 // Socket is the path of the socket of the engine whose folder is dir.
@@ -87,8 +87,9 @@ func Lock(dir string) string { return filepath.Join(dir, lockName) }
 // Start starts an engine and returns when it has loaded its data and answers. If ctx ends before, or anything else
 // fails, no engine is left behind. A *StartError has the log of an engine that ended by itself.
 //
-// process.ErrLocked: an engine listens in that folder, and nothing of it was touched. While the lock is held and nobody
-// listens (an engine was killed during a background save and its child still writes), Start waits.
+// The error is process.ErrLocked where an engine listens in that folder already; nothing of it was touched. Start waits while
+// the lock is held and nobody listens, which is so when an engine was killed during a background save and its child still
+// writes.
 func Start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
@@ -173,9 +174,9 @@ func startProcess(ctx context.Context, cfg process.Config) (*process.Process, er
 	}
 }
 
-// Adopt finds the engine that runs in dir, whoever started it, and returns when it answers to adminPassword. When an
-// engine is about to listen or to end, Adopt waits for either. process.ErrNotRunning: there is none. A *SilentError: there is
-// one that does not answer.
+// Adopt finds the engine that runs in dir, whoever started it, and returns when it has accepted adminPassword. Adopt waits for
+// an engine that is about to listen or to end. The error is process.ErrNotRunning where there is none, and a *SilentError where
+// there is one that does not answer.
 func Adopt(ctx context.Context, dir, adminPassword string) (*Engine, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -221,7 +222,7 @@ func newEngine(dir, password string, proc *process.Process) *Engine {
 }
 
 // ready waits until the engine answers. Its error is process.ErrNotRunning when the process ends instead, and a *SilentError
-// when it says nothing at all: one that loads its data says so.
+// when it says nothing at all. An engine that loads its data is not silent: it answers LOADING.
 func (e *Engine) ready(ctx context.Context) error {
 	for silences := 0; ; {
 		final, err := e.ping(ctx)
@@ -240,7 +241,8 @@ func (e *Engine) ready(ctx context.Context) error {
 	}
 }
 
-// ping says in final whether asking again is of no use: because the engine answered, or never will to this password.
+// ping asks once. final says that asking again is of no use, because the engine has answered, or will never accept this
+// password.
 func (e *Engine) ping(ctx context.Context) (final bool, err error) {
 	_, err = e.call(ctx, []string{"PING"})
 	var reply resp.ReplyError
@@ -279,10 +281,11 @@ func (e *Engine) retireDump() error {
 	return d.Sync()
 }
 
-// Stop shuts the engine down, saving its data or not, and returns when the process has ended. If the engine refuses,
-// because the disk is full, the error is a resp.ReplyError with its words and the engine goes on as before; its code is BUSY while
-// a script runs, which KillScript may end. If ctx ends first, the engine may still end. Stop of an engine that has ended
-// does nothing.
+// Stop shuts the engine down, saving its data or not, and returns when the process has ended.
+//
+// The engine refuses where its disk is full, and while a script runs, which KillScript may end. The error is then a
+// resp.ReplyError with its words (code BUSY for the script), and the engine goes on as before. If ctx ends first, the engine may
+// still end. Stop of an engine that has ended does nothing.
 func (e *Engine) Stop(ctx context.Context, save bool) error {
 	if err := e.stop(ctx, save); err != nil {
 		return fmt.Errorf("stop engine %s: %w", e.dir, err)
@@ -305,13 +308,13 @@ func (e *Engine) stop(ctx context.Context, save bool) error {
 	default:
 	}
 	if e.proc.Stopped() {
-		return e.silent(0) // it would find the command when it is continued, whoever still wants that
+		return e.silent(0) // once it is continued it would obey the command, which nobody may want any more
 	}
 	how := "NOSAVE"
 	if save {
 		how = "SAVE"
 	}
-	// No deadline but the caller's: a save takes as long as it takes.
+	// There is no deadline but the caller's, because a save takes as long as it takes.
 	_, err := e.exchange(ctx, []string{"SHUTDOWN", how})
 	var reply resp.ReplyError
 	if errors.As(err, &reply) {
@@ -326,7 +329,7 @@ func (e *Engine) stop(ctx context.Context, save bool) error {
 	}
 }
 
-// Kill sends SIGKILL and does not wait: Done tells. What was not saved is lost.
+// Kill sends SIGKILL and does not wait for the end, which Done shows. Data that were not saved are lost.
 func (e *Engine) Kill() error {
 	if err := e.proc.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("kill engine %s: %w", e.dir, err)
@@ -370,7 +373,7 @@ func wait(ctx context.Context, done <-chan struct{}) error {
 	}
 }
 
-// environment is what the engine gets of this process's environment, which may hold the master key or tokens.
+// environment is the part of this process's environment that the engine gets. The rest may hold the master key or tokens.
 func environment() []string {
 	env := []string{}
 	for _, name := range []string{"PATH", "TZ", "LANG", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LD_LIBRARY_PATH"} {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Kind is whose program it is.
+// Kind says whose program an engine is.
 type Kind string
 
 // The kinds of engine.
@@ -37,7 +37,7 @@ func (v Version) Compare(w Version) int {
 
 // Binary is an engine's program.
 type Binary struct {
-	Path    string // absolute; a link is kept, since the programs look at the name that they are called by
+	Path    string // absolute; a symbolic link stays, because the programs look at the name by which they are called
 	Kind    Kind
 	Version Version
 }
@@ -45,7 +45,7 @@ type Binary struct {
 // NotFoundError says that no usable engine is installed, and how to get one.
 type NotFoundError struct {
 	Hint     string  // what to do on this distribution
-	Rejected []error // what was found in PATH and why it does not do
+	Rejected []error // what was found in PATH, and why it can't be used
 }
 
 func (e *NotFoundError) Error() string {
@@ -59,8 +59,8 @@ func (e *NotFoundError) Error() string {
 // versionTimeout bounds one run of "--version".
 const versionTimeout = 5 * time.Second
 
-// Find looks at the programs in paths, each of which must be a usable engine, or, without any, for redis-server and
-// valkey-server in PATH. They come in that order. A *NotFoundError says that there is none.
+// Find looks at the programs in paths, each of which must be a usable engine. Without paths it looks for redis-server and
+// valkey-server in PATH, and returns them in that order. A *NotFoundError says that there is none.
 func Find(ctx context.Context, paths []string) ([]Binary, error) {
 	explicit := len(paths) > 0
 	if !explicit {
@@ -123,7 +123,7 @@ func inspect(ctx context.Context, path string) (Binary, error) {
 	return Binary{Path: path, Kind: kind, Version: version}, nil
 }
 
-// Redis says "Redis server v=7.0.15 sha=…", Valkey "Valkey server v=8.0.1 sha=…", and its 7.2 just "Server v=7.2.5 sha=…".
+// Redis says "Redis server v=7.0.15 sha=…", Valkey "Valkey server v=8.0.1 sha=…", and Valkey 7.2 "Server v=7.2.5 sha=…".
 var versionLine = regexp.MustCompile(`(?m)^(Redis server|Valkey server|Server) v=(\d{1,5})\.(\d{1,5})\.(\d{1,5})`)
 
 func parseVersion(out string) (Kind, Version, error) {
@@ -142,7 +142,7 @@ func parseVersion(out string) (Kind, Version, error) {
 	return kind, Version{n[0], n[1], n[2]}, nil
 }
 
-// installHint chooses by ID, then by ID_LIKE of os-release(5).
+// installHint says how to install an engine. It chooses by ID, then by ID_LIKE of os-release(5).
 func installHint(release string) string {
 	var id, like string
 	for line := range strings.Lines(release) {

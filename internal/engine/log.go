@@ -12,7 +12,7 @@ const (
 	tailLines = 20
 )
 
-// rotate moves a log that has grown too long to .1 and returns the size of the one that is appended to.
+// rotate moves a log that has grown too long to .1, and returns the size of the log that is appended to from now on.
 func rotate(path string) (int64, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -27,8 +27,8 @@ func rotate(path string) (int64, error) {
 	return 0, os.Rename(path, path+".1")
 }
 
-// tail returns the last lines that were written behind offset; "" when there are none or they cannot be read, for it
-// only explains another error.
+// tail returns the last lines that were written behind offset. It returns "" when there are none or they can't be read, because
+// they only explain another error.
 func tail(path string, offset int64) string {
 	f, err := os.Open(path)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// SetPasswords makes these the passwords of the default user, by their SHA-256 in hexadecimal; none lets it in without one. It
-// changes what is not so already, and returns nil once the engine has shown that it is so. Clients that are logged in stay so.
+// SetPasswords gives the default user these passwords and no others, by their SHA-256 in hexadecimal. Without any, the user needs
+// no password. It returns nil once the engine has shown that it has them. Clients that are logged in stay logged in.
 func (e *Engine) SetPasswords(ctx context.Context, hashes []string) error {
 	same, err := e.hasPasswords(ctx, hashes)
 	if err != nil || same {

@@ -1,10 +1,10 @@
 // Package enginetest gives tests the engines that they run on: those in PATH, and the newer ones that scripts/engines.sh
 // has unpacked. Only tests import it.
 //
-// Guaranteed: each version is given once, under a name such as "redis-8.0.2", and a test that finds no engine at all is
-// skipped with the words of engine.Find.
+// Guaranteed: each version comes once, under a name such as "redis-8.0.2". A test for which there is no engine at all is skipped,
+// with the error of engine.Find.
 //
-// Not guaranteed: which engines these are. A test takes what is there, and its subtests' names say what that was.
+// Not guaranteed: which engines there are. The names of a test's subtests say on which it ran.
 package enginetest
 
 import (
@@ -18,8 +18,8 @@ import (
 	"github.com/sealane/sealane/internal/engine"
 )
 
-// All returns every engine there is, the one in PATH first. SEALANE_TEST_ENGINES, a list of programs as in PATH, takes
-// the place of those that scripts/engines.sh has unpacked.
+// All returns every engine there is, the one in PATH first. SEALANE_TEST_ENGINES, a list of programs separated as in PATH, takes the
+// place of those that scripts/engines.sh has unpacked.
 func All(t testing.TB) []engine.Binary {
 	t.Helper()
 	all, err := engine.Find(t.Context(), nil)
@@ -56,7 +56,7 @@ func Each(t *testing.T, test func(t *testing.T, b engine.Binary)) {
 // Name is the engine's kind and version.
 func Name(b engine.Binary) string { return fmt.Sprintf("%s-%s", b.Kind, b.Version) }
 
-// unpacked finds the engines of scripts/engines.sh, in the same folder as it.
+// unpacked finds the engines that scripts/engines.sh has unpacked, by the same variables.
 func unpacked(t testing.TB) []string {
 	t.Helper()
 	if list, ok := os.LookupEnv("SEALANE_TEST_ENGINES"); ok {

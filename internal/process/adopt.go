@@ -11,8 +11,8 @@ import (
 // MaxSocketPath is the longest path of a Unix socket, in bytes: sun_path holds 108 with the final NUL.
 const MaxSocketPath = 107
 
-// Adopt finds the process that listens on a Unix socket and watches it. ErrNotRunning: there is no socket, or nobody
-// listens on it any more. A child of this process that was released is reaped after it is adopted.
+// Adopt finds the process that listens on a Unix socket and watches it. The error is ErrNotRunning where there is no socket, or
+// nobody listens on it any more. A child of this process that was released is reaped after it was adopted.
 //
 // The order is what makes it safe: (1) connect, and take the pid that the kernel noted when the socket began to
 // listen; (2) open a pidfd for it; (3) read its start time and check that the pidfd's process had not exited by then,

@@ -22,7 +22,7 @@ type group struct {
 	v2  bool
 }
 
-// groupPrefix begins the names of the groups that are made here.
+// groupPrefix begins the name of each group that this package makes.
 const groupPrefix = "sealane-"
 
 // removeTime bounds the wait until the last process has left a group.
@@ -36,7 +36,7 @@ func (g group) name() string {
 }
 
 func (g group) write(file string, value int64) error {
-	// Without O_CREATE: on a file system that is none of cgroups nothing must come of it.
+	// There is no O_CREATE, so that nothing is made on a file system that is not of cgroups.
 	f, err := os.OpenFile(filepath.Join(g.dir, file), os.O_WRONLY, 0)
 	if err != nil {
 		return err
@@ -45,7 +45,7 @@ func (g group) write(file string, value int64) error {
 	return errors.Join(err, f.Close())
 }
 
-// limitFile is where the limit is.
+// limitFile is the name of the file with the limit.
 func (g group) limitFile() string {
 	if g.v2 {
 		return "memory.max"
@@ -53,27 +53,27 @@ func (g group) limitFile() string {
 	return "memory.limit_in_bytes"
 }
 
-// limit is what the group's memory is limited to; 0: to nothing.
+// limit is the limit of the group's memory in bytes, and 0 where there is none.
 func (g group) limit() int64 {
 	b, err := os.ReadFile(filepath.Join(g.dir, g.limitFile()))
 	if err != nil {
 		return 0
 	}
 	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-	const unlimited = 1 << 62 // v1 says so with a number that is nearly the largest, v2 with "max"
+	const unlimited = 1 << 62 // without a limit v1 shows a number above this, and v2 "max"
 	if err != nil || n >= unlimited {
 		return 0
 	}
 	return n
 }
 
-// setLimit limits memory, and memory and swap together.
+// setLimit limits memory, and memory with swap.
 func (g group) setLimit(limit int64) error {
 	swapFile, swap := "memory.memsw.limit_in_bytes", limit
 	if g.v2 {
 		swapFile, swap = "memory.swap.max", 0
 	}
-	// v1 wants memory and swap to be no less than memory at any time.
+	// In v1 the limit of memory with swap may at no time be below that of memory.
 	err := g.write(g.limitFile(), limit)
 	if swapErr := g.write(swapFile, swap); err == nil && !errors.Is(swapErr, fs.ErrNotExist) { // kernels may count no swap
 		err = swapErr
@@ -81,7 +81,7 @@ func (g group) setLimit(limit int64) error {
 	return err
 }
 
-// oomKills is how many processes of the group the kernel has ended for want of memory.
+// oomKills is how many processes of the group the kernel has killed for want of memory.
 func (g group) oomKills() int64 {
 	file := "memory.oom_control"
 	if g.v2 {
@@ -154,9 +154,9 @@ func mkdir(dir string) error {
 	return nil
 }
 
-// parentsV2 are where a group may be made in version 2, which has no processes in a group that has limited children. So it
-// is the process's own group only where that is the root; the group above where systemd has delegated it
-// (Delegate=memory and DelegateSubgroup=); or, for root, a group of Sealane's own.
+// parentsV2 are the groups below which a group may be made in version 2. There a group with limited children can't hold processes.
+// So it is the process's own group only where that is the root. It is the group above where systemd has delegated that
+// (Delegate=memory and DelegateSubgroup=). For the user root it is also a group of Sealane's own.
 func parentsV2(self string) []string {
 	parents := []string{self}
 	above := filepath.Dir(self)
@@ -217,7 +217,7 @@ func groupOf(pid int) (group, error) {
 // errNoController says that the system limits no memory, or doesn't let this process see how.
 var errNoController = errors.New("no memory cgroup is mounted")
 
-// memoryGroup finds a process's memory cgroup by /proc/self/mountinfo and its /proc/PID/cgroup; see cgroups(7).
+// memoryGroup finds the memory cgroup of a process by /proc/self/mountinfo and the process's /proc/PID/cgroup; see cgroups(7).
 func memoryGroup(mountinfo, cgroup []byte) (group, error) {
 	v1, v2, hasV1 := "", "", false
 	for line := range strings.Lines(string(cgroup)) {

@@ -13,20 +13,20 @@ import (
 type MemoryBound struct {
 	Limit int64  // in bytes; 0: there is no bound
 	By    string // "cgroup v2", "cgroup v1", "RLIMIT_DATA"; "" without a bound
-	// Problem says why there is no bound, or one that doesn't count the process's children; "" where there is nothing to say.
+	// Problem says why there is no bound, or why the bound doesn't count the process's children; "" where there is no problem.
 	Problem string
 	// Group is the cgroup's folder, for RemoveGroup; "" without one.
 	Group string
 
-	kills int64 // of the group, when the process came into it
+	kills int64 // how many processes of the group had been killed when this one came into it
 }
 
-// BoundMemory bounds the memory of a process and its children together by a cgroup of that name, or, where this process may
-// not make one, that of each by RLIMIT_DATA, which anybody may. What the process has already stays. A process that is bounded
-// so already is left as it is.
+// BoundMemory bounds the memory of a process. A cgroup of that name bounds the process and its children together. Where this process
+// may not make a cgroup, RLIMIT_DATA bounds each of them by itself, which needs no privilege. Memory that the process already has
+// stays. A process that already has this bound is left as it is.
 //
-// The kernel ends the process, or a child of it, that goes beyond a cgroup's limit; see OutOfMemory. Beyond RLIMIT_DATA it refuses
-// to give memory, on which most programs end by themselves.
+// Beyond a cgroup's limit the kernel kills the process or a child of it; see OutOfMemory. Beyond RLIMIT_DATA it refuses memory, and
+// most programs then end by themselves.
 func (p *Process) BoundMemory(name string, limit int64) MemoryBound {
 	if b := p.MemoryBound(); b.Limit == limit {
 		return b
@@ -62,7 +62,7 @@ func (p *Process) boundByGroup(name string, limit int64) (MemoryBound, error) {
 	return MemoryBound{Limit: limit, By: g.name(), Group: g.dir, kills: kills}, nil
 }
 
-// MemoryBound is the bound that BoundMemory has given the process, by this process or one before it.
+// MemoryBound returns the bound that the process has, whether BoundMemory of this process or of one before it has set it.
 func (p *Process) MemoryBound() MemoryBound {
 	if g, err := groupOf(p.id.PID); err == nil && strings.HasPrefix(filepath.Base(g.dir), groupPrefix) {
 		if limit := g.limit(); limit > 0 {
@@ -76,14 +76,14 @@ func (p *Process) MemoryBound() MemoryBound {
 	return MemoryBound{}
 }
 
-// OutOfMemory says whether the kernel has ended the process, or a child of it, because of the bound. It is for a process
-// that has ended, before RemoveGroup.
+// OutOfMemory says whether the kernel has killed the process, or a child of it, for want of memory. It is to be called after the
+// process has ended and before RemoveGroup.
 func (b MemoryBound) OutOfMemory() bool {
 	return b.Group != "" && group{b.Group, b.By == "cgroup v2"}.oomKills() > b.kills
 }
 
-// RemoveGroup removes the cgroup in a folder, once the last of its processes has ended. One that is gone is no error, and
-// neither is no folder.
+// RemoveGroup removes the cgroup in a folder, once the last of its processes has ended. It is no error where the cgroup is gone, or
+// dir is "".
 func RemoveGroup(dir string) error {
 	if dir == "" || !strings.HasPrefix(filepath.Base(dir), groupPrefix) {
 		return nil

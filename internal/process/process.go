@@ -9,7 +9,7 @@
 // child, and, unlike with flock(2), others can ask for it without taking it. Children of the child inherit
 // it too: the lock is free when the last of them is gone. Signals and waiting go through a pidfd.
 //
-// BoundMemory bounds what a process and its children may have, as far as the system lets this process say so.
+// BoundMemory bounds the memory of a process and its children, as far as the system permits this process to.
 //
 // Not guaranteed: that a child which was released is reaped before its parent ends, unless it is adopted again.
 //
@@ -52,7 +52,7 @@ type Process struct {
 	released chan struct{}
 }
 
-// watch takes pidfd over.
+// watch makes a Process of a pidfd, which it takes over.
 func watch(pidfd int, id Identity) (*Process, error) {
 	// Only a non-blocking file gets into the runtime's poller, where waiting costs no thread and ends with Close.
 	if err := unix.SetNonblock(pidfd, true); err != nil {
@@ -120,7 +120,7 @@ func reap(pidfd, pid int) string {
 	}
 }
 
-// Identity returns what tells the process from all others.
+// Identity returns the process's pid and start time.
 func (p *Process) Identity() Identity { return p.id }
 
 // Done is closed when the process has exited, and never after Release.
@@ -174,7 +174,7 @@ func (p *Process) Release() {
 	<-p.watched
 }
 
-// Stopped says whether the process was stopped, by SIGSTOP or a debugger, and so does nothing until it is continued.
+// Stopped says whether the process was stopped, by SIGSTOP or a debugger. It does nothing until it is continued.
 func (p *Process) Stopped() bool {
 	b, err := os.ReadFile(statPath(p.id.PID))
 	if err != nil {
@@ -203,7 +203,7 @@ func parseStartTime(stat string) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// statFields are those of /proc/PID/stat from the third on, the state, to the 22nd at least, the start time.
+// statFields are the fields of /proc/PID/stat from the third (the state) on, at least to the 22nd (the start time).
 func statFields(stat string) ([]string, error) {
 	// Field 2 is the program's name in parentheses and may itself hold spaces and parentheses.
 	i := strings.LastIndexByte(stat, ')')

@@ -18,13 +18,13 @@ type Config struct {
 	Env  []string // nil is the parent's environment
 	Log  string   // file that stdout and stderr are appended to, made with 0600; "" discards them
 	Lock string   // lock file, made with 0600 and never to be removed while a process may live; "" takes no lock
-	// Prepare runs with the lock held, before the log is opened and the process starts, so it may write what only
-	// the one process may find changed. Its error is Start's. nil does nothing.
+	// Prepare is called with the lock held, before the log is opened and the process starts. So it may change files that no
+	// other such process may find changed. Start returns its error. nil does nothing.
 	Prepare func() error
 }
 
-// Start starts the process in a session of its own, so that no signal meant for the parent or its terminal reaches
-// it, with /dev/null as stdin. ErrLocked: another process holds the lock, and nothing was started or prepared.
+// Start starts the process with /dev/null as stdin and in a session of its own, so that no signal reaches it that is meant for the
+// parent or its terminal. The error is ErrLocked where another process holds the lock; nothing was prepared or started then.
 func Start(cfg Config) (*Process, error) {
 	p, err := startLocked(cfg)
 	if err != nil {
@@ -83,7 +83,7 @@ func start(cfg Config, inherited []*os.File) (*Process, error) {
 	return watchChild(child, pidfd)
 }
 
-// watchChild takes over both handles. The child is not reaped before the watcher does it, so its pid stays its own.
+// watchChild takes over both handles. Only the watcher reaps the child, so the child keeps its pid until then.
 func watchChild(child *os.Process, pidfd int) (*Process, error) {
 	pid := child.Pid
 	err := error(nil)

@@ -11,9 +11,9 @@ import (
 type Limits struct {
 	// MaxBulk is the longest string of any kind, in bytes; 512 MiB by default, as in the servers.
 	MaxBulk int
-	// MaxElements is the number of values inside all aggregates of the reply together, a map entry counting as
-	// two; 1,048,576 by default. A Value takes about 100 bytes however short it is on the wire, so this bounds
-	// memory better than the length of the input.
+	// MaxElements is the number of values inside all aggregates of the reply together; 1,048,576 by default. An entry of a map
+	// counts as two. A Value takes about 100 bytes however short it is on the wire, so this bounds memory better than the length of
+	// the input does.
 	MaxElements int
 	// MaxDepth is how deep aggregates nest; 128 by default. The parser recurses once for each level.
 	MaxDepth int
@@ -24,12 +24,12 @@ const (
 	defaultMaxElements = 1 << 20
 	defaultMaxDepth    = 128
 
-	// No number that a server announces or sends as ":" is longer; without a bound a peer that never ends its line
-	// would be waited for until memory is full.
+	// No number that a server sends is longer. Without a bound, a peer that never ends its line would be read until memory is
+	// full.
 	maxNumberLine = 32
 )
 
-// ErrIncomplete says that the bytes so far are the beginning of a reply: read more and parse again.
+// ErrIncomplete says that the bytes so far are the beginning of a reply. Read more and parse again.
 var ErrIncomplete = errors.New("incomplete reply")
 
 // ProtocolError says that the bytes are no RESP, or more than the limits allow. The connection is of no more use.
@@ -127,8 +127,8 @@ func (p *parser) body(k Kind, start, depth int) (v Value, err error) {
 	return v, err
 }
 
-// line reads up to and including CRLF. The search never looks beyond limit, so that a longer line is refused as soon
-// as limit bytes of it are there.
+// line reads a line with its CRLF. It never looks beyond limit, so a longer line is refused as soon as limit bytes of it are
+// there.
 func (p *parser) line(limit int) (string, error) {
 	window, cut := p.b[p.off:], false
 	if len(window) > limit {
@@ -148,7 +148,7 @@ func (p *parser) line(limit int) (string, error) {
 	return string(s), nil
 }
 
-// crlf expects the end of a line at off and moves behind it.
+// crlf reads the end of a line at off.
 func (p *parser) crlf(off int) error {
 	for i, want := range []byte("\r\n") {
 		if off+i >= len(p.b) {

@@ -5,14 +5,14 @@ import (
 	"errors"
 )
 
-// ReplyScanner finds where replies end in a stream that comes in pieces. It keeps no byte of them, and its state is
-// small whatever they are. The zero value is at the beginning of a reply.
+// ReplyScanner finds where replies end in a stream that comes in pieces. It keeps none of their bytes, and its state is small
+// however long they are. The zero value is at the beginning of a reply.
 type ReplyScanner struct {
 	kind   Kind  // of the reply under way
 	header Kind  // of the value whose number is being read
 	left   int   // values to come until the reply ends; 0 between replies
 	skip   int   // bytes of a string to come, with its CRLF
-	number int   // as far as it has been read
+	number int   // the length or count, as far as it has been read
 	digits uint8 // of number
 	minus  bool
 	state  scanState
@@ -32,8 +32,8 @@ const maxDigits = 15
 
 var errScan = errors.New("no RESP")
 
-// Next reads up to the end of one reply, or to the end of b. It returns how many bytes it took, and whether the
-// reply ends there. After an error the scanner is of no more use.
+// Next reads to the end of one reply, or to the end of b. It returns how many bytes it has read, and whether the reply ends there.
+// After an error the scanner is of no more use.
 func (s *ReplyScanner) Next(b []byte) (n int, done bool, err error) {
 	for n < len(b) {
 		switch s.state {
@@ -78,14 +78,14 @@ func (s *ReplyScanner) Next(b []byte) (n int, done bool, err error) {
 	return n, false, nil
 }
 
-// Kind is the first byte of the reply under way, or of the last one.
+// Kind is the first byte of the reply that is being read, or else of the last one.
 func (s *ReplyScanner) Kind() Kind { return s.kind }
 
-// Between says that no reply is under way.
+// Between says that the scanner is between two replies.
 func (s *ReplyScanner) Between() bool { return s.left == 0 }
 
-// Rest is how many bytes the reply under way still has at least, and whether those are all. It is known while a string is
-// read, and 0 otherwise.
+// Rest is how many bytes of the reply are still to come, at least. all says that no more will come. While no string is read the
+// number is not known, and 0.
 func (s *ReplyScanner) Rest() (n int, all bool) {
 	if s.state != inBlob {
 		return 0, false
@@ -123,7 +123,7 @@ func (s *ReplyScanner) digit(c byte) bool {
 	return true
 }
 
-// counted ends a length or a count.
+// counted decides what follows a length or a count that has been read.
 func (s *ReplyScanner) counted() bool {
 	s.state = atValue
 	switch {
@@ -156,21 +156,19 @@ const (
 	nameSize = 24
 )
 
-// CommandScanner finds where requests end in a stream that comes in pieces, and what they are called. It accepts no more
-// than the servers do: whatever it has found an end of, they take as one request. The zero value is at the beginning
-// of one.
+// CommandScanner finds where requests end in a stream that comes in pieces, and the names of their commands. It accepts no more than
+// the servers do: where it finds the end of a request, they find it too. The zero value is at the beginning of a request.
 type CommandScanner struct {
 	state  commandState
 	inline bool
 	minus  bool
 	digits uint8
 	number int
-	args   int // as announced; of an inline command 0, or 1 when there is something on the line
-	arg    int // which one is being read
-	skip   int // bytes of it to come, with its CRLF
-	at     int // bytes of it that were read
+	args   int // how many were announced; for a line of text 1 if there is a word on it, else 0
+	arg    int // the number of the argument that is being read
+	skip   int // bytes of that argument to come, with its CRLF
 	size   int // bytes of the request so far
-	big    int // its longest argument
+	big    int // the length of its longest argument
 	words  [2][nameSize]byte
 	long   [2]int
 }
@@ -186,8 +184,8 @@ const (
 	inInline
 )
 
-// Next reads up to the end of one request, or to the end of b. It returns how many bytes it took, and whether the
-// request ends there. An error means that a server would call it a protocol error, or might; n is where then.
+// Next reads to the end of one request, or to the end of b. It returns how many bytes it has read, and whether the request ends
+// there. An error means that some server would call it a protocol error, at n.
 func (s *CommandScanner) Next(b []byte) (n int, done bool, err error) {
 	if s.state == atRequest {
 		if len(b) == 0 {
@@ -242,8 +240,8 @@ func (s *CommandScanner) Next(b []byte) (n int, done bool, err error) {
 	return n, false, nil
 }
 
-// whole is Next for what most requests are: all there, with up to nine arguments of up to five digits' length. It takes
-// nothing of any other; what it takes leaves the same state behind as byte by byte.
+// whole is a short way for what most requests are: complete in b, with up to nine arguments whose lengths have up to five digits. It
+// leaves the same state behind as Next does byte by byte. Of any other request it reads nothing, and returns 0.
 func (s *CommandScanner) whole(b []byte) int {
 	if len(b) < len("*1\r\n$1\r\n") || b[0] != '*' || b[1] < '1' || b[1] > '9' || b[2] != '\r' || b[3] != '\n' {
 		return 0
@@ -274,7 +272,7 @@ func (s *CommandScanner) whole(b []byte) int {
 	return n
 }
 
-// shortLength reads "$", a length of up to five digits, and its line's end. size is what that takes; 0: it is not there.
+// shortLength reads "$", a length of up to five digits, and the line's end. size is how many bytes these are; 0: they are not there.
 func shortLength(b []byte) (length, size int) {
 	if len(b) < 4 || b[0] != '$' {
 		return 0, 0
@@ -305,7 +303,7 @@ func (s *CommandScanner) expect(state commandState) {
 	s.state, s.number, s.digits, s.minus = state, 0, 0, false
 }
 
-// digit reads one byte of a count or a length. The servers read these strictly: no sign but a minus, no leading zero.
+// digit reads one byte of a count or a length. The servers read these strictly: with no sign but a minus, and no leading zero.
 func (s *CommandScanner) digit(c byte) (ended, ok bool) {
 	const carriageReturn = 255 // in digits: the line feed comes
 	switch {
@@ -327,20 +325,20 @@ func (s *CommandScanner) digit(c byte) (ended, ok bool) {
 func (s *CommandScanner) numbered() bool {
 	switch {
 	case s.state == inCount && (s.minus || s.number == 0):
-		s.args, s.state = 0, atRequest // the servers pass over an empty request
+		s.args, s.state = 0, atRequest // the servers ignore an empty request
 	case s.state == inCount:
 		s.args, s.state = s.number, atArgument
 		return s.number <= maxArgs
 	default:
-		s.skip, s.at, s.state = s.number+2, 0, inArgument
+		s.skip, s.state = s.number+2, inArgument
 		s.big = max(s.big, s.number)
 		return !s.minus && s.number <= maxBulk
 	}
 	return true
 }
 
-// argument reads an argument and its line's end. Valkey 9.1 and newer close where another two bytes end it; the others
-// pass over whatever these are.
+// argument reads an argument and its line's end. Where that is two other bytes, Valkey 9.1 and newer close the connection; the other
+// servers ignore what the bytes are.
 func (s *CommandScanner) argument(b []byte) (n int, ok bool) {
 	k, text := min(s.skip, len(b)), max(s.skip-2, 0)
 	if s.arg < 2 && text > 0 {
@@ -367,7 +365,7 @@ func (s *CommandScanner) line(b []byte) (int, bool, error) {
 		n = len(b)
 	}
 	s.size += n
-	// A zero byte ends the search for the line's end (strchr), so the servers do not see the request end here.
+	// The servers search for the line's end with strchr, which a zero byte stops, so they do not see the request end here.
 	if s.size > maxInline || bytes.IndexByte(b[:n], 0) >= 0 {
 		return n, false, errScan
 	}
@@ -384,10 +382,10 @@ func (s *CommandScanner) line(b []byte) (int, bool, error) {
 	return n, true, nil
 }
 
-// Inline says that the request is a line of text. Its name is only known from all of it.
+// Inline says that the request is a line of text. Its command is known only from the whole line.
 func (s *CommandScanner) Inline() bool { return s.inline }
 
-// Args is how many arguments the request has, its name included; of an inline request, whether it has any.
+// Args is how many arguments the request has, the command's name included. For a line of text it is 1 if there is a word on it, else 0.
 func (s *CommandScanner) Args() int { return s.args }
 
 // Size is how many bytes of the request have been read.
@@ -396,15 +394,15 @@ func (s *CommandScanner) Size() int { return s.size }
 // Longest is the length of the longest argument whose length is known.
 func (s *CommandScanner) Longest() int { return s.big }
 
-// Named says that the request's name is known, and its second argument too, if it has one.
+// Named says that the command's name is known, and the argument behind it too, if there is one. It is never so for a line of text.
 func (s *CommandScanner) Named() bool {
 	return !s.inline && s.args > 0 && s.arg >= min(2, s.args)
 }
 
-// Name is the request's name in lower case, nil if it is longer than any. It is valid until the next request.
+// Name is the command's name in lower case, or nil if it is longer than that of any command. It is valid until the next request.
 func (s *CommandScanner) Name() []byte { return s.word(0) }
 
-// Second is the first argument behind the name in lower case, nil if it is longer than any subcommand.
+// Second is the argument behind the name in lower case, or nil if it is longer than any subcommand.
 func (s *CommandScanner) Second() []byte { return s.word(1) }
 
 func (s *CommandScanner) word(i int) []byte {
@@ -414,8 +412,8 @@ func (s *CommandScanner) word(i int) []byte {
 	return s.words[i][:s.long[i]]
 }
 
-// Arguments appends the arguments of one whole request that a CommandScanner has found, as parts of b. It returns nil
-// for a line of text with quotes or escapes, which are the servers' to understand.
+// Arguments appends the arguments of one complete request that a CommandScanner has found. They share the memory of b. It returns nil
+// for a line of text with quotes or escapes, which only the servers interpret.
 func Arguments(dst [][]byte, b []byte) [][]byte {
 	if len(b) == 0 || b[0] != '*' {
 		if bytes.ContainsAny(b, "\"'\\\x00") {

@@ -8,9 +8,9 @@ import (
 	"math"
 )
 
-// This file looks at a bbolt file before bbolt does. bbolt trusts its pages: one flipped bit makes it panic, follow
-// pages in a circle until the stack is full, or go back by one transaction without a word, because it takes the other
-// meta page where one has a wrong checksum. bbolt's own check (Tx.Check) trusts them too.
+// This file checks a bbolt file before bbolt sees it. bbolt trusts its pages. One flipped bit makes it panic, or follow pages in a
+// circle until the stack is full, or go back by one transaction without a word, because it takes the other meta page where one has
+// a wrong checksum. bbolt's own check (Tx.Check) trusts its pages too.
 //
 // All numbers are the machine's own, and Sealane runs on little-endian machines only. A page:
 //
@@ -59,7 +59,7 @@ type checker struct {
 	used     []bool
 }
 
-// checkPages returns an error that is ErrDamaged unless bbolt can use the file without meeting anything unexpected.
+// checkPages returns an error that is ErrDamaged, unless every page is as bbolt expects it.
 func checkPages(data []byte) error {
 	if err := checkFile(data); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -113,8 +113,8 @@ func readMeta(page []byte, id int, pageSize uint64) (meta, error) {
 	return meta{root: le.Uint64(b[16:]), freelist: le.Uint64(b[32:]), pages: le.Uint64(b[40:]), tx: le.Uint64(b[48:])}, nil
 }
 
-// take returns a page with its overflow, which nothing else may refer to.
-func (c *checker) take(id uint64) ([]byte, error) {
+// claim returns a page with its overflow, which nothing else may refer to.
+func (c *checker) claim(id uint64) ([]byte, error) {
 	if id < 2 || id >= c.pages {
 		return nil, fmt.Errorf("page %d: there is none", id)
 	}
@@ -134,7 +134,7 @@ func (c *checker) take(id uint64) ([]byte, error) {
 
 // walk checks a tree whose keys are to be at least low and below high; nil is no bound.
 func (c *checker) walk(id uint64, depth int, low, high []byte) error {
-	page, err := c.take(id)
+	page, err := c.claim(id)
 	if err != nil {
 		return err
 	}
@@ -214,7 +214,7 @@ func (c *checker) leaf(page []byte, depth int, low, high []byte, buckets bool) e
 	return inOrder(keys, low, high)
 }
 
-// bucket checks the value of a bucket's name.
+// bucket checks the value under a bucket's name.
 func (c *checker) bucket(value []byte, depth int) error {
 	if len(value) < 16 {
 		return fmt.Errorf("%d bytes are too few", len(value))
@@ -238,7 +238,8 @@ func elementAt(page []byte, i int) ([]byte, error) {
 	return page[at:], nil
 }
 
-// part returns a key or value of the element that e begins with, which stands behind the elements that are left.
+// part returns a key or value of the element at the beginning of e. left is how many elements there are from this one on: keys and
+// values stand behind the last.
 func part(e []byte, left int, at, size uint64) ([]byte, error) {
 	if at < uint64(left)*element || at > math.MaxUint32 || at+size > uint64(len(e)) {
 		return nil, fmt.Errorf("%d bytes at %d: outside of its page", size, at)
@@ -255,9 +256,9 @@ func inOrder(keys [][]byte, low, high []byte) error {
 	return nil
 }
 
-// freelist checks that no page is both used and free, or free twice. One that is neither is lost, and no harm.
+// freelist checks that no page is both used and free, or free twice. A page that is neither is lost, which does no harm.
 func (c *checker) freelist(id uint64) error {
-	page, err := c.take(id)
+	page, err := c.claim(id)
 	if err != nil {
 		return fmt.Errorf("freelist: %w", err)
 	}

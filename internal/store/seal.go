@@ -11,17 +11,17 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// How records are protected. Each has an HMAC-SHA256, under a key that follows from the master key, over its own key,
-// version and value: a bit that flips is noticed, and so is a record that was put in another's place. One more HMAC is over
-// the keys and HMACs of all records: a record that is gone, or that is an old one of the same key, is noticed too. What
-// can't be told is that the whole file is an older copy.
+// This file protects records against damage. Each record has an HMAC-SHA256 over its own key, version and value. The HMAC's key is
+// derived from the master key. So a bit that flips is noticed, and so is a record that was put in another's place. One more HMAC
+// is over the keys and HMACs of all records, so that a record that is gone, or an older one of the same key, is noticed too. An
+// older copy of the whole file is not noticed.
 //
 //	bucket "records":  KEY → 0x01 | HMAC | version u64 | value
-//	bucket "format":   "records" → 0x02 | HMAC over all; "key" → HMAC of nothing, by which a wrong key is told from damage
+//	bucket "format":   "records" → 0x02 | HMAC over all; "key" → HMAC of nothing, which tells a wrong key from damage
 //
-// Sealane up to November 2026 wrote version and value alone, and no bucket "format". Such a file is rewritten by Seal, or by
-// the first change; a record of one form among those of the other is damage. The first byte tells them apart: an older
-// Sealane, which takes it for the version's, finds nothing that it can read, and stops.
+// Sealane up to November 2026 wrote version and value alone, and no bucket "format". Seal, or the first change, rewrites such a
+// file. A record of one form among records of the other is damage. The first byte tells the forms apart. An older Sealane takes it
+// for the first byte of the version, finds nothing that it can read, and stops.
 
 var (
 	recordsBucket = []byte("records")
@@ -37,7 +37,7 @@ const (
 	prefixSize   = 1 + macSize
 )
 
-// keySize is that of the key of Open.
+// keySize is the length of Open's key.
 const keySize = 32
 
 func (s *Store) mac(kind string, parts ...[]byte) []byte {
@@ -50,13 +50,13 @@ func (s *Store) mac(kind string, parts ...[]byte) []byte {
 	return h.Sum(nil)
 }
 
-// seal is a record as the file has it.
+// seal encodes a record as the file holds it.
 func (s *Store) seal(key string, version uint64, value []byte) []byte {
 	body := append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(value)), version), value...)
 	return append(append([]byte{sealedRecord}, s.mac("record", []byte(key), body)...), body...)
 }
 
-// read is the record of what the file has under a key.
+// read decodes what the file holds under a key.
 func (s *Store) read(key, raw []byte, sealed bool) (Record, error) {
 	body := raw
 	if sealed {
@@ -97,7 +97,7 @@ func (s *Store) checkSet(tx *bolt.Tx) error {
 	return nil
 }
 
-// set is what bucket "format" says of sealed records.
+// set is the entry of bucket "format" for the records as they are: one HMAC over all of them.
 func (s *Store) set(tx *bolt.Tx) ([]byte, error) {
 	var parts [][]byte
 	c := tx.Bucket(recordsBucket).Cursor()
@@ -110,7 +110,7 @@ func (s *Store) set(tx *bolt.Tx) ([]byte, error) {
 	return append([]byte{sealedSet}, s.mac("records", parts...)...), nil
 }
 
-// sealSet notes the records as they are now.
+// sealSet writes the HMAC over all records as they are now.
 func (s *Store) sealSet(tx *bolt.Tx) error {
 	set, err := s.set(tx)
 	if err != nil {
@@ -144,7 +144,7 @@ func (s *Store) upgrade(tx *bolt.Tx) error {
 	return s.sealSet(tx)
 }
 
-// checkAll reads every record once. Where nothing at all is what was written, the key is another one than the file's.
+// checkAll reads every record once. Where not one is right, the file was written with another key, if its key check says so too.
 func (s *Store) checkAll(tx *bolt.Tx) error {
 	records, sealed, err := buckets(tx)
 	if err != nil {

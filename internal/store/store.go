@@ -1,14 +1,17 @@
 // Package store keeps small durable records and changes them by compare-and-swap.
 //
-// Guaranteed: a Put or Delete that returned nil survives a crash; one that returned an error other than
-// ErrConflict may or may not have happened, so the caller reads again before it decides; of several
-// writers that saw the same version one wins and the rest get ErrConflict. One process at a time holds
-// the store. A file that is damaged, by chance or by hand, is an error that is ErrDamaged: no method panics, and none
-// returns a record that is not what was written, or leaves one out. Not guaranteed: anything about two records
-// together; what must change together is one record. An older copy of the whole file looks as good as the newest.
+// Guaranteed:
+//   - A Put or Delete that returned nil survives a crash. One that returned another error than ErrConflict may or may not have
+//     happened, so the caller reads again before it decides.
+//   - Of several writers that saw the same version one wins, and the others get ErrConflict.
+//   - One process at a time holds the store.
+//   - A file that is damaged, by chance or by hand, gives an error that is ErrDamaged. No method panics, returns a record that is
+//     not what was written, or leaves a record out.
 //
-// bbolt's promise depends on fsync: on ext4 with fast_commit a power cut can lose the last commits
-// (etcd-io/bbolt#562).
+// Not guaranteed:
+//   - Anything about two records together. What must change together is one record.
+//   - That the file is the newest one: an older copy of the whole file looks as good.
+//   - More than fsync gives: on ext4 with fast_commit a power cut can lose the last commits (etcd-io/bbolt#562).
 package store
 
 import (
@@ -62,16 +65,17 @@ type Store struct {
 }
 
 const (
-	// smallest is what bbolt's first four pages take.
+	// smallest is the size of bbolt's first four pages.
 	smallest = 4 << 12
-	// lockTime is how long Open waits for another process to let go.
+	// lockTime is how long Open waits for another process to close the store.
 	lockTime = time.Second
 )
 
-// Open opens the store in file path and creates it, readable by its owner only, where there is none. All of it is read
-// and checked. The key, 32 bytes, is that under which records are protected; with another one than before the error is
-// ErrWrongKey. Open waits up to a second for another process to let go and then returns ErrInUse. Of a file that is
-// there it changes nothing.
+// Open opens the store in file path. Where there is none it creates one that only its owner can read. It reads and checks the whole
+// file and changes nothing in it.
+//
+// The records are protected with key, which has 32 bytes. With another key than before the error is ErrWrongKey. Open waits up to
+// a second for another process to close the store, and then returns ErrInUse.
 func Open(path string, key []byte) (*Store, error) {
 	if len(key) != keySize {
 		return nil, fmt.Errorf("open store %s: a key of %d bytes, want %d", path, len(key), keySize)
@@ -102,8 +106,8 @@ func InUse(path string) (bool, error) {
 	return false, err
 }
 
-// create makes an empty store elsewhere and moves it into place when it is whole: a disk that fills up meanwhile
-// leaves nothing.
+// create makes an empty store under another name and links it into its place when it is complete, so that a disk that fills up
+// meanwhile leaves nothing.
 func create(path string, key []byte) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new.*")
@@ -128,14 +132,14 @@ func create(path string, key []byte) (err error) {
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err
 	}
-	// Not rename(2): of two processes that begin together, the second must not replace what the first one has opened.
+	// It is not rename(2): of two processes that begin together, the second must not replace what the first one has opened.
 	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return durable.SyncDir(dir)
 }
 
-// open locks the file before it is looked at, and gives bbolt the file only when it is whole.
+// open locks the file before it reads it, and gives it to bbolt only after all of its pages were checked.
 func open(path string, key []byte) (*Store, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -176,8 +180,8 @@ func (s *Store) open(path string) error {
 	return s.view(s.checkAll)
 }
 
-// Seal protects the records of a Sealane of before, which didn't. Any change does it too. It is for the caller to call
-// once the key has opened what is in those records, because from then on only this key will do.
+// Seal protects records that an older Sealane wrote without protection. Any change of a record does so too. The caller calls Seal
+// after the key has opened the secrets in those records, because from then on the store opens with this key only.
 func (s *Store) Seal() error {
 	sealed := false
 	err := s.view(func(tx *bolt.Tx) (err error) {
@@ -207,8 +211,8 @@ func lock(f *os.File) error {
 	}
 }
 
-// guard turns what bbolt does when it meets damage, which came after the file was checked, into an error: it panics, or
-// reads memory that isn't there.
+// guard calls f, and returns an error where bbolt meets damage that came after the file was checked. bbolt panics then, or reads
+// memory that isn't there.
 func (s *Store) guard(f func() error) (err error) {
 	if s.broken.Load() {
 		return ErrDamaged
@@ -227,7 +231,8 @@ func (s *Store) view(f func(*bolt.Tx) error) error {
 	return s.guard(func() error { return s.db.View(f) })
 }
 
-// update changes records, after those of an older Sealane were sealed, and seals what is there then.
+// update calls f in a transaction. Before it, records of an older Sealane are protected; after it, the HMAC over all records is
+// renewed.
 func (s *Store) update(f func(*bolt.Tx) error) error {
 	return s.guard(func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
@@ -242,7 +247,7 @@ func (s *Store) update(f func(*bolt.Tx) error) error {
 	})
 }
 
-// Close lets go of the file. It waits for calls under way.
+// Close closes the file, so that another process can open it. It waits for calls that are running.
 func (s *Store) Close() error {
 	if s.broken.Load() {
 		// Closing alone would keep the lock, because bbolt still has the file mapped.
@@ -271,7 +276,7 @@ func (s *Store) get(tx *bolt.Tx, key string) (Record, error) {
 	}
 	raw := records.Get([]byte(key))
 	if raw == nil {
-		// It may be missing because of damage.
+		// The record may be missing because of damage.
 		return Record{}, cmp.Or(s.checkSet(tx), ErrNotFound)
 	}
 	return s.read([]byte(key), raw, sealed)
@@ -342,7 +347,7 @@ func (s *Store) Delete(key string, version uint64) error {
 
 // check returns ErrConflict unless the record is at version.
 func (s *Store) check(tx *bolt.Tx, key string, version uint64) error {
-	// What is sealed next must be what was sealed before, with this change.
+	// The next HMAC over all records is to differ from the last one by this change only.
 	if err := s.checkSet(tx); err != nil {
 		return err
 	}
