@@ -142,6 +142,61 @@ func TestOneLoopIsWokenForAClient(t *testing.T) {
 	}
 }
 
+// Options that are set on each accepted connection would be system calls for each client.
+func TestAcceptedSocketsInheritTheListenersOptions(t *testing.T) {
+	t.Parallel()
+	k := KeepAlive{Idle: 77 * time.Second, Interval: 13 * time.Second, Count: 3}
+	ln, at, err := ListenTCP(t.Context(), "127.0.0.1:0", k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ln)
+	c, err := net.Dial("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	p := newPoller(t)
+	if err := p.Add(ln, Acceptable); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, p, patience)
+	fd, _, err := Accept(ln)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for _, o := range []struct {
+		name                string
+		level, option, want int
+	}{
+		{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 77},
+		{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 13},
+		{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3},
+	} {
+		if got, err := unix.GetsockoptInt(fd, o.level, o.option); err != nil || got != o.want {
+			t.Errorf("%s is %d, %v; want %d", o.name, got, err, o.want)
+		}
+	}
+	if got := LocalAddr(fd).String(); got != at.String() {
+		t.Errorf("the client is at %s; want %s", got, at)
+	}
+	if _, _, err := ListenTCP(t.Context(), at.String(), k); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("a second listener at %s: %v", at, err)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	if got := LocalAddr(pair[0]); got.IsValid() {
+		t.Errorf("a Unix socket has the address %v", got)
+	}
+}
+
 func TestDescriptorOutlivesItsConnection(t *testing.T) {
 	t.Parallel()
 	far, fd := tcpPair(t) // which has closed the connection that the descriptor is of
