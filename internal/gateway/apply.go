@@ -78,7 +78,7 @@ func (x *snapshots) open(next *serving) (map[string]*listener, error) {
 		if x.listeners[l.Address] != nil {
 			continue
 		}
-		ln, err := x.g.door.listen(l.Address)
+		ln, err := x.g.acceptor.listen(l.Address)
 		if err != nil {
 			x.shutAll(opened)
 			return nil, fmt.Errorf("open listener %s: %w", l.Address, err)
@@ -102,11 +102,11 @@ func (x *snapshots) publish(next *serving, opened map[string]*listener) {
 	x.problem.Store(nil)
 	for address, ln := range opened {
 		x.listeners[address] = ln
-		g.door.open(ln)
+		g.acceptor.watchListener(ln)
 	}
 	for address, ln := range x.listeners {
 		if _, ok := next.modes[address]; !ok {
-			g.door.shut(ln)
+			g.acceptor.closeListener(ln)
 			delete(x.listeners, address)
 		}
 	}
@@ -121,7 +121,7 @@ func (x *snapshots) publish(next *serving, opened map[string]*listener) {
 
 func (x *snapshots) shutAll(listeners map[string]*listener) {
 	for _, ln := range listeners {
-		x.g.door.shut(ln)
+		x.g.acceptor.closeListener(ln)
 	}
 }
 
@@ -164,7 +164,7 @@ func (x *snapshots) restoreOnce() bool {
 	opened, err := x.open(last)
 	if err != nil {
 		x.setProblem("%v; trying again", err)
-		x.g.lines.warn("restore", "last good snapshot cannot be served yet, trying again", "error", err)
+		x.g.limitedLog.warn("restore", "last good snapshot cannot be served yet, trying again", "error", err)
 		return false
 	}
 	x.publish(last, opened)

@@ -220,7 +220,7 @@ func (c *conn) selectConfig(h *tls.ClientHelloInfo, v *chains) *tls.Config {
 	}
 	if t := v.test(h.ServerName); t != nil {
 		c.choice.chain, c.choice.test = t, true
-	} else if len(v.tests) > 0 && c.mayBeSampled(h) && c.door.g.trust.sampler.sample(c.remote.Addr(), *c.serving.snapshot.Next) {
+	} else if len(v.tests) > 0 && c.mayBeSampled(h) && c.acceptor.g.trust.sampler.sample(c.remote.Addr(), *c.serving.snapshot.Next) {
 		// Chance decides between the chains: in time every client is tested with each.
 		c.choice.chain, c.choice.test, c.choice.sampled = v.tests[rand.IntN(len(v.tests))].chain, true, true
 	}

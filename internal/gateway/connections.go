@@ -9,7 +9,7 @@ import (
 type connections struct {
 	mu     sync.Mutex // guards open
 	open   map[*conn]struct{}
-	closed sync.WaitGroup // one per open connection; only the door's goroutine adds, so none is added once every listener is closed
+	closed sync.WaitGroup // one per open connection; only the acceptor's goroutine adds, so none is added once every listener is closed
 }
 
 func (s *connections) add(c *conn) {
@@ -45,24 +45,17 @@ func (s *connections) each(f func(*conn)) {
 	}
 }
 
-// admit takes a connection in, unless too many are open that are not served yet and none of these can go for it. forget is its
+// admit takes a connection in, unless too many are open that are not served yet and none of these can go for it. end is its
 // counterpart.
 func (g *gateway) admit(c *conn, now time.Time) bool {
 	g.count.accepted.Add(1)
 	crowded := g.limit.crowded(g.connections.len(), g.arrivals.len(), g.snapshots.active.Load().snapshot)
-	if crowded && !g.door.makeRoom(c, now) {
+	if crowded && !g.acceptor.makeRoom(c, now) {
 		g.limit.rejected.Add(noCrowded)
-		g.lines.warn("crowded", "client closed at once, too many connections are on their way in", "client", c.remote.String())
+		g.limitedLog.warn("crowded", "client closed at once, too many connections are on their way in", "client", c.remote.String())
 		return false
 	}
 	g.arrivals.add(c)
 	g.connections.add(c)
 	return true
-}
-
-// forget is the end of a connection, whoever had it last and for whatever reason.
-func (g *gateway) forget(c *conn) {
-	c.Close()
-	g.arrivals.remove(c)
-	g.connections.remove(c)
 }

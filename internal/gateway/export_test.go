@@ -7,33 +7,33 @@ import (
 	"time"
 )
 
-// ThrottleForTest shows when a topic may be logged.
-func ThrottleForTest() func(topic string, now time.Time) (uint64, bool) {
-	return newThrottle(slog.New(slog.DiscardHandler)).allow
+// LogLimiterForTest shows when a topic may be logged.
+func LogLimiterForTest() func(topic string, now time.Time) (uint64, bool) {
+	return newLogLimiter(slog.New(slog.DiscardHandler)).allow
 }
 
-// AcceptForTest offers a listener that cannot accept to a door, which looks every tenth of a second for so long, and
+// AcceptForTest offers a listener that cannot accept to an acceptor, which looks every tenth of a second for so long, and
 // returns how often it tried.
 func AcceptForTest(address string, err error, duration time.Duration) (calls int, failure error) {
 	g := newGateway(context.Background(), Config{Log: slog.New(slog.DiscardHandler)})
-	d, failure := newDoor(g)
+	a, failure := newAcceptor(g)
 	if failure != nil {
 		return 0, failure
 	}
-	defer d.discard() // it doesn't run: the clock is ours
-	l, failure := d.listen(address)
+	defer a.discard() // it doesn't run: the clock is ours
+	l, failure := a.listen(address)
 	if failure != nil {
 		return 0, failure
 	}
-	defer d.shut(l)
+	defer a.closeListener(l)
 	l.next = func() (int, netip.AddrPort, error) { calls++; return -1, netip.AddrPort{}, err }
-	d.mu.Lock()
-	d.listeners[l.fd] = l
-	d.mu.Unlock()
+	a.mu.Lock()
+	a.listeners[l.fd] = l
+	a.mu.Unlock()
 	start := time.Now()
-	for now := start; now.Before(start.Add(duration)); now = now.Add(doorPace) {
-		if d.tick(now); l.retry.IsZero() {
-			d.accept(l, now)
+	for now := start; now.Before(start.Add(duration)); now = now.Add(tickPace) {
+		if a.tick(now); l.retry.IsZero() {
+			a.accept(l, now)
 		}
 	}
 	return calls, nil
@@ -65,32 +65,32 @@ func ClientHelloForTest(b []byte) (resumes bool, version uint16, complete bool) 
 	return h.resumes, h.version, complete
 }
 
-// LineForTest is a line of clients that are known by a name.
-type LineForTest struct {
-	l     *line
-	names map[*waiting]string
-	by    map[string]*waiting
+// QueueForTest is a handshake queue of clients that are known by a name.
+type QueueForTest struct {
+	q     *handshakeQueue
+	names map[*queuedHandshake]string
+	by    map[string]*queuedHandshake
 }
 
-// NewLineForTest returns an empty line.
-func NewLineForTest() *LineForTest {
-	return &LineForTest{newLine(), make(map[*waiting]string), make(map[string]*waiting)}
+// NewQueueForTest returns an empty queue.
+func NewQueueForTest() *QueueForTest {
+	return &QueueForTest{newHandshakeQueue(), make(map[*queuedHandshake]string), make(map[string]*queuedHandshake)}
 }
 
-// Push lets a client from an address join the line.
-func (t *LineForTest) Push(name, from string, resumes bool) {
-	w := t.l.push(&conn{remote: netip.AddrPortFrom(netip.MustParseAddr(from), 1)}, resumes)
+// Push lets a client from an address join the queue.
+func (t *QueueForTest) Push(name, from string, resumes bool) {
+	w := t.q.push(&conn{remote: netip.AddrPortFrom(netip.MustParseAddr(from), 1)}, resumes)
 	t.names[w], t.by[name] = name, w
 }
 
 // Next is who has its turn; "" when nobody waits. Remove is for who leaves by itself.
-func (t *LineForTest) Next() string       { return t.names[t.l.next()] }
-func (t *LineForTest) Oldest() string     { return t.names[t.l.oldest()] }
-func (t *LineForTest) Remove(name string) { t.l.remove(t.by[name]) }
-func (t *LineForTest) Len() int           { return t.l.len() }
+func (t *QueueForTest) Next() string       { return t.names[t.q.next()] }
+func (t *QueueForTest) Oldest() string     { return t.names[t.q.oldest()] }
+func (t *QueueForTest) Remove(name string) { t.q.remove(t.by[name]) }
+func (t *QueueForTest) Len() int           { return t.q.len() }
 
-// Left is what the line still remembers of its sources.
-func (t *LineForTest) Left() int { return len(t.l.by) + t.l.turns.Len() }
+// Left is what the queue still remembers of its sources.
+func (t *QueueForTest) Left() int { return len(t.q.by) + t.q.turns.Len() }
 
 // ArrivalsForTest are connections that are not served yet, known by a name.
 type ArrivalsForTest struct {
@@ -134,41 +134,43 @@ func (t *ArrivalsForTest) Remove(name string) { t.a.remove(t.by[name]) }
 func (t *ArrivalsForTest) Len() int  { return t.a.len() }
 func (t *ArrivalsForTest) Left() int { return len(t.a.sources) + len(t.a.most) }
 
-// PlacesForTest are places for handshakes; Run is one that has begun, waits for its client, and computes again.
-type PlacesForTest struct{ p *places }
+// SlotsForTest are slots for handshakes; HandshakeForTest is one that has begun, waits for its client, and computes again.
+type SlotsForTest struct{ p *handshakeSlots }
 
-// NewPlacesForTest returns n places.
-func NewPlacesForTest(n int, wanted func()) PlacesForTest { return PlacesForTest{newPlaces(n, wanted)} }
+// NewSlotsForTest returns n slots.
+func NewSlotsForTest(n int, freed func()) SlotsForTest {
+	return SlotsForTest{newHandshakeSlots(n, freed)}
+}
 
-// Begin begins a handshake if it may; stuck says that one was told to make room for it.
-func (t PlacesForTest) Begin(now time.Time) (h *HandshakeForTest, stuck bool) {
-	ok, other := t.p.begin(now)
+// Begin begins a handshake if it may; stalled says that one was told to make room for it.
+func (t SlotsForTest) Begin(now time.Time) (h *HandshakeForTest, stalled bool) {
+	ok, other := t.p.reserve(now)
 	if !ok {
 		return nil, other != nil
 	}
 	c := &conn{}
-	t.p.enter(c, now)
+	t.p.begin(c, now)
 	return &HandshakeForTest{t.p, c}, false
 }
 
 // HandshakeForTest is one handshake that has begun.
 type HandshakeForTest struct {
-	p *places
+	p *handshakeSlots
 	c *conn
 }
 
-// Wait waits for the client as long as wait does, without a place; afterwards it has one again.
+// Wait waits for the client as long as wait does, without a slot; afterwards it has one again.
 func (h *HandshakeForTest) Wait(wait func()) {
-	h.p.pause()
+	h.p.release()
 	wait()
-	h.p.resume()
+	h.p.acquire()
 }
 
 // End ends it.
-func (h *HandshakeForTest) End() { h.p.leave(h.c) }
+func (h *HandshakeForTest) End() { h.p.end(h.c) }
 
-// MaxBegun is how many may be under way.
-const MaxBegun = maxBegun
+// MaxUnderWay is how many may be under way.
+const MaxUnderWay = maxUnderWay
 
 // TrailingDotForTest says whether the server name of a ClientHello ends in a dot.
 func TrailingDotForTest(b []byte) bool {

@@ -31,14 +31,6 @@ import (
 	"github.com/sealane/sealane/internal/relay"
 )
 
-const (
-	// Clients that vanish without a FIN are found out after about two minutes. The engine has a keep-alive of its own, but it
-	// would only show that the gateway is there.
-	keepAliveIdle     = time.Minute
-	keepAliveInterval = 15 * time.Second
-	keepAliveCount    = 4
-)
-
 // Config is what Run needs besides snapshots.
 type Config struct {
 	// Dir is the gateway's folder. It must exist, and be accessible to its owner only. Its path has at most 94 bytes, or that of the
@@ -54,12 +46,12 @@ type Config struct {
 var ErrRunning = errors.New("another gateway runs in this folder")
 
 // gateway holds the parts of the process together. It has no mutex: each part guards its own fields, and says how. Mutexes are taken in
-// this order: that of snapshots, the two of door (entry, mu), that of arrivals. Nothing is locked while that of connections is held.
+// this order: that of snapshots, the two of acceptor (accepting, mu), that of arrivals. Nothing is locked while that of connections is held.
 type gateway struct {
-	cfg     Config
-	started time.Time
-	lines   *throttle
-	count   counters
+	cfg        Config
+	started    time.Time
+	limitedLog *logLimiter
+	count      counters
 
 	snapshots   snapshots   // what is served, and at which listeners
 	connections connections // all that are open
@@ -67,9 +59,9 @@ type gateway struct {
 	trust       *trustEvidence
 	limit       *clientLimit
 
-	// A connection goes through these three, and each owns it in turn.
-	door     *door // accepts it, and waits for its first bytes
-	crew     *crew // does its handshake
+	// A connection goes through these three, and each owns it in turn: see connowner.go.
+	acceptor *acceptor // accepts it, and waits for its first bytes
+	workers  *workers  // do its handshake
 	loops    *relay.Loops
 	arrivals *arrivals // those that the loops don't have yet
 }
@@ -78,7 +70,7 @@ func newGateway(ctx context.Context, cfg Config) *gateway {
 	g := &gateway{
 		cfg:         cfg,
 		started:     time.Now(),
-		lines:       newThrottle(cfg.Log),
+		limitedLog:  newLogLimiter(cfg.Log),
 		count:       newCounters(),
 		connections: connections{open: make(map[*conn]struct{})},
 		lifetime:    newLifetime(ctx),
@@ -86,7 +78,7 @@ func newGateway(ctx context.Context, cfg Config) *gateway {
 		arrivals:    newArrivals(),
 	}
 	g.snapshots = snapshots{g: g, listeners: make(map[string]*listener)}
-	g.crew = &crew{work: g.serve}
+	g.workers = &workers{work: g.serve}
 	return g
 }
 
@@ -95,13 +87,13 @@ func (g *gateway) prepare() (err error) {
 	if g.limit, err = newClientLimit(); err != nil {
 		return err
 	}
-	if g.door, err = newDoor(g); err != nil {
+	if g.acceptor, err = newAcceptor(g); err != nil {
 		return err
 	}
 	// Half of the cores: the engine has one of them, and the more clients a loop has, the more of their requests leave in one
 	// system call.
 	if g.loops, err = relay.NewLoops((runtime.GOMAXPROCS(0) + 1) / 2); err != nil {
-		g.door.discard()
+		g.acceptor.discard()
 	}
 	return err
 }
@@ -131,9 +123,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer g.loops.Close()
-	go g.door.run()
-	defer g.crew.close()
-	defer g.door.close()
+	go g.acceptor.run()
+	defer g.workers.close()
+	defer g.acceptor.close()
 	// Before the admin socket answers: what is on disk decides whether a snapshot is stale.
 	g.snapshots.load()
 	server := g.adminServer()

@@ -118,7 +118,7 @@ func (l *clientLimit) worthAHandshake(s Snapshot) (ok bool, done func()) {
 // rejectFull tells a client that the maximum is reached, as an engine does.
 func (g *gateway) rejectFull(c *conn, t *tls.Conn) {
 	g.limit.rejected.Add(noLimit)
-	g.lines.warn("limit", "client refused, max number of clients reached", "client", c.remote.String(),
+	g.limitedLog.warn("limit", "client refused, max number of clients reached", "client", c.remote.String(),
 		"clients", g.limit.served.Load(), "hint", "find out which clients hold connections (CLIENT LIST), set timeout, or choose a larger instance")
 	g.writeAndClose(c, t, maxClientsReply)
 }

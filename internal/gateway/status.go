@@ -108,7 +108,7 @@ func (g *gateway) status() Status {
 		BytesIn:           relayed.In,
 		BytesOut:          relayed.Out,
 		Clients:           g.limit.served.Load(),
-		Admission:         g.door.admission(),
+		Admission:         g.acceptor.admission(),
 		Ledger:            g.trust.status(),
 		Resident:          residentMemory(),
 	}

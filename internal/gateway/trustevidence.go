@@ -46,7 +46,6 @@ var testFailures = map[string]ledger.Failure{
 // because only then it is known who the client says it is.
 func (e *trustEvidence) handshakeDone(c *conn, state tls.ConnectionState) {
 	v := c.choice
-	c.serving, c.choice = nil, choice{}
 	if v.sampled {
 		e.sampler.ended(c.remote.Addr(), sampleAccepted)
 	}

@@ -1,10 +1,14 @@
 package netloop
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -34,6 +38,55 @@ func addrPort(from *unix.RawSockaddrAny) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), port(&a.Port))
 	}
 	return netip.AddrPort{}
+}
+
+// LocalAddr is the address at which a socket is connected or listens; the zero AddrPort where it has none.
+func LocalAddr(fd int) netip.AddrPort {
+	switch a, _ := unix.Getsockname(fd); a := a.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// KeepAlive is when the kernel finds out that a peer has vanished without a FIN: it sends a probe when the connection was idle for Idle,
+// then one each Interval, and gives up after Count of them. Both times are whole seconds, and all must be positive.
+type KeepAlive struct {
+	Idle, Interval time.Duration
+	Count          int
+}
+
+// ListenTCP opens a listening socket for a loop to watch, and says at which address it is. What k says, and that nothing is held
+// back to be sent together with more (TCP_NODELAY), is set on it and holds for what is accepted: Linux hands these
+// options down, which saves four system calls for each client.
+func ListenTCP(ctx context.Context, address string, k KeepAlive) (int, net.Addr, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		return errors.Join(c.Control(func(fd uintptr) { failed = k.setInherited(int(fd)) }), failed)
+	}}
+	ln, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return -1, nil, err
+	}
+	defer ln.Close() // the runtime's poller is not to watch it
+	fd, err := Descriptor(ln.(*net.TCPListener))
+	return fd, ln.Addr(), err
+}
+
+func (k KeepAlive) setInherited(fd int) error {
+	var errs []error
+	for _, o := range []struct{ level, name, value int }{
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(k.Idle / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(k.Interval / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, k.Count},
+	} {
+		errs = append(errs, os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, o.level, o.name, o.value)))
+	}
+	return errors.Join(errs...)
 }
 
 // Descriptor returns another descriptor of c's socket, for a loop to watch. The runtime's poller keeps its own until c is

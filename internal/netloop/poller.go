@@ -131,9 +131,9 @@ func (p *Poller) Wake() {
 	}
 }
 
-// Woken reports whether Wake was called since the last Woken. The loop asks after each wait, and then looks at what it was
-// woken for. That order matters: the eventfd is read first and the mark taken away after it, so a Wake in between, which
-// writes nothing because it sees the mark, comes before the loop's look and is not lost.
+// Woken reports whether Wake was called since the last Woken. The loop asks after each wait, and looks at what it was woken for
+// after that. A Wake that comes between the two lines below writes nothing, because it still sees the mark; what it is for was
+// visible before, so the loop's look finds it.
 func (p *Poller) Woken() bool {
 	if !p.woken.Load() {
 		return false

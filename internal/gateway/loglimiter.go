@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// throttle logs at most one line a second per topic, so that a client in a loop cannot fill the disk; the next line
+// logLimiter logs at most one line a second per topic, so that a client in a loop cannot fill the disk; the next line
 // says how many were left out. Topics are from a closed set.
-type throttle struct {
+type logLimiter struct {
 	log *slog.Logger
 
 	mu     sync.Mutex // guards topics
@@ -20,18 +20,18 @@ type topic struct {
 	suppressed uint64
 }
 
-func newThrottle(log *slog.Logger) *throttle {
-	return &throttle{log: log, topics: make(map[string]*topic)}
+func newLogLimiter(log *slog.Logger) *logLimiter {
+	return &logLimiter{log: log, topics: make(map[string]*topic)}
 }
 
 // allow decides about one line at the time now, and returns how many were left out before it.
-func (t *throttle) allow(name string, now time.Time) (suppressed uint64, ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	p := t.topics[name]
+func (l *logLimiter) allow(name string, now time.Time) (suppressed uint64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.topics[name]
 	if p == nil {
 		p = new(topic)
-		t.topics[name] = p
+		l.topics[name] = p
 	} else if now.Sub(p.last) < time.Second {
 		p.suppressed++
 		return 0, false
@@ -40,13 +40,13 @@ func (t *throttle) allow(name string, now time.Time) (suppressed uint64, ok bool
 	return suppressed, true
 }
 
-func (t *throttle) warn(name, message string, args ...any) {
-	suppressed, ok := t.allow(name, time.Now())
+func (l *logLimiter) warn(name, message string, args ...any) {
+	suppressed, ok := l.allow(name, time.Now())
 	if !ok {
 		return
 	}
 	if suppressed > 0 {
 		args = append(args, "suppressed", suppressed)
 	}
-	t.log.Warn(message, args...)
+	l.log.Warn(message, args...)
 }

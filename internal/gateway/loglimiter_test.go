@@ -9,7 +9,7 @@ import (
 
 func TestOneLogLineASecondPerTopic(t *testing.T) {
 	t.Parallel()
-	allow, now := gateway.ThrottleForTest(), time.Unix(1e9, 0)
+	allow, now := gateway.LogLimiterForTest(), time.Unix(1e9, 0)
 	for _, step := range []struct {
 		topic      string
 		after      time.Duration

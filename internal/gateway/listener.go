@@ -1,0 +1,87 @@
+package gateway
+
+import (
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/netloop"
+)
+
+// keepAlive finds clients that vanish without a FIN after about two minutes. The engine has a keep-alive of its own, but it would
+// only show that the gateway is there.
+var keepAlive = netloop.KeepAlive{Idle: time.Minute, Interval: 15 * time.Second, Count: 4}
+
+// listener is one address at which clients are accepted.
+type listener struct {
+	fd      int
+	address string
+	local   net.Addr
+	next    func() (int, netip.AddrPort, error) // accept4
+	backoff time.Duration                       // the pause after the last failure
+	retry   time.Time                           // not before; the acceptor doesn't watch it meanwhile
+}
+
+// listen opens a listener. Clients are accepted once it is given to watchListener.
+func (a *acceptor) listen(address string) (*listener, error) {
+	fd, local, err := netloop.ListenTCP(a.g.lifetime.accepting, address, keepAlive)
+	if err != nil {
+		return nil, err
+	}
+	return &listener{fd: fd, address: address, local: local, next: func() (int, netip.AddrPort, error) { return netloop.Accept(fd) }}, nil
+}
+
+// watchListener lets clients of l in.
+func (a *acceptor) watchListener(l *listener) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.listeners[l.fd] = l
+	if err := a.poller.Add(l.fd, netloop.Acceptable); err != nil {
+		l.retry = time.Now() // the next tick tries again
+	}
+}
+
+// closeListener closes a listener, whether it is watched or not. Once it returns, no client of l comes any more.
+func (a *acceptor) closeListener(l *listener) {
+	a.accepting.Lock()
+	defer a.accepting.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.listeners, l.fd)
+	unix.Close(l.fd)
+}
+
+// backOff stops watching a listener for a while. Most likely it is EMFILE: that stays until a connection ends, and the
+// listener stays readable meanwhile.
+func (a *acceptor) backOff(l *listener, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l.backoff = min(max(2*l.backoff, 5*time.Millisecond), time.Second)
+	l.retry = now.Add(l.backoff)
+	_ = a.poller.Remove(l.fd)
+}
+
+// retryListeners watches those again whose pause is over.
+func (a *acceptor) retryListeners(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, l := range a.listeners {
+		if !l.retry.IsZero() && !now.Before(l.retry) && a.poller.Add(l.fd, netloop.Acceptable) == nil {
+			l.retry = time.Time{}
+		}
+	}
+}
+
+// backingOff says that a listener is not watched for the moment.
+func (a *acceptor) backingOff() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, l := range a.listeners {
+		if !l.retry.IsZero() {
+			return true
+		}
+	}
+	return false
+}
