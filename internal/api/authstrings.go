@@ -9,7 +9,7 @@ import (
 	"github.com/sealane/sealane/internal/instance"
 )
 
-// defaultGrace is for how long an AUTH string that was replaced is accepted.
+// defaultGrace is for how long a replaced AUTH string is accepted when a request doesn't say.
 const defaultGrace = time.Hour
 
 // authStringsServer is sealane.v1.AuthStrings.

@@ -88,7 +88,7 @@ var readinesses = map[ledger.Readiness]sealanepb.CertificateClient_Readiness{
 	ledger.Unknown:  sealanepb.CertificateClient_UNKNOWN,
 }
 
-// testName is the server name under which something can be shown.
+// testName is the server name (SNI) with which a client proves that it verifies something.
 func testName(l instance.Label) string {
 	if l.Cross {
 		return pki.NextCrossName
@@ -96,7 +96,7 @@ func testName(l instance.Label) string {
 	return pki.NextName
 }
 
-// clientProto is a client as the API shows it; labels are what it may have shown something of.
+// clientProto is a client as the API shows it. labels say what the labels of its evidence stand for.
 func clientProto(c ledger.Client, labels map[string]instance.Label) *sealanepb.CertificateClient {
 	out := &sealanepb.CertificateClient{
 		Address: c.Address.String(), ClientName: c.Name, Library: c.Library, User: c.User,

@@ -16,8 +16,8 @@ import (
 	"github.com/sealane/sealane/internal/instance"
 )
 
-// table maps the domain's classes of errors to gRPC's; httpStatus maps those to HTTP's.
-var table = map[instance.Code]codes.Code{
+// grpcCodes maps the domain's classes of errors to gRPC's, and httpStatus maps those to HTTP's.
+var grpcCodes = map[instance.Code]codes.Code{
 	instance.InvalidArgument:    codes.InvalidArgument,
 	instance.NotFound:           codes.NotFound,
 	instance.AlreadyExists:      codes.AlreadyExists,
@@ -60,17 +60,17 @@ var statusNames = map[codes.Code]string{
 	codes.DataLoss: "DATA_LOSS", codes.Unauthenticated: "UNAUTHENTICATED",
 }
 
-// ErrorDomain is the domain of every google.rpc.ErrorInfo that this API sends: whose reasons they are.
+// ErrorDomain is the domain of every google.rpc.ErrorInfo that this API sends. It says whose reasons they are.
 const ErrorDomain = "sealane"
 
 // TokenInvalid is the reason of a request without the right token. All other reasons are those of package instance.
 const TokenInvalid = "TOKEN_INVALID"
 
-// errInternal is what a caller is told of what is not meant for callers.
+// errInternal is the caller's version of an error whose text is not meant for callers.
 var errInternal = status.Error(codes.Internal, "internal error: see the server's log")
 
-// toStatus turns an error of the domain into what a caller gets. What isn't meant for callers is logged and
-// hidden.
+// toStatus turns an error of the domain into what a caller gets. An error that isn't meant for callers is logged, and the caller
+// gets errInternal.
 func toStatus(ctx context.Context, log *slog.Logger, err error) error {
 	if err == nil {
 		return nil
@@ -98,7 +98,7 @@ func toStatus(ctx context.Context, log *slog.Logger, err error) error {
 		}
 		details = append(details, bad)
 	}
-	return withDetails(status.New(table[e.Code], e.Message), details...).Err()
+	return withDetails(status.New(grpcCodes[e.Code], e.Message), details...).Err()
 }
 
 // withDetails returns the status with the details; without them where they can't be encoded, because the status matters more.

@@ -121,7 +121,7 @@ func (s *redisServer) create(ctx context.Context, r *redispb.CreateInstanceReque
 	return operationProto(op, instance.Instance{Name: name})
 }
 
-// What a create may say of the instance's CAs, for which the Memorystore API has no fields. They are metadata in gRPC.
+// These headers of a create are about the instance's CAs, for which the Memorystore API has no fields. In gRPC they are metadata.
 const (
 	KeyAlgorithmHeader    = "sealane-ca-key-algorithm"    // ecdsa-p256 or rsa-2048
 	NameConstraintsHeader = "sealane-ca-name-constraints" // true or false
@@ -130,7 +130,7 @@ const (
 // createHeaders are all headers that a create reads.
 var createHeaders = []string{KeyAlgorithmHeader, NameConstraintsHeader}
 
-// fromHeaders completes a spec with what the headers say. One that is empty says nothing.
+// fromHeaders completes a spec with what the headers say. An empty header is as none.
 func fromHeaders(ctx context.Context, spec *instance.Spec) error {
 	md, _ := metadata.FromIncomingContext(ctx)
 	said := func(header string) string { return cmp.Or(md.Get(header)...) }
@@ -179,7 +179,7 @@ func (s *redisServer) UpdateInstance(ctx context.Context, r *redispb.UpdateInsta
 	return out, toStatus(ctx, s.log, err)
 }
 
-// mutable are the paths of an update mask that will be updatable; later says which are not yet.
+// mutable are the paths of an update mask that the API has. Those that can't be updated yet are marked as later.
 var mutable = map[string]struct {
 	later bool
 	set   func(*instance.Spec, *redispb.Instance)
@@ -260,8 +260,8 @@ func (s *redisServer) DeleteInstance(ctx context.Context, r *redispb.DeleteInsta
 // maxPageSize is the API's default and greatest page size.
 const maxPageSize = 1000
 
-// paginate returns the page that begins after the token. The items are ordered by key, as compare says, and tokens are
-// keys, so that a page is right although items came or went since the one before.
+// paginate returns the page that begins after the token. The items must be ordered by key, as compare says. A token is the key of the
+// last item before the page, so a page is right even if items came or went since the page before.
 func paginate[T any](items []T, size int32, token string, key func(T) string, compare func(a, b string) int) (page []T, next string, err error) {
 	var p problems
 	if size < 0 {

@@ -65,7 +65,7 @@ func newREST(registered []service, intercept grpc.UnaryServerInterceptor) (http.
 		runtime.WithRoutingErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
 			writeEnvelope(w, code, routingError(r, code))
 		}),
-		// A form must not become a query, nor a header another method.
+		// A form in the body must not count as the query, and a header must not change the method.
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptReserved),
@@ -119,7 +119,7 @@ func bind(mux *runtime.ServeMux, s service, m grpc.MethodDesc, intercept grpc.Un
 			fullMethod: "/" + s.desc.ServiceName + "/" + m.MethodName,
 		}
 		paths := []string{path}
-		if replaced { // a mixin serves both versions
+		if replaced { // mixed-in services are offered below both versions of the API
 			paths = append(paths, strings.Replace(path, "/v1/", "/v1beta1/", 1))
 		}
 		for _, p := range paths {
@@ -158,7 +158,7 @@ func (b *binding) serve(w http.ResponseWriter, r *http.Request, path map[string]
 	decode := func(into any) error {
 		return b.decode(into.(proto.Message), r, http.MaxBytesReader(w, r.Body, maxRequest), path, query)
 	}
-	// The interceptor comes before the body is read: nobody without a token makes the server work.
+	// The interceptor checks the token before the body is read, so that callers without one can't make the server work.
 	out, err := b.intercept(ctx, nil, &grpc.UnaryServerInfo{Server: b.impl, FullMethod: b.fullMethod}, func(ctx context.Context, _ any) (any, error) {
 		return b.method.Handler(b.impl, ctx, decode, nil)
 	})
@@ -239,7 +239,7 @@ func (b *binding) decode(msg proto.Message, r *http.Request, body io.Reader, pat
 	return nil
 }
 
-// checkText refuses what no message may hold; in a body, the decoder does.
+// checkText refuses text that no message may hold. In a body, the decoder refuses it.
 func checkText(path map[string]string, query url.Values) error {
 	for field, value := range path {
 		if !utf8.ValidString(value) {
@@ -304,14 +304,14 @@ func decodeBody(msg proto.Message, field string, body io.Reader) error {
 	}
 	raw = withoutRESTOnly(raw)
 	if err := protojson.Unmarshal(raw, into); err != nil {
-		// The library varies its spaces, so that nobody depends on the text.
+		// The protobuf library varies spaces in its texts on purpose, so that nobody depends on them.
 		text := strings.ReplaceAll(strings.TrimPrefix(err.Error(), "proto:"), "\u00a0", " ")
 		return status.Errorf(codes.InvalidArgument, "Invalid JSON payload received: %s", strings.TrimSpace(text))
 	}
 	return nil
 }
 
-// withoutRESTOnly drops restOnly from a JSON object. What is not one is left for the decoder to refuse.
+// withoutRESTOnly drops restOnly from a JSON object. Anything else than an object is left for the decoder to refuse.
 func withoutRESTOnly(raw []byte) []byte {
 	var object map[string]json.RawMessage
 	if json.Unmarshal(raw, &object) != nil {
@@ -331,7 +331,7 @@ func withoutRESTOnly(raw []byte) []byte {
 	return shorter
 }
 
-// oversized is a gRPC status that still tells HTTP what was wrong.
+// oversized is a gRPC status that keeps the error by which HTTP knows that the request was too large.
 type oversized struct{ *http.MaxBytesError }
 
 func (e *oversized) GRPCStatus() *status.Status {

@@ -1,10 +1,10 @@
-// Package api is the Memorystore for Redis API over gRPC and REST: google.cloud.redis.v1 and v1beta1, with the
-// operations and locations that belong to them; and beside it Sealane's own, sealane.v1, for what the managed service has
-// no words for. It translates between the APIs' messages and package instance and decides nothing else.
+// Package api is the Memorystore for Redis API over gRPC and REST: google.cloud.redis.v1 and v1beta1, with the operations and
+// locations that belong to them. Beside it there is Sealane's own API, sealane.v1, for what the managed service doesn't have. The
+// package translates between the APIs' messages and package instance, and decides nothing else.
 //
-// Guaranteed: every call, over either transport, passes the same check of its bearer token; every error has
-// a code, a sentence for the caller and, for bad input, the fields; a request of any size or shape costs
-// bounded memory, and little of it before the token is seen; a call that panics ends alone.
+// Guaranteed: every call, over either transport, passes the same check of its bearer token. Every error has a code and a sentence for
+// the caller; for bad input it names the fields, and where there is more to do than to read it, it has a reason for programs. A request
+// of any size or shape costs bounded memory, and little of it before the token is seen. A call that panics ends alone.
 package api
 
 import (
@@ -37,7 +37,7 @@ const maxRequest = 1 << 20
 // Config is what the API needs. All of it is required.
 type Config struct {
 	Manager *instance.Manager
-	Token   string // the bearer token that callers show
+	Token   string // the bearer token that callers must send
 	Log     *slog.Logger
 }
 
@@ -63,7 +63,7 @@ func New(cfg Config, opts ...grpc.ServerOption) (*Server, error) {
 	}
 	intercept := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 		defer func() {
-			if p := recover(); p != nil { // one call's bug must not end the others, nor stop the reconciler
+			if p := recover(); p != nil { // a bug in one call must neither end other calls nor stop the reconciler
 				cfg.Log.ErrorContext(ctx, "panic in a call", "method", info.FullMethod, "panic", p, "stack", string(debug.Stack()))
 				resp, err = nil, errInternal
 			}
@@ -74,7 +74,7 @@ func New(cfg Config, opts ...grpc.ServerOption) (*Server, error) {
 		return next(ctx, req)
 	}
 	opts = append(opts, limits()...)
-	// The interceptor comes after gRPC has read the whole request. This comes before, when it has the headers.
+	// The interceptor runs after gRPC has read the whole request. The tap handle runs before that, when gRPC has the headers.
 	opts = append(opts, grpc.UnaryInterceptor(intercept), grpc.InTapHandle(func(ctx context.Context, _ *tap.Info) (context.Context, error) {
 		return ctx, check(ctx)
 	}))

@@ -107,7 +107,7 @@ func (p *problems) persistence(c *redispb.PersistenceConfig) time.Duration {
 	if period, ok := snapshotPeriods[c.GetRdbSnapshotPeriod()]; ok {
 		return period
 	}
-	return 24 * time.Hour // the documented default
+	return 24 * time.Hour // the default that the API documents
 }
 
 // notYet refuses, by name, what would otherwise be ignored.
@@ -196,7 +196,7 @@ func operationProto(op instance.Operation, of instance.Instance) (*longrunningpb
 		metadata.EndTime = timestamppb.New(op.Ended)
 	}
 	var err error
-	// Not google.cloud.common.OperationMetadata, as older recordings have it: official clients don't know it.
+	// Older recordings of the managed service have google.cloud.common.OperationMetadata here, which official clients don't know.
 	if out.Metadata, err = anypb.New(metadata); err != nil {
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func operationProto(op instance.Operation, of instance.Instance) (*longrunningpb
 		return out, nil
 	case op.Failure != nil:
 		out.Result = &longrunningpb.Operation_Error{Error: &rpcstatus.Status{
-			Code: int32(table[op.Failure.Code]), Message: op.Failure.Message,
+			Code: int32(grpcCodes[op.Failure.Code]), Message: op.Failure.Message,
 		}}
 		return out, nil
 	}

@@ -16,8 +16,8 @@ const (
 	plainPort = 6379
 )
 
-// Addresses is where instances are reached. Either each has an address of its own out of Pool, and port 6378
-// (6379 without encryption) there; or all are at Host, each with a port of its own.
+// Addresses is where clients reach instances. Either each instance has an address of its own out of Pool, with port 6378 (6379
+// without encryption); or all instances are at Host, each with a port of its own.
 type Addresses struct {
 	Pool      netip.Prefix
 	Host      netip.Addr
@@ -29,7 +29,7 @@ type Addresses struct {
 	DNSNames []string
 }
 
-// maxTries bounds the search for an address that can be listened on: an IPv6 pool that isn't this machine's has no end.
+// maxTries bounds the search for an address that can be listened on, because an IPv6 pool that isn't this machine's has no end.
 const maxTries = 1 << 16
 
 // DefaultAddresses is a loopback network that nothing else uses.
@@ -78,7 +78,7 @@ func (a Addresses) allocate(taken map[netip.AddrPort]bool, tls bool) (netip.Addr
 		if taken[c] || !a.Host.IsValid() && takenHosts[c.Addr()] {
 			continue
 		}
-		// Something else on the machine may listen there.
+		// Another program on the machine may listen there.
 		l, err := net.Listen("tcp", c.String())
 		if err != nil {
 			busy = err
@@ -144,7 +144,7 @@ func dnsName(s string) bool {
 func (a Addresses) certificateNames(name Name, host netip.Addr) (pki.Names, error) {
 	n := pki.Names{DNS: a.dnsNames(name), IPs: []netip.Addr{host}, URI: name.identity()}
 	if host.IsLoopback() {
-		// Who comes through a tunnel or a forwarded port dials one of these.
+		// A client that comes through a tunnel or a forwarded port dials one of these.
 		n.DNS = append(n.DNS, "localhost")
 		for _, ip := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()} {
 			if ip != host {

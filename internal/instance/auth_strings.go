@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// maxGrace is for how long an AUTH string may be accepted that was replaced, and maxOldAuth how many at a time.
+	// maxGrace is for how long an AUTH string may be accepted after it was replaced, maxOldAuth how many such there may be.
 	maxGrace   = 30 * 24 * time.Hour
 	maxOldAuth = 8
 )
@@ -32,7 +32,7 @@ func (a *AuthStrings) Get(name Name) (string, error) {
 	return a.secrets.authString(i, i.SealedAuth)
 }
 
-// follow follows Spec.AuthEnabled. A new AUTH string is never one of before.
+// follow gives an instance an AUTH string, or takes it away, as Spec.AuthEnabled says. The AUTH string is always a new one.
 func (a *AuthStrings) follow(i *Instance) {
 	i.SealedAuth, i.OldAuth = nil, nil
 	i.AuthVersion++
@@ -41,9 +41,9 @@ func (a *AuthStrings) follow(i *Instance) {
 	}
 }
 
-// Rotate replaces the AUTH string; the one before is accepted for grace longer. It returns when that ends, once the engine
-// accepts the new one. After Unavailable the change is recorded, and the server goes on trying. Clients that are logged in
-// stay so.
+// Rotate replaces the AUTH string. The old one is accepted for grace longer, and until is when that ends. Rotate returns once the
+// engine accepts the new one. After Unavailable the change is recorded, and the server goes on trying. Clients that are logged in
+// stay logged in.
 func (a *AuthStrings) Rotate(ctx context.Context, name Name, grace time.Duration) (until time.Time, err error) {
 	if grace < 0 || grace > maxGrace {
 		return time.Time{}, invalid("grace", "%v: want 0s to %v", grace, maxGrace)
@@ -79,7 +79,7 @@ func (a *AuthStrings) Rotate(ctx context.Context, name Name, grace time.Duration
 	return until, a.workers.waitApplied(ctx, changed)
 }
 
-// dropExpired ends the time of AUTH strings that were replaced.
+// dropExpired forgets the replaced AUTH strings whose grace is over.
 func (a *AuthStrings) dropExpired(i *Instance, now time.Time) error {
 	before := i.OldAuth
 	left := slices.DeleteFunc(slices.Clone(before), func(o OldAuth) bool { return !now.Before(o.Until) })
@@ -95,7 +95,7 @@ func (a *AuthStrings) dropExpired(i *Instance, now time.Time) error {
 	return nil
 }
 
-// oldAuthDue is when the next of them ends; zero: there is none.
+// oldAuthDue is when the grace of the next replaced AUTH string is over; zero: there is none.
 func (i *Instance) oldAuthDue() (due time.Time) {
 	for _, o := range i.OldAuth {
 		if due.IsZero() || o.Until.Before(due) {

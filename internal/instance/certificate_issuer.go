@@ -34,7 +34,7 @@ func (c *certificateIssuer) reconcile(i *Instance, now time.Time) error {
 	}
 	next, signed, failed := wanted.DoAll(actions, c.secrets.key, now)
 	if failed != nil && len(signed) == 0 {
-		return failed // nothing to keep
+		return failed // there is nothing to record
 	}
 	if err := c.logSigned(i.Name, signed, now); err != nil {
 		return err
@@ -51,8 +51,8 @@ func (c *certificateIssuer) reconcile(i *Instance, now time.Time) error {
 	return misnamed
 }
 
-// wanted are the instance's certificates with the names that the configuration gives it now; with those that they had,
-// beside an error, when these are none.
+// wanted is the State of the instance's certificates with the names that the configuration gives the instance now. Where these are
+// no valid names, it has those of before, and there is an error too.
 func (c *certificateIssuer) wanted(i Instance) (pki.State, error) {
 	s := *i.Certificates
 	host, err := netip.ParseAddr(i.Host)
@@ -75,13 +75,13 @@ func (c *certificateIssuer) logActions(name Name, actions []pki.Action) {
 	}
 }
 
-// auditKinds are what actions sign.
+// auditKinds are what kind of certificate each action signs.
 var auditKinds = map[pki.Kind]audit.Kind{
 	pki.CreateCA: audit.CA, pki.SignCross: audit.Cross, pki.IssueLeaf: audit.Leaf, pki.IssueNextLeaf: audit.LeafNext,
 }
 
-// logSigned enters what was signed into the audit log. It comes before the commit: after a crash between the two
-// the log has certificates that nobody was shown, never the other way round.
+// logSigned enters what was signed into the audit log. It has to come before the commit: after a crash between the two the log has
+// certificates that were never served, which is better than the other way round.
 func (c *certificateIssuer) logSigned(name Name, signed []pki.Signed, now time.Time) error {
 	for _, s := range signed {
 		kind, generation := auditKinds[s.Kind], s.Generation

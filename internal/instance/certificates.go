@@ -52,24 +52,26 @@ func (i *Instance) requireTLS() error {
 	return precondition("the instance '%s' has no encryption (transit_encryption_mode DISABLED), so it has no certificates", i.Name).because(EncryptionDisabled)
 }
 
-// operator is who asks: everybody who shows the API's only token.
+// operator is the actor in the audit log. The API has one token, so nobody knows more about who asks.
 const operator = "operator"
 
-// request is what an operator asks of certificates.
+// request is a change of certificates that an operator asks for.
 type request struct {
 	action audit.Action
 	plan   func(pki.State, time.Time) ([]pki.Action, error)
 	force  bool
-	// change, if any, is what the plan is made for; it is kept with what the plan does.
+	// change, if any, is made to the State before the plan is, and is recorded with what the plan does.
 	change func(pki.State) pki.State
-	// early says what an action that is not due yet would do to clients, as far as it is known what they trust; "": they
-	// are ready. nil: nothing that they would notice.
+	// early says what an action that is not due yet would do to clients, by what is known of the CAs that they trust; "": they are
+	// ready. nil is for an action that clients don't notice.
 	early func(a pki.Action, view pki.View, known ledger.Ledger, now time.Time) string
 }
 
-// RotateCA makes the next generation of the CA now. constraints says whether it, and those after it, have name constraints;
-// nil: as before. It, and what follows, returns once the node serves and has proved what came of it. After Unavailable the
-// change is recorded, and the server goes on trying to serve it; after any other error nothing was changed.
+// RotateCA makes the next generation of the CA now. constraints says whether that generation, and those after it, have name
+// constraints; nil: as before.
+//
+// RotateCA and the methods below return once the node has been shown to serve the outcome. After Unavailable the change is
+// recorded, and the server goes on trying to serve it. After any other error nothing was changed.
 func (c *Certificates) RotateCA(ctx context.Context, name Name, constraints *bool) error {
 	r := request{action: audit.Rotate, plan: pki.State.Rotate}
 	if constraints != nil {
@@ -78,20 +80,20 @@ func (c *Certificates) RotateCA(ctx context.Context, name Name, constraints *boo
 	return c.change(ctx, name, r)
 }
 
-// ActivateCA lets the generation that is published sign in place of the one before. Before it is due that takes force,
-// unless all clients have shown that they trust it.
+// ActivateCA lets the published generation sign in place of the one before. Before that is due it needs force, unless all
+// clients have shown that they trust the published generation.
 func (c *Certificates) ActivateCA(ctx context.Context, name Name, force bool) error {
 	return c.change(ctx, name, request{action: audit.Activate, plan: pki.State.Activate, force: force, early: earlyActivation})
 }
 
-// RetireCA takes the oldest published generation out of the bundle. Before it is due that takes force, unless all clients
-// have shown that they trust the next.
+// RetireCA takes the oldest published generation out of the bundle. Before that is due it needs force, unless all clients
+// have shown that they trust the next generation.
 func (c *Certificates) RetireCA(ctx context.Context, name Name, force bool) error {
 	return c.change(ctx, name, request{action: audit.Retire, plan: pki.State.Retire, force: force, early: earlyRetirement})
 }
 
-// CompromiseCA gives a generation up for good, with 0 all of them: nothing that it signed is served any more. It returns
-// the clients that have not shown that they trust any other.
+// CompromiseCA gives a generation up for good, or with 0 all of them: nothing that it signed is served any more. It returns
+// the clients that have not shown that they trust any other generation.
 func (c *Certificates) CompromiseCA(ctx context.Context, name Name, generation int) ([]ledger.Client, error) {
 	if generation < 0 {
 		return nil, invalid("generation", "%d: want that of a CA, or 0 for all", generation)
@@ -140,7 +142,7 @@ func (c *Certificates) change(ctx context.Context, name Name, r request) error {
 			return err
 		}
 	}
-	entered := false // in the audit log, which must not say it twice when somebody else was faster
+	entered := false // whether the audit log has it, which must not have it twice when the record has to be changed again
 	err := c.records.mutate(name, func(i *Instance) error {
 		if err := i.requireNoOperation(); err != nil {
 			return err
@@ -183,7 +185,8 @@ func (c *Certificates) change(ctx context.Context, name Name, r request) error {
 	return c.workers.waitApplied(ctx, changed)
 }
 
-// check refuses what is not due yet and clients are not ready for, unless it is forced: then it returns what was overridden.
+// check refuses a change that is not due yet while clients are not ready for it. With force it returns the refusal that was
+// overridden, for the audit log.
 func (r request) check(actions []pki.Action, view pki.View, known ledger.Ledger, now time.Time) (overridden string, err error) {
 	if r.early == nil || !actions[0].Due.After(now) {
 		return "", nil
@@ -199,7 +202,7 @@ func (r request) check(actions []pki.Action, view pki.View, known ledger.Ledger,
 	return refusal, nil
 }
 
-// testNames are the server names that a client has to connect with, as users are told.
+// testNames tells users which server names a client has to connect with.
 func testNames(view pki.View) string {
 	const one = "the server name (SNI) %s, as in `redis-cli … --sni %s`"
 	if view.NextCrossLabel() == "" {
@@ -215,7 +218,7 @@ func (c *Certificates) logOperator(name Name, what audit.Action, actions []pki.A
 		entries = append(entries, audit.Entry{Action: audit.Force, Reason: overridden})
 	}
 	for n, a := range actions {
-		if n > 0 && a.Kind != pki.CompromiseCA { // what follows from it; several generations may be given up at a time
+		if n > 0 && a.Kind != pki.CompromiseCA { // it only follows from the first; but several generations may be given up at a time
 			break
 		}
 		e := audit.Entry{Action: what, Reason: operatorReasons[a.Kind]}

@@ -21,7 +21,7 @@ const (
 
 	// collectInterval is how often gateways are asked, and the most often that a ledger is written.
 	collectInterval = time.Minute
-	// ledgerLag is how far times that only move on may be behind in the record.
+	// ledgerLag is how far times may be behind in the record where they have only moved on.
 	ledgerLag = time.Hour
 	// keepClients is for how long a client is listed that is not seen any more, clientsCount for how long all others wait for it to
 	// be ready.
@@ -31,10 +31,10 @@ const (
 
 // Clients are an instance's clients, and where each stands with the next CA.
 type Clients struct {
-	Generation int // the CA that is asked about: the newest that is published
+	Generation int // the CA that is asked about, which is the newest published one
 	Clients    []ledger.Status
 	Labels     map[string]Label
-	Evicted    time.Time // when clients were last not kept, for want of room; zero: never
+	Evicted    time.Time // when clients were last dropped for want of room; zero: never
 	Doubt      string    // why it can't be said that all clients trust that CA; "": they do
 }
 
@@ -47,7 +47,7 @@ type ClientEvidence struct {
 	log     *slog.Logger
 }
 
-// Label is what clients show something of: a CA, or its cross-certificate beside a server certificate by it.
+// Label is what a client can have verified: a CA, or the CA's cross-certificate beside a server certificate by it.
 type Label struct {
 	Generation int
 	Cross      bool
@@ -84,8 +84,8 @@ func (e *ClientEvidence) List(ctx context.Context, name Name) (Clients, error) {
 	return out, nil
 }
 
-// dependents are the clients seen lately that have not shown that they trust any CA that remains without a generation, or
-// with 0 all of them.
+// dependents are the clients seen lately that depend on a generation: they have not shown that they trust any CA that remains without
+// it. With 0 all generations are to go, so these are all clients.
 func (e *ClientEvidence) dependents(ctx context.Context, name Name, generation int) ([]ledger.Client, error) {
 	now := e.now()
 	i, known, err := e.known(ctx, name, now)
@@ -109,7 +109,7 @@ clients:
 	return affected, nil
 }
 
-// known returns an instance, and what is stored of its clients with what the gateway knows now, as far as that answers.
+// known returns an instance and what is known of its clients: what is stored, and what the gateway knows now if it answers.
 func (e *ClientEvidence) known(ctx context.Context, name Name, now time.Time) (Instance, ledger.Ledger, error) {
 	i, err := e.reader.get(name)
 	if err != nil {
@@ -132,7 +132,7 @@ func (e *ClientEvidence) ledgerOf(ctx context.Context, i Instance, now time.Time
 		ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 		defer cancel()
 		if fresh, err = l.Ledger(ctx, i.nodeID(0)); err != nil {
-			fresh = ledger.Ledger{} // it is down, or older: what is stored counts
+			fresh = ledger.Ledger{} // the gateway is down, or older: only what is stored counts
 		}
 	}
 	labels := labelsOf(i.Certificates.At(now))
@@ -154,7 +154,7 @@ func (e *ClientEvidence) stored(i Instance) (stored ledger.Ledger, version uint6
 	return stored, r.Version, nil
 }
 
-// collect asks all gateways again and again what their clients have shown, and keeps it.
+// collect asks all gateways every minute what their clients have shown, and stores it.
 func (e *ClientEvidence) collect(ctx context.Context) {
 	tick := time.NewTicker(collectInterval)
 	defer tick.Stop()
@@ -186,7 +186,7 @@ func (e *ClientEvidence) collect(ctx context.Context) {
 	}
 }
 
-// collectFrom keeps what an instance's clients have shown, and notes on the instance whether they are ready for the next CA.
+// collectFrom stores what an instance's clients have shown, and records on the instance whether they are ready for the next CA.
 func (e *ClientEvidence) collectFrom(ctx context.Context, i Instance) error {
 	now := e.now()
 	stored, known, version, err := e.ledgerOf(ctx, i, now)
@@ -238,7 +238,7 @@ func (e *ClientEvidence) recordReadiness(i Instance, known ledger.Ledger, now ti
 		return nil
 	})
 	if c := codeOf(err); c == FailedPrecondition || c == NotFound {
-		return nil // an operation is under way: the next tick notes it
+		return nil // an operation is under way: the next tick records it
 	}
 	return err
 }

@@ -28,8 +28,8 @@ func (s Spec) dataPath() gateway.DataPath {
 	return s.DataPath
 }
 
-// snapshotPath is the path as a snapshot has it: nothing is said of the transparent one, so that gateways which are older
-// than the choice keep the snapshot that they have.
+// snapshotPath is the path as a snapshot has it. The transparent path is left out, so that for a gateway from before there was a
+// choice the snapshot stays the same.
 func (s Spec) snapshotPath() gateway.DataPath {
 	if p := s.dataPath(); p != gateway.Transparent {
 		return p
@@ -37,19 +37,19 @@ func (s Spec) snapshotPath() gateway.DataPath {
 	return ""
 }
 
-// DataPlane is how an instance's clients are served. All but the path and the policy is observed.
+// DataPlane is how an instance's clients are served. All of it is observed, except for the path and the policy.
 type DataPlane struct {
-	Path        gateway.DataPath // as the record has it; Problem says so while another one serves
+	Path        gateway.DataPath // the one in the record; Problem says so while another one serves
 	TLS         gateway.TLSPolicy
 	Clients     int64             // served now
-	Limit       int64             // how many can be; 0: not known
+	Limit       int64             // how many clients can be served; 0: not known
 	LimitedBy   string            // why that is less than the instance's size allows
-	Connections int64             // open now, those on their way in too
+	Connections int64             // open now, including those in the TLS handshake
 	Accepted    uint64            // since the gateway started
-	Rejected    uint64            // of them, for want of room
+	Rejected    uint64            // connections closed since the gateway started for want of room
 	Failures    map[string]uint64 // handshakes that failed since the gateway started, by class; nil: not known
 	Problem     string            // why clients are not served as they should be, in words for the user
-	OldAuth     time.Time         // until when an AUTH string of before is accepted; zero: none is
+	OldAuth     time.Time         // until when an AUTH string is accepted that was replaced; zero: none is
 }
 
 // DataPlanes are how the clients of all instances are served.
@@ -98,17 +98,17 @@ type DataPlaneSettings struct {
 	TLS  gateway.TLSPolicy
 }
 
-// Change changes how clients are served, while they are: no connection is dropped, and a policy counts from the next
-// handshake. It returns nil once the gateway serves so. When that takes too long it returns Unavailable; the change is
-// recorded then, and made as soon as it can be. It is no operation: the Memorystore API's clients list those, and don't
-// know what this one would be about.
+// Change changes how clients are served. No connection is dropped, and a TLS policy counts from the next handshake on. Change
+// returns nil once the gateway has applied it. When that takes too long it returns Unavailable; the change is recorded then, and
+// applied as soon as it can be. There is no Operation for it, because clients of the Memorystore API list operations and would not
+// know what this one is about.
 func (d *DataPlanes) Change(ctx context.Context, name Name, change func(*DataPlaneSettings)) error {
 	var changed *Instance
 	err := d.records.mutate(name, func(i *Instance) error {
 		if err := i.requireNoOperation(); err != nil {
 			return err
 		}
-		// An instance with trouble is none to wait for: another path may be the way out of it.
+		// An instance that is REPAIRING may be changed all the same: another path may be what helps it.
 		set := DataPlaneSettings{i.Spec.DataPath, i.Spec.TLS}
 		change(&set)
 		if err := i.checkPolicy(set.TLS); err != nil {

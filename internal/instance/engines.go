@@ -9,10 +9,10 @@ import (
 // restartTimeout is how long a caller waits for a restart. The API's HTTP server gives a request up after 30 s.
 const restartTimeout = 25 * time.Second
 
-// restart is one that was asked for.
+// restart is a restart of an engine that was asked for.
 type restart struct {
 	force   bool
-	stopped chan error // capacity 1: how ending the engine went
+	stopped chan error // capacity 1: gets the outcome of ending the engine
 }
 
 // Engines are the engines of all instances.
@@ -48,9 +48,9 @@ func (e *Engines) Get(ctx context.Context, name Name) (EngineStatus, error) {
 	return s, err
 }
 
-// Restart ends the engine of an instance and starts it again. The engine saves its data first; one that can't, or doesn't
-// answer, goes on as it is, and the error says why, unless force says to kill it. The gateway stays, and its clients with it. It
-// returns nil once the instance serves again, and Unavailable when that takes long, while the server goes on.
+// Restart ends the engine of an instance and starts it again. The engine saves its data first. An engine that can't save them, or
+// doesn't answer, goes on as it is, and the error says why; with force it is killed. The gateway and its clients stay. Restart returns
+// nil once the instance serves again. When that takes long it returns Unavailable, and the server goes on.
 func (e *Engines) Restart(ctx context.Context, name Name, force bool) error {
 	i, err := e.reader.get(name)
 	if err != nil {
@@ -102,7 +102,7 @@ func (ws *workers) askForRestart(name Name, r *restart) error {
 		return precondition("the engine of '%s' is being restarted already", name).because(RestartInProgress)
 	}
 	w.restart = r
-	// The step under way may be waiting for just this engine.
+	// The step under way may be waiting for this very engine.
 	if w.interrupt != nil {
 		w.interrupt()
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Code classes an Error; package api turns it into a gRPC and an HTTP status.
+// Code is the class of an Error. Package api turns it into a gRPC and an HTTP status.
 type Code string
 
 const (
@@ -64,11 +64,11 @@ func precondition(format string, args ...any) *Error {
 }
 
 func notFound(name string) *Error {
-	// Word for word what the managed service says: tools match on it.
+	// This is word for word what the managed service says, because tools match on it.
 	return &Error{Code: NotFound, Message: fmt.Sprintf("Resource '%s' was not found", name)}
 }
 
-// codeOf is the class of any error; what is not an Error is Internal.
+// codeOf is the class of any error; an error that is not an Error is Internal.
 func codeOf(err error) Code {
 	var e *Error
 	if errors.As(err, &e) {

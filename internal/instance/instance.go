@@ -1,11 +1,16 @@
 // Package instance is the domain: what an Instance is, the operations on it, and the reconciler that makes reality
 // match the record.
 //
-// One record per instance holds all that is durable about it, its operations included, and changes only by
-// compare-and-swap, so a crash at any moment leaves either the state before a step or the one after it;
-// recovery is the reconciler doing the same steps again. Guaranteed: an operation that was returned to a
-// caller is finished, now or after a restart; a node is never run twice; a secret is in the record only
-// sealed. What a node is doing (whether its processes run) is observed, never recorded.
+// One record per instance holds all that is durable about it, including its operations, and changes only by compare-and-swap. So a
+// crash at any moment leaves either the state before a step or the state after it, and to recover the reconciler does the same
+// steps again. What a node is doing, such as whether its processes run, is observed and never recorded.
+//
+// Guaranteed: an operation that was returned to a caller is finished, now or after a restart. A node is never run twice. A record
+// holds secrets only sealed. What a gateway is given at a time is consistent: its chain, trust anchors and test chains were
+// evaluated at one time.
+//
+// Manager is what other packages use. Inside, records keeps the records, workers runs a goroutine for each instance, reconciler does
+// what those goroutines do, and Local (a Runtime) runs processes on this machine.
 package instance
 
 import (
@@ -43,7 +48,7 @@ type Spec struct {
 	RedisConfigs          map[string]string
 	TransitEncryption     bool
 	KeyAlgorithm          pki.Algorithm
-	NameConstraints       *bool `json:"-"` // of the CAs; nil: whatever the server's default is. Certificates keeps it: a rotation may change it
+	NameConstraints       *bool `json:"-"` // of the CAs; nil: the server's default. It is stored in Instance.Certificates, because a rotation may change it
 	AuthEnabled           bool
 	SnapshotPeriod        time.Duration    // RDB persistence; 0: none
 	DataPath              gateway.DataPath // "": whatever DefaultDataPath is
@@ -58,7 +63,7 @@ type Spec struct {
 // Instance is one record.
 type Instance struct {
 	Name    Name
-	UID     string // of this creation of the name; its nodes are named after it
+	UID     string // another one each time that the name is created; nodes are named after it
 	Spec    Spec
 	Created time.Time
 	State   State
@@ -68,19 +73,18 @@ type Instance struct {
 	Certificates *pki.State // nil without encryption
 	Sampling     *Sampling  `json:",omitempty"` // nil: none
 	SealedAuth   []byte     // the AUTH string; nil without AUTH
-	OldAuth      []OldAuth  `json:",omitempty"` // AUTH strings of before that are still accepted, newest first
+	OldAuth      []OldAuth  `json:",omitempty"` // replaced AUTH strings that are still accepted, newest first
 	AuthVersion  uint64     `json:",omitempty"` // grows with each change of AUTH
 	SealedAdmin  []byte     // the password of the control plane's own user in the engine
 
-	// Deleted makes the record a tombstone: it remains for a while for the sake of its operations, and the
-	// name is free.
+	// Deleted makes the record a tombstone: it stays for a while, so that its operations can be looked up, and the name is free.
 	Deleted    bool
 	Operations []Operation // oldest first; at most one is not done
 
-	// ServerCAs are the CAs that a client should trust now, oldest first; they follow from Certificates and the time.
+	// ServerCAs are the CAs that a client should trust now, oldest first. They follow from Certificates and the time.
 	ServerCAs []pki.CA `json:"-"`
 
-	// StatusMessage says what is wrong, in words for the user; observed, not stored.
+	// StatusMessage says what is wrong, in words for the user. It is observed, not stored.
 	StatusMessage string `json:"-"`
 
 	version uint64 // of the record as it was read
@@ -92,7 +96,7 @@ func (i Instance) Address() string { return net.JoinHostPort(i.Host, strconv.Ito
 // Nodes are the names of the instance's nodes.
 func (i Instance) Nodes() []string { return []string{"node-0"} }
 
-// nodeID names node n among all nodes of the server; short, because it becomes part of a Unix socket's path.
+// nodeID names node n among all nodes of the server. It is short, because it becomes part of a Unix socket's path.
 func (i Instance) nodeID(n int) string { return fmt.Sprintf("%s-%d", i.UID, n) }
 
 // pending is the operation under way, or nil.
@@ -103,7 +107,7 @@ func (i *Instance) pending() *Operation {
 	return nil
 }
 
-// clone copies what a caller could change.
+// clone copies the maps and slices that a caller could change.
 func (i Instance) clone() Instance {
 	i.Spec.Labels = maps.Clone(i.Spec.Labels)
 	i.Spec.RedisConfigs = maps.Clone(i.Spec.RedisConfigs)

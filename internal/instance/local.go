@@ -28,12 +28,12 @@ type Local struct {
 	closed   chan struct{}
 	watchers sync.WaitGroup
 
-	// mu guards the map; what is in a node belongs to whoever holds the node's own lock.
+	// mu guards the map. What is in a node is guarded by the node's own lock.
 	mu    sync.Mutex
 	nodes map[string]*localNode
 }
 
-// localNode is what is known of a node's processes. All of it may be empty: they are found again by their sockets.
+// localNode is what is known of a node's processes. All of it may be empty, because processes are found again by their sockets.
 type localNode struct {
 	sync.Mutex
 	engine        *engine.Engine
@@ -42,20 +42,20 @@ type localNode struct {
 	stopRequested map[string]*atomic.Bool // by process: whether its end was asked for
 	busy          *BusyError
 
-	// boundMu guards what follows, which is shown while the node is locked for long.
+	// boundMu guards what follows, which is read while the node is locked for a long time.
 	boundMu sync.Mutex
-	bounded bool // bound is that of the engine
+	bounded bool // whether bound is set for the present engine
 	bound   process.MemoryBound
 }
 
 const (
-	startTimeout   = time.Hour // an engine loads its data within it; one that doesn't is ended and started again
+	startTimeout   = time.Hour // an engine that hasn't loaded its data by then is ended and started again
 	gatewayTimeout = 10 * time.Second
 	proveTimeout   = 10 * time.Second
-	stopTimeout    = 5 * time.Minute // an engine saves its data within it
+	stopTimeout    = 5 * time.Minute // for an engine to save its data
 	drainTimeout   = 8 * time.Second
 
-	// scriptLimit is for how long a script runs before the engine says BUSY: busy-reply-threshold.
+	// scriptLimit is for how long a script runs before the engine answers BUSY, by its default of busy-reply-threshold.
 	scriptLimit = 5 * time.Second
 )
 
@@ -364,7 +364,7 @@ func (l *Local) Remove(ctx context.Context, nodeID string) error {
 	if err := l.KillNode(ctx, nodeID); err != nil {
 		return err
 	}
-	// On a read-only file system even the removal of what was never made is an error.
+	// On a read-only file system it is an error to remove even what doesn't exist.
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 		if err := os.RemoveAll(dir); err != nil {
 			return err

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// killTimeout bounds the wait for a script that was told to end, and for a process that was killed.
+	// killTimeout bounds the wait for a script that was asked to end, and for a process that was killed.
 	killTimeout = 20 * time.Second
 	// progressInterval is how often progress is reported while something takes long.
 	progressInterval = 5 * time.Second
@@ -145,15 +145,15 @@ func (l *Local) stopGateway(ctx context.Context, dir string) error {
 	return kill(p)
 }
 
-// KillNode ends a node's processes at once. What its engine has not on disk is lost.
+// KillNode ends a node's processes at once. What its engine has not saved is lost.
 func (l *Local) KillNode(ctx context.Context, nodeID string) error {
 	dir := l.nodeDir(nodeID)
 	defer l.removeGroup(nodeID)
 	return errors.Join(killListener(ctx, gateway.Socket(dir), gatewayLock(dir)), killListener(ctx, engine.Socket(dir), engine.Lock(dir)))
 }
 
-// KillAll ends the processes of all nodes whose folders there are, whether there is a record of them or not. Engines get the
-// signal first that lets those from 7.0 on save their data.
+// KillAll ends the processes of all nodes that have a folder, whether there is a record of them or not. Engines get SIGTERM first, on
+// which those from 7.0 on save their data.
 func (l *Local) KillAll(ctx context.Context) error {
 	folders, err := os.ReadDir(l.dir)
 	if err != nil {
@@ -167,7 +167,7 @@ func (l *Local) KillAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// terminate lets an engine end by itself, for as long as somebody can be expected to wait.
+// terminate asks an engine to end, and gives it as much time as somebody can be expected to wait.
 func terminate(ctx context.Context, dir string) {
 	p, err := process.Adopt(engine.Socket(dir))
 	if err != nil {

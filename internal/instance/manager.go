@@ -28,8 +28,8 @@ type Store interface {
 
 // AuditLog keeps for ever what was signed. *audit.Log is one.
 type AuditLog interface {
-	// Append returns once the entry is durable. A certificate that is there already it leaves as it is, so calling it
-	// again after an error, when the entry may be there or not, is safe.
+	// Append returns once the entry is durable. After an error the entry may be there or not, and it is safe to call Append again:
+	// a certificate that is there already is not entered twice.
 	Append(audit.Entry) error
 }
 
@@ -40,25 +40,25 @@ type Config struct {
 	Runtime      Runtime
 	Key          pki.MasterKey
 	Addresses    Addresses
-	Projects     []string      // that may be used; none: any
+	Projects     []string      // those that may be used; none: any
 	Locations    []string      // likewise
 	Lifetimes    pki.Lifetimes // of new instances' certificates; zero: the default
-	KeyAlgorithm pki.Algorithm // of the CAs of instances for which none is asked; "": P-256
-	// NameConstraints says whether the CAs of instances have them for which it isn't said.
+	KeyAlgorithm pki.Algorithm // of CAs where a create doesn't say; "": P-256
+	// NameConstraints says whether CAs have name constraints where a create doesn't say.
 	NameConstraints bool
 	Now             func() time.Time
 	Log             *slog.Logger
 
-	// Commands are named in what users are told.
+	// Commands are what users are told to type.
 	Commands Commands
 
-	// Changed, if any, is told what was done to certificates, after it was recorded and before it is served. It must not
-	// block.
+	// Changed, if any, is called with what was done to certificates, after that was recorded and before it is served. It must
+	// not block.
 	Changed func(Name, []pki.Action)
 }
 
-// Manager has the instances of one server. It makes, shows, changes and deletes them; what else there is to do with them is said to its
-// parts, by what it is about. All methods may be called concurrently.
+// Manager has the instances of one server. It creates, shows, updates and deletes them. Everything else about them is in its parts, one
+// for each noun. All methods may be called concurrently.
 type Manager struct {
 	Operations   *Operations
 	AuthStrings  *AuthStrings
@@ -82,7 +82,7 @@ type Manager struct {
 	creating sync.Mutex
 }
 
-// defaults are what new instances have for which it isn't said.
+// defaults are for new instances, where a create doesn't say.
 type defaults struct {
 	lifetimes       pki.Lifetimes
 	keyAlgorithm    pki.Algorithm
@@ -137,13 +137,13 @@ func (m *Manager) Start() error {
 	return nil
 }
 
-// Settled returns when every instance has been looked at once, or when ctx ends.
+// Settled returns when the first step for each instance is over, or when ctx ends.
 func (m *Manager) Settled(ctx context.Context) { m.workers.settled(ctx) }
 
-// Close ends the reconciling and leaves all nodes running. It is idempotent.
+// Close ends all workers and leaves all nodes running. It is idempotent.
 func (m *Manager) Close() { m.workers.close() }
 
-// Create begins to make an instance. apiVersion, here and in Update and Delete, is kept with the operation.
+// Create begins to make an instance. apiVersion, here and in Update and Delete, is recorded with the operation.
 func (m *Manager) Create(name Name, spec Spec, apiVersion string) (Operation, error) {
 	if err := m.records.scope.check(name.Project, name.Location); err != nil {
 		return Operation{}, err
@@ -189,7 +189,7 @@ func (m *Manager) create(name Name, spec Spec, apiVersion string) (Operation, er
 	return op, nil
 }
 
-// newInstance decides all that a new instance will be, before the first trace of it exists.
+// newInstance decides everything about a new instance, before anything of it exists.
 func (m *Manager) newInstance(name Name, spec Spec) (Instance, error) {
 	taken, err := m.records.takenAddresses()
 	if err != nil {
@@ -220,7 +220,7 @@ func (m *Manager) newInstance(name Name, spec Spec) (Instance, error) {
 	return i, nil
 }
 
-// newUID returns 48 random bits: short, for it becomes part of a socket's path, and never the same twice.
+// newUID returns 48 random bits, which are never the same twice. It is short, because it becomes part of a socket's path.
 func newUID() string {
 	id := uuid.New()
 	return hex.EncodeToString(id[:6])

@@ -15,14 +15,14 @@ import (
 
 const (
 	gib = 1 << 30
-	// baseMemory is room for the program, its threads, scripts and tables that count for nobody.
+	// baseMemory is room for the program itself, its threads and scripts, and for tables that maxmemory doesn't count.
 	baseMemory = gib / 2
-	// minClientMemory is the least room for clients' buffers. One request may have 512 MiB, and its reply too; and a few dozen
-	// clients that read large values slowly are to get them.
+	// minClientMemory is the least room for clients' buffers. One request may have 512 MiB, and its reply as well; and there has
+	// to be room for a few dozen clients that read large values slowly.
 	minClientMemory = 3 * gib
 )
 
-// maxAsked keeps the sum from overflowing: who asks for more has no bound to speak of.
+// maxAsked keeps the sum from overflowing. Whoever asks for more has no bound in practice.
 const maxAsked = 1 << 50
 
 // maxMemory is the engine's maxmemory, in bytes.
@@ -31,13 +31,13 @@ func (s Spec) maxMemory() int64 {
 	return n
 }
 
-// clientMemory is room for the buffers of clients. An engine that can is told to disconnect those with the largest beyond it
-// (maxmemory-clients); those of before 7.0 can't.
+// clientMemory is room for the buffers of clients. When they need more, the engine disconnects the clients with the largest buffers
+// (maxmemory-clients), which engines before 7.0 can't.
 func clientMemory(maxMemory int64) int64 { return max(minClientMemory, maxMemory/4) }
 
-// memoryLimit is at how much memory the system ends the engine: twice maxmemory, because a snapshot's process copies what changes
-// meanwhile, at worst all of it, and because memory is fragmented; and what clients and the program need. It is there for what
-// maxmemory doesn't bound: scripts, buffers, bugs.
+// memoryLimit is at how much memory the system ends the engine. It bounds what maxmemory doesn't: scripts, buffers, bugs. It is twice
+// maxmemory, because the process that writes a snapshot copies what changes meanwhile, at worst all of it, and because memory is
+// fragmented; and to that comes what clients and the program need.
 func (s Spec) memoryLimit() int64 {
 	maxMemory := s.maxMemory()
 	text, percent := strings.CutSuffix(s.RedisConfigs["maxmemory-clients"], "%")
@@ -55,12 +55,12 @@ type EngineMemory struct {
 	Problem string // why there is none, or a weaker one than a cgroup's; "" where there is nothing to say
 }
 
-// EngineMemoryReader is what a Runtime may have beside: to tell what bounds a node's engine.
+// EngineMemoryReader is an optional part of a Runtime: it says what bounds a node's engine.
 type EngineMemoryReader interface {
 	EngineMemory(ctx context.Context, nodeID string) (EngineMemory, error)
 }
 
-// groupFile holds the folder of a node's cgroup, so that it is removed whoever comes to do it.
+// groupFile holds the folder of a node's cgroup, so that whichever server sees the engine's end can remove it.
 const groupFile = "engine.cgroup"
 
 // boundMemory bounds the engine's memory, once.
@@ -74,7 +74,7 @@ func (l *Local) boundMemory(n *localNode, node Node) {
 	n.bound = n.engine.BoundMemory(node.ID, node.MemoryLimit)
 	file := filepath.Join(l.nodeDir(node.ID), groupFile)
 	if have, err := os.ReadFile(file); n.bound.Group != "" && (err != nil || string(have) != n.bound.Group) {
-		// On a full disk the group stays behind, empty, if this server does not live to see the engine's end.
+		// Where the disk is full and this server ends before the engine does, an empty group stays behind.
 		_ = durable.WriteFile(file, []byte(n.bound.Group), 0o600)
 	}
 }
@@ -103,8 +103,8 @@ func outOfMemory(dir string, b process.MemoryBound) string {
 
 func sizeText(bytes int64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/gib) }
 
-// removeGroup removes what boundMemory has made, once the engine has ended. What can't be removed, because a snapshot's process
-// still lives, is removed at the next occasion.
+// removeGroup removes the group that boundMemory has made, once the engine has ended. While a process that writes a snapshot is
+// still alive it can't be removed; then the next call does it.
 func (l *Local) removeGroup(nodeID string) {
 	file := filepath.Join(l.nodeDir(nodeID), groupFile)
 	if dir, err := os.ReadFile(file); err == nil && process.RemoveGroup(string(dir)) == nil {

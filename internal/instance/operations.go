@@ -23,7 +23,7 @@ type Operation struct {
 	ID              string
 	Verb            Verb
 	Created         time.Time
-	Ended           time.Time // zero until done
+	Ended           time.Time // zero until it is done
 	CancelRequested bool
 	Done            bool
 	Failure         *Failure // how a done operation failed; nil: it succeeded
@@ -49,7 +49,7 @@ const (
 // newOperation makes an operation with an id in the form that the managed service uses.
 func newOperation(verb Verb, apiVersion string, now time.Time) Operation {
 	var b [15]byte
-	rand.Read(b[:]) // never fails: it ends the process instead
+	rand.Read(b[:]) // it never fails, but ends the process
 	id := fmt.Sprintf("operation-%d-%013x-%08x-%08x", now.UnixMilli(),
 		binary.BigEndian.Uint64(b[:8])>>12, binary.BigEndian.Uint32(b[7:11]), binary.BigEndian.Uint32(b[11:15]))
 	return Operation{ID: id, Verb: verb, Created: now, APIVersion: apiVersion}
@@ -84,7 +84,7 @@ type Operations struct {
 	workers *workers
 }
 
-// OperationOf is an operation with the instance that it is about, as that is now or was when it was deleted.
+// OperationOf is an operation with its instance, which is as it is now or as it was when it was deleted.
 type OperationOf struct {
 	Operation
 	Instance Instance
@@ -120,8 +120,8 @@ func (o *Operations) List(project, location string) ([]OperationOf, error) {
 	return ops, nil
 }
 
-// Cancel asks for an operation to be given up. A create is undone; an update or a delete finishes all
-// the same, and a finished operation is left as it is.
+// Cancel asks for an operation to be given up. A create is undone. An update or a delete goes on to its end, and a finished
+// operation stays as it is.
 func (o *Operations) Cancel(project, location, id string) error {
 	of, err := o.Get(project, location, id)
 	if err != nil || of.Done {

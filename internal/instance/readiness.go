@@ -12,7 +12,7 @@ import (
 // maxNamed is how many clients a refusal names.
 const maxNamed = 10
 
-// whyNotReady says why it can't be said that all clients trust a generation; "": they do. The view is of the time now.
+// whyNotReady says why not all clients are known to trust a generation; "": they are. The view is that of the time now.
 func whyNotReady(view pki.View, generation int, known ledger.Ledger, now time.Time) string {
 	proofs := view.Proofs(generation)
 	d, ok := known.Doubts(proofs, now.Add(-clientsCount))

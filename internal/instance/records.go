@@ -21,7 +21,7 @@ type records struct {
 	changed func(Name) // is told of each record that mutate has changed
 }
 
-// scope is what projects and locations the configuration allows; none: any.
+// scope is which projects and locations the configuration allows; none: any.
 type scope struct{ projects, locations []string }
 
 // check returns an error for a project or a location that the configuration doesn't list. A location may be "" or "-".
@@ -46,8 +46,8 @@ func (r *records) load(name Name) (Instance, error) {
 	return decode(record.Key, record.Value, record.Version)
 }
 
-// save commits a changed record. After it returned nil the change is durable; after an error that is not
-// store.ErrConflict the change is not there, as far as can be told.
+// save commits a changed record. After nil the change is durable. After store.ErrConflict, and as far as can be told after any other
+// error, it is not there.
 func (r *records) save(i *Instance) error {
 	value, err := i.encode()
 	if err != nil {
@@ -71,7 +71,8 @@ func (r *records) save(i *Instance) error {
 	return nil
 }
 
-// mutate changes a record by compare-and-swap, again when somebody else was faster, and wakes its worker.
+// mutate changes a record by compare-and-swap, and reports it as changed. When another change was faster it begins anew, so change
+// may be called several times.
 func (r *records) mutate(name Name, change func(*Instance) error) error {
 	for {
 		i, err := r.load(name)
@@ -143,7 +144,7 @@ func (r *records) takenAddresses() (map[netip.AddrPort]bool, error) {
 	return taken, err
 }
 
-// stateError is what a user reads when the store fails; a full disk is the usual reason.
+// stateError turns an error of the store into one that users can act on. The usual reason is a full disk.
 func stateError(verb string, err error) error {
 	e := &Error{Code: Internal, Message: "cannot " + verb + " the state: see the server's log", Err: err}
 	switch {

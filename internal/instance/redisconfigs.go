@@ -17,7 +17,7 @@ type redisConfig struct {
 	check func(value string, sizeGB int32) error
 	// directive turns the parameter into a line of the engine's configuration; nil: name and value as they are.
 	directive func(value string) (name, val string)
-	gateway   bool // the gateway sees to it: the engine is not told
+	gateway   bool // the gateway does it, and the engine is not told
 }
 
 var redisConfigs = map[string]redisConfig{
@@ -35,8 +35,9 @@ var redisConfigs = map[string]redisConfig{
 	"notify-keyspace-events":   {since: version{3, 2}, check: keyspaceEvents},
 	"stream-node-max-bytes":    {since: version{5, 0}, check: integer(0, math.MaxInt32)},
 	"stream-node-max-entries":  {since: version{5, 0}, check: integer(0, math.MaxInt32)},
-	// Clients of the multiplexed path share engine connections, so only the gateway knows who is idle; an engine that had
-	// a timeout would close what others are about to use. The transparent path does as the other, since it may become it.
+	// Clients of the multiplexed path share engine connections, so only the gateway knows which client is idle, and an engine with a
+	// timeout would close connections that other clients are about to use. It is the same on the transparent path, because the
+	// path may be changed while clients are connected.
 	"timeout": {since: version{3, 2}, check: integer(0, math.MaxInt32), gateway: true},
 }
 
@@ -67,7 +68,7 @@ func (s Spec) directives() map[string]string {
 		"maxmemory":        strconv.FormatInt(int64(s.MemorySizeGB)<<30, 10),
 		"maxmemory-policy": "volatile-lru", // the managed service's default, not the engine's
 		"save":             "",
-		// The gateway keeps the limit; the server's own connections come on top.
+		// The gateway enforces the limit of clients. The server's own connections to the engine come on top of it.
 		"maxclients": strconv.Itoa(s.maxClients() + 32),
 	}
 	if s.SnapshotPeriod > 0 {
@@ -84,7 +85,7 @@ func (s Spec) directives() map[string]string {
 	}
 	const clients = "maxmemory-clients"
 	if _, chosen := d[clients]; !chosen && !parseVersion(s.RedisVersion).before(redisConfigs[clients].since) {
-		// Better the largest client is disconnected than the engine ended at its bound.
+		// It is better that the largest client is disconnected than that the engine is ended at its bound.
 		maxMemory, _ := strconv.ParseInt(d["maxmemory"], 10, 64)
 		d[clients] = strconv.FormatInt(clientMemory(maxMemory), 10)
 	}
@@ -124,7 +125,7 @@ func oneOf(values ...string) func(string, int32) error {
 
 func integer(low, high int64) func(string, int32) error {
 	return func(value string, _ int32) error {
-		// As the engines read it: "+5", "-0" and "007" keep them from starting.
+		// This is what engines accept: "+5", "-0" and "007" keep them from starting.
 		if n, err := strconv.ParseInt(value, 10, 64); err != nil || strconv.FormatInt(n, 10) != value || n < low || n > high {
 			return fmt.Errorf("%q: want a whole number from %d to %d", value, low, high)
 		}
@@ -132,7 +133,7 @@ func integer(low, high int64) func(string, int32) error {
 	}
 }
 
-// decimal is what maxmemory-gb may look like; ParseFloat alone would take "Inf", "1e3" and "0x1p4".
+// decimal is the form of maxmemory-gb. ParseFloat alone would also accept "Inf", "1e3" and "0x1p4".
 var decimal = regexp.MustCompile(`^[0-9]{1,3}(\.[0-9]{1,3})?$`)
 
 func checkMaxmemoryGB(value string, sizeGB int32) error {

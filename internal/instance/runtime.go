@@ -14,29 +14,29 @@ type Runtime interface {
 	// Versions are the engine versions that can be run, the default first. It never changes.
 	Versions() []string
 
-	// Ensure makes the node run as specified: it adopts what runs already, starts what doesn't, applies the
-	// gateway's snapshot, and returns nil once a connection from outside has shown that it serves it.
-	// progress is told what is being waited for. An error that is ErrFatal will not go away by itself; one that is a
-	// *BusyError says that all of it is so but what the engine itself would have to do.
+	// Ensure makes the node run as specified. It adopts the processes that run already, starts those that don't, applies the
+	// gateway's snapshot, and returns nil once a connection from outside has shown that the gateway serves that snapshot.
+	// progress is called with what is being waited for. An error that is ErrFatal will not go away by itself. A *BusyError says that
+	// everything is done, except for what the engine would have to do itself.
 	Ensure(ctx context.Context, node Node, progress func(string)) error
 
-	// Stop ends the node's gateway and then its engine, which saves its data first. An engine that can't save, or doesn't
-	// answer, stays up and Stop returns why, unless it is told to use force. A node that doesn't run is no error. It ends
-	// within minutes.
+	// Stop ends the node's gateway and then its engine, which saves its data first. An engine that can't save its data, or doesn't
+	// answer, stays up, and Stop returns why; with force it is killed. That a node doesn't run is no error. Stop returns within
+	// minutes.
 	Stop(ctx context.Context, node Node, how StopOptions) error
 
 	// Remove ends the node's processes and deletes its files.
 	Remove(ctx context.Context, nodeID string) error
 
-	// Exits tells of processes that ended without being told to. The channel is never closed.
+	// Exits reports processes that ended although nobody had asked for it. The channel is never closed.
 	Exits() <-chan Exit
 }
 
 // StopOptions are how a node's engine is stopped.
 type StopOptions struct {
-	// Force ends an engine that doesn't stop otherwise: what it has not on disk is lost.
+	// Force kills an engine that doesn't stop otherwise. What it has not saved is lost.
 	Force bool
-	// Progress is told what is waited for. nil: nobody is.
+	// Progress, if any, is called with what is being waited for.
 	Progress func(string)
 }
 
@@ -46,16 +46,17 @@ func (o StopOptions) report(what string) {
 	}
 }
 
-// EngineStopper is what a Runtime may have beside: to end a node's engine alone, so that Ensure starts another one.
+// EngineStopper is an optional part of a Runtime: it ends a node's engine alone, so that Ensure starts another one.
 type EngineStopper interface {
 	// StopEngine is Stop without the gateway.
 	StopEngine(ctx context.Context, node Node, how StopOptions) error
 }
 
-// BusyError says that a script or function runs in a node's engine for longer than its time limit, so that nobody is answered.
+// BusyError says that a script or function has been running in a node's engine for longer than its time limit, so that the engine
+// answers no client.
 type BusyError struct {
 	Since      time.Time
-	Unkillable bool // the engine was asked to end it, and refused because it has written
+	Unkillable bool // the engine was asked to end the script, and refused because the script has written
 }
 
 func (e *BusyError) Error() string {
@@ -73,10 +74,10 @@ type Node struct {
 	AdminPassword  string
 	KeepDump       bool // persistence is on
 
-	// MemoryLimit is at how many bytes the system is to end the engine, all of it and its children counted; 0: never.
+	// MemoryLimit is at how many bytes, its child processes included, the system is to end the engine; 0: never.
 	MemoryLimit int64
 
-	Gateway gateway.Snapshot // Engine and Generation are the Runtime's to fill in
+	Gateway gateway.Snapshot // the Runtime fills in Engine and Generation
 	Host    string
 	Bundle  []byte // PEM: what a client trusts; nil without encryption
 }
@@ -88,13 +89,13 @@ type Exit struct {
 	Reason  string
 }
 
-// Ledgerer is what a Runtime may have beside: what clients have shown to a node's gateway of the CAs that they trust.
+// Ledgerer is an optional part of a Runtime: it says what clients have shown to a node's gateway of the CAs that they trust.
 type Ledgerer interface {
 	// Ledger returns what the gateway has gathered since it started.
 	Ledger(ctx context.Context, nodeID string) (ledger.Ledger, error)
 }
 
-// GatewayStatuser is what a Runtime may have beside: the state of a node's gateway, for metrics.
+// GatewayStatuser is an optional part of a Runtime: it says how a node's gateway is, for metrics and the data plane.
 type GatewayStatuser interface {
 	GatewayStatus(ctx context.Context, nodeID string) (gateway.Status, error)
 }

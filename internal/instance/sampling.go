@@ -9,7 +9,7 @@ import (
 
 // Sampling presents the next CA to clients that did not ask for it.
 type Sampling struct {
-	Generation int // the CA; with another one it is over
+	Generation int // the CA; once another one is to sign next, the sampling is over
 	Percent    float64
 	PerHour    int
 }
@@ -31,9 +31,10 @@ func addTestChains(s *gateway.Snapshot, view pki.View, masterKey pki.MasterKey, 
 	return nil
 }
 
-// SetSampling presents the CA that is to sign next, by itself or with its cross-certificate as chance has it, to some of the clients
-// that did not ask for it: to a share of the full handshakes, at most so many an hour. A client that does not verify it sees an
-// error, once. It ends when that CA signs. A percentage of 0 ends it now. It returns as RotateCA does.
+// SetSampling presents the CA that is to sign next to some of the clients that did not ask for it: in percent of the full handshakes,
+// and at most perHour times an hour. Chance decides whether the CA's cross-certificate is presented with it. A client that does not
+// verify it sees an error, once. Sampling ends when that CA signs, and with a percentage of 0 at once. SetSampling returns as RotateCA
+// does.
 func (c *Certificates) SetSampling(ctx context.Context, name Name, percent float64, perHour int) error {
 	switch {
 	case !(percent >= 0 && percent <= 100): // NaN is neither
@@ -70,7 +71,7 @@ func (c *Certificates) SetSampling(ctx context.Context, name Name, percent float
 	return nil
 }
 
-// activeSampling is the sampling that is done; nil: none. The view is of the instance's certificates.
+// activeSampling is the sampling that goes on now; nil: none. The view is of the instance's certificates.
 func (i *Instance) activeSampling(view pki.View) *Sampling {
 	if i.Sampling == nil {
 		return nil

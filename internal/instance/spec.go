@@ -17,7 +17,7 @@ var (
 	labelValuePattern = regexp.MustCompile(`^[\p{Ll}\p{Lo}\p{N}_-]{0,63}$`)
 )
 
-// complete checks a spec for a new instance, all of it, and fills the defaults in.
+// complete checks everything about the spec of a new instance, and fills the defaults in.
 func (s Spec) complete(name Name, installed []string) (Spec, error) {
 	var vs []Violation
 	version, versionErr := chooseVersion(s.RedisVersion, installed)
@@ -42,7 +42,7 @@ func (s Spec) complete(name Name, installed []string) (Spec, error) {
 	return s, versionErr
 }
 
-// checkMutable checks what an update may change too.
+// checkMutable checks the fields that an update may change too.
 func (s Spec) checkMutable() []Violation {
 	var vs []Violation
 	if n := utf8.RuneCountInString(s.DisplayName); n > 80 || !utf8.ValidString(s.DisplayName) {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// version is what of an engine's version decides behaviour.
+// version is the part of an engine's version that decides how it behaves.
 type version struct{ major, minor int }
 
 func (v version) before(o version) bool {
@@ -17,7 +17,7 @@ func (v version) before(o version) bool {
 
 var versionPattern = regexp.MustCompile(`^(?:REDIS|VALKEY)_([0-9]{1,3})_([0-9]{1,3}|X)$`)
 
-// managedVersions are those that the managed service knows; the engines here may be others.
+// managedVersions are the versions that the managed service knows. The engines on this machine may be others.
 var managedVersions = []string{"REDIS_3_2", "REDIS_4_0", "REDIS_5_0", "REDIS_6_X", "REDIS_7_0", "REDIS_7_2"}
 
 // parseVersion reads REDIS_7_0 and the like; the X of REDIS_6_X is taken as 0. An unknown form is 0.0.
