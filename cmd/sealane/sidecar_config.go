@@ -21,7 +21,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/sealane/sealane/internal/doctor"
+	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/sidecar"
 )
@@ -409,7 +409,7 @@ func (c *sidecarConfig) links(e *env) ([]sidecar.Link, error) {
 			out.Source = l.fromAPI(e)
 		} else {
 			out.Every = 3 * time.Second
-			out.TrustName, out.Examine = l.CA, "sealane doctor "+l.Address+" --ca "+doctor.ShellWord(l.CA)+l.certFlags()
+			out.TrustName, out.Examine = l.CA, "sealane doctor "+l.Address+" --ca "+diagnosis.ShellWord(l.CA)+l.certFlags()
 			out.Source = l.fromFiles()
 		}
 		if !l.verifiesName() {
@@ -460,7 +460,7 @@ func (l *linkConfig) certFlags() string {
 	if l.Cert == "" {
 		return ""
 	}
-	return " --cert " + doctor.ShellWord(l.Cert) + " --key " + doctor.ShellWord(l.Key)
+	return " --cert " + diagnosis.ShellWord(l.Cert) + " --key " + diagnosis.ShellWord(l.Key)
 }
 
 // fromAPI asks the server about an instance. It needs nothing but what the Memorystore API has.
