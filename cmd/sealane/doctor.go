@@ -19,6 +19,7 @@ import (
 	"cloud.google.com/go/redis/apiv1/redispb"
 	"github.com/spf13/cobra"
 
+	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/doctor"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/sidecar"
@@ -68,7 +69,7 @@ type doctorFlags struct {
 // clientCertificate is what a server is shown that asks for one; nil: nothing.
 func (d *doctorFlags) clientCertificate() (*tls.Certificate, error) {
 	cert, key, err := sidecar.ClientCertificate(d.cert, cmp.Or(d.key, d.cert))
-	if f, ok := errors.AsType[*sidecar.Fault](err); ok {
+	if f, ok := errors.AsType[*diagnosis.Fault](err); ok {
 		return nil, withHint(errors.New(f.Sentence), "%s", f.Fix)
 	}
 	if err != nil {

@@ -497,8 +497,8 @@ func (l *linkConfig) fromAPI(e *env) sidecar.Source {
 	}
 }
 
-func sourceFault(err error) *sidecar.Fault {
-	if f, ok := errors.AsType[*sidecar.Fault](err); ok {
+func sourceFault(err error) *diagnosis.Fault {
+	if f, ok := errors.AsType[*diagnosis.Fault](err); ok {
 		return f
 	}
 	hint := hintOf(err)

@@ -21,13 +21,13 @@ type Bundle struct {
 // type of a block that is no certificate.
 func ParseBundle(raw []byte) (Bundle, Kind, Details) {
 	bundle := Bundle{Marked: bytes.Contains(raw, byteOrderMark)}
-	if len(bytes.TrimSpace(raw)) == 0 {
-		return bundle, CAFileEmpty, Details{}
-	}
 	if IsUTF16(raw) {
 		return bundle, CAFileUTF16, Details{}
 	}
 	raw = bytes.ReplaceAll(raw, byteOrderMark, nil)
+	if len(bytes.TrimSpace(raw)) == 0 {
+		return bundle, CAFileEmpty, Details{}
+	}
 	blocks := 0
 	for block, rest := pem.Decode(raw); block != nil; block, rest = pem.Decode(rest) {
 		blocks++

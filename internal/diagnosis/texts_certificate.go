@@ -57,7 +57,7 @@ var certificateTexts = map[Kind]row{
 		sidecar:  variant{code: "name-mismatch", fix: "issue it anew with the name that clients dial (for openssl req: -addext subjectAltName={{san .Host}})"},
 	},
 	Expired: {
-		sentence: "the certificate" + ofThisServer + " expired on {{date .Cert.NotAfter}}, {{span (.Now.Sub .Cert.NotAfter)}} ago by this machine's clock",
+		sentence: "the certificate" + ofThisServer + " expired on {{date .Cert.NotAfter}}, {{span (.Now.Sub .Cert.NotAfter)}} ago: this machine's clock says {{date .Now}}",
 		fix:      renew,
 		sidecar:  variant{code: "expired", fix: "renew it on the server; one of Sealane's is renewed as long as `sealane serve` runs"},
 	},

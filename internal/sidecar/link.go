@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/relay"
 )
@@ -84,7 +85,7 @@ type link struct {
 
 // trouble is a problem that lasts.
 type trouble struct {
-	fault *Fault
+	fault *diagnosis.Fault
 	since time.Time
 	said  map[string]bool // by code
 }
@@ -228,11 +229,11 @@ func (k *keeper) take() bool {
 }
 
 // asFault is what is said of a Source, or of Link.Local, that fails.
-func asFault(err error) *Fault {
-	if f, ok := errors.AsType[*Fault](err); ok {
+func asFault(err error) *diagnosis.Fault {
+	if f, ok := errors.AsType[*diagnosis.Fault](err); ok {
 		return f
 	}
-	return &Fault{codeSource, err.Error(), "it is asked again by itself"}
+	return SourceFault(err.Error(), "it is asked again by itself")
 }
 
 func (k *keeper) sourceFailed(err error) {
@@ -283,7 +284,7 @@ func (k *keeper) probe(ctx context.Context) {
 		return
 	}
 	f := k.try(ctx, t)
-	if f != nil && f.mayBeTrust() && k.refreshForced(ctx) {
+	if f != nil && mayBeOutdated(f) && k.refreshForced(ctx) {
 		t = k.known()
 		f = k.try(ctx, t)
 	}
@@ -295,16 +296,16 @@ func (k *keeper) probe(ctx context.Context) {
 		k.heal(ofLimits)
 		k.serves(t)
 		return
-	case f.topic() == ofLimits:
+	case topicOf(f) == ofLimits:
 		k.serves(t)
 		k.trouble(f)
-		if f.Code == codeNoWrites {
+		if f.Code == "misconf" {
 			k.probeAt = time.Now().Add(spread(pauseByTrust))
 		}
 		return
 	}
 	k.heal(ofLimits)
-	switch f.topic() {
+	switch topicOf(f) {
 	case ofConnection:
 		k.heal(ofServer)
 	case ofServer:
@@ -312,20 +313,20 @@ func (k *keeper) probe(ctx context.Context) {
 	}
 	k.trouble(f)
 	k.serveAgain() // before anybody passes: what clients log in by is told to the loops here, and what they are told
-	if f.topic() == ofServer && f.Code != codeAuth {
+	if topicOf(f) == ofServer && f.Code != "auth" {
 		k.open() // the server tells clients itself
 	} else {
 		k.bar() // who passed without the login having worked would be the server's default user
 	}
 	longest := longestPause
-	if f.mayBeTrust() {
+	if mayBeOutdated(f) {
 		longest = pauseByTrust
 	}
 	k.probeAt = time.Now().Add(spread(backoff(k.probeFailures, shortestPause, longest)))
 	k.probeFailures++
 }
 
-func (k *keeper) try(ctx context.Context, t *trust) *Fault {
+func (k *keeper) try(ctx context.Context, t *trust) *diagnosis.Fault {
 	f := t.prove(ctx)
 	if ctx.Err() == nil {
 		k.counted.dialled(f)
@@ -515,12 +516,12 @@ func (l *link) known() *trust {
 }
 
 // trouble notes a problem, and says it if that was not done since all was well.
-func (l *link) trouble(f *Fault) {
+func (l *link) trouble(f *diagnosis.Fault) {
 	l.mu.Lock()
-	t := l.troubles[f.topic()]
+	t := l.troubles[topicOf(f)]
 	if t == nil {
 		t = &trouble{since: time.Now(), said: make(map[string]bool)}
-		l.troubles[f.topic()] = t
+		l.troubles[topicOf(f)] = t
 	}
 	news := !t.said[f.Code]
 	t.fault, t.said[f.Code] = f, true
@@ -548,7 +549,7 @@ func (l *link) heal(about topic) bool {
 }
 
 // problem is what keeps clients from being served.
-func (l *link) problem() *Fault {
+func (l *link) problem() *diagnosis.Fault {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, about := range []topic{ofProcess, ofConnection, ofServer} {
@@ -564,7 +565,7 @@ func (l *link) problem() *Fault {
 			return t.fault
 		}
 	}
-	return &Fault{"", "the server has not been reached yet", "wait"}
+	return &diagnosis.Fault{Sentence: "the server has not been reached yet", Fix: "wait"}
 }
 
 // notes are what should be known although clients are served.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/firstline"
 	"github.com/sealane/sealane/internal/relay"
 )
@@ -22,7 +23,7 @@ type counters struct {
 	misdirected map[firstline.Kind]uint64
 }
 
-func (c *counters) dialled(f *Fault) {
+func (c *counters) dialled(f *diagnosis.Fault) {
 	result := "ok"
 	if f != nil {
 		result = f.Code

@@ -31,7 +31,7 @@ import (
 	"github.com/sealane/sealane/internal/relay"
 )
 
-// Source tells where a link leads. It is asked again and again, by one goroutine; an error that is a *Fault says itself what to do.
+// Source tells where a link leads. It is asked again and again, by one goroutine; an error that is a *diagnosis.Fault says itself what to do.
 type Source func(context.Context) (Server, error)
 
 // Link is one way from a listener to a server.
@@ -41,7 +41,7 @@ type Link struct {
 	Listen Listen
 	Source Source
 	// Local adds what only this machine knows, such as a password from a file: to what Source says, and to what the cache has. It is
-	// asked again every few seconds. Nil: there is nothing. An error that is a *Fault says itself what to do.
+	// asked again every few seconds. Nil: there is nothing. An error that is a *diagnosis.Fault says itself what to do.
 	Local func(*Server) error
 	// Every is how often Source is asked when nothing else is a reason to, give or take a tenth. Zero: 10 minutes.
 	Every time.Duration
