@@ -405,11 +405,11 @@ func (c *sidecarConfig) links(e *env) ([]sidecar.Link, error) {
 				out.Cache = filepath.Join(c.Cache, strings.Join([]string{l.Project, l.Region, l.Instance}, "_")+".json")
 			}
 			where := parentFlags{l.Project, l.Region}.flags()
-			out.TrustName, out.Examine = "the bundle of instance "+l.Instance, "sealane doctor "+l.Instance+where+l.certFlags()
+			out.TrustName, out.DoctorCommand = "the bundle of instance "+l.Instance, "sealane doctor "+l.Instance+where+l.certFlags()
 			out.Source = l.fromAPI(e)
 		} else {
 			out.Every = 3 * time.Second
-			out.TrustName, out.Examine = l.CA, "sealane doctor "+l.Address+" --ca "+diagnosis.ShellWord(l.CA)+l.certFlags()
+			out.TrustName, out.DoctorCommand = l.CA, "sealane doctor "+l.Address+" --ca "+diagnosis.ShellWord(l.CA)+l.certFlags()
 			out.Source = l.fromFiles()
 		}
 		if !l.verifiesName() {

@@ -124,7 +124,7 @@ func (f *files) turnAway(listener int) {
 // notAccepted is called, on a loop, when a client could not be let in.
 func (l *link) notAccepted(listener int, err error) {
 	if descriptorFault(err) == nil {
-		l.misfortunes.warn(l.log, "accept", "clients can't be let in", "error", err)
+		l.logLimiter.warn(l.log, "accept", "clients can't be let in", "error", err)
 		return
 	}
 	l.files.turnAway(listener)
@@ -135,24 +135,17 @@ func (l *link) notAccepted(listener int, err error) {
 // areShort notes the want of descriptors, and returns it as a problem.
 func (l *link) areShort(err error) *diagnosis.Fault {
 	f := descriptorFault(err)
-	l.trouble(f)
-	l.rouse()
+	l.problem(f)
+	l.wakeKeeper()
 	return f
 }
 
 // lookForDescriptors ends the want of them, once it has ended for good.
 func (k *keeper) lookForDescriptors() {
 	k.mu.Lock()
-	t := k.troubles[ofProcess]
+	p := k.problems[ofProcess]
 	k.mu.Unlock()
-	switch {
-	case t == nil:
-	case time.Since(t.since) >= clockPace && !k.files.areShort(reservedFiles+8):
-		k.heal(ofProcess)
-		k.short = false
-		k.serveAgain()
-	case !k.short:
-		k.short = true
-		k.serveAgain() // clients that wait in vain are told
+	if p != nil && time.Since(p.since) >= clockPace && !k.files.areShort(reservedFiles+8) {
+		k.solved(ofProcess)
 	}
 }

@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -9,7 +8,6 @@ import (
 	"io"
 	"net"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -17,7 +15,6 @@ import (
 
 	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/netloop"
-	"github.com/sealane/sealane/internal/resp"
 )
 
 const (
@@ -170,80 +167,4 @@ func (t *trust) speaksPlainly(at string) bool {
 	}
 	_, _ = conn.Read(make([]byte, 64))
 	return diagnosis.Sniff(conn.first) == diagnosis.Redis && !diagnosis.WantsTLS(conn.first)
-}
-
-// prove finds out whether clients can be served: a handshake, the password if there is one, and PING.
-func (t *trust) prove(ctx context.Context) *diagnosis.Fault {
-	return t.attempt(ctx, func(ctx context.Context, conn net.Conn, config *tls.Config) error {
-		defer conn.Close()
-		c := tls.Client(conn, config)
-		if err := c.HandshakeContext(ctx); err != nil {
-			return err
-		}
-		if t.PasswordUnknown {
-			return t.fault(conn.RemoteAddr().String(), diagnosis.AuthUnknown, diagnosis.Details{})
-		}
-		deadline, _ := ctx.Deadline()
-		_ = c.SetDeadline(deadline)
-		login := t.login()
-		var request []byte
-		if login != nil {
-			request = resp.AppendCommand(nil, append([]string{"AUTH"}, login...)...)
-		}
-		if _, err := c.Write(resp.AppendCommand(request, "PING")); err != nil {
-			return err
-		}
-		if err := t.judge(conn.RemoteAddr().String(), bufio.NewReaderSize(c, 4096), login != nil); err != nil {
-			return err
-		}
-		_ = c.CloseWrite()
-		return nil
-	})
-}
-
-// judge reads the replies to AUTH, if it was sent, and PING.
-func (t *trust) judge(at string, r *bufio.Reader, loggingIn bool) error {
-	commands := []string{"AUTH", "PING"}
-	if !loggingIn {
-		commands = commands[1:]
-	}
-	for _, command := range commands {
-		raw, err := r.ReadSlice('\n')
-		if err != nil {
-			return t.unanswered(at, command, err)
-		}
-		reply := t.withoutPassword(strings.TrimSpace(string(raw)))
-		switch {
-		case strings.HasPrefix(reply, "+"):
-		case !strings.HasPrefix(reply, "-") && diagnosis.Sniff(raw).IsHTTP():
-			return t.fault(at, diagnosis.HTTPOverTLS, diagnosis.Details{})
-		case !strings.HasPrefix(reply, "-"):
-			return t.fault(at, diagnosis.NotRedis, diagnosis.Details{Said: reply})
-		default:
-			k, d := diagnosis.Reply(reply[1:], command == "AUTH")
-			if t.ClientsLogIn && (k == diagnosis.AuthMissing || k == diagnosis.NoPermission) {
-				continue // what a client may do depends on who it logs in as
-			}
-			return t.fault(at, k, d)
-		}
-	}
-	return nil
-}
-
-// withoutPassword is what a server said, without the password that it may repeat.
-func (t *trust) withoutPassword(said string) string {
-	if t.Password == "" {
-		return said
-	}
-	return strings.ReplaceAll(said, t.Password, "(the password)")
-}
-
-// unanswered is for a server that was believed and then fell silent. In TLS 1.3 a refusal for want of a client certificate comes
-// only now; attempt, which knows whether the server asked for one, explains it.
-func (t *trust) unanswered(at, command string, err error) error {
-	if n, _ := diagnosis.AlertOf(err); diagnosis.IsAboutClientCertificate(n) {
-		return err
-	}
-	k, d := diagnosis.Unanswered(command, err)
-	return t.fault(at, k, d)
 }

@@ -278,6 +278,28 @@ func TestAClientThatWaitsInVainIsToldWhy(t *testing.T) {
 	}
 }
 
+// The reason that a client reads is that of the moment, although a problem that changes is no reason to tell the loops anything.
+func TestAClientIsToldTheReasonOfTheMoment(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) {
+		w.cfg.Patience = time.Second
+		w.server.down()
+	})
+	said := func(words string) func() bool {
+		return func() bool { err := w.side.Ready(); return err != nil && strings.Contains(err.Error(), words) }
+	}
+	w.until("refused", said("the connection is refused"))
+	if got := w.connect().ask("PING"); !strings.Contains(got, "the connection is refused") {
+		t.Errorf("the client is told %q", got)
+	}
+	w.server.set(func(r *redis) { r.cert = newAuthority(w, "other CA").leaf(nil) })
+	w.server.up()
+	w.until("another CA", said("other CA"))
+	if got := w.connect().ask("PING"); !strings.Contains(got, "other CA") {
+		t.Errorf("the client is told %q", got)
+	}
+}
+
 func TestVerificationCannotBeTricked(t *testing.T) {
 	t.Parallel()
 	cases := []struct {

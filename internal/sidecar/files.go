@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,16 +16,6 @@ const (
 	maxPassword = 64 << 10
 	maxPair     = 1 << 20
 )
-
-// Files is a Source of a file: base with the bundle from ca.
-func Files(base Server, ca string) Source {
-	return func(context.Context) (Server, error) {
-		s := base
-		var err error
-		s.Bundle, err = readFile("the CA file", ca, maxBundle)
-		return s, err
-	}
-}
 
 // Password reads a password from a file; an error is a *diagnosis.Fault.
 func Password(file string) (string, error) {

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"net"
 	"slices"
+	"time"
 
 	"github.com/sealane/sealane/internal/diagnosis"
 )
@@ -18,11 +19,6 @@ const (
 
 // Codes are all that a link can say. docs/sidecar.md lists them.
 var Codes = append(diagnosis.SidecarCodes(), codeSource, codeClientPair)
-
-// SourceFault is what a Source returns that knows what to do about its failure.
-func SourceFault(sentence, fix string) *diagnosis.Fault {
-	return &diagnosis.Fault{Code: codeSource, Sentence: sentence, Fix: fix}
-}
 
 // topic is what a problem is about: at most one problem of each is shown at a time.
 type topic int
@@ -112,4 +108,92 @@ func (t *trust) handshakeFault(at string, h diagnosis.Handshake) *diagnosis.Faul
 	}
 	k, d := h.Explain()
 	return t.fault(at, k, d)
+}
+
+// problem is something wrong that lasts.
+type problem struct {
+	fault *diagnosis.Fault
+	since time.Time
+	said  map[string]bool // by code
+}
+
+// problem notes what is wrong, and says it if that was not done since all was well.
+func (l *link) problem(f *diagnosis.Fault) {
+	l.mu.Lock()
+	p := l.problems[topicOf(f)]
+	if p == nil {
+		p = &problem{since: time.Now(), said: make(map[string]bool)}
+		l.problems[topicOf(f)] = p
+	}
+	news := !p.said[f.Code]
+	p.fault, p.said[f.Code] = f, true
+	l.mu.Unlock()
+	if news {
+		l.log.Warn("problem", "code", f.Code, "what", f.Sentence, "hint", f.Fix)
+	}
+}
+
+// solved ends the problem of a topic, if there is one.
+func (l *link) solved(about topic) {
+	l.mu.Lock()
+	p := l.problems[about]
+	l.problems[about] = nil
+	l.mu.Unlock()
+	if p != nil {
+		l.log.Info("well again", "was", p.fault.Code, "after", time.Since(p.since).Round(time.Millisecond))
+	}
+}
+
+// problemCodes are the codes of all problems that there are now.
+func (l *link) problemCodes() (codes []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.problems {
+		if p != nil {
+			codes = append(codes, p.fault.Code)
+		}
+	}
+	return codes
+}
+
+// whyNotServed is what keeps clients from being served, nil if nothing does.
+func (l *link) whyNotServed() *diagnosis.Fault {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, about := range []topic{ofProcess, ofConnection, ofServer} {
+		if p := l.problems[about]; p != nil {
+			return p.fault
+		}
+	}
+	if l.wasWell {
+		return nil
+	}
+	for _, p := range l.problems {
+		if p != nil {
+			return p.fault
+		}
+	}
+	return &diagnosis.Fault{Sentence: "the server has not been reached yet", Fix: "wait"}
+}
+
+// notes are what should be known although clients are served.
+func (l *link) notes() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := append([]string(nil), l.Warnings...)
+	if l.cached {
+		all = append(all, "what is trusted is from "+l.Cache+", and may be old")
+	}
+	for _, about := range []topic{ofSource, ofBundle} {
+		if p := l.problems[about]; p != nil {
+			all = append(all, "goes on with what it has: "+p.fault.Sentence+"; "+p.fault.Fix)
+		}
+	}
+	if n := l.trust.clientCertificateNote(); n != "" {
+		all = append(all, n)
+	}
+	if p := l.problems[ofLimits]; p != nil {
+		all = append(all, "not all is served: "+p.fault.Sentence+"; "+p.fault.Fix)
+	}
+	return all
 }

@@ -47,8 +47,8 @@ func (s *Server) login() []string {
 	return []string{s.Password}
 }
 
-// mostDeclared CAs are declared to the server: a bundle with more is not of one instance, and would make the ClientHello long.
-const mostDeclared = 16
+// maxDeclared CAs are declared to the server: a bundle with more is not of one instance, and would make the ClientHello long.
+const maxDeclared = 16
 
 // trust is a Server made ready to be used. But for what it has learnt about the server it is immutable.
 type trust struct {
@@ -72,7 +72,7 @@ type trust struct {
 }
 
 func newTrust(s Server, l *link) (*trust, *diagnosis.Fault) {
-	t := &trust{Server: s, from: l.TrustName, doctor: l.Examine, now: l.now, resolver: l.resolver, changed: l.learn}
+	t := &trust{Server: s, from: l.TrustName, doctor: l.DoctorCommand, now: l.now, resolver: l.resolver, changed: l.certificateChanged}
 	var err error
 	if t.host, t.port, err = net.SplitHostPort(s.Address); err != nil || t.host == "" {
 		return nil, &diagnosis.Fault{Code: codeBundle, Sentence: fmt.Sprintf("the server's address is %s, which is not HOST:PORT", diagnosis.Quote(s.Address)), Fix: "correct the address"}
@@ -96,7 +96,7 @@ func newTrust(s Server, l *link) (*trust, *diagnosis.Fault) {
 		sum := sha256.Sum256(ca.Raw)
 		protocols = append(protocols, wire.ALPNTrustsCA+hex.EncodeToString(sum[:]))
 	}
-	if len(t.cas) > mostDeclared {
+	if len(t.cas) > maxDeclared {
 		protocols = protocols[:1]
 	}
 	t.config, t.bare = t.newConfig(protocols), t.newConfig(nil)
