@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sealane/sealane/internal/pki"
 )
 
 // IdentityError says that a certificate is not that of the server with the identity Want.
@@ -199,8 +201,8 @@ func NamesOf(c *x509.Certificate) []string {
 // IdentityOf is the instance of Sealane's that a certificate names, "" if none.
 func IdentityOf(c *x509.Certificate) string {
 	for _, u := range c.URIs {
-		if s := u.String(); identityPattern.MatchString(s) {
-			return s
+		if _, _, _, ok := pki.ParseIdentity(u.String()); ok {
+			return u.String()
 		}
 	}
 	return ""

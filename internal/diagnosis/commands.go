@@ -3,8 +3,9 @@ package diagnosis
 import (
 	"net/netip"
 	"path/filepath"
-	"regexp"
 	"strings"
+
+	"github.com/sealane/sealane/internal/pki"
 )
 
 // This file is about the command lines that texts and `sealane connect` print for people to paste.
@@ -17,24 +18,25 @@ func ShellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// identityPattern is what the identities of Sealane's instances look like: project, location, instance. Commands to paste are made of
-// them, so that nothing in them may need quoting.
-var identityPattern = regexp.MustCompile(`^spiffe://sealane/([a-z0-9][a-z0-9.:-]{1,126})/([a-z][a-z0-9-]{1,62})/([a-z][a-z0-9-]{0,39})$`)
-
 // ArgumentsFor is how a command names the instance that has an identity. It is AnyInstance for what is no identity of Sealane's.
 func ArgumentsFor(identity string) string {
-	m := identityPattern.FindStringSubmatch(identity)
-	if m == nil {
+	project, region, id, ok := pki.ParseIdentity(identity)
+	if !ok {
 		return AnyInstance
 	}
-	args := m[3]
-	if m[1] != "local" {
-		args += " --project " + m[1]
+	return id + ParentFlags(project, region)
+}
+
+// ParentFlags are the flags that a command needs besides an instance's name, "" where project and region are the usual ones.
+func ParentFlags(project, region string) string {
+	flags := ""
+	if project != "local" {
+		flags += " --project " + project
 	}
-	if m[2] != "local" {
-		args += " --region " + m[2]
+	if region != "local" {
+		flags += " --region " + region
 	}
-	return args
+	return flags
 }
 
 // subjectAltName is a host as `openssl req -addext subjectAltName=` wants it.

@@ -3,15 +3,23 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"time"
 
+	"cloud.google.com/go/redis/apiv1/redispb"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/sealane/sealane/internal/diagnosis"
+	"github.com/sealane/sealane/internal/pki"
 )
 
 // How a link finds a new CA, and everything else that may change about its server:
 //
-//  1. Its Source is asked every Link.Every: a CA file is read again (Files), the Memorystore API is asked for the instance.
+//  1. Its Source is asked every Link.Every: a CA file is read again (Files), the Memorystore API is asked for the instance
+//     (FromAPI).
 //     It is asked at once when the server shows another certificate than before, when a probe fails for a reason that newer
 //     information may mend, when a password is refused, and when the clock jumped.
 //  2. Local adds what only this machine knows, such as a password file. It is asked every few seconds.
@@ -44,6 +52,47 @@ func Files(base Server, ca string) Source {
 		var err error
 		s.Bundle, err = readFile("the CA file", ca, maxBundle)
 		return s, err
+	}
+}
+
+// Instance is one of Sealane's, as the Memorystore API names it.
+type Instance struct {
+	Project, Region, ID string
+	// WithPassword has the API asked for the password too, if the instance has one.
+	WithPassword bool
+}
+
+// APIGet asks the Memorystore API for what is at path, such as /v1/projects/local/locations/local/instances/first. An error that is a
+// *diagnosis.Fault says itself what to do.
+type APIGet func(ctx context.Context, path string, answer proto.Message) error
+
+// FromAPI is a Source of an instance. It asks for nothing but what the Memorystore API has.
+func FromAPI(get APIGet, i Instance) Source {
+	path := "/v1/projects/" + i.Project + "/locations/" + i.Region + "/instances/" + i.ID
+	return func(ctx context.Context) (Server, error) {
+		var answer redispb.Instance
+		if err := get(ctx, path, &answer); err != nil {
+			return Server{}, err
+		}
+		address := net.JoinHostPort(answer.GetHost(), strconv.Itoa(int(answer.GetPort())))
+		switch {
+		case answer.GetHost() == "":
+			return Server{}, SourceFault(fmt.Sprintf("instance %s is %s and has no address", i.ID, answer.GetState()), "wait until it is READY; it is asked again by itself")
+		case answer.GetTransitEncryptionMode() != redispb.Instance_SERVER_AUTHENTICATION:
+			return Server{}, SourceFault(fmt.Sprintf("instance %s has no encryption", i.ID), "clients need no sidecar for it: connect to "+address)
+		}
+		s := Server{Address: address, Identity: pki.Identity(i.Project, i.Region, i.ID)}
+		for _, ca := range answer.GetServerCaCerts() {
+			s.Bundle += ca.GetCert()
+		}
+		if i.WithPassword && answer.GetAuthEnabled() {
+			var auth redispb.InstanceAuthString
+			if err := get(ctx, path+"/authString", &auth); err != nil {
+				return Server{}, err
+			}
+			s.Password = auth.GetAuthString()
+		}
+		return s, nil
 	}
 }
 

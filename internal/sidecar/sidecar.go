@@ -10,7 +10,7 @@
 // Not guaranteed: that a connection which was verified is cut when its CA leaves the bundle. It is left as soon as the new bundle
 // has verified the server; while it does not, what is open serves on and nothing new is opened.
 //
-// It knows nothing of instances or of the API that tells about them.
+// A link knows its Source and nothing of where that has its knowledge from: a file (Files), or the Memorystore API (FromAPI).
 package sidecar
 
 import (
