@@ -79,10 +79,9 @@ func (d *diagnoser) trueTime() (reading, bool) {
 	if _, err := leaf.Verify(diagnosis.OptionsWhenValid(served, d.roots, d.config.Now())); err != nil || leaf.VerifyHostname(d.config.Host) != nil {
 		return reading{}, false
 	}
-	values, complete, _ := replies(d.handshake.inside, 2)
-	if !complete {
+	if len(d.handshake.replies) < 2 {
 		return reading{}, false
 	}
-	t, isTime := engineTime(values[1])
+	t, isTime := engineTime(d.handshake.replies[1])
 	return reading{"the engine", t.Sub(d.handshake.sent)}, isTime
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/diagnosis"
+	"github.com/sealane/sealane/internal/resp"
 	"github.com/sealane/sealane/internal/wire"
 )
 
@@ -59,8 +60,9 @@ type handshake struct {
 	state     *tls.ConnectionState // nil if the handshake failed
 	certAsked bool                 // for a client certificate
 	err       error                // of the handshake
-	inside    []byte               // what came inside TLS upon PING and TIME
-	end       error                // how that ended; nil: two replies
+	replies   []resp.Value         // to PING, and if that is no error to TIME
+	inside    []byte               // what came inside TLS in place of a reply
+	end       error                // why there is a reply less
 	sent      time.Time            // this machine's clock, when they were sent
 }
 
@@ -112,7 +114,8 @@ func (d *dialer) handshake(ctx context.Context, change func(*tls.Config)) handsh
 	state := c.ConnectionState()
 	h.state = &state
 	h.sent = d.now()
-	h.inside, h.end = ask(c, requests("PING", "TIME"), 2)
+	h.replies, err = resp.NewClient(c, maxReply).Pipeline(ctx, []string{"PING"}, []string{"TIME"})
+	h.inside, h.end = noReply(err)
 	return h
 }
 
@@ -130,7 +133,7 @@ func (d *dialer) open(ctx context.Context, t trust) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{Conn: conn, connect: time.Since(began)}
+	s := &session{conn: conn, client: resp.NewClient(conn, maxReply), connect: time.Since(began)}
 	if d.plain {
 		return s, nil
 	}
@@ -152,7 +155,8 @@ func (d *dialer) open(ctx context.Context, t trust) (*session, error) {
 		conn.Close()
 		return nil, err
 	}
-	s.Conn, s.handshake, s.resumed = c, time.Since(began), c.ConnectionState().DidResume
+	s.conn, s.client = c, resp.NewClient(c, maxReply)
+	s.handshake, s.resumed = time.Since(began), c.ConnectionState().DidResume
 	return s, nil
 }
 

@@ -1,6 +1,8 @@
 package doctor
 
 import (
+	"time"
+
 	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/resp"
 )
@@ -11,15 +13,8 @@ func ReadCAsForTest(raw []byte) (int, diagnosis.Kind) {
 	return len(cas), kind
 }
 
-// RepliesForTest reads two replies and the time in the second.
-func RepliesForTest(raw []byte) (n int, complete, isTime bool, err error) {
-	var values []resp.Value
-	values, complete, err = replies(raw, 2)
-	if complete {
-		_, isTime = engineTime(values[1])
-	}
-	return len(values), complete, isTime, err
-}
+// EngineTimeForTest reads a reply to TIME.
+func EngineTimeForTest(v resp.Value) (time.Time, bool) { return engineTime(v) }
 
 // ProofForTest judges what came of the attempts with a wrong CA and a wrong name.
 func ProofForTest(byCA, byName error) (Result, *diagnosis.Fault) {

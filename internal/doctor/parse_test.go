@@ -5,24 +5,22 @@ import (
 	"testing"
 
 	"github.com/sealane/sealane/internal/doctor"
+	"github.com/sealane/sealane/internal/resp"
 )
 
-// FuzzReplies: any bytes of a server, cut anywhere, give the same two replies or none.
-func FuzzReplies(f *testing.F) {
-	f.Add([]byte("+PONG\r\n*2\r\n$10\r\n1796126400\r\n$1\r\n0\r\n"), 9)
-	f.Add([]byte("-NOAUTH Authentication required.\r\n-NOAUTH Authentication required.\r\n"), 40)
-	f.Add([]byte("-ERR max number of clients reached\r\n"), 3)
-	f.Add([]byte("*2\r\n$-1\r\n:99999999999999999\r\n"), 7)
-	f.Fuzz(func(t *testing.T, b []byte, cut int) {
-		n, complete, isTime, err := doctor.RepliesForTest(b)
-		if complete != (n == 2) || isTime && !complete || complete && err != nil {
-			t.Errorf("%q: %d replies, complete %v, time %v, %v", b, n, complete, isTime, err)
-		}
-		if cut < 0 || cut >= len(b) {
+// FuzzEngineTime: any reply of a server is a time that a clock may show, or none. (That any bytes are a reply or none is resp.Client's to
+// prove.)
+func FuzzEngineTime(f *testing.F) {
+	f.Add([]byte("*2\r\n$10\r\n1796126400\r\n$1\r\n0\r\n"))
+	f.Add([]byte("-NOAUTH Authentication required.\r\n"))
+	f.Add([]byte("*2\r\n$-1\r\n:99999999999999999\r\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		v, _, err := resp.ParseReply(b, resp.Limits{MaxElements: 64, MaxDepth: 4, MaxBulk: 64 << 10})
+		if err != nil {
 			return
 		}
-		if early, done, _, earlyErr := doctor.RepliesForTest(b[:cut]); early > n || done && !complete || earlyErr != nil && err == nil {
-			t.Errorf("%q: %d replies in the first %d bytes, %d in all; %v, %v", b, early, cut, n, earlyErr, err)
+		if at, ok := doctor.EngineTimeForTest(v); ok && (at.Unix() < 0 || at.Unix() > 1<<40) {
+			t.Errorf("%q is %v", b, at)
 		}
 	})
 }

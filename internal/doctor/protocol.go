@@ -112,7 +112,7 @@ func (d *diagnoser) protocolStep(ctx context.Context) finding {
 	}
 	shown := d.config.ClientCertificate != nil
 	// In TLS 1.3 the refusal comes after the handshake, as an alert that a reset may destroy.
-	if h.certAsked && h.end != nil && len(h.inside) == 0 && !diagnosis.IsTimeout(h.end) {
+	if h.certAsked && h.end != nil && len(h.replies) == 0 && len(h.inside) == 0 && !diagnosis.IsTimeout(h.end) {
 		kind := diagnosis.ClientCertRequired
 		if shown {
 			kind = diagnosis.ClientCertRefused

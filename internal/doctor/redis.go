@@ -66,8 +66,8 @@ func (d *diagnoser) pingStep(ctx context.Context) finding {
 
 // noPong is for a PING without a reply.
 func (d *diagnoser) noPong(r reply) finding {
-	if len(r.raw) > 0 {
-		return d.failed(diagnosis.NotRedis, d.said(r.raw), "%s", d.quoted(r.raw))
+	if len(r.received) > 0 {
+		return d.failed(diagnosis.NotRedis, d.said(r.received), "%s", d.quoted(r.received))
 	}
 	kind, details := diagnosis.Unanswered("PING", r.err)
 	switch {

@@ -1,9 +1,9 @@
 package sidecar
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -19,6 +19,8 @@ const (
 	firstProbePause       = 50 * time.Millisecond
 	lastProbePause        = 2 * time.Second
 	lastProbePauseByTrust = 10 * time.Second
+
+	maxReply = 4 << 10 // more than any answer to AUTH or PING has
 )
 
 // probePause is between two probes that are made only because clients' connections are. Tests make it shorter.
@@ -119,49 +121,41 @@ func (t *trust) probe(ctx context.Context) *diagnosis.Fault {
 		if t.PasswordUnknown {
 			return t.fault(at, diagnosis.AuthUnknown, diagnosis.Details{})
 		}
-		deadline, _ := ctx.Deadline()
-		_ = c.SetDeadline(deadline)
-		login := t.login()
-		var request []byte
-		if login != nil {
-			request = resp.AppendCommand(nil, append([]string{"AUTH"}, login...)...)
+		commands := [][]string{{"PING"}}
+		if login := t.login(); login != nil {
+			commands = [][]string{append([]string{"AUTH"}, login...), {"PING"}}
 		}
-		if _, err := c.Write(resp.AppendCommand(request, "PING")); err != nil {
-			return err
-		}
-		if err := t.readReplies(at, bufio.NewReaderSize(c, 4096), login != nil); err != nil {
-			return err
+		client := resp.NewClient(c, maxReply)
+		for _, command := range commands {
+			reply, err := client.Do(ctx, command...)
+			if err := t.judge(at, command[0], reply, err); err != nil {
+				return err
+			}
 		}
 		_ = c.CloseWrite()
 		return nil
 	})
 }
 
-// readReplies reads the replies to AUTH, if it was sent, and PING. An error says why clients can't be served.
-func (t *trust) readReplies(at string, r *bufio.Reader, loggingIn bool) error {
-	commands := []string{"AUTH", "PING"}
-	if !loggingIn {
-		commands = commands[1:]
-	}
-	for _, command := range commands {
-		raw, err := r.ReadSlice('\n')
-		if err != nil {
-			return t.unanswered(at, command, err)
+// judge says why clients can't be served, by the reply to AUTH or PING.
+func (t *trust) judge(at, command string, reply resp.Value, err error) error {
+	var refused resp.ReplyError
+	var missing *resp.ReadError
+	switch {
+	case errors.As(err, &refused):
+		k, d := diagnosis.Reply(t.withoutPassword(string(refused)), command == "AUTH")
+		if t.ClientsLogIn && (k == diagnosis.AuthMissing || k == diagnosis.NoPermission) {
+			return nil // what a client may do depends on who it logs in as
 		}
-		reply := t.withoutPassword(strings.TrimSpace(string(raw)))
-		switch {
-		case strings.HasPrefix(reply, "+"):
-		case diagnosis.Sniff(raw).IsHTTP():
-			return t.fault(at, diagnosis.HTTPOverTLS, diagnosis.Details{})
-		case !strings.HasPrefix(reply, "-"):
-			return t.fault(at, diagnosis.NotRedis, diagnosis.Details{Said: reply})
-		default:
-			k, d := diagnosis.Reply(reply[1:], command == "AUTH")
-			if t.ClientsLogIn && (k == diagnosis.AuthMissing || k == diagnosis.NoPermission) {
-				continue // what a client may do depends on who it logs in as
-			}
-			return t.fault(at, k, d)
-		}
+		return t.fault(at, k, d)
+	case errors.As(err, &missing) && diagnosis.Sniff(missing.Received).IsHTTP():
+		return t.fault(at, diagnosis.HTTPOverTLS, diagnosis.Details{})
+	case errors.As(err, &missing) && len(missing.Received) > 0:
+		return t.fault(at, diagnosis.NotRedis, diagnosis.Details{Said: t.withoutPassword(string(missing.Received))})
+	case err != nil:
+		return t.unanswered(at, command, err)
+	case reply.Kind != resp.Simple:
+		return t.fault(at, diagnosis.NotRedis, diagnosis.Details{Said: t.withoutPassword(reply.Str)})
 	}
 	return nil
 }
