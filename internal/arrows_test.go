@@ -40,6 +40,7 @@ var levels = map[string]int{
 	"internal/relay":       2,
 	"internal/ops":         1,
 	"internal/audit":       1,
+	"internal/diagnosis":   1,
 	"internal/doctor":      3,
 	"internal/gateway":     3,
 	"internal/sidecar":     3,

@@ -20,6 +20,7 @@ import (
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/api"
+	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/instance"
 )
 
@@ -168,16 +169,7 @@ func (p parentFlags) instance(id string) string {
 }
 
 // flags are what a command needs to mean this project and region.
-func (p parentFlags) flags() string {
-	var text string
-	if p.project != "local" {
-		text += " --project " + p.project
-	}
-	if p.region != "local" {
-		text += " --region " + p.region
-	}
-	return text
-}
+func (p parentFlags) flags() string { return diagnosis.ParentFlags(p.project, p.region) }
 
 func (c *client) instance(ctx context.Context, name string) (*redispb.Instance, []byte, error) {
 	i := &redispb.Instance{}

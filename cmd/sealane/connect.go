@@ -20,7 +20,7 @@ import (
 	"cloud.google.com/go/redis/apiv1/redispb"
 	"github.com/spf13/cobra"
 
-	"github.com/sealane/sealane/internal/doctor"
+	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/durable"
 	"github.com/sealane/sealane/internal/resp"
 	"github.com/sealane/sealane/internal/wire"
@@ -89,7 +89,7 @@ func (t target) BracketedHost() string {
 func (t target) Notes(comment, variable string) string {
 	var b strings.Builder
 	if t.TLS {
-		fmt.Fprintf(&b, "%s CA bundle: sealane ca bundle %s%s > %s\n", comment, t.ID, t.Where, doctor.ShellWord(t.CAFile))
+		fmt.Fprintf(&b, "%s CA bundle: sealane ca bundle %s%s > %s\n", comment, t.ID, t.Where, diagnosis.ShellWord(t.CAFile))
 	}
 	if t.Auth {
 		fmt.Fprintf(&b, "%s Password: export %s=\"$(sealane instances get-auth-string %s%s)\"\n", comment, variable, t.ID, t.Where)
@@ -215,7 +215,7 @@ var snippetFiles embed.FS
 
 var (
 	quoting = template.FuncMap{
-		"shell": doctor.ShellWord,
+		"shell": diagnosis.ShellWord,
 		"quote": strconv.Quote, // as Go, Python, Java, JavaScript, C# and C read it
 		"php":   func(s string) string { return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'" },
 	}

@@ -19,6 +19,7 @@ import (
 	"cloud.google.com/go/redis/apiv1/redispb"
 	"github.com/spf13/cobra"
 
+	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/doctor"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/sidecar"
@@ -68,7 +69,7 @@ type doctorFlags struct {
 // clientCertificate is what a server is shown that asks for one; nil: nothing.
 func (d *doctorFlags) clientCertificate() (*tls.Certificate, error) {
 	cert, key, err := sidecar.ClientCertificate(d.cert, cmp.Or(d.key, d.cert))
-	if f, ok := errors.AsType[*sidecar.Fault](err); ok {
+	if f, ok := errors.AsType[*diagnosis.Fault](err); ok {
 		return nil, withHint(errors.New(f.Sentence), "%s", f.Fix)
 	}
 	if err != nil {
@@ -95,7 +96,7 @@ func (d *doctorFlags) run(c *cobra.Command, e *env, target string) error {
 			return err
 		}
 	}
-	if cfg.Auth, cfg.AuthFrom, err = d.password(); err != nil {
+	if cfg.Password, err = d.password(); err != nil {
 		return err
 	}
 	switch {
@@ -117,29 +118,30 @@ func (d *doctorFlags) run(c *cobra.Command, e *env, target string) error {
 			return err
 		}
 	}
-	return d.show(e, doctor.Examine(c.Context(), cfg))
+	return d.show(e, doctor.Diagnose(c.Context(), cfg))
 }
 
-// password is what the client would send, "" for none, and where it comes from.
-func (d *doctorFlags) password() (auth, from string, err error) {
+// password is what the client would send.
+func (d *doctorFlags) password() (doctor.Password, error) {
+	var none doctor.Password
 	if d.authFile == "" {
-		return os.Getenv("SEALANE_AUTH"), "from SEALANE_AUTH", nil
+		return doctor.NewPassword(os.Getenv("SEALANE_AUTH"), "from SEALANE_AUTH"), nil
 	}
 	f, err := os.Open(d.authFile)
 	if err != nil {
-		return "", "", withHint(fmt.Errorf("--auth-file: %w", err), "name a file that holds the password")
+		return none, withHint(fmt.Errorf("--auth-file: %w", err), "name a file that holds the password")
 	}
 	defer f.Close()
 	raw, err := io.ReadAll(io.LimitReader(f, maxAuthFile+1))
 	if err != nil {
-		return "", "", withHint(fmt.Errorf("--auth-file: %w", err), "name a file that holds the password")
+		return none, withHint(fmt.Errorf("--auth-file: %w", err), "name a file that holds the password")
 	}
-	auth = strings.TrimRight(string(raw), "\r\n")
+	auth := strings.TrimRight(string(raw), "\r\n")
 	if auth == "" || len(raw) > maxAuthFile {
-		return "", "", withHint(fmt.Errorf("--auth-file %s: has %d bytes, which is no password", d.authFile, len(raw)),
+		return none, withHint(fmt.Errorf("--auth-file %s: has %d bytes, which is no password", d.authFile, len(raw)),
 			"`sealane instances get-auth-string NAME > FILE` writes that of an instance")
 	}
-	return auth, "from " + d.authFile, nil
+	return doctor.NewPassword(auth, "from "+d.authFile), nil
 }
 
 // ask fills in what the API knows of an instance.
@@ -169,14 +171,14 @@ func (d *doctorFlags) ask(ctx context.Context, e *env, id string, cfg *doctor.Co
 		}
 		cfg.Instance.Problem = plane.GetProblem()
 	}
-	if cfg.Auth != "" || !i.GetAuthEnabled() {
+	if cfg.Password.IsSet() || !i.GetAuthEnabled() {
 		return nil
 	}
 	auth := &redispb.InstanceAuthString{}
 	if _, err := api.call(ctx, http.MethodGet, "/v1/"+i.GetName()+"/authString", nil, nil, auth); err != nil {
 		return err
 	}
-	cfg.Auth, cfg.AuthFrom = auth.GetAuthString(), doctor.FromAPI
+	cfg.Password = doctor.NewPassword(auth.GetAuthString(), doctor.FromAPI)
 	return nil
 }
 

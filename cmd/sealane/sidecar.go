@@ -85,13 +85,13 @@ func runSidecar(ctx context.Context, e *env, cfg *sidecarConfig) error {
 		return err
 	}
 	defer closeOps()
-	log.Info("listening", "links", s.Ways(), "ops", opsAt)
+	log.Info("listening", "links", s.Routes(), "ops", opsAt)
 	for proven := s.Proven(); ; {
 		select {
 		case <-proven:
 			proven = nil
-			fmt.Fprintf(e.out, "ready: %s; ops %s\n", s.Ways(), opsAt)
-			notify(log, "READY=1\nSTATUS="+s.Ways())
+			fmt.Fprintf(e.out, "ready: %s; ops %s\n", s.Routes(), opsAt)
+			notify(log, "READY=1\nSTATUS="+s.Routes())
 			continue
 		case <-ctx.Done():
 		case <-signals:

@@ -16,13 +16,12 @@ import (
 	"strings"
 	"time"
 
-	"cloud.google.com/go/redis/apiv1/redispb"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/proto"
 
-	"github.com/sealane/sealane/internal/doctor"
-	"github.com/sealane/sealane/internal/pki"
+	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/sidecar"
 )
 
@@ -405,11 +404,11 @@ func (c *sidecarConfig) links(e *env) ([]sidecar.Link, error) {
 				out.Cache = filepath.Join(c.Cache, strings.Join([]string{l.Project, l.Region, l.Instance}, "_")+".json")
 			}
 			where := parentFlags{l.Project, l.Region}.flags()
-			out.TrustName, out.Examine = "the bundle of instance "+l.Instance, "sealane doctor "+l.Instance+where+l.certFlags()
+			out.TrustName, out.DoctorCommand = "the bundle of instance "+l.Instance, "sealane doctor "+l.Instance+where+l.certFlags()
 			out.Source = l.fromAPI(e)
 		} else {
 			out.Every = 3 * time.Second
-			out.TrustName, out.Examine = l.CA, "sealane doctor "+l.Address+" --ca "+doctor.ShellWord(l.CA)+l.certFlags()
+			out.TrustName, out.DoctorCommand = l.CA, "sealane doctor "+l.Address+" --ca "+diagnosis.ShellWord(l.CA)+l.certFlags()
 			out.Source = l.fromFiles()
 		}
 		if !l.verifiesName() {
@@ -460,45 +459,25 @@ func (l *linkConfig) certFlags() string {
 	if l.Cert == "" {
 		return ""
 	}
-	return " --cert " + doctor.ShellWord(l.Cert) + " --key " + doctor.ShellWord(l.Key)
+	return " --cert " + diagnosis.ShellWord(l.Cert) + " --key " + diagnosis.ShellWord(l.Key)
 }
 
-// fromAPI asks the server about an instance. It needs nothing but what the Memorystore API has.
+// fromAPI asks the server about a link's instance.
 func (l *linkConfig) fromAPI(e *env) sidecar.Source {
-	parent := parentFlags{l.Project, l.Region}
-	return func(ctx context.Context) (sidecar.Server, error) {
+	return sidecar.FromAPI(func(ctx context.Context, path string, answer proto.Message) error {
 		api, err := newClient(e)
-		if err != nil {
-			return sidecar.Server{}, sourceFault(err)
-		}
-		i, _, err := api.instance(ctx, parent.instance(l.Instance))
-		if err != nil {
-			return sidecar.Server{}, sourceFault(err)
-		}
-		switch {
-		case i.GetHost() == "":
-			return sidecar.Server{}, sidecar.SourceFault(fmt.Sprintf("instance %s is %s and has no address", l.Instance, i.GetState()), "wait until it is READY; it is asked again by itself")
-		case i.GetTransitEncryptionMode() != redispb.Instance_SERVER_AUTHENTICATION:
-			return sidecar.Server{}, sidecar.SourceFault(fmt.Sprintf("instance %s has no encryption", l.Instance), "clients need no sidecar for it: connect to "+net.JoinHostPort(i.GetHost(), strconv.Itoa(int(i.GetPort()))))
-		}
-		s := sidecar.Server{
-			Address: net.JoinHostPort(i.GetHost(), strconv.Itoa(int(i.GetPort()))), Bundle: string(bundleOf(i)),
-			Identity: pki.Identity(l.Project, l.Region, l.Instance),
-		}
-		if l.Auth == "auto" && i.GetAuthEnabled() {
-			auth := &redispb.InstanceAuthString{}
-			_, err = api.call(ctx, http.MethodGet, "/v1/"+i.GetName()+"/authString", nil, nil, auth)
-			s.Password = auth.GetAuthString()
+		if err == nil {
+			_, err = api.call(ctx, http.MethodGet, path, nil, nil, answer)
 		}
 		if err != nil {
-			return sidecar.Server{}, sourceFault(err)
+			return sourceFault(err)
 		}
-		return s, nil
-	}
+		return nil
+	}, sidecar.Instance{Project: l.Project, Region: l.Region, ID: l.Instance, WithPassword: l.Auth == "auto"})
 }
 
-func sourceFault(err error) *sidecar.Fault {
-	if f, ok := errors.AsType[*sidecar.Fault](err); ok {
+func sourceFault(err error) *diagnosis.Fault {
+	if f, ok := errors.AsType[*diagnosis.Fault](err); ok {
 		return f
 	}
 	hint := hintOf(err)

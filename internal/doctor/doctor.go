@@ -14,10 +14,11 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/sealane/sealane/internal/diagnosis"
 )
 
 // Config says what to examine, and with what.
@@ -27,8 +28,8 @@ type Config struct {
 	// CAFile is the PEM file that the client trusts. "": the instance's bundle, or without an instance what this machine
 	// trusts.
 	CAFile string
-	// Auth is the password, "" for none. AuthFrom says where it comes from, for sentences.
-	Auth, AuthFrom string
+	// Password is what a client would log in with. The zero value means that it has none.
+	Password Password
 	// ClientCertificate is what a server is shown that asks for one; nil: there is none.
 	ClientCertificate *tls.Certificate
 	// Instance is what the API says of the instance that is meant; nil where only an address is known.
@@ -55,9 +56,6 @@ type Instance struct {
 	Date, Here time.Time
 }
 
-// FromAPI is where the password of an instance comes from when the client gave none.
-const FromAPI = "from the API"
-
 // Result is how a step, or all of them, came out.
 type Result string
 
@@ -70,40 +68,32 @@ const (
 
 // Step is one thing that was looked at.
 type Step struct {
-	Name   string `json:"name"`
-	Result Result `json:"result"`
-	Detail string `json:"detail"` // what was seen, or why it was not tried
-	Fault  *Fault `json:"fault,omitempty"`
+	Name   string           `json:"name"`
+	Result Result           `json:"result"`
+	Detail string           `json:"detail"` // what was seen, or why it was not tried
+	Fault  *diagnosis.Fault `json:"fault,omitempty"`
 }
 
 // Report is the outcome.
 type Report struct {
-	Target   string   `json:"target"`
-	Instance string   `json:"instance,omitempty"`
-	Result   Result   `json:"result"`          // OK, Warn or Fail
-	Fault    *Fault   `json:"fault,omitempty"` // the first that is wrong, or else the first warning
-	Steps    []Step   `json:"steps"`
-	Latency  *Latency `json:"latency,omitempty"`
+	Target   string           `json:"target"`
+	Instance string           `json:"instance,omitempty"`
+	Result   Result           `json:"result"`          // OK, Warn or Fail
+	Fault    *diagnosis.Fault `json:"fault,omitempty"` // the first that is wrong, or else the first warning
+	Steps    []Step           `json:"steps"`
+	Latency  *Latency         `json:"latency,omitempty"`
 }
 
-// Examine goes through all steps.
-func Examine(ctx context.Context, c Config) Report {
-	x := &exam{Config: c}
-	x.Timeout = cmp.Or(x.Timeout, 5*time.Second)
-	if x.Now == nil {
-		x.Now = time.Now
-	}
-	if x.Resolver == nil {
-		x.Resolver = net.DefaultResolver
-	}
-	x.plain = c.Instance != nil && !c.Instance.Encrypted
-	report := Report{Target: x.target(), Result: OK}
+// Diagnose goes through all steps.
+func Diagnose(ctx context.Context, c Config) Report {
+	d := newDiagnoser(c)
+	report := Report{Target: d.target(), Result: OK}
 	if c.Instance != nil {
 		report.Instance = c.Instance.ID
 	}
-	// A step that fails keeps those from being tried that need it; blame says which one is at the root of it.
+	// A step that fails keeps those from being tried that need it. blame says which one is at the root of it.
 	blame := map[string]string{}
-	for _, s := range x.steps() {
+	for _, s := range d.steps() {
 		f := finding{result: Skipped}
 		for _, need := range s.needs {
 			if by := blame[need]; by != "" {
@@ -113,7 +103,7 @@ func Examine(ctx context.Context, c Config) Report {
 			}
 		}
 		if f.detail == "" {
-			stepCtx, cancel := context.WithTimeout(ctx, x.Timeout)
+			stepCtx, cancel := context.WithTimeout(ctx, d.config.Timeout)
 			f = s.run(stepCtx)
 			cancel()
 		}
@@ -122,10 +112,10 @@ func Examine(ctx context.Context, c Config) Report {
 		}
 		report.add(Step{s.name, f.result, f.detail, f.fault})
 	}
-	if x.session != nil {
-		x.session.close()
+	if d.session != nil {
+		d.session.close()
 	}
-	report.Latency = x.latency
+	report.Latency = d.latency
 	return report
 }
 
@@ -136,21 +126,35 @@ func (r *Report) add(s Step) {
 	}
 }
 
-// exam is one examination: what the steps so far have found.
-type exam struct {
-	Config
-	plain bool // there is to be no encryption
+// diagnoser has what the steps have found so far. Each step is a method of its own file's subject, in the order of steps.
+type diagnoser struct {
+	config Config
+	dialer *dialer
 
-	trusted   []*x509.Certificate // CAs that the client trusts
-	roots     *x509.CertPool      // the same; nil: what this machine trusts
+	trusted   []*x509.Certificate // CAs that the client trusts; nil: those of this machine
+	roots     *x509.CertPool      // the same
 	addresses []netip.Addr
-	at        netip.AddrPort // that accepts connections
-	seen      look           // what answers there
-	authed    bool           // the password was accepted
-	answers   bool           // PING is answered, by PONG or for want of a password
-	session   *session       // verified, from auth on
-	greeting  reply          // its answer to the first PING
+	handshake handshake // with whoever answers, verified by nobody
+	session   *session  // the first connection that is verified, from auth on
+	greeting  reply     // of the session to its first PING
+	loggedIn  bool      // the password was accepted
+	answers   bool      // PING is answered, by PONG or for want of a password
 	latency   *Latency
+}
+
+func newDiagnoser(c Config) *diagnoser {
+	c.Timeout = cmp.Or(c.Timeout, 5*time.Second)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Resolver == nil {
+		c.Resolver = net.DefaultResolver
+	}
+	d := &diagnoser{config: c, dialer: &dialer{host: c.Host, clientCert: c.ClientCertificate, now: c.Now}}
+	if c.Instance != nil {
+		d.dialer.plain, d.dialer.identity = !c.Instance.Encrypted, c.Instance.Identity
+	}
+	return d
 }
 
 type step struct {
@@ -159,68 +163,45 @@ type step struct {
 	run   func(context.Context) finding
 }
 
-func (x *exam) steps() []step {
+func (d *diagnoser) steps() []step {
 	verified := []string{"trust", "protocol", "chain", "names", "expiry"}
 	steps := []step{
-		{"trust", nil, x.encrypted(x.trustStep)},
-		{"name", nil, x.nameStep},
-		{"route", []string{"name"}, x.routeStep},
-		{"port", []string{"route"}, x.portStep},
-		{"answer", []string{"port"}, x.answerStep},
-		{"protocol", []string{"answer"}, x.encrypted(x.protocolStep)},
-		{"chain", []string{"protocol", "trust"}, x.encrypted(x.chainStep)},
-		{"names", []string{"protocol"}, x.encrypted(x.namesStep)},
-		{"expiry", []string{"protocol"}, x.encrypted(x.expiryStep)},
-		{"verification", verified, x.encrypted(x.verificationStep)},
-		{"rotation", []string{"chain", "names", "expiry"}, x.encrypted(x.rotationStep)},
-		{"auth", append(verified, "answer", "verification"), x.authStep},
-		{"ping", []string{"auth"}, x.pingStep},
-		{"clock", nil, x.clockStep},
-		{"latency", []string{"port"}, x.latencyStep},
+		{"trust", nil, d.ifEncrypted(d.trustStep)},
+		{"name", nil, d.nameStep},
+		{"route", []string{"name"}, d.routeStep},
+		{"port", []string{"route"}, d.portStep},
+		{"answer", []string{"port"}, d.answerStep},
+		{"protocol", []string{"answer"}, d.ifEncrypted(d.protocolStep)},
+		{"chain", []string{"protocol", "trust"}, d.ifEncrypted(d.chainStep)},
+		{"names", []string{"protocol"}, d.ifEncrypted(d.namesStep)},
+		{"expiry", []string{"protocol"}, d.ifEncrypted(d.expiryStep)},
+		{"verification", verified, d.ifEncrypted(d.verificationStep)},
+		{"rotation", []string{"chain", "names", "expiry"}, d.ifEncrypted(d.rotationStep)},
+		{"auth", append(verified, "answer", "verification"), d.authStep},
+		{"ping", []string{"auth"}, d.pingStep},
+		{"clock", nil, d.clockStep},
+		{"latency", []string{"port"}, d.latencyStep},
 	}
-	if x.Instance != nil {
-		steps = append([]step{{"instance", nil, x.instanceStep}}, steps...)
+	if d.config.Instance != nil {
+		steps = append([]step{{"instance", nil, d.instanceStep}}, steps...)
 	}
 	return steps
 }
 
-// encrypted leaves a step out where there is to be no encryption.
-func (x *exam) encrypted(run func(context.Context) finding) func(context.Context) finding {
-	if !x.plain {
+// ifEncrypted skips a step where there is to be no encryption.
+func (d *diagnoser) ifEncrypted(run func(context.Context) finding) func(context.Context) finding {
+	if !d.dialer.plain {
 		return run
 	}
-	return func(context.Context) finding { return skipped("instance %s has no encryption", x.Instance.ID) }
+	return func(context.Context) finding { return skipped("instance %s has no encryption", d.config.Instance.ID) }
 }
 
-func (x *exam) target() string { return net.JoinHostPort(x.Host, x.Port) }
+func (d *diagnoser) target() string { return net.JoinHostPort(d.config.Host, d.config.Port) }
 
-// finding is what a step found.
-type finding struct {
-	result Result
-	detail string
-	fault  *Fault
-}
-
-func ok(format string, args ...any) finding {
-	return finding{result: OK, detail: fmt.Sprintf(format, args...)}
-}
-
-func skipped(format string, args ...any) finding {
-	return finding{result: Skipped, detail: fmt.Sprintf(format, args...)}
-}
-
-func failed(f Fault, format string, args ...any) finding {
-	return finding{result: Fail, detail: fmt.Sprintf(format, args...), fault: &f}
-}
-
-func warned(f Fault, format string, args ...any) finding {
-	return finding{result: Warn, detail: fmt.Sprintf(format, args...), fault: &f}
-}
-
-func (x *exam) instanceStep(context.Context) finding {
-	i := x.Instance
+func (d *diagnoser) instanceStep(context.Context) finding {
+	i := d.config.Instance
 	if i.State == "READY" {
-		return ok("%s is READY at %s", i.ID, x.target())
+		return ok("%s is READY at %s", i.ID, d.target())
 	}
-	return warned(x.instanceNotReady(), "%s is %s", i.ID, printable(i.State))
+	return d.warned(diagnosis.InstanceNotReady, diagnosis.Details{State: i.State, Problem: i.Problem}, "%s is %s", i.ID, diagnosis.Printable(i.State))
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/certtest"
+	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/doctor"
 )
 
@@ -339,13 +340,13 @@ var scenarios = []scenario{
 	{"auth-wrong", "redis-server wants another password", func(b *bench) doctor.Config {
 		b.realTime()
 		c := b.client(b.realRedis("--requirepass", "another"), b.ca.pem())
-		c.Auth, c.AuthFrom = password, "from SEALANE_AUTH"
+		c.Password = doctor.NewPassword(password, "from SEALANE_AUTH")
 		return c
 	}},
 	{"auth-unneeded", "redis-server has no password", func(b *bench) doctor.Config {
 		b.realTime()
 		c := b.client(b.realRedis(), b.ca.pem())
-		c.Auth, c.AuthFrom = password, "from SEALANE_AUTH"
+		c.Password = doctor.NewPassword(password, "from SEALANE_AUTH")
 		return c
 	}},
 	{"max-clients", "a Sealane port that serves as many clients as it may", func(b *bench) doctor.Config {
@@ -459,7 +460,7 @@ func examine(b *bench, c doctor.Config) doctor.Report {
 	if c.Host == nowhere {
 		return b.examineOffline(c)
 	}
-	return doctor.Examine(context.Background(), c)
+	return doctor.Diagnose(context.Background(), c)
 }
 
 // check is what must be true of every report.
@@ -486,7 +487,7 @@ func check(t *testing.T, r doctor.Report) {
 			worst = s.Result
 		}
 		for _, said := range []string{s.Detail, r.Target} {
-			if said != doctor.PrintableForTest(said) && len(said) < 160 {
+			if said != diagnosis.Printable(said) && len(said) < 160 {
 				t.Errorf("step %s is not printable: %q", s.Name, said)
 			}
 		}

@@ -1,34 +1,23 @@
 package doctor
 
 import (
-	"crypto/x509"
+	"time"
 
+	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/resp"
 )
 
-func ListenForTest(b []byte) string              { return string(listen(b)) }
-func PrintableForTest(s string) string           { return printable(s) }
-func IdentityForTest(c *x509.Certificate) string { return identityOf(c) }
-
 // ReadCAsForTest reads a bundle.
-func ReadCAsForTest(raw []byte) (int, *Fault) {
-	x := &exam{Config: Config{CAFile: "ca.pem"}}
-	cas, fault := x.readCAs(raw)
-	return len(cas), fault
+func ReadCAsForTest(raw []byte) (int, diagnosis.Kind) {
+	cas, _, kind, _ := parseCAs(raw)
+	return len(cas), kind
 }
 
-// RepliesForTest reads two replies and the time in the second.
-func RepliesForTest(raw []byte) (n int, complete, isTime bool, err error) {
-	var values []resp.Value
-	values, complete, err = replies(raw, 2)
-	if complete {
-		_, isTime = engineTime(values[1])
-	}
-	return len(values), complete, isTime, err
-}
+// EngineTimeForTest reads a reply to TIME.
+func EngineTimeForTest(v resp.Value) (time.Time, bool) { return engineTime(v) }
 
 // ProofForTest judges what came of the attempts with a wrong CA and a wrong name.
-func ProofForTest(byCA, byName error) (Result, *Fault) {
-	f := (&exam{}).proof(byCA, byName)
+func ProofForTest(byCA, byName error) (Result, *diagnosis.Fault) {
+	f := newDiagnoser(Config{}).proof(byCA, byName)
 	return f.result, f.fault
 }

@@ -26,17 +26,17 @@ const (
 )
 
 // latencyStep measures what works: TCP connections, and where they verify, handshakes and PING.
-func (x *exam) latencyStep(ctx context.Context) finding {
+func (d *diagnoser) latencyStep(ctx context.Context) finding {
 	var connect, full, resumed, ping []time.Duration
 	defer func() {
-		x.latency = &Latency{median(connect), median(full), median(resumed), median(ping)}
+		d.latency = &Latency{median(connect), median(full), median(resumed), median(ping)}
 	}()
-	if x.session == nil { // nothing verifies
-		connect = x.connects(ctx)
+	if d.session == nil { // nothing verifies
+		connect = d.connects(ctx)
 		return ok("connect %s", median(connect))
 	}
 	once := func(t trust, times int) {
-		s, err := x.open(ctx, t)
+		s, err := d.dialer.open(ctx, t)
 		if err != nil {
 			return
 		}
@@ -45,22 +45,22 @@ func (x *exam) latencyStep(ctx context.Context) finding {
 		switch {
 		case s.resumed:
 			resumed = append(resumed, s.handshake)
-		case !x.plain:
+		case !d.dialer.plain:
 			full = append(full, s.handshake)
 		}
 		for range times {
 			began := time.Now()
-			if !x.answers || s.do(ctx, "PING").err != nil {
+			if !d.answers || s.do(ctx, "PING").err != nil {
 				return
 			}
 			ping = append(ping, time.Since(began))
 		}
 	}
 	for range connections {
-		once(x.trust(), pings/connections)
+		once(trust{roots: d.roots}, pings/connections)
 	}
-	if !x.plain && x.answers {
-		again := x.trust()
+	if !d.dialer.plain && d.answers {
+		again := trust{roots: d.roots}
 		again.cache = tls.NewLRUClientSessionCache(1)
 		for range connections + 1 {
 			once(again, 1) // a ticket comes after the handshake: with the reply to a PING
@@ -75,16 +75,16 @@ func (x *exam) latencyStep(ctx context.Context) finding {
 			parts = append(parts, p.name+" "+median(p.took).String())
 		}
 	}
-	if !x.plain && x.answers && len(resumed) == 0 {
+	if !d.dialer.plain && d.answers && len(resumed) == 0 {
 		parts = append(parts, "no handshake is resumed")
 	}
 	return ok("%s", strings.Join(parts, ", "))
 }
 
-func (x *exam) connects(ctx context.Context) (took []time.Duration) {
+func (d *diagnoser) connects(ctx context.Context) (took []time.Duration) {
 	for range connections {
 		began := time.Now()
-		conn, err := x.connect(ctx)
+		conn, err := d.dialer.connect(ctx)
 		if err != nil {
 			break
 		}

@@ -50,6 +50,6 @@ func TestOffline(t *testing.T) {
 	}
 	now := time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
 	c := doctor.Config{Host: nowhere, Port: "6378", CAFile: file, Now: func() time.Time { return now }}
-	json.NewEncoder(os.Stdout).Encode(doctor.Examine(context.Background(), c))
+	json.NewEncoder(os.Stdout).Encode(doctor.Diagnose(context.Background(), c))
 	os.Stdout.Close()
 }

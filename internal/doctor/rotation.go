@@ -7,71 +7,66 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/wire"
 )
 
-// later is a chain that a server of Sealane's will present, and already presents to who asks for a name.
-type later struct {
-	name string // SNI
-	when string // in words: "CA-2, %s"
-}
-
-var laters = []later{
+// nextChains are what a server of Sealane's will present, and presents already to a client that asks for the name in SNI.
+var nextChains = []struct{ name, when string }{
 	{pki.NextCrossName, "with its cross-certificate, from its activation on"},
 	{pki.NextName, "by itself, once the CA before is retired"},
 }
 
-// rotationStep verifies what will be served once the next CA signs, as it verified what is served today: with the same trust.
-func (x *exam) rotationStep(ctx context.Context) finding {
-	leaf := x.seen.state.PeerCertificates[0]
-	if identityOf(leaf) == "" {
+// rotationStep verifies what will be served once the next CA signs, with the same trust as what is served today.
+func (d *diagnoser) rotationStep(ctx context.Context) finding {
+	leaf := d.handshake.served()[0]
+	if diagnosis.IdentityOf(leaf) == "" {
 		return skipped("the server is none of Sealane's")
 	}
-	said := []string{"today's verifies"}
-	var refused *Fault
-	for _, l := range laters {
-		served, err := x.present(ctx, l.name)
+	verdicts := []string{"today's verifies"}
+	var refused *diagnosis.Details
+	for _, next := range nextChains {
+		served, err := d.present(ctx, next.name)
 		if err != nil {
-			return skipped("%s: %s", l.name, reason(err))
+			return skipped("%s: %s", next.name, diagnosis.Reason(err))
 		}
 		if served[0].Equal(leaf) {
-			continue // nothing else is to come, or not under this name
+			continue // no other CA is to sign, or the server does not know this name
 		}
-		what, verdict := fmt.Sprintf("that of %s, %s", issuerName(served[0]), l.when), "verifies"
-		if err := x.verifies(served); err != nil {
-			verdict = "does not: " + printable(err.Error())
+		verdict := "verifies"
+		if err := d.verifies(served); err != nil {
+			verdict = "does not: " + diagnosis.Printable(err.Error())
 			if refused == nil {
-				f := x.nextChainRefused(served[0], l, err)
-				refused = &f
+				refused = &diagnosis.Details{Cert: served[0], When: next.when, Why: err.Error()}
 			}
 		}
-		said = append(said, what+", "+verdict)
+		verdicts = append(verdicts, fmt.Sprintf("that of %s, %s, %s", diagnosis.IssuerName(served[0]), next.when, verdict))
 	}
-	detail := strings.Join(said, "; ")
+	detail := strings.Join(verdicts, "; ")
 	switch {
 	case refused != nil:
-		return warned(*refused, "%s", detail)
-	case len(said) == 1:
+		return d.warned(diagnosis.NextChainRefused, *refused, "%s", detail)
+	case len(verdicts) == 1:
 		return ok("%s, and no other CA is published that is to sign", detail)
 	}
 	return ok("%s", detail)
 }
 
-// present asks for a name and returns what is presented, whatever it is. It is said to be no client: otherwise it would count as
+// present asks for a name and returns what is presented, whatever it is. It says that it is no client: otherwise it would count as
 // one that has verified this.
-func (x *exam) present(ctx context.Context, name string) ([]*x509.Certificate, error) {
-	l := x.look(ctx, func(c *tls.Config) { c.ServerName, c.NextProtos = name, []string{wire.ALPNProbe} })
-	if l.state == nil {
-		return nil, l.err
+func (d *diagnoser) present(ctx context.Context, name string) ([]*x509.Certificate, error) {
+	h := d.dialer.handshake(ctx, func(c *tls.Config) { c.ServerName, c.NextProtos = name, []string{wire.ALPNProbe} })
+	if h.state == nil {
+		return nil, h.err
 	}
-	return l.state.PeerCertificates, nil
+	return h.served(), nil
 }
 
 // verifies does what a client does that dials the host.
-func (x *exam) verifies(served []*x509.Certificate) error {
-	if _, err := served[0].Verify(optionsFor(served, x.roots, x.Now())); err != nil {
+func (d *diagnoser) verifies(served []*x509.Certificate) error {
+	if _, err := served[0].Verify(diagnosis.OptionsWhenValid(served, d.roots, d.config.Now())); err != nil {
 		return err
 	}
-	return served[0].VerifyHostname(x.Host)
+	return served[0].VerifyHostname(d.config.Host)
 }

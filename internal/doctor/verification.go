@@ -9,6 +9,8 @@ import (
 	"errors"
 	"math/big"
 	"time"
+
+	"github.com/sealane/sealane/internal/diagnosis"
 )
 
 // wrongName is in no certificate (RFC 2606).
@@ -16,51 +18,48 @@ const wrongName = "not-this-server.invalid"
 
 // verificationStep proves that the connections of the further steps are verified: the same code that makes them must refuse
 // this server with a CA that is not its own, and under a name that is not its own.
-func (x *exam) verificationStep(ctx context.Context) finding {
-	roots, err := x.impostor()
+func (d *diagnoser) verificationStep(ctx context.Context) finding {
+	roots, err := impostor(d.handshake.served()[0], d.config.Now())
 	if err != nil {
 		return skipped("no CA could be made: %v", err)
 	}
 	attempt := func(t trust) error {
-		s, err := x.open(ctx, t)
+		s, err := d.dialer.open(ctx, t)
 		if err == nil {
 			s.close()
 		}
 		return err
 	}
-	wrongCA := x.trust()
-	wrongCA.roots = roots
-	wrongHost := x.trust()
-	wrongHost.host = wrongName
-	return x.proof(attempt(wrongCA), attempt(wrongHost))
+	return d.proof(attempt(trust{roots: roots}), attempt(trust{roots: d.roots, host: wrongName}))
 }
 
-// proof judges what came of the two attempts that must fail.
-func (x *exam) proof(byCA, byName error) finding {
+// proof is what came of the two attempts, which must fail: with a wrong CA, and under a wrong name.
+func (d *diagnoser) proof(byCA, byName error) finding {
 	_, unknownCA := errors.AsType[x509.UnknownAuthorityError](byCA)
 	_, wrongHost := errors.AsType[x509.HostnameError](byName)
+	alert, _ := diagnosis.AlertOf(byName)
 	switch {
 	case byCA == nil:
-		return failed(x.notVerified("a CA that has nothing to do with it"), "an unrelated CA verifies the certificate")
+		return d.failed(diagnosis.NotVerified, diagnosis.Details{Why: "a CA that has nothing to do with it"}, "an unrelated CA verifies the certificate")
 	case byName == nil:
-		return failed(x.notVerified("a name that is not in it"), "%s is taken for a name of the server", wrongName)
+		return d.failed(diagnosis.NotVerified, diagnosis.Details{Why: "a name that is not in it"}, "%s is taken for a name of the server", wrongName)
 	case !unknownCA:
-		return skipped("an unrelated CA could not be tried: %s", reason(byCA))
-	case !wrongHost && alertOf(byName) == "": // a server may refuse a name that it doesn't know
-		return skipped("an unrelated CA is refused; a wrong name could not be tried: %s", reason(byName))
+		return skipped("an unrelated CA could not be tried: %s", diagnosis.Reason(byCA))
+	case !wrongHost && alert == 0: // a server may refuse a name that it doesn't know
+		return skipped("an unrelated CA is refused; a wrong name could not be tried: %s", diagnosis.Reason(byName))
 	}
 	return ok("an unrelated CA is refused, and so is a wrong name")
 }
 
-// impostor is a pool with a fresh CA that is called as the right one is.
-func (x *exam) impostor() (*x509.CertPool, error) {
+// impostor is a pool with a fresh CA that has the name of the one that signed leaf.
+func impostor(leaf *x509.Certificate, now time.Time) (*x509.CertPool, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), RawSubject: x.seen.state.PeerCertificates[0].RawIssuer,
-		NotBefore: x.Now().Add(-time.Hour), NotAfter: x.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), RawSubject: leaf.RawIssuer,
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)

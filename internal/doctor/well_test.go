@@ -22,7 +22,7 @@ var sound = []struct {
 	{"a redis-server with a password", func(b *bench) doctor.Config {
 		b.realTime()
 		c := b.client(b.realRedis("--requirepass", password), b.ca.pem())
-		c.Auth, c.AuthFrom = password, "from SEALANE_AUTH"
+		c.Password = doctor.NewPassword(password, "from SEALANE_AUTH")
 		return c
 	}, []string{
 		"protocol|ok|TLS 1.3, ", "verification|ok|an unrelated CA is refused, and so is a wrong name",
@@ -136,7 +136,7 @@ func TestReportHidesThePasswordAndControlCharacters(t *testing.T) {
 			return "-ERR\r\n"
 		})
 	}), b.ca.pem())
-	c.Auth, c.AuthFrom = password, "from SEALANE_AUTH"
+	c.Password = doctor.NewPassword(password, "from SEALANE_AUTH")
 	r := examine(b, c)
 	check(t, r)
 	if got := stepOf(r, "auth"); got.Result != doctor.Fail || !strings.Contains(got.Detail, "(the password)") || strings.Contains(got.Detail, "\x1b") {
@@ -179,7 +179,7 @@ func TestPasswordIsNotSentToUnverifiedServers(t *testing.T) {
 		b.instance(listening(b, b.ca.leaf(identity(first)), b.ca.leaf(identity("spiffe://sealane/local/local/other")))),
 	}
 	for _, c := range configs {
-		c.Auth, c.AuthFrom = password, "from SEALANE_AUTH"
+		c.Password = doctor.NewPassword(password, "from SEALANE_AUTH")
 		if r := examine(b, c); r.Result != doctor.Fail {
 			t.Errorf("nothing is wrong\n%s", text(r))
 		}

@@ -171,7 +171,7 @@ const engineAway = "-" + wire.EngineUnavailable + " is not answering, it is bein
 func (g *gateway) backend(s Snapshot) *relay.Backend {
 	limit, _ := g.limit.limit(s)
 	return &relay.Backend{
-		Engine: s.Engine, Connect: relay.UnixSocket(s.Engine), ConnectTimeout: dialWindow, UnavailableReply: engineAway,
+		Engine: s.Engine, Connect: relay.UnixSocket(s.Engine), ConnectTimeout: dialWindow, UnavailableReply: func() string { return engineAway },
 		Unreachable: func(c netip.AddrPort, err error) {
 			g.count.unreachable.Add(1)
 			g.limitedLog.warn("engine", "engine cannot be reached, client told to retry", "client", c.String(), "error", err)

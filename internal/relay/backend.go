@@ -32,9 +32,10 @@ type Backend struct {
 	MinIdle int
 	// Name is what shared connections are called at the server. Only with Dial.
 	Name string
-	// ConnectTimeout is for how long attempts are made. After that a client is told UnavailableReply, and Unreachable is called.
+	// ConnectTimeout is for how long attempts are made. After that Unreachable is called, and a client reads UnavailableReply, which is
+	// asked for at that moment, on the client's loop: it must not wait. Nil: it reads nothing.
 	ConnectTimeout   time.Duration
-	UnavailableReply string
+	UnavailableReply func() string
 	Unreachable      func(client netip.AddrPort, err error)
 	// Auth changes when the engine begins, or ceases, to ask for a password: clients that come afterwards and have not logged in share
 	// nothing with those that were let in before.
@@ -45,6 +46,14 @@ type Backend struct {
 	IdleTimeout time.Duration
 	// MaxClients is what INFO shows as maxclients. Zero: what the engine says.
 	MaxClients int
+}
+
+// unavailableReply is what a client reads whose engine can't be reached.
+func (b *Backend) unavailableReply() []byte {
+	if b.UnavailableReply == nil {
+		return nil
+	}
+	return []byte(b.UnavailableReply())
 }
 
 // remote says that the engine is a server which has other clients too, and gives out ids itself.

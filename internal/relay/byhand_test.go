@@ -119,7 +119,7 @@ func TestRefusalIsSaidOnceAndTheCloseIsClean(t *testing.T) {
 // Who has not logged in gets a connection of its own, which may not be had.
 func TestLongRequestBeforeLoginWithoutAnEngineIsToldSo(t *testing.T) {
 	t.Parallel()
-	h := newByHand(t, relay.Backend{Multiplexed: true, UnavailableReply: "-ERR away\r\n"})
+	h := newByHand(t, relay.Backend{Multiplexed: true, UnavailableReply: func() string { return "-ERR away\r\n" }})
 	c := h.client()
 	send(t, c, "PING\r\n")
 	e := h.next()

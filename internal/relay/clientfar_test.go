@@ -25,7 +25,7 @@ var (
 func newSidecar(t testing.TB, server *bareEngine, login ...string) *realEngine {
 	sidecar := &realEngine{t: t, loops: loops(t)}
 	sidecar.loops.SetBackend(&relay.Backend{
-		Engine: "far", Name: "sealane-sidecar", Multiplexed: true, ConnectTimeout: patience, UnavailableReply: "-ERR away\r\n", Login: login,
+		Engine: "far", Name: "sealane-sidecar", Multiplexed: true, ConnectTimeout: patience, UnavailableReply: func() string { return "-ERR away\r\n" }, Login: login,
 		Dial: func(ctx context.Context) (netloop.Conn, error) {
 			c, err := new(net.Dialer).DialContext(ctx, "tcp", server.addr)
 			if err != nil {

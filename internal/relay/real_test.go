@@ -52,7 +52,7 @@ func newEngineOf(t testing.TB, b engine.Binary, multiplexed bool) *realEngine {
 	t.Cleanup(e.kill)
 	e.loops = loops(t)
 	e.base = relay.Backend{
-		Engine: "e", Connect: relay.UnixSocket(e.socket), ConnectTimeout: 10 * time.Second, UnavailableReply: "-ERR away\r\n", Multiplexed: multiplexed,
+		Engine: "e", Connect: relay.UnixSocket(e.socket), ConnectTimeout: 10 * time.Second, UnavailableReply: func() string { return "-ERR away\r\n" }, Multiplexed: multiplexed,
 	}
 	e.use(multiplexed)
 	return e

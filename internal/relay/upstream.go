@@ -275,7 +275,7 @@ func (s *Session) replyUnavailable(err error) {
 	}
 	s.setReason(EngineAway, err)
 	s.detach()
-	s.reply([]byte(b.UnavailableReply))
+	s.reply(b.unavailableReply())
 	s.endAfterEngine()
 }
 

@@ -31,7 +31,7 @@ func (k *keeper) store(s Server) {
 		err = durable.WriteFile(k.Cache, append(raw, '\n'), 0o600)
 	}
 	if err != nil {
-		k.misfortunes.warn(k.log, "cache", "what is trusted can't be kept for the next start", "error", err)
+		k.logLimiter.warn(k.log, "cache", "what is trusted can't be kept for the next start", "error", err)
 	}
 }
 
@@ -40,7 +40,7 @@ func (k *keeper) load() {
 	s, err := k.readCache()
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			k.misfortunes.warn(k.log, "cache", "what was kept of the last time can't be used", "error", err)
+			k.logLimiter.warn(k.log, "cache", "what was kept of the last time can't be used", "error", err)
 		}
 		return
 	}
@@ -48,7 +48,7 @@ func (k *keeper) load() {
 	k.mu.Lock()
 	k.cached = true
 	k.mu.Unlock()
-	if k.take() {
+	if k.combine() {
 		k.log.Info("starting with what was trusted the last time", "file", k.Cache)
 	}
 }

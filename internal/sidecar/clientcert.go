@@ -9,12 +9,14 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/sealane/sealane/internal/diagnosis"
 )
 
 // ClientCertificate reads a certificate for servers that want one from their clients, and its key, which may be in the same file.
-// Each is the name of a file, file:PATH or env:NAME. The two must go together, and the key must be nobody else's. An error is a *Fault.
+// Each is the name of a file, file:PATH or env:NAME. The two must go together, and the key must be nobody else's. An error is a *diagnosis.Fault.
 func ClientCertificate(cert, key string) (certPEM, keyPEM string, err error) {
-	var exposed *Fault
+	var exposed *diagnosis.Fault
 	if certPEM, _, err = readPair("the client certificate", cert); err != nil {
 		return "", "", err
 	}
@@ -30,13 +32,17 @@ func ClientCertificate(cert, key string) (certPEM, keyPEM string, err error) {
 	return certPEM, keyPEM, nil
 }
 
+func clientPairFault(sentence, fix string) *diagnosis.Fault {
+	return &diagnosis.Fault{Code: codeClientPair, Sentence: sentence, Fix: fix}
+}
+
 // readPair reads one of the two. exposed is for a file that other users can read, which matters if it is the key's.
-func readPair(what, from string) (text string, exposed *Fault, err error) {
+func readPair(what, from string) (text string, exposed *diagnosis.Fault, err error) {
 	if name, ok := strings.CutPrefix(from, "env:"); ok {
 		if v := os.Getenv(name); v != "" {
 			return v, nil, nil
 		}
-		return "", nil, &Fault{codeClientPair, fmt.Sprintf("%s: the environment variable %s is not set, or empty", what, name), "put the PEM text into it, and start again"}
+		return "", nil, clientPairFault(fmt.Sprintf("%s: the environment variable %s is not set, or empty", what, name), "put the PEM text into it, and start again")
 	}
 	f, err := os.Open(strings.TrimPrefix(from, "file:"))
 	if err != nil {
@@ -45,14 +51,14 @@ func readPair(what, from string) (text string, exposed *Fault, err error) {
 	defer f.Close()
 	raw, err := readOpen(what, f, maxPair)
 	if err != nil {
-		fault, _ := errors.AsType[*Fault](err)
+		fault, _ := errors.AsType[*diagnosis.Fault](err)
 		return "", nil, pairFault(fault)
 	}
-	return strings.ReplaceAll(raw, byteOrderMark, ""), othersMay(what, f), nil
+	return diagnosis.WithoutMarks(raw), othersMay(what, f), nil
 }
 
 // pairFault is a fault of reading as one of the client certificate.
-func pairFault(f *Fault) *Fault {
+func pairFault(f *diagnosis.Fault) *diagnosis.Fault {
 	if f.Code == codeSource {
 		f.Code = codeClientPair
 	}
@@ -61,23 +67,23 @@ func pairFault(f *Fault) *Fault {
 
 // othersMay says that other users of the machine can read a file. A group may: that is how Kubernetes gives a Secret to a user who
 // is not root, and how distributions share keys.
-func othersMay(what string, f *os.File) *Fault {
+func othersMay(what string, f *os.File) *diagnosis.Fault {
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o027 == 0 {
 		return nil
 	}
-	return &Fault{codeClientPair, fmt.Sprintf("%s %s has mode %04o: other users can read or change it", what, f.Name(), info.Mode().Perm()),
-		fmt.Sprintf("chmod 0600 %s (in Kubernetes: defaultMode 0440 and fsGroup); if somebody may have read it, take a new key", f.Name())}
+	return clientPairFault(fmt.Sprintf("%s %s has mode %04o: other users can read or change it", what, f.Name(), info.Mode().Perm()),
+		fmt.Sprintf("chmod 0600 %s (in Kubernetes: defaultMode 0440 and fsGroup); if somebody may have read it, take a new key", f.Name()))
 }
 
 // checkPair names what is wrong with the two.
-func checkPair(certFrom, cert, keyFrom, key string) *Fault {
+func checkPair(certFrom, cert, keyFrom, key string) *diagnosis.Fault {
 	certs, keys := pemTypes(cert), pemTypes(key)
 	problem, fix := "", ""
 	switch {
 	case certs["CERTIFICATE"] == 0 && certs.keys() > 0 && keys["CERTIFICATE"] > 0:
 		problem, fix = fmt.Sprintf("%s holds the key and %s the certificate", certFrom, keyFrom), "name them the other way round: --cert the certificate, --key the key"
-	case isUTF16([]byte(cert)), isUTF16([]byte(key)):
+	case diagnosis.IsUTF16([]byte(cert)), diagnosis.IsUTF16([]byte(key)):
 		problem, fix = "it is in UTF-16", "save certificate and key as plain text, in UTF-8"
 	case certs["CERTIFICATE"] == 0:
 		problem, fix = certFrom+" holds no certificate in PEM", "name the file that begins with -----BEGIN CERTIFICATE-----"
@@ -93,10 +99,10 @@ func checkPair(certFrom, cert, keyFrom, key string) *Fault {
 		problem, fix = fmt.Sprintf("the certificate in %s and the key in %s: %s", certFrom, keyFrom, strings.TrimPrefix(err.Error(), "tls: ")),
 			"write the two that were made for each other; they are read again by themselves"
 	}
-	return &Fault{codeClientPair, "the client certificate can't be used: " + problem, fix}
+	return clientPairFault("the client certificate can't be used: "+problem, fix)
 }
 
-func unfitForClients(from string, leaf *x509.Certificate) *Fault {
+func unfitForClients(from string, leaf *x509.Certificate) *diagnosis.Fault {
 	if len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 {
 		return nil
 	}
@@ -105,7 +111,7 @@ func unfitForClients(from string, leaf *x509.Certificate) *Fault {
 			return nil
 		}
 	}
-	return &Fault{codeClientPair, "the client certificate can't be used: the one in " + from + " is not for clients (extended key usage)", "take one that has clientAuth there"}
+	return clientPairFault("the client certificate can't be used: the one in "+from+" is not for clients (extended key usage)", "take one that has clientAuth there")
 }
 
 // blocks counts the blocks of a PEM file by their types.
@@ -146,5 +152,5 @@ func (t *trust) clientCertificateNote() string {
 		return ""
 	}
 	return fmt.Sprintf("the client certificate of %s expires on %s: renew it; the files are read again by themselves",
-		short(t.shows.Leaf.Subject.CommonName), date(t.shows.Leaf.NotAfter))
+		diagnosis.Quote(t.shows.Leaf.Subject.CommonName), diagnosis.Date(t.shows.Leaf.NotAfter))
 }

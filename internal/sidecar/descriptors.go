@@ -1,29 +1,25 @@
 package sidecar
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/wire"
 )
 
 // descriptorFault is for an error that says that this process, or the machine, has no free file descriptor. Nil: it says something else.
-func descriptorFault(err error) *Fault {
-	switch {
-	case errors.Is(err, syscall.EMFILE):
-		return &Fault{codeDescriptors, fmt.Sprintf("the sidecar has no free file descriptor: its limit of open files is %s", fileLimit()),
-			"raise it and start again (systemd: LimitNOFILE=, shell: `ulimit -n`, Docker: --ulimit nofile=), or have clients keep fewer connections: each needs up to two"}
-	case errors.Is(err, syscall.ENFILE):
-		return &Fault{codeDescriptors, "this machine has no free file descriptor for anybody", "raise it: `sysctl fs.file-max`; `cat /proc/sys/fs/file-nr` shows how many there are"}
+func descriptorFault(err error) *diagnosis.Fault {
+	k, want := diagnosis.Descriptors(err)
+	if !want {
+		return nil
 	}
-	return nil
+	return diagnosis.Subject{Audience: diagnosis.Sidecar}.Fault(k, diagnosis.Details{Why: fileLimit()})
 }
 
 func fileLimit() string {
@@ -128,7 +124,7 @@ func (f *files) turnAway(listener int) {
 // notAccepted is called, on a loop, when a client could not be let in.
 func (l *link) notAccepted(listener int, err error) {
 	if descriptorFault(err) == nil {
-		l.misfortunes.warn(l.log, "accept", "clients can't be let in", "error", err)
+		l.logLimiter.warn(l.log, "accept", "clients can't be let in", "error", err)
 		return
 	}
 	l.files.turnAway(listener)
@@ -137,26 +133,19 @@ func (l *link) notAccepted(listener int, err error) {
 }
 
 // areShort notes the want of descriptors, and returns it as a problem.
-func (l *link) areShort(err error) *Fault {
+func (l *link) areShort(err error) *diagnosis.Fault {
 	f := descriptorFault(err)
-	l.trouble(f)
-	l.rouse()
+	l.problem(f)
+	l.wakeKeeper()
 	return f
 }
 
 // lookForDescriptors ends the want of them, once it has ended for good.
 func (k *keeper) lookForDescriptors() {
 	k.mu.Lock()
-	t := k.troubles[ofProcess]
+	p := k.problems[ofProcess]
 	k.mu.Unlock()
-	switch {
-	case t == nil:
-	case time.Since(t.since) >= clockPace && !k.files.areShort(reservedFiles+8):
-		k.heal(ofProcess)
-		k.short = false
-		k.serveAgain()
-	case !k.short:
-		k.short = true
-		k.serveAgain() // clients that wait in vain are told
+	if p != nil && time.Since(p.since) >= clockPace && !k.files.areShort(reservedFiles+8) {
+		k.solved(ofProcess)
 	}
 }

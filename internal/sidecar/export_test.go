@@ -2,4 +2,4 @@ package sidecar
 
 import "time"
 
-func init() { provePause = 100 * time.Millisecond }
+func init() { probePause = 100 * time.Millisecond }

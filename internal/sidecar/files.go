@@ -1,14 +1,14 @@
 package sidecar
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"strings"
+
+	"github.com/sealane/sealane/internal/diagnosis"
 )
 
 const (
@@ -17,32 +17,22 @@ const (
 	maxPair     = 1 << 20
 )
 
-// Files is a Source of a file: base with the bundle from ca.
-func Files(base Server, ca string) Source {
-	return func(context.Context) (Server, error) {
-		s := base
-		var err error
-		s.Bundle, err = readFile("the CA file", ca, maxBundle)
-		return s, err
-	}
-}
-
-// Password reads a password from a file; an error is a *Fault.
+// Password reads a password from a file; an error is a *diagnosis.Fault.
 func Password(file string) (string, error) {
 	raw, err := readFile("the password file", file, maxPassword)
 	if err != nil {
 		return "", err
 	}
-	word := strings.TrimRight(strings.TrimPrefix(raw, byteOrderMark), "\r\n")
+	word := strings.TrimRight(diagnosis.WithoutMarks(raw), "\r\n")
 	problem := ""
 	switch {
-	case isUTF16([]byte(raw)):
+	case diagnosis.IsUTF16([]byte(raw)):
 		problem = "is in UTF-16"
 	case word == "" || strings.ContainsAny(word, "\r\n"):
 		problem = fmt.Sprintf("has %d bytes, which are no password", len(raw))
 	}
 	if problem != "" {
-		return "", &Fault{codeSource, "the password file " + file + " " + problem, "write the password into it, on one line, in UTF-8; it is read again by itself"}
+		return "", SourceFault("the password file "+file+" "+problem, "write the password into it, on one line, in UTF-8; it is read again by itself")
 	}
 	return word, nil
 }
@@ -68,20 +58,12 @@ func readOpen(what string, f *os.File, most int64) (string, error) {
 }
 
 // unreadable is for a file that can't be opened or read.
-func unreadable(what, path string, err error, fix string) *Fault {
+func unreadable(what, path string, err error, fix string) *diagnosis.Fault {
 	if f := descriptorFault(err); f != nil {
 		return f
 	}
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		err = p.Err
 	}
-	return &Fault{codeSource, fmt.Sprintf("%s %s can't be read: %v", what, path, err), fix}
-}
-
-// byteOrderMark is what editors for Windows put before UTF-8, and what is in the middle of files that were made of several.
-const byteOrderMark = "\ufeff"
-
-// isUTF16 is true of a file that Windows PowerShell's > has written.
-func isUTF16(raw []byte) bool {
-	return bytes.HasPrefix(raw, []byte{0xff, 0xfe}) || bytes.HasPrefix(raw, []byte{0xfe, 0xff})
+	return SourceFault(fmt.Sprintf("%s %s can't be read: %v", what, path, err), fix)
 }

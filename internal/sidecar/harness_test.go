@@ -323,7 +323,7 @@ func newWorld(t testing.TB, change func(*world)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.link = sidecar.Link{Name: "first", Listen: listen, Every: 200 * time.Millisecond, TrustName: "the bundle of instance first", Examine: "sealane doctor first"}
+	w.link = sidecar.Link{Name: "first", Listen: listen, Every: 200 * time.Millisecond, TrustName: "the bundle of instance first", DoctorCommand: "sealane doctor first"}
 	w.cfg.Now = func() time.Time {
 		w.mu.Lock()
 		defer w.mu.Unlock()

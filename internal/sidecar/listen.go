@@ -12,11 +12,9 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealane/sealane/internal/firstline"
 	"github.com/sealane/sealane/internal/netloop"
 )
 
@@ -63,16 +61,16 @@ func (l Listen) String() string {
 
 // listener is an open Listen: one socket, or two where it is localhost.
 type listener struct {
-	doors []door
-	path  string
-	name  string   // HOST:PORT or unix:PATH, with the port that it has
-	notes []string // what should be known of it
-	stop  func()   // nil: nobody is let in yet
-	once  sync.Once
+	sockets []socket
+	path    string
+	name    string   // HOST:PORT or unix:PATH, with the port that it has
+	notes   []string // what should be known of it
+	stop    func()   // nil: nobody is let in yet
+	once    sync.Once
 }
 
-// door is a socket that clients connect to.
-type door struct {
+// socket is one that clients connect to.
+type socket struct {
 	net.Listener
 	fd    int // the same socket, which the runtime's poller doesn't watch
 	local netip.AddrPort
@@ -83,9 +81,9 @@ func (l *listener) Close() {
 		if l.stop != nil {
 			l.stop()
 		}
-		for _, d := range l.doors {
-			d.Listener.Close()
-			unix.Close(d.fd)
+		for _, s := range l.sockets {
+			s.Listener.Close()
+			unix.Close(s.fd)
 		}
 	})
 }
@@ -105,7 +103,7 @@ func (l Listen) open() (*listener, error) {
 		err = out.addLocalhost(port)
 	default:
 		if err = out.add(openTCP("tcp", l.Address)); err == nil {
-			out.name = out.doors[0].Addr().String()
+			out.name = out.sockets[0].Addr().String()
 		}
 	}
 	if err != nil {
@@ -119,15 +117,15 @@ func (l *listener) add(ln net.Listener, err error) error {
 	if err != nil {
 		return cause(err)
 	}
-	d := door{Listener: ln}
-	if d.fd, err = netloop.Descriptor(ln.(syscall.Conn)); err != nil {
+	s := socket{Listener: ln}
+	if s.fd, err = netloop.Descriptor(ln.(syscall.Conn)); err != nil {
 		ln.Close()
 		return err
 	}
 	if a, ok := ln.Addr().(*net.TCPAddr); ok {
-		d.local = a.AddrPort()
+		s.local = a.AddrPort()
 	}
-	l.doors = append(l.doors, d)
+	l.sockets = append(l.sockets, s)
 	return nil
 }
 
@@ -181,9 +179,9 @@ func ListenLocal(address string) (all []net.Listener, name string, err error) {
 	if err := l.addLocalhost(port); err != nil {
 		return nil, "", fmt.Errorf("listen %s: %w", address, err)
 	}
-	for _, d := range l.doors {
-		unix.Close(d.fd)
-		all = append(all, d.Listener)
+	for _, s := range l.sockets {
+		unix.Close(s.fd)
+		all = append(all, s.Listener)
 	}
 	return all, l.name, nil
 }
@@ -272,46 +270,4 @@ func removeStale(path string) error {
 		return err
 	}
 	return os.Remove(path)
-}
-
-// opening tells clients that speak TLS or HTTP to the plaintext port so, in their own protocol.
-func (l *link) opening(b []byte) (answer []byte, decided bool) {
-	k := firstline.TLS
-	if b[0] != firstline.Handshake {
-		k = firstline.Of(b)
-	}
-	switch k {
-	case firstline.Undecided:
-		return nil, false
-	case firstline.TLS, firstline.HTTP, firstline.SSLv2:
-		l.counted.misdirect(k)
-		l.misfortunes.warn(l.log, string(k), "a client speaks the wrong protocol", "kind", string(k), "hint", hints[k])
-		return firstline.Answer(k, b, "this is the plaintext port of a Redis sidecar, which does the TLS itself: connect with a Redis client and without TLS"), true
-	}
-	return nil, true // what is no Redis the server says itself
-}
-
-var hints = map[firstline.Kind]string{
-	firstline.TLS:   "the sidecar does the TLS: connect to it without (redis://, no --tls)",
-	firstline.SSLv2: "the sidecar does the TLS: connect to it without (redis://, no --tls)",
-	firstline.HTTP:  "this is a Redis port: probes belong to the ops listener (/livez, /readyz)",
-}
-
-// throttle says the same thing once a minute at most.
-type throttle struct {
-	mu   sync.Mutex // guards last
-	last map[string]time.Time
-}
-
-func (t *throttle) warn(log interface{ Warn(string, ...any) }, topic, message string, args ...any) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if last, ok := t.last[topic]; ok && time.Since(last) < time.Minute {
-		return
-	}
-	if t.last == nil {
-		t.last = make(map[string]time.Time)
-	}
-	t.last[topic] = time.Now()
-	log.Warn(message, args...)
 }

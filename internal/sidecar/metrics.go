@@ -2,12 +2,12 @@ package sidecar
 
 import (
 	"encoding/hex"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/firstline"
 	"github.com/sealane/sealane/internal/relay"
 )
@@ -22,7 +22,7 @@ type counters struct {
 	misdirected map[firstline.Kind]uint64
 }
 
-func (c *counters) dialled(f *Fault) {
+func (c *counters) dialled(f *diagnosis.Fault) {
 	result := "ok"
 	if f != nil {
 		result = f.Code
@@ -91,18 +91,14 @@ func (l *link) collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), append([]string{l.Name}, labels...)...)
 	}
 	ready := 0.0
-	if l.problem() == nil {
+	if l.whyNotServed() == nil {
 		ready = 1
 	}
 	gauge(descReady, ready)
-	l.mu.Lock()
-	for _, t := range l.troubles {
-		if t != nil {
-			gauge(descProblem, 1, t.fault.Code)
-		}
+	for _, code := range l.problemCodes() {
+		gauge(descProblem, 1, code)
 	}
-	l.mu.Unlock()
-	gauge(descConnections, float64(l.paths.Clients()))
+	gauge(descConnections, float64(l.loops.Clients()))
 	counter(descAccepted, l.counted.accepted.Load())
 	counter(descTurnedAway, l.counted.turnedAway.Load())
 	counter(descMoved, l.counted.moved.Load())
@@ -131,11 +127,9 @@ func (l *link) collect(ch chan<- prometheus.Metric) {
 			}
 		}
 	}
-	n := l.paths.Counts()
+	n := l.loops.Counts()
 	counter(descBytes, n.In, "in")
 	counter(descBytes, n.Out, "out")
 	counter(descRequests, n.Shared, "shared")
 	counter(descRequests, n.Dedicated, "own")
 }
-
-func oneLine(s string) string { return strings.NewReplacer("\r", " ", "\n", " ").Replace(s) }

@@ -157,3 +157,21 @@ func TestALoginThatChangesIsWaitedFor(t *testing.T) {
 		}
 	})
 }
+
+// A server that knows no AUTH repeats its arguments in the error. What is said of it has no password in it.
+func TestAServerThatRepeatsThePasswordDoesNotGetItIntoTheLog(t *testing.T) {
+	t.Parallel()
+	const password = "secret-horse"
+	w := newWorld(t, func(w *world) {
+		w.cfg.Patience = time.Second
+		w.source.Password = password
+		w.server.set(func(r *redis) {
+			r.says = map[string]string{"AUTH": "-ERR unknown command `AUTH`, with args beginning with: `" + password + "`\r\n"}
+		})
+	})
+	w.until("said", func() bool { return len(w.log.problems()) > 0 })
+	said := w.log.String() + w.side.Ready().Error() + w.connect().ask("PING")
+	if strings.Contains(said, password) || !strings.Contains(said, "(the password)") {
+		t.Errorf("it is said: %s", said)
+	}
+}

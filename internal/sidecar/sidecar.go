@@ -10,7 +10,7 @@
 // Not guaranteed: that a connection which was verified is cut when its CA leaves the bundle. It is left as soon as the new bundle
 // has verified the server; while it does not, what is open serves on and nothing new is opened.
 //
-// It knows nothing of instances or of the API that tells about them.
+// A link knows its Source and nothing of where that has its knowledge from: a file (Files), or the Memorystore API (FromAPI).
 package sidecar
 
 import (
@@ -31,9 +31,6 @@ import (
 	"github.com/sealane/sealane/internal/relay"
 )
 
-// Source tells where a link leads. It is asked again and again, by one goroutine; an error that is a *Fault says itself what to do.
-type Source func(context.Context) (Server, error)
-
 // Link is one way from a listener to a server.
 type Link struct {
 	// Name is what logs, metrics and /readyz call it.
@@ -41,7 +38,7 @@ type Link struct {
 	Listen Listen
 	Source Source
 	// Local adds what only this machine knows, such as a password from a file: to what Source says, and to what the cache has. It is
-	// asked again every few seconds. Nil: there is nothing. An error that is a *Fault says itself what to do.
+	// asked again every few seconds. Nil: there is nothing. An error that is a *diagnosis.Fault says itself what to do.
 	Local func(*Server) error
 	// Every is how often Source is asked when nothing else is a reason to, give or take a tenth. Zero: 10 minutes.
 	Every time.Duration
@@ -49,8 +46,8 @@ type Link struct {
 	Cache string
 	// Warm is how many connections are kept ready for clients that need one of their own.
 	Warm int
-	// TrustName is what sentences call the bundle, Examine a command that says more of a problem.
-	TrustName, Examine string
+	// TrustName is what sentences call the bundle, DoctorCommand the command line that says more of a problem.
+	TrustName, DoctorCommand string
 	// Warnings are said at the start and shown in /readyz for as long as the process runs.
 	Warnings []string
 }
@@ -77,8 +74,8 @@ type Sidecar struct {
 	work   sync.WaitGroup
 	closed sync.Once
 	proven chan struct{} // closed when each link has been well once
-	// lingering is set once it is to end: what asks whether it is ready should send it nobody new.
-	lingering atomic.Bool
+	// draining is set once it is to end: Ready says so, so that load balancers send nobody new.
+	draining atomic.Bool
 }
 
 // New opens all listeners and starts. Clients that come before a server is known to be right wait for it.
@@ -130,11 +127,11 @@ func (s *Sidecar) Proven() <-chan struct{} { return s.proven }
 // Ready says what keeps clients from being served, nil if nothing does.
 func (s *Sidecar) Ready() error {
 	var wrong []error
-	if s.lingering.Load() {
+	if s.draining.Load() {
 		wrong = append(wrong, errors.New("draining: it was told to end, and serves on for those who are still there"))
 	}
 	for _, l := range s.links {
-		if f := l.problem(); f != nil {
+		if f := l.whyNotServed(); f != nil {
 			wrong = append(wrong, fmt.Errorf("%s: %s; %s", l.Name, f.Sentence, f.Fix))
 		}
 	}
@@ -152,8 +149,8 @@ func (s *Sidecar) Notes() []string {
 	return all
 }
 
-// Ways says what listens where, and where it leads.
-func (s *Sidecar) Ways() string {
+// Routes says what listens where, and where it leads.
+func (s *Sidecar) Routes() string {
 	var all []string
 	for _, l := range s.links {
 		all = append(all, fmt.Sprintf("%s -> %s (%s)", l.ln.name, l.Name, l.leadsTo()))
@@ -176,7 +173,7 @@ func (s *Sidecar) Metrics() []prometheus.Collector { return []prometheus.Collect
 // Drain accepts nobody any more and closes each client once it has had all its replies. It returns when none is left, or ctx
 // has ended; it says how many were left.
 func (s *Sidecar) Drain(ctx context.Context) int {
-	s.lingering.Store(true)
+	s.draining.Store(true)
 	for _, l := range s.links {
 		l.ln.Close()
 	}
@@ -201,7 +198,7 @@ func (s *Sidecar) Drain(ctx context.Context) int {
 // Linger serves on, new clients too, until ctx has ended or, sooner, all clients have gone and none has come for quiet.
 // Meanwhile Ready says so.
 func (s *Sidecar) Linger(ctx context.Context, quiet time.Duration) {
-	s.lingering.Store(true)
+	s.draining.Store(true)
 	tick := time.NewTicker(drainPace)
 	defer tick.Stop()
 	came, last := s.accepted(), time.Now()
@@ -222,7 +219,7 @@ func (s *Sidecar) Linger(ctx context.Context, quiet time.Duration) {
 
 func (s *Sidecar) clients() (n int) {
 	for _, l := range s.links {
-		n += l.paths.Clients()
+		n += l.loops.Clients()
 	}
 	return n
 }
@@ -246,7 +243,7 @@ func (s *Sidecar) Close() {
 		}
 		s.work.Wait()
 		for _, l := range s.links {
-			l.paths.Close()
+			l.loops.Close()
 			l.files.close()
 		}
 	})
@@ -258,7 +255,7 @@ func newLink(c Link, cfg Config) (*link, error) {
 	}
 	l := &link{
 		Link: c, log: cfg.Log.With("link", c.Name), now: cfg.Now, resolver: cfg.Resolver, patience: cfg.Patience,
-		kick: make(chan struct{}, 1), slots: make(chan struct{}, mostDials), passage: make(chan struct{}), proven: make(chan struct{}),
+		wake: make(chan struct{}, 1), dialSlots: make(chan struct{}, maxDials), gate: make(chan struct{}), proven: make(chan struct{}),
 		files: newFiles(),
 	}
 	var err error
@@ -266,12 +263,12 @@ func newLink(c Link, cfg Config) (*link, error) {
 		l.files.close()
 		return nil, err
 	}
-	if l.paths, err = relay.NewLoops((runtime.GOMAXPROCS(0) + 1) / 2); err != nil {
+	if l.loops, err = relay.NewLoops((runtime.GOMAXPROCS(0) + 1) / 2); err != nil {
 		l.ln.Close()
 		l.files.close()
 		return nil, err
 	}
-	l.serveBy(nil)
+	l.loops.SetBackend(l.backend(nil, 0))
 	l.Warnings = append(slices.Clone(c.Warnings), l.ln.notes...)
 	for _, w := range l.Warnings {
 		l.log.Warn(w)

@@ -1,21 +1,18 @@
 package sidecar
 
 import (
-	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/wire"
 )
 
@@ -50,8 +47,8 @@ func (s *Server) login() []string {
 	return []string{s.Password}
 }
 
-// mostDeclared CAs are declared to the server: a bundle with more is not of one instance, and would make the ClientHello long.
-const mostDeclared = 16
+// maxDeclared CAs are declared to the server: a bundle with more is not of one instance, and would make the ClientHello long.
+const maxDeclared = 16
 
 // trust is a Server made ready to be used. But for what it has learnt about the server it is immutable.
 type trust struct {
@@ -74,19 +71,21 @@ type trust struct {
 	changed      func()                   // it shows another one: where that is new, something else may be too
 }
 
-func newTrust(s Server, l *link) (*trust, *Fault) {
-	t := &trust{Server: s, from: l.TrustName, doctor: l.Examine, now: l.now, resolver: l.resolver, changed: l.learn}
+func newTrust(s Server, l *link) (*trust, *diagnosis.Fault) {
+	t := &trust{Server: s, from: l.TrustName, doctor: l.DoctorCommand, now: l.now, resolver: l.resolver, changed: l.certificateChanged}
 	var err error
 	if t.host, t.port, err = net.SplitHostPort(s.Address); err != nil || t.host == "" {
-		return nil, &Fault{codeBundle, fmt.Sprintf("the server's address is %s, which is not HOST:PORT", short(s.Address)), "correct the address"}
+		return nil, &diagnosis.Fault{Code: codeBundle, Sentence: fmt.Sprintf("the server's address is %s, which is not HOST:PORT", diagnosis.Quote(s.Address)), Fix: "correct the address"}
 	}
-	if t.cas, err = parseBundle([]byte(s.Bundle)); err != nil {
-		return nil, &Fault{codeBundle, fmt.Sprintf("%s can't be used: %v", l.TrustName, err), t.newBundle()}
+	bundle, kind, details := diagnosis.ParseBundle([]byte(s.Bundle))
+	if kind != "" {
+		return nil, t.fault(s.Address, kind, details)
 	}
+	t.cas = bundle.Certs
 	if t.Certificate != "" {
 		pair, err := tls.X509KeyPair([]byte(t.Certificate), []byte(t.Key))
 		if err != nil { // ClientCertificate would have said it better
-			return nil, &Fault{codeClientPair, "the client certificate can't be used: " + err.Error(), "write it and its key anew"}
+			return nil, clientPairFault("the client certificate can't be used: "+err.Error(), "write it and its key anew")
 		}
 		t.shows = &pair
 	}
@@ -97,7 +96,7 @@ func newTrust(s Server, l *link) (*trust, *Fault) {
 		sum := sha256.Sum256(ca.Raw)
 		protocols = append(protocols, wire.ALPNTrustsCA+hex.EncodeToString(sum[:]))
 	}
-	if len(t.cas) > mostDeclared {
+	if len(t.cas) > maxDeclared {
 		protocols = protocols[:1]
 	}
 	t.config, t.bare = t.newConfig(protocols), t.newConfig(nil)
@@ -124,20 +123,35 @@ func (t *trust) verify(cs tls.ConnectionState) error {
 		return errors.New("the server shows no certificate")
 	}
 	leaf := cs.PeerCertificates[0]
-	intermediates := x509.NewCertPool()
-	for _, c := range cs.PeerCertificates[1:] {
-		intermediates.AddCert(c)
+	_, err := leaf.Verify(diagnosis.Options(cs.PeerCertificates, t.roots, t.now()))
+	if err == nil {
+		err = t.verifyName(leaf)
 	}
-	if _, err := leaf.Verify(x509.VerifyOptions{Roots: t.roots, Intermediates: intermediates, CurrentTime: t.now()}); err != nil {
-		return err
+	if err != nil {
+		return &refusal{cs.PeerCertificates, err}
 	}
-	err := t.verifyName(leaf)
-	if sum := sha256.Sum256(leaf.Raw); err == nil {
-		if last := t.shown.Swap(&sum); last != nil && *last != sum {
-			t.changed()
-		}
+	sum := sha256.Sum256(leaf.Raw)
+	if last := t.shown.Swap(&sum); last != nil && *last != sum {
+		t.changed()
 	}
-	return err
+	return nil
+}
+
+// refusal is the error of verify. It has what was served, because that says more than the reason alone.
+type refusal struct {
+	served []*x509.Certificate
+	err    error
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// refusedChain is the chain that verify refused, and why. err is nil if a handshake failed for another reason.
+func refusedChain(handshake error) (served []*x509.Certificate, err error) {
+	if r, ok := errors.AsType[*refusal](handshake); ok {
+		return r.served, r.err
+	}
+	return nil, nil
 }
 
 func (t *trust) verifyName(leaf *x509.Certificate) error {
@@ -145,65 +159,10 @@ func (t *trust) verifyName(leaf *x509.Certificate) error {
 	case t.AnyName:
 		return nil
 	case t.Identity != "":
-		return checkIdentity(leaf, t.Identity)
-	case t.Name != "":
-		return leaf.VerifyHostname(t.Name)
+		return diagnosis.CheckIdentity(leaf, t.Identity)
 	}
-	return leaf.VerifyHostname(t.host)
+	return leaf.VerifyHostname(t.name())
 }
 
-// identityError says that a certificate is another server's.
-type identityError struct{ want, got string }
-
-func (e *identityError) Error() string {
-	return fmt.Sprintf("the certificate names %s, not %s", e.got, e.want)
-}
-
-func checkIdentity(leaf *x509.Certificate, want string) error {
-	if slices.ContainsFunc(leaf.URIs, func(u *url.URL) bool { return u.String() == want }) {
-		return nil
-	}
-	got := namesOf(leaf)
-	if len(leaf.URIs) > 0 {
-		got = short(leaf.URIs[0].String())
-	}
-	return &identityError{want, got}
-}
-
-// parseBundle reads a bundle of CAs. All of it must be right: half of one, as it is while somebody writes it, is none.
-func parseBundle(raw []byte) ([]*x509.Certificate, error) {
-	if isUTF16(raw) {
-		return nil, errors.New("it is in UTF-16, as Windows PowerShell's > writes it: save it as plain text, in UTF-8")
-	}
-	raw = bytes.ReplaceAll(raw, []byte(byteOrderMark), nil)
-	if len(bytes.TrimSpace(raw)) == 0 {
-		return nil, errors.New("it is empty")
-	}
-	var cas []*x509.Certificate
-	blocks := 0
-	for block, rest := pem.Decode(raw); block != nil; block, rest = pem.Decode(rest) {
-		blocks++
-		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("it holds a %s where certificates belong", strings.ToLower(short(block.Type)))
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d in it is damaged", blocks)
-		}
-		cas = append(cas, c)
-	}
-	switch {
-	case bytes.Count(raw, []byte("-----BEGIN")) > blocks: // the decoder goes over what is damaged
-		return nil, errors.New("a certificate in it is damaged or cut off")
-	case len(cas) == 0 && isDER(raw):
-		return nil, errors.New("it is in DER, and not in PEM: convert it with `openssl x509 -inform der -in FILE -out ca.pem`")
-	case len(cas) == 0:
-		return nil, errors.New("it holds no certificate in PEM")
-	}
-	return cas, nil
-}
-
-func isDER(raw []byte) bool {
-	_, err := x509.ParseCertificate(raw)
-	return err == nil
-}
+// name is what the server's certificate must be for, where it need not have an identity.
+func (t *trust) name() string { return cmp.Or(t.Name, t.host) }

@@ -1,0 +1,75 @@
+package sidecar_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"cloud.google.com/go/redis/apiv1/redispb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sealane/sealane/internal/diagnosis"
+	"github.com/sealane/sealane/internal/sidecar"
+)
+
+// What the API says of an instance is the whole of where its link leads and what it trusts.
+func TestASourceOfTheAPITellsWhatAnInstanceNeeds(t *testing.T) {
+	t.Parallel()
+	const path = "/v1/projects/web/locations/europe-west1/instances/first"
+	instance := func() *redispb.Instance {
+		return &redispb.Instance{
+			Host: "10.0.0.5", Port: 6378, State: redispb.Instance_READY, AuthEnabled: true,
+			TransitEncryptionMode: redispb.Instance_SERVER_AUTHENTICATION,
+			ServerCaCerts:         []*redispb.TlsCertificate{{Cert: "CA 1\n"}, {Cert: "CA 2\n"}},
+		}
+	}
+	whole := sidecar.Server{
+		Address: "10.0.0.5:6378", Bundle: "CA 1\nCA 2\n", Identity: "spiffe://sealane/web/europe-west1/first", Password: "secret-horse",
+	}
+	without := func(change func(*sidecar.Server)) sidecar.Server { s := whole; change(&s); return s }
+	for _, tc := range []struct {
+		name         string
+		withPassword bool
+		change       func(*redispb.Instance)
+		want         sidecar.Server
+		says         string // of the error
+		asked        []string
+	}{
+		{"with its password", true, func(*redispb.Instance) {}, whole, "", []string{path, path + "/authString"}},
+		{"clients log in themselves", false, func(*redispb.Instance) {}, without(func(s *sidecar.Server) { s.Password = "" }), "", []string{path}},
+		{"it has no password", true, func(i *redispb.Instance) { i.AuthEnabled = false }, without(func(s *sidecar.Server) { s.Password = "" }), "", []string{path}},
+		{"it is being created", true, func(i *redispb.Instance) { i.Host, i.State = "", redispb.Instance_CREATING }, sidecar.Server{},
+			"instance first is CREATING and has no address", []string{path}},
+		{"it has no encryption", true, func(i *redispb.Instance) { i.TransitEncryptionMode = redispb.Instance_DISABLED }, sidecar.Server{},
+			"instance first has no encryption", []string{path}},
+	} {
+		var asked []string
+		get := func(_ context.Context, path string, answer proto.Message) error {
+			asked = append(asked, path)
+			switch a := answer.(type) {
+			case *redispb.Instance:
+				i := instance()
+				tc.change(i)
+				proto.Merge(a, i)
+			case *redispb.InstanceAuthString:
+				a.AuthString = "secret-horse"
+			}
+			return nil
+		}
+		source := sidecar.FromAPI(get, sidecar.Instance{Project: "web", Region: "europe-west1", ID: "first", WithPassword: tc.withPassword})
+		got, err := source(t.Context())
+		if got != tc.want || (err != nil) != (tc.says != "") || !slices.Equal(asked, tc.asked) {
+			t.Errorf("%s: %v, asked for %q; want %q", tc.name, err, asked, tc.asked)
+		}
+		if f, ok := errors.AsType[*diagnosis.Fault](err); tc.says != "" && (!ok || !strings.Contains(f.Sentence, tc.says) || f.Fix == "") {
+			t.Errorf("%s: %v; want %q and what to do", tc.name, err, tc.says)
+		}
+	}
+	away := errors.New("the API is away")
+	source := sidecar.FromAPI(func(context.Context, string, proto.Message) error { return away }, sidecar.Instance{ID: "first"})
+	if _, err := source(t.Context()); !errors.Is(err, away) {
+		t.Errorf("got %v; want %v", err, away)
+	}
+}
