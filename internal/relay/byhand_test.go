@@ -137,6 +137,31 @@ func TestLongRequestBeforeLoginWithoutAnEngineIsToldSo(t *testing.T) {
 	expect(t, c, "-ERR away\r\n")
 }
 
+// The engine closes a moment after it has called a long request before the login a protocol error. Until then nobody else may be
+// given the connection.
+func TestConnectionWithAProtocolErrorIsNotUsedAgain(t *testing.T) {
+	t.Parallel()
+	const noAuth = "-NOAUTH Authentication required.\r\n"
+	const protocolError = "-ERR Protocol error: unauthenticated bulk length\r\n"
+	h := newByHand(t, relay.Backend{Multiplexed: true})
+	c, other := h.client(), h.client()
+	send(t, c, "PING\r\n")
+	shared := h.next()
+	expect(t, shared, "*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-EVICT\r\n$2\r\non\r\n"+asksID+asksCommands)
+	send(t, shared, strings.Repeat(noAuth, 3))
+	dedicated := h.next()
+	expect(t, dedicated, asksID+"PING\r\n")
+	send(t, dedicated, noAuth+noAuth)
+	expect(t, c, noAuth)
+	long := "*2\r\n$4\r\nECHO\r\n$20000\r\n" + strings.Repeat("v", 20000) + "\r\n"
+	send(t, c, long)
+	expect(t, dedicated, long)
+	send(t, dedicated, protocolError)
+	expect(t, c, protocolError)
+	send(t, other, "PING\r\n")
+	expect(t, h.next(), asksID+"PING\r\n")
+}
+
 // A group may have the name of the word that ends the options.
 func TestXReadGroupOfAGroupCalledStreamsBlocksNobodyElse(t *testing.T) {
 	t.Parallel()

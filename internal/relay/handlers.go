@@ -85,6 +85,13 @@ var (
 		}
 		s.hasReset()
 	})
+	// onProtocolError is for requests that the engine may refuse as a protocol error. It closes the connection then, a moment later:
+	// nobody may have the connection next.
+	onProtocolError = onLine(func(s *Session, reply []byte) {
+		if bytes.HasPrefix(reply, []byte("-ERR Protocol error")) {
+			s.state.Soil(routing.DirtyForGood)
+		}
+	})
 	onMonitor = onLine(func(s *Session, reply []byte) {
 		if isOK(reply) {
 			s.state.Subscriber.Monitor = true

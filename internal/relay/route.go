@@ -165,6 +165,9 @@ func (s *Session) send(u *upstream, c *routing.Command, raw []byte) {
 	if h.onRequest != nil && !s.input.passingHead {
 		out, onReply = h.onRequest(s, raw, s.arguments(raw))
 	}
+	if onReply == nil && s.exceedsUnauthenticatedLimits() {
+		onReply = onProtocolError
+	}
 	onReply = s.followTransaction(c, onReply, raw)
 	if m := &s.loop.group.monitors; m.Any() && !s.input.passingHead {
 		refused := m.Sent(s.cfg.Remote, s.arguments(raw), raw, out)
