@@ -41,7 +41,7 @@ func newClient(e *env) (*client, error) {
 	c.http.Timeout = time.Minute
 	if c.base == "" {
 		c.base = "http://127.0.0.1:7378"
-		if info, err := readServerInfo(e.state()); err == nil {
+		if info, err := e.state().ReadServerInfo(); err == nil {
 			c.base = info.HTTP
 		}
 	}
@@ -50,7 +50,7 @@ func newClient(e *env) (*client, error) {
 	}
 	c.base = strings.TrimSuffix(c.base, "/")
 	if c.token == "" {
-		text, err := os.ReadFile(tokenPath(e.state()))
+		text, err := os.ReadFile(e.state().AdminToken())
 		if err != nil {
 			return nil, withHint(fmt.Errorf("no token: SEALANE_TOKEN is not set, and the one in the state folder can't be read: %w", err),
 				"start the server with `sealane serve`, name its folder with --state, or set SEALANE_TOKEN")
@@ -89,7 +89,7 @@ func (e *apiError) errorInfo() (info struct {
 	return info
 }
 
-func (e *apiError) hintText() string {
+func (e *apiError) Hint() string {
 	switch e.Status {
 	case "UNAUTHENTICATED":
 		return "run as the user who runs `sealane serve`, or set SEALANE_TOKEN"

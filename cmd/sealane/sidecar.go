@@ -20,6 +20,7 @@ import (
 
 	"github.com/sealane/sealane/internal/ops"
 	"github.com/sealane/sealane/internal/sidecar"
+	"github.com/sealane/sealane/internal/statedir"
 )
 
 const defaultSidecarOps = "127.0.0.1:7381"
@@ -146,7 +147,7 @@ func serveSidecarOps(e *env, cfg *sidecarConfig, s *sidecar.Sidecar, log *slog.L
 	if cfg.Ops == "none" {
 		return "none", func() {}, nil
 	}
-	oc := ops.Config{Metrics: s.Metrics(), Ready: s.Ready, Notes: s.Notes, OpenMetrics: cfg.Metrics == metricsForAnyone, Address: cfg.Ops}
+	oc := ops.Config{Metrics: s.Metrics(), Ready: s.Ready, Notes: s.Notes, OpenMetrics: cfg.Metrics == ops.Anyone, Address: cfg.Ops}
 	var err error
 	if oc.Token, oc.TokenHint, err = cfg.opsToken(e, log); err != nil {
 		return "", nil, err
@@ -188,9 +189,9 @@ func serveSidecarOps(e *env, cfg *sidecarConfig, s *sidecar.Sidecar, log *slog.L
 func (c *sidecarConfig) opsToken(e *env, log *slog.Logger) (token, hint string, err error) {
 	path := c.OpsTokenFile
 	if path == "" {
-		path = opsTokenPath(e.state())
+		path = e.state().OpsToken()
 		if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
-			token, err = tokenFile(path)
+			token, err = statedir.ReadToken(path)
 		}
 		if err != nil {
 			log.Info("nobody can read /debug/pprof, and /metrics only if metrics is anyone: name a file that can be made with ops_token_file (--ops-token-file)", "error", err)
@@ -198,7 +199,7 @@ func (c *sidecarConfig) opsToken(e *env, log *slog.Logger) (token, hint string, 
 		}
 		return token, "it is in " + path, nil
 	}
-	if token, err = tokenFile(path); err != nil {
+	if token, err = statedir.ReadToken(path); err != nil {
 		return "", "", withHint(fmt.Errorf("ops_token_file: %w", err), "name a file that holds the token, 20 characters or more, or that can be made")
 	}
 	return token, "it is in " + path, nil

@@ -22,6 +22,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/sealane/sealane/internal/doctor"
+	"github.com/sealane/sealane/internal/hint"
+	"github.com/sealane/sealane/internal/ops"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/sidecar"
 )
@@ -124,7 +126,7 @@ func (f *sidecarFlags) add(c *cobra.Command) {
 	s.IntVar(&f.warm, "warm", 2, "connections kept ready for clients that need one of their own")
 	s.StringVar(&f.file, "config", "", "configuration `FILE` (YAML) with one or more links, in place of the flags above")
 	s.StringVar(&f.cfg.Ops, "ops", defaultSidecarOps, "address of /livez, /readyz, /metrics and /debug/pprof, or none")
-	s.StringVar(&f.cfg.Metrics, "metrics", metricsWithToken, "who may read /metrics: token, or anyone who can connect to --ops")
+	s.StringVar(&f.cfg.Metrics, "metrics", ops.WithToken, "who may read /metrics: token, or anyone who can connect to --ops")
 	s.StringVar(&f.cfg.OpsTokenFile, "ops-token-file", "", "`FILE` with the bearer token for /metrics and /debug/pprof; made if it is not there (default ops.token in the state folder)")
 	s.BoolVar(&f.cfg.AllowQuit, "allow-quit", false, "let whoever reaches --ops end the sidecar (`sealane sidecar quit`)")
 	s.Lookup("allow-quit").Usage = "let whoever reaches --ops end the sidecar, as 'sealane sidecar quit' does"
@@ -220,7 +222,7 @@ func (c *sidecarConfig) check() []string {
 	if n, portErr := strconv.ParseUint(port, 10, 16); c.Ops != "none" && (err != nil || portErr != nil || n > 65535 || host == "") {
 		problems = append(problems, fmt.Sprintf("%s: %q: want HOST:PORT, such as %s, or none", name(-1, "ops"), c.Ops, defaultSidecarOps))
 	}
-	if problem := checkMetrics(c.Metrics); problem != "" {
+	if problem := ops.CheckReaders(c.Metrics); problem != "" {
 		problems = append(problems, name(-1, "metrics")+": "+problem)
 	}
 	if c.Drain < 0 {
@@ -501,9 +503,9 @@ func sourceFault(err error) *sidecar.Fault {
 	if f, ok := errors.AsType[*sidecar.Fault](err); ok {
 		return f
 	}
-	hint := hintOf(err)
-	if hint == "" {
-		hint = "the API's log has the details"
+	fix := hint.Of(err)
+	if fix == "" {
+		fix = "the API's log has the details"
 	}
-	return sidecar.SourceFault(oneLine(err.Error()), hint+"; it is asked again by itself")
+	return sidecar.SourceFault(oneLine(err.Error()), fix+"; it is asked again by itself")
 }
