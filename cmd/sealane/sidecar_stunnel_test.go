@@ -1,7 +1,7 @@
 package main
 
 import (
-	"strings"
+	"bytes"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
@@ -17,12 +17,12 @@ func FuzzFromStunnel(f *testing.F) {
 		if err != nil {
 			return
 		}
-		text, err := fromStunnel(file, "x.conf")
+		text, err := stunnel.ToSidecar(file, "x.conf")
 		if err != nil {
 			return
 		}
 		var c sidecarConfig
-		d := yaml.NewDecoder(strings.NewReader(text))
+		d := yaml.NewDecoder(bytes.NewReader(text))
 		d.KnownFields(true)
 		if err := d.Decode(&c); err != nil {
 			t.Fatalf("%q becomes\n%s\n%v", raw, text, err)
