@@ -52,6 +52,8 @@ var levels = map[string]int{
 	"internal/statedir": 2,
 	"internal/server":   6,
 
+	"internal/sidecarconfig": 4,
+
 	"internal/certtest":   0,
 	"internal/enginetest": 2,
 }

@@ -21,6 +21,7 @@ import (
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/api"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/sidecarconfig"
 )
 
 // client calls the REST API, as any other client would.
@@ -175,6 +176,18 @@ func (p parentFlags) flags() string {
 	}
 	if p.region != "local" {
 		text += " --region " + p.region
+	}
+	return text
+}
+
+// sidecarEnv are the environment variables that a sidecar needs to mean them, to be put before its command.
+func (p parentFlags) sidecarEnv() string {
+	var text string
+	if p.project != "local" {
+		text += sidecarconfig.EnvName("project") + "=" + p.project + " "
+	}
+	if p.region != "local" {
+		text += sidecarconfig.EnvName("region") + "=" + p.region + " "
 	}
 	return text
 }

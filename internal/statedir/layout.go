@@ -16,8 +16,8 @@ type Entry struct {
 	Path string
 	// What it holds.
 	What string
-	// Mode is as ls shows it, without what is only there for an owner that is root: the first letter is d for a folder and s for a
-	// socket.
+	// Mode is as ls shows it: the first letter is d for a folder and s for a socket. ByUmask stands for whatever the server's umask
+	// allows, which matters to nobody, because the folder around it lets nobody else in.
 	Mode string
 	// Writer is the process that makes and changes it.
 	Writer string
@@ -25,6 +25,9 @@ type Entry struct {
 	// others than its user can read or change it.
 	Secret string
 }
+
+// ByUmask is a mode that is not chosen.
+const ByUmask = "by umask"
 
 // Layout is all that is on disk, in the order of docs/configuration.md, which shows it. A file that is being written is for a moment
 // there a second time, as .NAME.RANDOM.
@@ -37,7 +40,7 @@ var Layout = []Entry{
 	{"admin.token", "the administrator's bearer token for the API", "-rw-------", "serve", "administrator's token"},
 	{"ops.token", "the bearer token for /metrics and /debug/pprof", "-rw-------", "serve, sidecar", ""},
 	{"server.json", "where the running server listens, for the CLI", "-rw-------", "serve", ""},
-	{"control.sock", "the socket by which `sealane stop` reaches the server", "srwx------", "serve", ""},
+	{"control.sock", "the socket by which `sealane stop` reaches the server", ByUmask, "serve", ""},
 	{"nodes", "a folder per node, which is one engine and its gateway", "drwx------", "serve", "folder of the nodes"},
 	{"nodes/*", "one node; its name is random, and is in the records", "drwx------", "serve", ""},
 	{"nodes/*/engine.conf", "the engine's configuration, with hashes of passwords", "-rw-------", "serve", ""},
@@ -45,9 +48,9 @@ var Layout = []Entry{
 	{"nodes/*/engine.lock", "held by the engine, so that there is only one", "-rw-------", "serve", ""},
 	{"nodes/*/engine.log", "the engine's log", "-rw-------", "engine", ""},
 	{"nodes/*/engine.cgroup", "the folder of the engine's cgroup, if it has one", "-rw-------", "serve", ""},
-	{"nodes/*/dump.rdb", "the engine's data: of its last snapshot, or of its clean stop", "-rw-r--r--", "engine", ""},
-	{"nodes/*/dump.loaded.rdb", "the data of a clean stop, once the engine has loaded them: without persistence they are not loaded again", "-rw-r--r--", "engine", ""},
-	{"nodes/*/temp-*.rdb", "a snapshot while it is written", "-rw-r--r--", "engine", ""},
+	{"nodes/*/dump.rdb", "the engine's data: of its last snapshot, or of its clean stop", ByUmask, "engine", ""},
+	{"nodes/*/dump.loaded.rdb", "the data of a clean stop, once the engine has loaded them: without persistence they are not loaded again", ByUmask, "engine", ""},
+	{"nodes/*/temp-*.rdb", "a snapshot while it is written", ByUmask, "engine", ""},
 	{"nodes/*/gateway.sock", "the gateway's admin socket", "srw-------", "gateway", ""},
 	{"nodes/*/gateway.lock", "held by the gateway while it serves", "-rw-------", "gateway", ""},
 	{"nodes/*/gateway-process.lock", "held by the gateway's process, so that there is only one", "-rw-------", "serve", ""},
