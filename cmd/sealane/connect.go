@@ -44,7 +44,7 @@ complete program, for ` + strings.Join(snippetNames(), ", ") + `.`,
 					return usage(c, "--client %q: want %s", library, strings.Join(snippetNames(), ", "))
 				}
 			}
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}
@@ -101,7 +101,7 @@ func (t target) Notes(comment, variable string) string {
 // Clients are those that --client knows.
 func (t target) Clients() string { return strings.Join(snippetNames(), ", ") }
 
-func connect(ctx context.Context, e *env, api *client, parent parentFlags, id, caFile string, snippet *template.Template) error {
+func connect(ctx context.Context, e *env, api *apiClient, parent parentFlags, id, caFile string, snippet *template.Template) error {
 	i, _, err := api.instance(ctx, parent.instance(id))
 	if err != nil {
 		return err

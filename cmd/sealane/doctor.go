@@ -144,7 +144,7 @@ func (d *doctorFlags) password() (auth, from string, err error) {
 
 // ask fills in what the API knows of an instance.
 func (d *doctorFlags) ask(ctx context.Context, e *env, id string, cfg *doctor.Config) error {
-	api, err := newClient(e)
+	api, err := newAPIClient(e)
 	if err != nil {
 		return err
 	}

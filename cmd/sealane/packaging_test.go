@@ -39,8 +39,8 @@ func knows(t *testing.T, args []string, environ ...string) *sidecarconfig.Config
 		t.Errorf("%q with %q: %v", args, environ, err)
 		return nil
 	}
-	if len(cfg.Warnings) > 0 {
-		t.Errorf("%q with %q: %q", args, environ, cfg.Warnings)
+	if len(cfg.Strays) > 0 {
+		t.Errorf("%q with %q: %q", args, environ, cfg.Strays)
 	}
 	return cfg
 }

@@ -25,8 +25,8 @@ func runSidecar(ctx context.Context, e *env, cfg *sidecarconfig.Config) error {
 	defer signal.Stop(signals)
 
 	log := slog.New(slog.NewTextHandler(e.err, nil))
-	for _, w := range cfg.Warnings {
-		log.Warn(w)
+	for _, v := range cfg.Strays {
+		log.Warn("the environment has a variable that is called like one of the sidecar's, which does not read it", "variable", v.Name, "meant", v.Meant)
 	}
 	links, err := cfg.SidecarLinks(func(l *sidecarconfig.Link) sidecar.Source { return fromAPI(e, l) })
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 func fromAPI(e *env, l *sidecarconfig.Link) sidecar.Source {
 	parent := parentFlags{l.Project, l.Region}
 	return func(ctx context.Context) (sidecar.Server, error) {
-		api, err := newClient(e)
+		api, err := newAPIClient(e)
 		if err != nil {
 			return sidecar.Server{}, sourceFault(err)
 		}

@@ -45,9 +45,12 @@ type Config struct {
 	// Links are the ways from a port here to a server. Environment and flags describe one link.
 	Links []Link `yaml:"links"`
 
-	// Warnings are what a person should look at, although the configuration is right.
-	Warnings []string `yaml:"-"`
+	// Strays are variables of the environment that may have been meant for the sidecar, and that it does not read.
+	Strays []Stray `yaml:"-"`
 }
+
+// Stray is a variable that is called like one of the sidecar's.
+type Stray struct{ Name, Meant string }
 
 // Link is one way from a port on this machine to a server: either Instance or Address says which.
 type Link struct {

@@ -1,7 +1,6 @@
 package sidecarconfig
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -57,8 +56,8 @@ func isOfKubernetes(name, value string) bool {
 // ofOthers are variables of other commands that are called like a field.
 var ofOthers = []string{"SEALANE_AUTH"}
 
-// strayVariables are warnings about variables that may have been meant for the sidecar.
-func (r *reader) strayVariables() []string {
+// strays are the variables that may have been meant for the sidecar.
+func (r *reader) strays() []Stray {
 	var used []string // by the configuration itself
 	for _, l := range r.config.Links {
 		for _, value := range []string{l.Auth, l.Cert, l.Key} {
@@ -67,7 +66,7 @@ func (r *reader) strayVariables() []string {
 			}
 		}
 	}
-	var warnings []string
+	var strays []Stray
 	for _, v := range r.Environ {
 		name, value, _ := strings.Cut(v, "=")
 		if !strings.HasPrefix(name, "SEALANE") || strings.HasPrefix(name, envPrefix) || slices.Contains(used, name) || slices.Contains(ofOthers, name) {
@@ -78,10 +77,10 @@ func (r *reader) strayVariables() []string {
 			meant = nearest(name)
 		}
 		if meant != "" && !isOfKubernetes(name, value) {
-			warnings = append(warnings, fmt.Sprintf("the environment has %s, which the sidecar does not read: is %s meant?", name, meant))
+			strays = append(strays, Stray{name, meant})
 		}
 	}
-	return warnings
+	return strays
 }
 
 // nearest is the variable that another name may be a slip for; "" if there is none.

@@ -56,7 +56,7 @@ func Read(s Sources) (*Config, error) {
 	if len(r.problems) > 0 {
 		return nil, &Error{r.problems}
 	}
-	r.config.Warnings = r.strayVariables()
+	r.config.Strays = r.strays()
 	return r.config, nil
 }
 
