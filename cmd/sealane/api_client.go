@@ -24,7 +24,7 @@ import (
 	"github.com/sealane/sealane/internal/sidecarconfig"
 )
 
-// apiClient calls the REST API, as any other apiClient would.
+// apiClient calls the REST API, as any other client would.
 type apiClient struct {
 	headers map[string]string // of every request, besides
 	base    string
