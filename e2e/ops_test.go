@@ -18,8 +18,8 @@ func TestOpsListenersKnowWhoAsks(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, serverOptions{})
 	s.create("first")
-	side := s.startSidecar("--instance", "first", "--allow-quit")
-	open := s.startSidecar("--instance", "first", "--metrics", "anyone", "--ops", "localhost:0")
+	side := s.startSidecarWith([]string{"SEALANE_SIDECAR_ALLOW_QUIT=true"}, "--instance", "first")
+	open := s.startSidecarWith([]string{"SEALANE_SIDECAR_METRICS=anyone"}, "--instance", "first", "--ops", "localhost:0")
 	file := filepath.Join(s.state, "ops.token")
 	info, err := os.Stat(file)
 	if err != nil || info.Mode().Perm() != 0o600 {

@@ -14,11 +14,12 @@ func TestSidecarServesOnAfterSIGTERM(t *testing.T) {
 	s := newServer(t, serverOptions{})
 	n := newNativeRedis(s)
 	n.start()
-	args := []string{"--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile, "--drain", "60s"}
+	args := []string{"--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile}
+	drain := []string{"SEALANE_SIDECAR_DRAIN=60s"}
 
 	t.Run("until the clients have gone", func(t *testing.T) {
 		t.Parallel()
-		c := s.startSidecar(args...)
+		c := s.startSidecarWith(drain, args...)
 		client, err := net.Dial("tcp", c.address)
 		if err != nil {
 			t.Fatal(err)
@@ -43,7 +44,7 @@ func TestSidecarServesOnAfterSIGTERM(t *testing.T) {
 	t.Run("but a second signal ends it at once", func(t *testing.T) {
 		t.Parallel()
 		for _, second := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
-			c := s.startSidecar(args...)
+			c := s.startSidecarWith(drain, args...)
 			client, err := net.Dial("tcp", c.address)
 			if err != nil {
 				t.Fatal(err)
@@ -60,7 +61,7 @@ func TestSidecarServesOnAfterSIGTERM(t *testing.T) {
 	})
 	t.Run("and `quit` says that nobody needs it any more", func(t *testing.T) {
 		t.Parallel()
-		c := s.startSidecar(append(args, "--allow-quit")...)
+		c := s.startSidecarWith(append(drain, "SEALANE_SIDECAR_ALLOW_QUIT=true"), args...)
 		client, err := net.Dial("tcp", c.address)
 		if err != nil {
 			t.Fatal(err)
@@ -73,7 +74,7 @@ func TestSidecarServesOnAfterSIGTERM(t *testing.T) {
 	})
 	t.Run("at most for that time", func(t *testing.T) {
 		t.Parallel()
-		c := s.startSidecar("--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile, "--drain", "1s")
+		c := s.startSidecarWith([]string{"SEALANE_SIDECAR_DRAIN=1s"}, args...)
 		client, err := net.Dial("tcp", c.address)
 		if err != nil {
 			t.Fatal(err)

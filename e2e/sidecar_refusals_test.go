@@ -92,7 +92,7 @@ func TestSidecarSaysWhatAServerRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		name, code, words, client string
 		change                    func(*nativeRedis)
-		args                      []string
+		env                       []string
 	}{
 		{name: "protected mode", code: "protected-mode", words: "DENIED ", client: "-DENIED ",
 			change: func(n *nativeRedis) {
@@ -100,7 +100,7 @@ func TestSidecarSaysWhatAServerRefuses(t *testing.T) {
 				n.args = []string{"--protected-mode", "yes", "--bind", n.host, "127.0.0.1"}
 			}},
 		{name: "a wrong password, and a default user who may everything", code: "auth", words: "WRONGPASS", client: "-ERR the sidecar can't reach the server: ",
-			change: func(n *nativeRedis) { n.args = []string{"--user", "app", "on", ">horse", "~*", "+@all"} }, args: []string{"--user", "app", "--auth", "env:WRONG"}},
+			change: func(n *nativeRedis) { n.args = []string{"--user", "app", "on", ">horse", "~*", "+@all"} }, env: []string{"SEALANE_SIDECAR_USER=app", "SEALANE_SIDECAR_AUTH=env:WRONG", "WRONG=wrong"}},
 		{name: "a replica without its master", code: "master-down", words: "MASTERDOWN Link with MASTER is down", client: "-MASTERDOWN",
 			change: func(n *nativeRedis) {
 				n.args = []string{"--replicaof", "127.0.0.1", "1", "--replica-serve-stale-data", "no"}
@@ -112,7 +112,7 @@ func TestSidecarSaysWhatAServerRefuses(t *testing.T) {
 			n := newNativeRedis(s)
 			tc.change(n)
 			n.start()
-			c := s.launchSidecar([]string{"WRONG=wrong"}, append([]string{"--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile}, tc.args...)...)
+			c := s.launchSidecar(tc.env, "--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile)
 			c.wantNotReady(tc.words)
 			if got := c.says("GET key"); !strings.Contains(got, tc.client) {
 				t.Errorf("the client is told %q; want %q; the log:\n%s", got, tc.client, c.stderr)
@@ -217,7 +217,7 @@ func TestSidecarWithAUserOfFewRights(t *testing.T) {
 	n.start()
 	passFile := filepath.Join(s.base, "password")
 	s.write(passFile, "horse\n")
-	c := s.startSidecar("--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile, "--user", "app", "--auth", "file:"+passFile)
+	c := s.startSidecarWith([]string{"SEALANE_SIDECAR_USER=app"}, "--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile, "--auth", "file:"+passFile)
 	for request, want := range map[string]string{"SET key value": "+OK", "PING": "-NOPERM", "DEL key": "-NOPERM"} {
 		if got := c.says(request); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: %q; want %q", request, got, want)
@@ -241,7 +241,7 @@ func TestSidecarShowsAClientCertificate(t *testing.T) {
 	args := []string{"--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile}
 	without := s.launchSidecar(nil, args...)
 	without.wantNotReady("wants a certificate from its clients")
-	c := s.startSidecar(append(args, "--cert", pair)...)
+	c := s.startSidecarWith([]string{"SEALANE_SIDECAR_CERT=" + pair}, args...)
 	if got := c.says("SET key value"); got != "+OK" {
 		t.Errorf("SET: %q", got)
 	}
@@ -260,6 +260,6 @@ func TestSidecarShowsAClientCertificate(t *testing.T) {
 	if err := os.Chmod(pair, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	open := s.launchSidecar(nil, append(args, "--cert", pair)...)
+	open := s.launchSidecar([]string{"SEALANE_SIDECAR_CERT=" + pair}, args...)
 	open.wantNotReady("has mode 0644")
 }

@@ -75,7 +75,13 @@ func (s *server) launchSidecarUnder(program, env []string, args ...string) *side
 // startSidecar starts a sidecar and waits until it serves requests.
 func (s *server) startSidecar(args ...string) *sidecar {
 	s.t.Helper()
-	c := s.launchSidecar(nil, args...)
+	return s.startSidecarWith(nil, args...)
+}
+
+// startSidecarWith has an environment besides.
+func (s *server) startSidecarWith(env []string, args ...string) *sidecar {
+	s.t.Helper()
+	c := s.launchSidecar(env, args...)
 	c.waitReady()
 	return c
 }

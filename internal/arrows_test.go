@@ -47,7 +47,13 @@ var levels = map[string]int{
 	"internal/instance":    4,
 	"internal/api":         5,
 	"internal/rehearsal":   5,
-	"cmd/sealane":          6,
+	"cmd/sealane":          7,
+
+	"internal/hint":     0,
+	"internal/statedir": 2,
+	"internal/server":   6,
+
+	"internal/sidecarconfig": 4,
 
 	"internal/certtest":   0,
 	"internal/enginetest": 2,

@@ -34,13 +34,13 @@ what stands before the damage and fails.`,
 		Args:    exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			entries := []audit.Entry{} // as JSON an empty list, not null
-			_, damage := audit.Verify(e.state(), func(entry audit.Entry) {
+			_, damage := audit.Verify(string(e.state()), func(entry audit.Entry) {
 				if instance == "" || entry.Instance == instance || path.Base(entry.Instance) == instance {
 					entries = append(entries, entry)
 				}
 			})
 			if d := (*audit.Damage)(nil); damage != nil && !errors.As(damage, &d) {
-				return auditHint(damage, e.state())
+				return e.state().AuditError(damage)
 			}
 			raw, err := json.MarshalIndent(map[string]any{"entries": entries}, "", "  ")
 			if err != nil {
@@ -52,7 +52,7 @@ what stands before the damage and fails.`,
 					auditRow(w, entry)
 				}
 			})
-			return errors.Join(auditHint(damage, e.state()), err)
+			return errors.Join(e.state().AuditError(damage), err)
 		},
 	}
 	c.Flags().StringVar(&instance, "instance", "", "only this instance: its NAME, or projects/P/locations/R/instances/NAME")
@@ -115,18 +115,18 @@ server can't change it, and give it as --head the next time: all entries up to i
 func verifyAudit(e *env, withHead bool, want audit.Hash) error {
 	var found uint64
 	var last time.Time
-	s, err := audit.Verify(e.state(), func(entry audit.Entry) {
+	s, err := audit.Verify(string(e.state()), func(entry audit.Entry) {
 		last = entry.Time
 		if entry.Hash == want {
 			found = entry.Seq
 		}
 	})
 	if err != nil {
-		return auditHint(err, e.state())
+		return e.state().AuditError(err)
 	}
 	if withHead && found == 0 {
 		return withHint(fmt.Errorf("audit log: none of its %s has the hash %s: the log was rewritten, cut, or begun anew since that hash was kept", entries(s.Head.Seq), want),
-			"%s", evidence(e.state()))
+			"%s", e.state().AuditDamageHint())
 	}
 	if s.Torn > 0 {
 		fmt.Fprintf(e.err, "note: the last %d bytes are no entry yet: it is being written, or a crash tore it, and the next start cuts it off\n", s.Torn)
@@ -148,24 +148,4 @@ func entries(n uint64) string {
 		return "1 entry"
 	}
 	return fmt.Sprintf("%d entries", n)
-}
-
-// auditHint adds what to do next.
-func auditHint(err error, state string) error {
-	var damage *audit.Damage
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, audit.ErrNone):
-		return withHint(fmt.Errorf("%w in %s", err, state), "it begins with the first `sealane serve`; name the server's folder with --state")
-	case errors.As(err, &damage):
-		return withHint(err, "%s", evidence(state))
-	default:
-		return withHint(err, "make %s and %s readable and writable for whoever runs `sealane serve`, with space on their disk", audit.LogPath(state), audit.HeadPath(state))
-	}
-}
-
-func evidence(state string) string {
-	return fmt.Sprintf("somebody else than Sealane changed it, or the disk did: compare it with a backup, and find out who could write %s; "+
-		"`sealane serve` starts with a new log once %s and %s are moved elsewhere, to be kept as evidence", state, audit.LogPath(state), audit.HeadPath(state))
 }

@@ -31,7 +31,7 @@ func newCAList(e *env) *cobra.Command {
 or retiring; that is what ` + "`sealane ca bundle`" + ` prints.`,
 		Example: "  sealane ca list first",
 		RunE: func(c *cobra.Command, args []string) error {
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}
@@ -70,7 +70,7 @@ func newCABundle(e *env) *cobra.Command {
 		Use: "bundle NAME", Short: "Print the CA certificates that clients should trust, as PEM", Args: exactly("NAME"),
 		Example: "  sealane ca bundle first > ca.pem",
 		RunE: func(c *cobra.Command, args []string) error {
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}
@@ -160,7 +160,7 @@ func caChange(e *env, c *cobra.Command, verb string, request func(force bool) pr
 	var forced bool
 	c.Args = exactly("NAME")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		api, err := newClient(e)
+		api, err := newAPIClient(e)
 		if err != nil {
 			return err
 		}
@@ -204,7 +204,7 @@ until they have the new bundle, and clients that keep the old one in their bundl
 the new one.`,
 		Example: "  sealane ca compromise first --generation 1\n  sealane ca bundle first > ca.pem",
 		RunE: func(c *cobra.Command, args []string) error {
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}

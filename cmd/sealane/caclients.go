@@ -36,7 +36,7 @@ A client is its address, its connection's name, its library and its user: severa
 are one here.`,
 		Example: "  sealane ca clients first\n  sealane ca clients first --format json",
 		RunE: func(c *cobra.Command, args []string) error {
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}
@@ -119,7 +119,7 @@ a small share, and only after clients were given the bundle. It ends by itself w
 			case !off && perHour < 1:
 				return usage(c, "--per-hour %d: want how many clients an hour may be tested at most", perHour)
 			}
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}

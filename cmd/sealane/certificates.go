@@ -27,7 +27,7 @@ func newCertificatesShow(e *env) *cobra.Command {
 		Use: "show NAME", Short: "Show the server certificate, and what changes next and when", Args: exactly("NAME"),
 		Example: "  sealane certificates show first\n  sealane certificates show first --format json",
 		RunE: func(c *cobra.Command, args []string) error {
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}
@@ -55,7 +55,7 @@ func newCertificatesRotate(e *env) *cobra.Command {
 one. No connection is dropped, and clients need nothing new.`,
 		Example: "  sealane certificates rotate first",
 		RunE: func(c *cobra.Command, args []string) error {
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}

@@ -44,7 +44,7 @@ complete program, for ` + strings.Join(snippetNames(), ", ") + `.`,
 					return usage(c, "--client %q: want %s", library, strings.Join(snippetNames(), ", "))
 				}
 			}
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}
@@ -64,6 +64,7 @@ type target struct {
 	TLS, Auth      bool
 	CAFile         string
 	Where          string // flags that name the project and region, where they aren't the usual
+	SidecarEnv     string // environment variables of a sidecar that do the same
 	Verified       string
 }
 
@@ -100,7 +101,7 @@ func (t target) Notes(comment, variable string) string {
 // Clients are those that --client knows.
 func (t target) Clients() string { return strings.Join(snippetNames(), ", ") }
 
-func connect(ctx context.Context, e *env, api *client, parent parentFlags, id, caFile string, snippet *template.Template) error {
+func connect(ctx context.Context, e *env, api *apiClient, parent parentFlags, id, caFile string, snippet *template.Template) error {
 	i, _, err := api.instance(ctx, parent.instance(id))
 	if err != nil {
 		return err
@@ -111,7 +112,7 @@ func connect(ctx context.Context, e *env, api *client, parent parentFlags, id, c
 	t := target{
 		ID: id, Host: i.GetHost(), Port: strconv.Itoa(int(i.GetPort())),
 		TLS: i.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION, Auth: i.GetAuthEnabled(),
-		Where: parent.flags(),
+		Where: parent.flags(), SidecarEnv: parent.sidecarEnv(),
 	}
 	if !t.TLS && snippet == snippetOf("sidecar") {
 		return withHint(fmt.Errorf("instance %s has no TLS, which is what a sidecar is for", id), "connect to %s directly", t.Address())

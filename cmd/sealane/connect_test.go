@@ -91,3 +91,20 @@ func TestGoSnippetIsFormatted(t *testing.T) {
 		}
 	}
 }
+
+// An instance of another project or region is meant by the sidecar too, which has no flags for them.
+func TestSidecarSnippetNamesProjectAndRegion(t *testing.T) {
+	t.Parallel()
+	for parent, want := range map[parentFlags]string{
+		{"local", "local"}:      "sealane sidecar --instance first --listen 127.0.0.1:6379 --auth auto",
+		{"web", "europe-west1"}: "SEALANE_SIDECAR_PROJECT=web SEALANE_SIDECAR_REGION=europe-west1 sealane sidecar --instance first --listen 127.0.0.1:6379 --auth auto",
+	} {
+		var b strings.Builder
+		if err := snippetOf("sidecar").Execute(&b, target{ID: "first", Where: parent.flags(), SidecarEnv: parent.sidecarEnv()}); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(b.String(), "\n"+want+"\n") {
+			t.Errorf("%+v: %s", parent, b.String())
+		}
+	}
+}

@@ -146,7 +146,7 @@ func (d *doctorFlags) password() (doctor.Password, error) {
 
 // ask fills in what the API knows of an instance.
 func (d *doctorFlags) ask(ctx context.Context, e *env, id string, cfg *doctor.Config) error {
-	api, err := newClient(e)
+	api, err := newAPIClient(e)
 	if err != nil {
 		return err
 	}

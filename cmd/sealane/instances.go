@@ -62,7 +62,7 @@ func newCreate(e *env) *cobra.Command {
 			if err != nil {
 				return usage(c, "%v", err)
 			}
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}
@@ -173,7 +173,7 @@ func enumFlag(flag, value string, values map[string]int32) (int32, error) {
 }
 
 // waitFor shows progress until the operation is done. When the user gives up waiting, the operation goes on.
-func waitFor(ctx context.Context, e *env, api *client, op *longrunningpb.Operation, what string) error {
+func waitFor(ctx context.Context, e *env, api *apiClient, op *longrunningpb.Operation, what string) error {
 	p := newProgress(e.err)
 	defer p.done()
 	p.show(what)
@@ -187,7 +187,7 @@ func newList(e *env) *cobra.Command {
 		Use: "list", Short: "List instances", Args: exactly(),
 		Example: "  sealane instances list\n  sealane instances list --region -     # of all regions",
 		RunE: func(c *cobra.Command, _ []string) error {
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}
@@ -225,7 +225,7 @@ func newDescribe(e *env) *cobra.Command {
 		Use: "describe NAME", Short: "Show an instance", Args: exactly("NAME"),
 		Example: "  sealane instances describe first --format json",
 		RunE: func(c *cobra.Command, args []string) error {
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}
@@ -237,7 +237,7 @@ func newDescribe(e *env) *cobra.Command {
 	return c
 }
 
-func describe(ctx context.Context, e *env, api *client, name string, format formatFlag) error {
+func describe(ctx context.Context, e *env, api *apiClient, name string, format formatFlag) error {
 	i, raw, err := api.instance(ctx, name)
 	if err != nil {
 		return err
@@ -256,49 +256,57 @@ func describe(ctx context.Context, e *env, api *client, name string, format form
 	if raw, err = withField(raw, "engine", engineRaw); err != nil {
 		return err
 	}
-	return format.print(e.out, raw, func(w io.Writer) {
-		row(w, "name:", i.GetName())
-		row(w, "state:", i.GetState().String())
-		if problem := cmp.Or(i.GetStatusMessage(), plane.GetProblem()); problem != "" {
-			row(w, "problem:", problem)
+	return format.print(e.out, raw, func(w io.Writer) { describeTable(w, i, plane, engine) })
+}
+
+// describeTable writes an instance for people, one line for each thing to know.
+func describeTable(w io.Writer, i *redispb.Instance, plane *sealanepb.DataPlane, engine *sealanepb.Engine) {
+	row(w, "name:", i.GetName())
+	row(w, "state:", i.GetState().String())
+	if problem := cmp.Or(i.GetStatusMessage(), plane.GetProblem()); problem != "" {
+		row(w, "problem:", problem)
+	}
+	row(w, "host:", i.GetHost())
+	row(w, "port:", portText(i))
+	row(w, "encryption:", i.GetTransitEncryptionMode().String())
+	auth := onOff(i.GetAuthEnabled())
+	if until := plane.GetOldAuthExpireTime(); until != nil {
+		auth += ", a password of before too until " + until.AsTime().Format(time.RFC3339)
+	}
+	row(w, "auth:", auth)
+	row(w, "version:", i.GetRedisVersion())
+	row(w, "tier:", i.GetTier().String())
+	row(w, "size:", fmt.Sprintf("%d GB", i.GetMemorySizeGb()))
+	row(w, "memory bound:", memoryText(engine))
+	if t := engine.GetLastExitTime(); t != nil {
+		row(w, "engine ended:", t.AsTime().Format(time.RFC3339)+", "+engine.GetLastExit())
+	}
+	if i.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION {
+		row(w, "tls:", policyText(plane))
+	}
+	row(w, "data path:", plane.GetDataPath().String())
+	row(w, "connections:", connectionsText(plane))
+	row(w, "persistence:", i.GetPersistenceConfig().GetPersistenceMode().String())
+	describeChosen(w, i)
+	row(w, "created:", i.GetCreateTime().AsTime().Format(time.RFC3339))
+}
+
+// describeChosen writes what whoever made the instance has chosen, and its CAs.
+func describeChosen(w io.Writer, i *redispb.Instance) {
+	if i.GetDisplayName() != "" {
+		row(w, "display name:", i.GetDisplayName())
+	}
+	for _, m := range []struct {
+		title string
+		m     map[string]string
+	}{{"label:", i.GetLabels()}, {"redis config:", i.GetRedisConfigs()}} {
+		for _, k := range slices.Sorted(maps.Keys(m.m)) {
+			row(w, m.title, k+"="+m.m[k])
 		}
-		row(w, "host:", i.GetHost())
-		row(w, "port:", portText(i))
-		row(w, "encryption:", i.GetTransitEncryptionMode().String())
-		auth := onOff(i.GetAuthEnabled())
-		if until := plane.GetOldAuthExpireTime(); until != nil {
-			auth += ", a password of before too until " + until.AsTime().Format(time.RFC3339)
-		}
-		row(w, "auth:", auth)
-		row(w, "version:", i.GetRedisVersion())
-		row(w, "tier:", i.GetTier().String())
-		row(w, "size:", fmt.Sprintf("%d GB", i.GetMemorySizeGb()))
-		row(w, "memory bound:", memoryText(engine))
-		if t := engine.GetLastExitTime(); t != nil {
-			row(w, "engine ended:", t.AsTime().Format(time.RFC3339)+", "+engine.GetLastExit())
-		}
-		if i.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION {
-			row(w, "tls:", policyText(plane))
-		}
-		row(w, "data path:", plane.GetDataPath().String())
-		row(w, "connections:", connectionsText(plane))
-		row(w, "persistence:", i.GetPersistenceConfig().GetPersistenceMode().String())
-		if i.GetDisplayName() != "" {
-			row(w, "display name:", i.GetDisplayName())
-		}
-		for _, m := range []struct {
-			title string
-			m     map[string]string
-		}{{"label:", i.GetLabels()}, {"redis config:", i.GetRedisConfigs()}} {
-			for _, k := range slices.Sorted(maps.Keys(m.m)) {
-				row(w, m.title, k+"="+m.m[k])
-			}
-		}
-		for _, ca := range i.GetServerCaCerts() {
-			row(w, "ca:", ca.GetSha1Fingerprint()+" until "+ca.GetExpireTime().AsTime().Format(time.DateOnly))
-		}
-		row(w, "created:", i.GetCreateTime().AsTime().Format(time.RFC3339))
-	})
+	}
+	for _, ca := range i.GetServerCaCerts() {
+		row(w, "ca:", ca.GetSha1Fingerprint()+" until "+ca.GetExpireTime().AsTime().Format(time.DateOnly))
+	}
 }
 
 // policyText says what TLS clients may speak.
@@ -421,7 +429,7 @@ func (f *updateFlags) changed(c *cobra.Command, fields map[string]string) (mask 
 
 // update changes the fields of the mask, and those of the data plane.
 func (f *updateFlags) update(ctx context.Context, e *env, id string, mask, planeMask []string, plane *sealanepb.DataPlane) error {
-	api, err := newClient(e)
+	api, err := newAPIClient(e)
 	if err != nil {
 		return err
 	}
@@ -454,7 +462,7 @@ func newDelete(e *env) *cobra.Command {
 		Use: "delete NAME", Short: "Delete an instance with its data and its CA", Args: exactly("NAME"),
 		Example: "  sealane instances delete first --quiet",
 		RunE: func(c *cobra.Command, args []string) error {
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}
@@ -510,7 +518,7 @@ func newAuthString(e *env) *cobra.Command {
 		Use: "get-auth-string NAME", Short: "Print the password of an instance", Args: exactly("NAME"),
 		Example: "  REDISCLI_AUTH=\"$(sealane instances get-auth-string first)\" redis-cli --tls …",
 		RunE: func(c *cobra.Command, args []string) error {
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}

@@ -10,6 +10,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sealane/sealane/internal/hint"
+	"github.com/sealane/sealane/internal/statedir"
 )
 
 func main() {
@@ -36,7 +39,7 @@ func run(ctx context.Context, args []string, std stdio) int {
 		return 0
 	}
 	fmt.Fprintf(std.err, "sealane: error: %s\n", oneLine(err.Error()))
-	if h := hintOf(err); h != "" {
+	if h := hint.Of(err); h != "" {
 		fmt.Fprintf(std.err, "sealane: hint: %s\n", h)
 	}
 	var u *usageError
@@ -71,7 +74,7 @@ Environment:
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage(c, "%v", err)
 	})
-	root.PersistentFlags().StringVar(&e.stateDir, "state", "", "the server's state folder (default "+defaultStateDir()+")")
+	root.PersistentFlags().StringVar(&e.stateDir, "state", "", "the server's state folder (default "+string(statedir.Default())+")")
 	root.AddCommand(
 		newServe(e), newStop(e), newInstances(e), newCA(e), newCertificates(e), newAudit(e), newConnect(e), newDoctor(e), newSidecar(e),
 		newRehearse(e), newOperations(e), newVersion(e), newGateway(e),
@@ -86,11 +89,11 @@ type env struct {
 }
 
 // state is the folder of the server that is meant.
-func (e *env) state() string {
+func (e *env) state() statedir.Dir {
 	if e.stateDir != "" {
-		return e.stateDir
+		return statedir.Dir(e.stateDir)
 	}
-	return defaultStateDir()
+	return statedir.Default()
 }
 
 // group makes a command that only has sub-commands.
@@ -130,29 +133,12 @@ func exactly(names ...string) cobra.PositionalArgs {
 }
 
 // usageError is a wrong command line.
-type usageError struct{ hinted }
+type usageError struct{ error }
+
+func (u *usageError) Unwrap() error { return u.error }
 
 func usage(c *cobra.Command, format string, args ...any) error {
-	return &usageError{hinted{fmt.Errorf(format, args...), fmt.Sprintf("see `%s --help`", c.CommandPath())}}
+	return &usageError{withHint(fmt.Errorf(format, args...), "see `%s --help`", c.CommandPath())}
 }
 
-// hinted is an error with what to do next.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h hinted) Unwrap() error    { return h.error }
-func (h hinted) hintText() string { return h.hint }
-
-func withHint(err error, format string, args ...any) error {
-	return &hinted{err, fmt.Sprintf(format, args...)}
-}
-
-func hintOf(err error) string {
-	var h interface{ hintText() string }
-	if errors.As(err, &h) {
-		return h.hintText()
-	}
-	return ""
-}
+func withHint(err error, format string, args ...any) error { return hint.Wrap(err, format, args...) }

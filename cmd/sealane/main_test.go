@@ -2,16 +2,21 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sealane/sealane/internal/statedir"
 )
 
 func TestMain(m *testing.M) {
@@ -22,7 +27,8 @@ func TestMain(m *testing.M) {
 var pools atomic.Int32
 
 // TestScripts runs the stories in testdata: the real program, in processes of its own, with a real engine.
-// "serve" starts a server for the script, which the script's end stops; "stopserve SIGNAL" ends it earlier.
+// "serve" starts a server for the script, which the script's end stops; "stopserve SIGNAL" ends it earlier. "layout"
+// holds the state folder against statedir.Layout.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -42,7 +48,7 @@ func TestScripts(t *testing.T) {
 			e.Values[serverKey{}] = &scriptServer{}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"serve": startServer, "stopserve": stopServerWith},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"serve": startServer, "stopserve": stopServerWith, "layout": checkLayout},
 	})
 }
 
@@ -90,4 +96,49 @@ func stopServerWith(ts *testscript.TestScript, _ bool, args []string) {
 	if args[0] == "INT" {
 		ts.Check(err)
 	}
+}
+
+// checkLayout wants every file in the script's state folder to be in the layout, with the mode that is there. What a file must be there
+// for, its arguments name.
+func checkLayout(ts *testscript.TestScript, _ bool, wanted []string) {
+	root := filepath.Join(ts.Getenv("XDG_STATE_HOME"), "sealane")
+	ts.Check(filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		info, statErr := os.Lstat(path)
+		if errors.Is(statErr, fs.ErrNotExist) || strings.HasPrefix(filepath.Base(path), ".") { // gone since, or being written
+			return nil
+		}
+		if err = errors.Join(err, statErr); err != nil {
+			return err
+		}
+		name, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		for _, e := range statedir.Layout {
+			if ok, _ := filepath.Match(e.Path, name); !ok {
+				continue
+			}
+			if mode := lsMode(info.Mode()); mode != e.Mode && e.Mode != statedir.ByUmask {
+				return fmt.Errorf("%s has mode %s, and in the layout %s", name, mode, e.Mode)
+			}
+			wanted = slices.DeleteFunc(wanted, func(w string) bool { return w == e.Path })
+			return nil
+		}
+		return fmt.Errorf("%s is not in the layout", name)
+	}))
+	if len(wanted) > 0 {
+		ts.Fatalf("there is no %s", strings.Join(wanted, ", "))
+	}
+}
+
+// lsMode is a mode as ls shows it.
+func lsMode(m fs.FileMode) string {
+	kind := "-"
+	switch {
+	case m.IsDir():
+		kind = "d"
+	case m&fs.ModeSocket != 0:
+		kind = "s"
+	}
+	return kind + m.Perm().String()[1:]
 }

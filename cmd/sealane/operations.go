@@ -28,7 +28,7 @@ func newOperationList(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List operations", Args: exactly(), Example: "  sealane operations list --region -",
 		RunE: func(c *cobra.Command, _ []string) error {
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}
@@ -59,7 +59,7 @@ func operationCommand(e *env, verb, short, method, suffix string, out proto.Mess
 		Use: verb + " OPERATION", Short: short, Args: exactly("OPERATION"),
 		Example: "  sealane operations " + verb + " operation-1772429059113-64c03cc75420f-1e6dfa66-a66a511c",
 		RunE: func(c *cobra.Command, args []string) error {
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}

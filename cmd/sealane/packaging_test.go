@@ -10,37 +10,62 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/sealane/sealane/internal/sidecarconfig"
 )
 
 const packaging = "../../packaging"
 
-// knows tells whether a command line is one that the program would take: its flags exist, and what they say is right.
-func knows(t *testing.T, args []string) {
+// knows tells whether a command line is one that the program would take, with this environment: its flags exist, and what they say is
+// right. Of a sidecar it returns the configuration.
+func knows(t *testing.T, args []string, environ ...string) *sidecarconfig.Config {
 	t.Helper()
 	root := newRoot(stdio{strings.NewReader(""), io.Discard, io.Discard})
 	c, rest, err := root.Find(args[1:])
 	if err != nil || c == root {
 		t.Errorf("%q: no such command: %v", args, err)
-		return
+		return nil
 	}
 	if err := c.ParseFlags(rest); err != nil {
 		t.Errorf("%q: %v", args, err)
-		return
+		return nil
 	}
 	if c.Name() != "sidecar" || c.Flags().Changed("config") {
-		return
+		return nil
 	}
-	var f sidecarFlags
-	again := &cobra.Command{}
-	f.add(again)
-	if err := again.ParseFlags(rest); err != nil {
-		t.Fatal(err)
+	cfg, err := new(sidecarFlags).read(c, environ)
+	if err != nil {
+		t.Errorf("%q with %q: %v", args, environ, err)
+		return nil
 	}
-	if _, err := f.config(again); err != nil {
-		t.Errorf("%q: %v", args, err)
+	if len(cfg.Strays) > 0 {
+		t.Errorf("%q with %q: %q", args, environ, cfg.Strays)
 	}
+	return cfg
+}
+
+// container is what Kubernetes is told of one.
+type container struct {
+	RestartPolicy  string `yaml:"restartPolicy"`
+	Command        []string
+	Env            []struct{ Name, Value string }
+	StartupProbe   probe `yaml:"startupProbe"`
+	ReadinessProbe probe `yaml:"readinessProbe"`
+	Lifecycle      struct {
+		PostStart probe `yaml:"postStart"`
+	}
+	VolumeMounts []struct{ Name string } `yaml:"volumeMounts"`
+}
+
+type probe struct{ Exec struct{ Command []string } }
+
+func (c container) environ() []string {
+	var all []string
+	for _, e := range c.Env {
+		all = append(all, e.Name+"="+e.Value)
+	}
+	return all
 }
 
 func TestTheUnitForSystemdIsRight(t *testing.T) {
@@ -83,21 +108,14 @@ func TestTheExampleForKubernetesIsRight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	type probe struct{ Exec struct{ Command []string } }
 	var d struct {
 		Kind string
 		Spec struct {
 			Template struct {
 				Spec struct {
-					TerminationGracePeriodSeconds int `yaml:"terminationGracePeriodSeconds"`
-					InitContainers                []struct {
-						RestartPolicy  string `yaml:"restartPolicy"`
-						Command        []string
-						StartupProbe   probe                   `yaml:"startupProbe"`
-						ReadinessProbe probe                   `yaml:"readinessProbe"`
-						VolumeMounts   []struct{ Name string } `yaml:"volumeMounts"`
-					} `yaml:"initContainers"`
-					Volumes []struct{ Name string }
+					TerminationGracePeriodSeconds int         `yaml:"terminationGracePeriodSeconds"`
+					InitContainers                []container `yaml:"initContainers"`
+					Volumes                       []struct{ Name string }
 				}
 			}
 		}
@@ -110,15 +128,16 @@ func TestTheExampleForKubernetesIsRight(t *testing.T) {
 		t.Fatalf("no native sidecar: %+v", d)
 	}
 	c := pod.InitContainers[0]
-	for _, command := range [][]string{c.Command, c.StartupProbe.Exec.Command, c.ReadinessProbe.Exec.Command} {
+	for _, command := range [][]string{c.StartupProbe.Exec.Command, c.ReadinessProbe.Exec.Command} {
 		if len(command) < 2 || command[0] != "sealane" {
 			t.Errorf("command %q", command)
 			continue
 		}
 		knows(t, command)
 	}
-	if pod.TerminationGracePeriodSeconds <= 30 {
-		t.Errorf("the pod is killed after %d s, and the sidecar may take 30 to drain", pod.TerminationGracePeriodSeconds)
+	cfg := knows(t, c.Command, c.environ()...)
+	if cfg == nil || cfg.DrainTimeout != 30*time.Second || pod.TerminationGracePeriodSeconds <= 30 {
+		t.Errorf("the pod is killed after %d s, and the sidecar may take 30 to drain: %+v", pod.TerminationGracePeriodSeconds, cfg)
 	}
 	for _, m := range c.VolumeMounts {
 		found := false
@@ -132,16 +151,10 @@ func TestTheExampleForKubernetesIsRight(t *testing.T) {
 }
 
 // What a sidecar may take to end is over before it is killed.
-func endsInTime(t *testing.T, command []string, most time.Duration) {
+func endsInTime(t *testing.T, cfg *sidecarconfig.Config, most time.Duration) {
 	t.Helper()
-	var f sidecarFlags
-	c := &cobra.Command{}
-	f.add(c)
-	if err := c.ParseFlags(command[2:]); err != nil {
-		t.Fatal(err)
-	}
-	if f.cfg.Drain == 0 || f.cfg.Drain+f.cfg.DrainTimeout >= most {
-		t.Errorf("drain %s and drain_timeout %s, and it is killed after %s", f.cfg.Drain, f.cfg.DrainTimeout, most)
+	if cfg == nil || cfg.Drain == 0 || cfg.Drain+cfg.DrainTimeout >= most {
+		t.Errorf("it is killed after %s: %+v", most, cfg)
 	}
 }
 
@@ -151,22 +164,14 @@ func TestTheExampleForOlderKubernetesIsRight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	type probe struct{ Exec struct{ Command []string } }
 	var d struct {
 		Spec struct {
 			Template struct {
 				Spec struct {
-					Grace          int `yaml:"terminationGracePeriodSeconds"`
-					InitContainers []any
-					Containers     []struct {
-						Command        []string
-						ReadinessProbe probe `yaml:"readinessProbe"`
-						Lifecycle      struct {
-							PostStart probe `yaml:"postStart"`
-						}
-						VolumeMounts []struct{ Name string } `yaml:"volumeMounts"`
-					}
-					Volumes []struct{ Name string }
+					Grace          int   `yaml:"terminationGracePeriodSeconds"`
+					InitContainers []any `yaml:"initContainers"`
+					Containers     []container
+					Volumes        []struct{ Name string }
 				}
 			}
 		}
@@ -179,10 +184,10 @@ func TestTheExampleForOlderKubernetesIsRight(t *testing.T) {
 		t.Fatalf("%+v", pod)
 	}
 	c := pod.Containers[0]
-	for _, command := range [][]string{c.Command, c.ReadinessProbe.Exec.Command, c.Lifecycle.PostStart.Exec.Command} {
+	for _, command := range [][]string{c.ReadinessProbe.Exec.Command, c.Lifecycle.PostStart.Exec.Command} {
 		knows(t, command)
 	}
-	endsInTime(t, c.Command, time.Duration(pod.Grace)*time.Second)
+	endsInTime(t, knows(t, c.Command, c.environ()...), time.Duration(pod.Grace)*time.Second)
 }
 
 func TestTheExampleForComposeIsRight(t *testing.T) {
@@ -194,6 +199,7 @@ func TestTheExampleForComposeIsRight(t *testing.T) {
 	var d struct {
 		Services map[string]struct {
 			Command     []string
+			Environment map[string]string
 			Grace       time.Duration `yaml:"stop_grace_period"`
 			Healthcheck struct{ Test []string }
 			Configs     []struct{ Source string }
@@ -205,9 +211,12 @@ func TestTheExampleForComposeIsRight(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := d.Services["redis"]
-	knows(t, c.Command)
+	var environ []string
+	for name, value := range c.Environment {
+		environ = append(environ, name+"="+value)
+	}
 	knows(t, c.Healthcheck.Test[1:])
-	endsInTime(t, c.Command, c.Grace)
+	endsInTime(t, knows(t, c.Command, environ...), c.Grace)
 	for _, s := range c.Secrets {
 		if d.Secrets[s].File == "" {
 			t.Errorf("no secret %s", s)
@@ -217,26 +226,5 @@ func TestTheExampleForComposeIsRight(t *testing.T) {
 		if d.Configs[f.Source].File == "" {
 			t.Errorf("no config %s", f.Source)
 		}
-	}
-}
-
-// The configuration in docs/sidecar.md is one that is taken.
-func TestTheConfigurationInTheDocumentationIsRight(t *testing.T) {
-	t.Parallel()
-	raw, err := os.ReadFile("../../docs/sidecar.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, text, _ := strings.Cut(string(raw), "\n## Configuration\n")
-	_, text, _ = strings.Cut(text, "\n    ops:")
-	text, _, _ = strings.Cut("    ops:"+text, "\n\n")
-	var c sidecarConfig
-	d := yaml.NewDecoder(strings.NewReader(strings.ReplaceAll("\n"+text, "\n    ", "\n")))
-	d.KnownFields(true)
-	if err := d.Decode(&c); err != nil {
-		t.Fatalf("%v:\n%s", err, text)
-	}
-	if problems := c.check(); len(problems) > 0 || len(c.Links) != 2 {
-		t.Errorf("%d links, %q", len(c.Links), problems)
 	}
 }

@@ -165,7 +165,7 @@ func (r *rehearseFlags) timeline(ctx context.Context, e *env, args []string) err
 	var state pki.State
 	if len(args) > 0 {
 		report.Instance = args[0]
-		api, err := newClient(e)
+		api, err := newAPIClient(e)
 		if err != nil {
 			return err
 		}

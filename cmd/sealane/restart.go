@@ -25,7 +25,7 @@ An engine that can't save its data, doesn't answer, or runs a script that has wr
 it is. --force kills it: what was written since its last snapshot is lost, and all its data where persistence is off.`,
 		Example: "  sealane instances restart first\n  sealane instances restart first --force",
 		RunE: func(c *cobra.Command, args []string) error {
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}
@@ -58,13 +58,13 @@ func restartHint(err error, id string) error {
 }
 
 // restartEngine returns once the instance serves again.
-func (c *client) restartEngine(ctx context.Context, name string, force bool) error {
+func (c *apiClient) restartEngine(ctx context.Context, name string, force bool) error {
 	_, err := c.call(ctx, http.MethodPost, "/v1/"+name+"/engine:restart", nil, &sealanepb.RestartEngineRequest{Force: force}, &sealanepb.Engine{})
 	return err
 }
 
 // engine shows what bounds an instance's engine.
-func (c *client) engine(ctx context.Context, name string) (*sealanepb.Engine, []byte, error) {
+func (c *apiClient) engine(ctx context.Context, name string) (*sealanepb.Engine, []byte, error) {
 	out := &sealanepb.Engine{}
 	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name+"/engine", nil, nil, out)
 	return out, raw, err

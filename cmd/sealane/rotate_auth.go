@@ -24,7 +24,7 @@ turn; sidecars do so by themselves. Clients that are logged in stay so. It retur
 			if grace < 0 {
 				return usage(c, "--grace %v: must be 0s or more", grace)
 			}
-			api, err := newClient(e)
+			api, err := newAPIClient(e)
 			if err != nil {
 				return err
 			}

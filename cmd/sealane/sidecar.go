@@ -1,28 +1,16 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net"
-	"net/http"
+	"io/fs"
 	"os"
-	"os/signal"
-	"path/filepath"
-	"strings"
-	"sync"
-	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
-	"github.com/sealane/sealane/internal/ops"
-	"github.com/sealane/sealane/internal/sidecar"
+	"github.com/sealane/sealane/internal/sidecarconfig"
 )
-
-const defaultSidecarOps = "127.0.0.1:7381"
 
 func newSidecar(e *env) *cobra.Command {
 	var f sidecarFlags
@@ -34,273 +22,72 @@ address, CA bundle and AUTH string come from the server, or any other. The serve
 is kept new, and a change of certificates, CAs, AUTH or address moves clients to fresh connections without their
 noticing. Clients that connect for one request pay no handshake.
 
-It prints "ready" when requests are served. SIGTERM and Ctrl-C let clients finish, after --drain if that is given; a second one ends
-it at once.
+The flags describe one link. --config FILE may have several, and has fields for everything else; each of them is also an
+environment variable: SEALANE_SIDECAR_ and the field's name, as in SEALANE_SIDECAR_DRAIN=20s. A flag counts more than the
+environment, and that more than the file.
 
-docs/sidecar.md says what survives what, and lists everything that it may say.`,
+It prints "ready" when requests are served. SIGTERM and Ctrl-C let clients finish, after the time of drain if that is set; a second
+one ends it at once.
+
+docs/sidecar.md lists every field, says what survives what, and lists everything that the sidecar may say.`,
 		Example: "  sealane sidecar --instance first\n  sealane sidecar --address redis.example.com:6378 --ca ca.pem --auth file:/run/secrets/redis\n" +
-			"  sealane sidecar --instance first --listen unix:/run/redis.sock --listen-mode 0660\n" +
+			"  SEALANE_SIDECAR_LISTEN_MODE=0660 sealane sidecar --instance first --listen unix:/run/redis.sock\n" +
 			"  sealane sidecar --config sidecar.yaml\n  sealane sidecar --from-stunnel /etc/stunnel/redis.conf > sidecar.yaml",
 		Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error { return f.run(c, e) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if f.fromStunnel != "" {
+				if n := givenBeside(c, "from-stunnel"); n != "" {
+					return usage(c, "--%s does not go with --from-stunnel, which only prints a configuration", n)
+				}
+				return printStunnel(e, f.fromStunnel)
+			}
+			cfg, err := f.read(c, os.Environ())
+			if err != nil {
+				return err
+			}
+			return runSidecar(c.Context(), e, cfg)
+		},
 	}
 	f.add(c)
 	c.AddCommand(newSidecarWait(e), newSidecarQuit(e))
 	return c
 }
 
-func (f *sidecarFlags) run(c *cobra.Command, e *env) error {
-	if f.fromStunnel != "" {
-		if n := changed(c, "from-stunnel"); n != "" {
-			return usage(c, "--%s does not go with --from-stunnel, which only prints a configuration", n)
-		}
-		return printStunnel(e, f.fromStunnel)
-	}
-	cfg, err := f.config(c)
-	if err != nil {
-		return err
-	}
-	return runSidecar(c.Context(), e, cfg)
+type sidecarFlags struct{ file, fromStunnel string }
+
+func (f *sidecarFlags) add(c *cobra.Command) {
+	sidecarconfig.AddFlags(c.Flags())
+	c.Flags().StringVar(&f.file, "config", "", "configuration `FILE` (YAML) with one or more links, and everything that has no flag")
+	c.Flags().StringVar(&f.fromStunnel, "from-stunnel", "", "print the configuration that does what this stunnel configuration `FILE` does, and end")
 }
 
-// runSidecar is `sealane sidecar` while it runs.
-func runSidecar(ctx context.Context, e *env, cfg *sidecarConfig) error {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(signals)
-
-	log := slog.New(slog.NewTextHandler(e.err, nil))
-	links, err := cfg.links(e)
-	if err != nil {
-		return err
-	}
-	s, err := sidecar.New(sidecar.Config{Links: links, Log: log})
-	if err != nil {
-		return withHint(err, "choose another address to listen on, or stop what has it (`ss -ltnp`)")
-	}
-	defer s.Close()
-	quit := make(chan struct{}, 1)
-	opsAt, closeOps, err := serveSidecarOps(e, cfg, s, log, quit)
-	if err != nil {
-		return err
-	}
-	defer closeOps()
-	log.Info("listening", "links", s.Routes(), "ops", opsAt)
-	for proven := s.Proven(); ; {
-		select {
-		case <-proven:
-			proven = nil
-			fmt.Fprintf(e.out, "ready: %s; ops %s\n", s.Routes(), opsAt)
-			notify(log, "READY=1\nSTATUS="+s.Routes())
-			continue
-		case <-ctx.Done():
-		case <-signals:
-		case <-quit:
-			cfg.Drain = 0 // who says so says that the application has ended
+// givenBeside is a flag that was given beside another one, "" for none. --state goes with every command.
+func givenBeside(c *cobra.Command, other string) string {
+	name := ""
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if f.Name != other && f.Name != "state" {
+			name = f.Name
 		}
-		// A service manager that would kill it sooner is asked for as long as this may take.
-		most := cfg.Drain + cfg.DrainTimeout + 5*time.Second
-		notify(log, fmt.Sprintf("STOPPING=1\nEXTEND_TIMEOUT_USEC=%d", most.Microseconds()))
-		drainSidecar(s, cfg, signals, quit, log)
-		return nil
-	}
+	})
+	return name
 }
 
-// drainQuiet is for how long no client must be there to end before drain is over. Applications that connect for each request have
-// pauses, also while they end.
-const drainQuiet = 5 * time.Second
-
-// drainSidecar serves on for a time, and then lets clients finish. Another signal ends both at once, another quit the first.
-func drainSidecar(s *sidecar.Sidecar, cfg *sidecarConfig, signals <-chan os.Signal, quit <-chan struct{}, log *slog.Logger) {
-	now, end := context.WithCancel(context.Background())
-	defer end()
-	go func() {
-		select {
-		case <-signals:
-			end()
-		case <-now.Done():
-		}
-	}()
-	if cfg.Drain > 0 {
-		log.Info("draining: serving on for applications that end at the same time", "at_most", cfg.Drain)
-		ctx, cancel := context.WithTimeout(now, cfg.Drain)
-		go func() {
-			select {
-			case <-quit:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-		s.Linger(ctx, min(drainQuiet, cfg.Drain))
-		cancel()
+// read returns what flags, environment and file say.
+func (f *sidecarFlags) read(c *cobra.Command, environ []string) (*sidecarconfig.Config, error) {
+	if problem, fix := sidecarconfig.GoneFlags(c.Flags()); problem != "" {
+		return nil, &usageError{withHint(errors.New(problem), "%s", fix)}
 	}
-	log.Info("stopping: clients get to finish what they have under way", "at_most", cfg.DrainTimeout)
-	ctx, cancel := context.WithTimeout(now, cfg.DrainTimeout)
-	defer cancel()
-	if left := s.Drain(ctx); left > 0 {
-		log.Warn("clients were cut that had something under way", "clients", left)
+	cfg, err := sidecarconfig.Read(sidecarconfig.Sources{File: f.file, Environ: environ, Flags: sidecarconfig.Given(c.Flags())})
+	wrong, isWrong := errors.AsType[*sidecarconfig.Error](err)
+	switch {
+	case err == nil:
+		return cfg, nil
+	case isWrong && f.file == "":
+		return nil, usage(c, "%w", wrong)
+	case isWrong:
+		return nil, withHint(fmt.Errorf("--config %s: %w", f.file, wrong), "docs/sidecar.md lists every field")
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission):
+		return nil, withHint(fmt.Errorf("--config: %w", err), "name a file that is there, or say what you want by flags")
 	}
-}
-
-func serveSidecarOps(e *env, cfg *sidecarConfig, s *sidecar.Sidecar, log *slog.Logger, quit chan<- struct{}) (string, func(), error) {
-	if cfg.Ops == "none" {
-		return "none", func() {}, nil
-	}
-	oc := ops.Config{Metrics: s.Metrics(), Ready: s.Ready, Notes: s.Notes, OpenMetrics: cfg.Metrics == metricsForAnyone, Address: cfg.Ops}
-	var err error
-	if oc.Token, oc.TokenHint, err = cfg.opsToken(e, log); err != nil {
-		return "", nil, err
-	}
-	if cfg.AllowQuit {
-		oc.Quit = func() {
-			select {
-			case quit <- struct{}{}:
-			default:
-			}
-		}
-	}
-	handler, err := ops.Handler(oc)
-	if err != nil {
-		return "", nil, err
-	}
-	listeners, at, err := sidecar.ListenLocal(cfg.Ops)
-	if err != nil {
-		return "", nil, withHint(fmt.Errorf("ops: %w", err), "another sidecar may have it: choose another with --ops HOST:PORT, or none")
-	}
-	server := ops.NewServer(handler)
-	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
-	var serving sync.WaitGroup
-	for _, l := range listeners {
-		serving.Go(func() { _ = server.Serve(l) })
-	}
-	return at, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if server.Shutdown(ctx) != nil {
-			server.Close()
-		}
-		serving.Wait()
-	}, nil
-}
-
-// opsToken is the token for /metrics and /debug/pprof, and where it is. A folder of its own that can't be written, as in a container, is no
-// reason not to start: then nobody has the token.
-func (c *sidecarConfig) opsToken(e *env, log *slog.Logger) (token, hint string, err error) {
-	path := c.OpsTokenFile
-	if path == "" {
-		path = opsTokenPath(e.state())
-		if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
-			token, err = tokenFile(path)
-		}
-		if err != nil {
-			log.Info("nobody can read /debug/pprof, and /metrics only if metrics is anyone: name a file that can be made with ops_token_file (--ops-token-file)", "error", err)
-			return "", "start the sidecar with --ops-token-file FILE, or for /metrics with --metrics anyone", nil
-		}
-		return token, "it is in " + path, nil
-	}
-	if token, err = tokenFile(path); err != nil {
-		return "", "", withHint(fmt.Errorf("ops_token_file: %w", err), "name a file that holds the token, 20 characters or more, or that can be made")
-	}
-	return token, "it is in " + path, nil
-}
-
-// notify tells a service manager (sd_notify(3)), if there is one that wants to know.
-func notify(log *slog.Logger, state string) {
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return
-	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err == nil {
-		_, err = c.Write([]byte(state))
-		c.Close()
-	}
-	if err != nil {
-		log.Warn("the service manager can't be told", "error", err)
-	}
-}
-
-func newSidecarWait(e *env) *cobra.Command {
-	var at string
-	var most time.Duration
-	c := &cobra.Command{
-		Use:     "wait",
-		Short:   "Wait until a sidecar on this machine serves requests",
-		Long:    "Ask the sidecar's /readyz until it says that requests are served. The exit code is 1 if it does not in time.",
-		Example: "  sealane sidecar wait --max 30s && exec my-application",
-		Args:    exactly(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			if most <= 0 {
-				return usage(c, "--max %s: want more than 0", most)
-			}
-			return waitReady(c.Context(), at, most)
-		},
-	}
-	c.Flags().StringVar(&at, "ops", defaultSidecarOps, "the sidecar's ops address")
-	c.Flags().DurationVar(&most, "max", time.Minute, "how long to wait at most")
-	return c
-}
-
-func waitReady(ctx context.Context, at string, most time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
-	last := errors.New("it does not answer")
-	for {
-		code, text, err := askOps(ctx, http.MethodGet, at, "/readyz")
-		switch {
-		case err == nil && code == http.StatusOK:
-			return nil
-		case err == nil:
-			last = errors.New(text)
-		case ctx.Err() == nil:
-			last = fmt.Errorf("it does not answer: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return withHint(fmt.Errorf("the sidecar at %s is not ready after %s: %w", at, most, last), "its log says more; --ops names another")
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-func newSidecarQuit(e *env) *cobra.Command {
-	var at string
-	c := &cobra.Command{
-		Use:     "quit",
-		Short:   "Have a sidecar on this machine end, as SIGTERM does",
-		Long:    "Have the sidecar let its clients finish and end. It does so only if it was started with --allow-quit: whoever can reach the ops\naddress could end it.",
-		Example: "  my-job; sealane sidecar quit",
-		Args:    exactly(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			code, text, err := askOps(c.Context(), http.MethodPost, at, "/quit")
-			switch {
-			case err != nil:
-				return withHint(fmt.Errorf("the sidecar at %s does not answer: %w", at, err), "it may have ended already; --ops names another")
-			case code == http.StatusNotFound || code == http.StatusMethodNotAllowed:
-				return withHint(fmt.Errorf("the sidecar at %s does not take orders to quit", at), "start it with --allow-quit, or send it SIGTERM")
-			case code != http.StatusOK:
-				return fmt.Errorf("the sidecar at %s answers %d: %s", at, code, text)
-			}
-			return nil
-		},
-	}
-	c.Flags().StringVar(&at, "ops", defaultSidecarOps, "the sidecar's ops address")
-	return c
-}
-
-func askOps(ctx context.Context, method, at, path string) (code int, text string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+at+path, nil)
-	if err != nil {
-		return 0, "", err
-	}
-	req.Header.Set("X-Sealane-Quit", "1")
-	r, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, "", errors.Unwrap(err)
-	}
-	defer r.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(r.Body, 64<<10))
-	return r.StatusCode, strings.TrimSpace(string(raw)), err
+	return nil, withHint(fmt.Errorf("--config %s: %w", f.file, err), "docs/sidecar.md lists every field")
 }

@@ -1,6 +1,7 @@
 package sidecar_test
 
 import (
+	"bytes"
 	"os"
 	"regexp"
 	"slices"
@@ -16,8 +17,9 @@ func TestThePageHasEveryFault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, faults, _ := bytes.Cut(raw, []byte("\n## What it says, and what to do\n"))
 	var listed []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\|").FindAllSubmatch(raw, -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\|").FindAllSubmatch(faults, -1) {
 		listed = append(listed, string(m[1]))
 	}
 	want := slices.Clone(sidecar.Codes)

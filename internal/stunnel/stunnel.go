@@ -1,7 +1,7 @@
-// Package stunnel reads stunnel's configuration files. It knows their form, not what the options do.
+// Package stunnel reads stunnel's configuration files (Parse), and makes a sidecar's configuration of one (ToSidecar).
 //
 // Guaranteed: no input makes it panic, or use more than a few times the input's memory; what is read is every line that is
-// not empty and no comment, in the order of the file, with its number.
+// not empty and no comment, in the order of the file, with its number; and no option of stunnel's makes a sidecar verify less.
 package stunnel
 
 import (

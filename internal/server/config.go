@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"bytes"
@@ -14,14 +14,17 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sealane/sealane/internal/hint"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/ops"
 	"github.com/sealane/sealane/internal/pki"
+	"github.com/sealane/sealane/internal/statedir"
 )
 
-// config is the file that `sealane serve --config` reads. Every field may be left out; an unknown one is an
-// error. A change needs a restart of `sealane serve`, which drops no client connection.
-type config struct {
-	// HTTP is where REST is served. Off loopback tls is required. Default 127.0.0.1:7378.
+// Config is the file that `sealane serve --config` reads. Every field may be left out; an unknown one is an error. A change needs a
+// restart of `sealane serve`, which drops no client connection. docs/configuration.md has a row for each field.
+type Config struct {
+	// HTTP is where REST is served, HOST:PORT. Off loopback tls is required. Default 127.0.0.1:7378.
 	HTTP string `yaml:"http"`
 	// GRPC is where gRPC is served, likewise. Default 127.0.0.1:7379.
 	GRPC string `yaml:"grpc"`
@@ -30,7 +33,7 @@ type config struct {
 	// Metrics is who may read /metrics: token, who has the one in ops.token of the state folder, or anyone who can connect to ops.
 	// /debug/pprof always wants the token. Default token.
 	Metrics string `yaml:"metrics"`
-	// TLS is the certificate of the API, PEM files. Default none.
+	// TLS is the certificate of the API and its key, PEM files. Default none.
 	TLS struct {
 		Certificate string `yaml:"certificate"`
 		Key         string `yaml:"key"`
@@ -41,9 +44,9 @@ type config struct {
 	Addresses struct {
 		// Pool is a network of this machine's addresses; each instance gets one, with port 6378.
 		Pool string `yaml:"pool"`
-		// Host is one address of this machine for all instances; each gets one of Ports.
+		// Host is one address of this machine for all instances; each gets one of Ports, FIRST-LAST.
 		Host  string `yaml:"host"`
-		Ports string `yaml:"ports"` // FIRST-LAST
+		Ports string `yaml:"ports"`
 		// DNSNames are further names for the certificates; {instance}, {location} and {project} are replaced.
 		DNSNames []string `yaml:"dns_names"`
 	} `yaml:"addresses"`
@@ -63,22 +66,29 @@ type config struct {
 	// library can use such a CA. Default false.
 	CANameConstraints bool `yaml:"ca_name_constraints"`
 
-	addresses instance.Addresses
-	lifetimes pki.Lifetimes // zero: the default
+	// What follows from the fields above, by ReadConfig.
+
+	InstanceAddresses instance.Addresses `yaml:"-"`
+	Lifetimes         pki.Lifetimes      `yaml:"-"` // zero: the default
 }
 
-// readConfig reads the file, "" for none, and lets the flags override it.
-func readConfig(path, httpFlag, grpcFlag string) (*config, error) {
-	c := &config{HTTP: "127.0.0.1:7378", GRPC: "127.0.0.1:7379", Ops: "127.0.0.1:7380"}
+// DefaultConfig is the configuration without a file. The default of a field that is empty here is with what uses it.
+func DefaultConfig() *Config {
+	return &Config{HTTP: "127.0.0.1:7378", GRPC: "127.0.0.1:7379", Ops: "127.0.0.1:7380", Metrics: ops.WithToken}
+}
+
+// ReadConfig reads the file, "" for none, and lets the flags override it.
+func ReadConfig(path, httpFlag, grpcFlag string) (*Config, error) {
+	c := DefaultConfig()
 	if path != "" {
 		raw, err := os.ReadFile(path)
 		if err != nil {
-			return nil, withHint(fmt.Errorf("--config: %w", err), "name a file that is there, or leave --config out for the defaults")
+			return nil, hint.Wrap(fmt.Errorf("--config: %w", err), "name a file that is there, or leave --config out for the defaults")
 		}
 		d := yaml.NewDecoder(bytes.NewReader(raw))
 		d.KnownFields(true)
 		if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) {
-			return nil, withHint(fmt.Errorf("--config %s: %w", path, err), "docs/configuration.md lists every field")
+			return nil, hint.Wrap(fmt.Errorf("--config %s: %w", path, err), "docs/configuration.md lists every field")
 		}
 	}
 	if httpFlag != "" {
@@ -88,13 +98,13 @@ func readConfig(path, httpFlag, grpcFlag string) (*config, error) {
 		c.GRPC = grpcFlag
 	}
 	if problems := c.check(); len(problems) > 0 {
-		return nil, withHint(errors.New("configuration: "+strings.Join(problems, "; ")), "docs/configuration.md lists every field")
+		return nil, hint.Wrap(errors.New("configuration: "+strings.Join(problems, "; ")), "docs/configuration.md lists every field")
 	}
 	return c, nil
 }
 
 // check returns every problem; each names the field and the value.
-func (c *config) check() []string {
+func (c *Config) check() []string {
 	var problems []string
 	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	for _, l := range []struct{ field, address string }{{"http", c.HTTP}, {"grpc", c.GRPC}, {"ops", c.Ops}} {
@@ -107,7 +117,7 @@ func (c *config) check() []string {
 			add("%s: %q is not a loopback address: set tls.certificate and tls.key, because the bearer token would cross the network in the clear", l.field, l.address)
 		}
 	}
-	if problem := checkMetrics(c.Metrics); problem != "" {
+	if problem := ops.CheckReaders(c.Metrics); problem != "" {
 		add("metrics: %s", problem)
 	}
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
@@ -133,20 +143,7 @@ func (c *config) check() []string {
 	return problems
 }
 
-// Who may read /metrics.
-const (
-	metricsWithToken = "token"
-	metricsForAnyone = "anyone"
-)
-
-func checkMetrics(who string) string {
-	if who == "" || who == metricsWithToken || who == metricsForAnyone {
-		return ""
-	}
-	return fmt.Sprintf("%q: want %s or %s", who, metricsWithToken, metricsForAnyone)
-}
-
-func (c *config) checkLifetime() string {
+func (c *Config) checkLifetime() string {
 	longest := pki.DefaultLifetimes().CA
 	if c.CALifetime == "" {
 		return ""
@@ -156,12 +153,12 @@ func (c *config) checkLifetime() string {
 		return fmt.Sprintf("ca_lifetime: %q: want whole seconds, %s to %gh, such as 2h", c.CALifetime, pki.MinScaledCA, longest.Hours())
 	}
 	if ca < longest {
-		c.lifetimes = pki.ScaledLifetimes(ca)
+		c.Lifetimes = pki.ScaledLifetimes(ca)
 	}
 	return ""
 }
 
-func (c *config) checkAddresses() []string {
+func (c *Config) checkAddresses() []string {
 	var problems []string
 	var err error
 	a := instance.Addresses{DNSNames: c.Addresses.DNSNames}
@@ -187,7 +184,7 @@ func (c *config) checkAddresses() []string {
 	} else if c.Addresses.Ports != "" {
 		problems = append(problems, "addresses.ports: goes with addresses.host")
 	}
-	c.addresses = a
+	c.InstanceAddresses = a
 	if len(problems) > 0 {
 		return problems
 	}
@@ -200,4 +197,17 @@ func isLoopback(host string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.IsLoopback()
+}
+
+// checkSecretFiles checks who else can read the secrets that the configuration names.
+func (c *Config) checkSecretFiles() error {
+	if c.MasterKeyFile != "" {
+		if err := statedir.CheckMode("master_key_file", c.MasterKeyFile, statedir.Private); err != nil {
+			return err
+		}
+	}
+	if c.TLS.Key == "" {
+		return nil
+	}
+	return statedir.CheckMode("tls.key", c.TLS.Key, statedir.PrivateToGroup)
 }

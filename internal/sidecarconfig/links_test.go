@@ -1,4 +1,4 @@
-package main
+package sidecarconfig
 
 import (
 	"testing"
@@ -11,12 +11,12 @@ func TestTheConfigurationCountsMoreThanTheCache(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name string
-		link linkConfig
+		link Link
 		want sidecar.Server
 	}{
-		{"names are verified again", linkConfig{Instance: "first", Auth: "none"}, sidecar.Server{ClientsLogIn: true}},
-		{"the sidecar logs in again", linkConfig{Instance: "first", Auth: "auto"}, sidecar.Server{}},
-		{"the sidecar logs in with a password of its own", linkConfig{Instance: "first", Auth: "env:PATH", User: "app"}, sidecar.Server{User: "app"}},
+		{"names are verified again", Link{Instance: "first", Auth: "none"}, sidecar.Server{ClientsLogIn: true}},
+		{"the sidecar logs in again", Link{Instance: "first", Auth: "auto"}, sidecar.Server{}},
+		{"the sidecar logs in with a password of its own", Link{Instance: "first", Auth: "env:PATH", User: "app"}, sidecar.Server{User: "app"}},
 	} {
 		kept := sidecar.Server{AnyName: true, ClientsLogIn: true}
 		if err := tc.link.local()(&kept); err != nil {

@@ -22,10 +22,11 @@ import (
 	"github.com/sealane/sealane/internal/api"
 	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/sidecarconfig"
 )
 
-// client calls the REST API, as any other client would.
-type client struct {
+// apiClient calls the REST API, as any other client would.
+type apiClient struct {
 	headers map[string]string // of every request, besides
 	base    string
 	token   string
@@ -35,14 +36,14 @@ type client struct {
 	date, dateHere time.Time
 }
 
-// newClient finds the server and the token: environment first, then what this machine's server left in its
+// newAPIClient finds the server and the token: environment first, then what this machine's server left in its
 // state folder.
-func newClient(e *env) (*client, error) {
-	c := &client{base: os.Getenv("SEALANE_API"), token: os.Getenv("SEALANE_TOKEN")}
+func newAPIClient(e *env) (*apiClient, error) {
+	c := &apiClient{base: os.Getenv("SEALANE_API"), token: os.Getenv("SEALANE_TOKEN")}
 	c.http.Timeout = time.Minute
 	if c.base == "" {
 		c.base = "http://127.0.0.1:7378"
-		if info, err := readServerInfo(e.state()); err == nil {
+		if info, err := e.state().ReadServerInfo(); err == nil {
 			c.base = info.HTTP
 		}
 	}
@@ -51,7 +52,7 @@ func newClient(e *env) (*client, error) {
 	}
 	c.base = strings.TrimSuffix(c.base, "/")
 	if c.token == "" {
-		text, err := os.ReadFile(tokenPath(e.state()))
+		text, err := os.ReadFile(e.state().AdminToken())
 		if err != nil {
 			return nil, withHint(fmt.Errorf("no token: SEALANE_TOKEN is not set, and the one in the state folder can't be read: %w", err),
 				"start the server with `sealane serve`, name its folder with --state, or set SEALANE_TOKEN")
@@ -90,7 +91,7 @@ func (e *apiError) errorInfo() (info struct {
 	return info
 }
 
-func (e *apiError) hintText() string {
+func (e *apiError) Hint() string {
 	switch e.Status {
 	case "UNAUTHENTICATED":
 		return "run as the user who runs `sealane serve`, or set SEALANE_TOKEN"
@@ -105,7 +106,7 @@ func (e *apiError) hintText() string {
 }
 
 // call sends a request and decodes the answer into out. It returns the answer's own JSON.
-func (c *client) call(ctx context.Context, method, path string, query url.Values, in, out proto.Message) ([]byte, error) {
+func (c *apiClient) call(ctx context.Context, method, path string, query url.Values, in, out proto.Message) ([]byte, error) {
 	var body io.Reader
 	if in != nil {
 		raw, err := protojson.Marshal(in)
@@ -171,48 +172,60 @@ func (p parentFlags) instance(id string) string {
 // flags are what a command needs to mean this project and region.
 func (p parentFlags) flags() string { return diagnosis.ParentFlags(p.project, p.region) }
 
-func (c *client) instance(ctx context.Context, name string) (*redispb.Instance, []byte, error) {
+// sidecarEnv are the environment variables that a sidecar needs to mean them, to be put before its command.
+func (p parentFlags) sidecarEnv() string {
+	var text string
+	if p.project != "local" {
+		text += sidecarconfig.EnvName("project") + "=" + p.project + " "
+	}
+	if p.region != "local" {
+		text += sidecarconfig.EnvName("region") + "=" + p.region + " "
+	}
+	return text
+}
+
+func (c *apiClient) instance(ctx context.Context, name string) (*redispb.Instance, []byte, error) {
 	i := &redispb.Instance{}
 	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name, nil, nil, i)
 	return i, raw, err
 }
 
 // dataPlane shows what serves an instance's clients.
-func (c *client) dataPlane(ctx context.Context, name string) (*sealanepb.DataPlane, []byte, error) {
+func (c *apiClient) dataPlane(ctx context.Context, name string) (*sealanepb.DataPlane, []byte, error) {
 	p := &sealanepb.DataPlane{}
 	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name+"/dataPlane", nil, nil, p)
 	return p, raw, err
 }
 
 // updateDataPlane returns once the instance is served so.
-func (c *client) updateDataPlane(ctx context.Context, name string, mask []string, in *sealanepb.DataPlane) error {
+func (c *apiClient) updateDataPlane(ctx context.Context, name string, mask []string, in *sealanepb.DataPlane) error {
 	_, err := c.call(ctx, http.MethodPatch, "/v1/"+name+"/dataPlane", url.Values{"updateMask": {strings.Join(mask, ",")}}, in, &sealanepb.DataPlane{})
 	return err
 }
 
 // certificates shows an instance's certificates.
-func (c *client) certificates(ctx context.Context, name string) (*sealanepb.InstanceCertificates, []byte, error) {
+func (c *apiClient) certificates(ctx context.Context, name string) (*sealanepb.InstanceCertificates, []byte, error) {
 	out := &sealanepb.InstanceCertificates{}
 	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name+"/certificates", nil, nil, out)
 	return out, raw, err
 }
 
 // clients are an instance's, with what they have shown of its CAs.
-func (c *client) clients(ctx context.Context, name string) (*sealanepb.ListClientsResponse, []byte, error) {
+func (c *apiClient) clients(ctx context.Context, name string) (*sealanepb.ListClientsResponse, []byte, error) {
 	out := &sealanepb.ListClientsResponse{}
 	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name+"/certificates:clients", nil, nil, out)
 	return out, raw, err
 }
 
 // changeCertificates returns once what came of it is served.
-func (c *client) changeCertificates(ctx context.Context, name, verb string, in proto.Message) (*sealanepb.InstanceCertificates, []byte, error) {
+func (c *apiClient) changeCertificates(ctx context.Context, name, verb string, in proto.Message) (*sealanepb.InstanceCertificates, []byte, error) {
 	out := &sealanepb.InstanceCertificates{}
 	raw, err := c.call(ctx, http.MethodPost, "/v1/"+name+"/certificates:"+verb, nil, in, out)
 	return out, raw, err
 }
 
 // wait polls an operation until it is done and tells progress what it is doing.
-func (c *client) wait(ctx context.Context, op *longrunningpb.Operation, progress func(string)) error {
+func (c *apiClient) wait(ctx context.Context, op *longrunningpb.Operation, progress func(string)) error {
 	delay := 25 * time.Millisecond
 	for !op.GetDone() {
 		metadata := &redispb.OperationMetadata{}

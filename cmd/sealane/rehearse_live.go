@@ -20,6 +20,8 @@ import (
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/rehearsal"
+	"github.com/sealane/sealane/internal/server"
+	"github.com/sealane/sealane/internal/statedir"
 )
 
 // cleanTime is how long the end of a rehearsal may take.
@@ -79,31 +81,32 @@ func (r *rehearseFlags) held(ctx context.Context, e *env, lifetimes pki.Lifetime
 		}
 	}()
 	changes := make(chan []pki.Action, 64)
-	s := &server{
-		log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		changed: func(_ instance.Name, actions []pki.Action) {
+	fmt.Fprintf(e.err, "note: the rehearsal takes %s; its files are in %s, and should it be killed `sealane stop --state %s` stops what is left\n", r.duration, dir, dir)
+	s, err := server.Open(ctx, server.Options{
+		StateDir: dir, Config: &server.Config{InstanceAddresses: address, Lifetimes: lifetimes, CANameConstraints: r.nameConstraints},
+		Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})), Commands: commands(),
+		Changed: func(_ instance.Name, actions []pki.Action) {
 			select {
 			case changes <- actions:
 			default: // nobody has taken one for so long that the rehearsal is over
 			}
 		},
-	}
-	defer s.close()
-	fmt.Fprintf(e.err, "note: the rehearsal takes %s; its files are in %s, and should it be killed `sealane stop --state %s` stops what is left\n", r.duration, dir, dir)
-	if err := s.open(ctx, dir, &config{addresses: address, lifetimes: lifetimes, CANameConstraints: r.nameConstraints}); err != nil {
+	})
+	if err != nil {
 		return nil, err
 	}
-	if err := s.manager.Start(); err != nil {
+	defer s.Close()
+	if err := s.Manager().Start(); err != nil {
 		return nil, err
 	}
 	defer func() {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
 		defer cancel()
-		if stopErr := s.manager.StopAll(clean, instance.StopAllOptions{}); stopErr != nil {
+		if stopErr := s.Manager().StopAll(clean, instance.StopAllOptions{}); stopErr != nil {
 			err = errors.Join(err, stopErr)
 		}
 	}()
-	name, err := makeInstance(ctx, s.manager)
+	name, err := makeInstance(ctx, s.Manager())
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +114,7 @@ func (r *rehearseFlags) held(ctx context.Context, e *env, lifetimes pki.Lifetime
 		step(e.out, "TIME", "STANDS FOR", "CHANGE", "CLIENT")
 	}
 	return rehearsal.Run(ctx, rehearsal.Config{
-		Manager: s.manager, Name: name, Changes: changes, For: time.Duration(r.years / tenYears * float64(lifetimes.CA)), Command: r.client,
+		Manager: s.Manager(), Name: name, Changes: changes, For: time.Duration(r.years / tenYears * float64(lifetimes.CA)), Command: r.client,
 		LongLived: r.longLived, Reconnect: r.reconnect, Dir: dir,
 		Progress: func(s rehearsal.Step) {
 			if r.format == "table" {
@@ -129,7 +132,7 @@ func step(w io.Writer, elapsed, date, change, client string) {
 // temporaryState makes a state folder, with a path that has room for Unix sockets.
 func temporaryState() (string, error) {
 	parent := os.TempDir()
-	if len(parent) > maxStatePath/2 {
+	if len(parent) > statedir.MaxPath/2 {
 		parent = "/tmp"
 	}
 	dir, err := os.MkdirTemp(parent, "sealane-rehearsal-")
