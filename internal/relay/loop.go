@@ -97,7 +97,8 @@ type owner interface {
 type watched struct {
 	stream *netloop.Stream // nil: it is a listener's
 	owner  owner
-	queued bool // is in loop.ready
+	queued bool   // is in loop.ready
+	since  uint64 // the round in which it was entered
 }
 
 // loop owns its sockets and sessions: nothing but its goroutine touches them. Others post a task.
@@ -112,6 +113,7 @@ type loop struct {
 	counts counts
 
 	// Owned by the loop's goroutine.
+	round             uint64            // how often events were taken
 	watching          []watched         // by descriptor
 	ready             []*netloop.Stream // have more to do although no event will come for it
 	closing           bool
@@ -147,6 +149,7 @@ func (l *loop) enter(fd int, w watched) {
 	if need := fd + 1; need > len(l.watching) {
 		l.watching = append(l.watching, make([]watched, need-len(l.watching))...)
 	}
+	w.since = l.round
 	l.watching[fd] = w
 }
 
@@ -184,11 +187,12 @@ func (l *loop) run() {
 			panic(fmt.Sprintf("wait for events: %v", err)) // the descriptor is ours: a bug, not a state of the world
 		}
 		l.now = time.Now()
+		l.round++
 		for i := range events {
 			l.event(&events[i])
 		}
 		if l.poller.Woken() {
-			l.runTasks()
+			l.runTasks(false)
 		}
 		l.runReady()
 		l.flushClients()
@@ -198,11 +202,11 @@ func (l *loop) run() {
 	l.shutdown()
 }
 
-// event lets the owner of a descriptor go on. One that was closed earlier in this round may still have an event: it has no owner
-// then, or the next one, whom progress without a reason does no harm.
+// event lets the owner of a descriptor go on. One that was closed earlier in this round may still have an event. It has no owner then, or
+// is another connection's already, which came after the events were taken: what they tell, such as a hang-up, is not about that.
 func (l *loop) event(ev *unix.EpollEvent) {
 	w := &l.watching[ev.Fd]
-	if w.owner == nil {
+	if w.owner == nil || w.since == l.round {
 		return
 	}
 	if w.stream != nil {
@@ -223,10 +227,11 @@ func (l *loop) wait() ([]unix.EpollEvent, error) {
 	return l.poller.Wait(l.now, within)
 }
 
-func (l *loop) runTasks() {
+// runTasks runs what was posted. After the last time nothing is accepted any more.
+func (l *loop) runTasks(last bool) {
 	l.mu.Lock()
 	tasks := l.tasks
-	l.tasks = nil
+	l.tasks, l.ended = nil, last
 	l.mu.Unlock()
 	for _, task := range tasks {
 		task()
@@ -325,14 +330,7 @@ func (l *loop) closeIdle() {
 }
 
 func (l *loop) shutdown() {
-	l.mu.Lock()
-	l.ended = true
-	tasks := l.tasks
-	l.tasks = nil
-	l.mu.Unlock()
-	for _, task := range tasks {
-		task()
-	}
+	l.runTasks(true)
 	for i := range l.watching {
 		if o := l.watching[i].owner; o != nil {
 			o.end()
