@@ -59,10 +59,10 @@ type source struct {
 	key   netip.Prefix
 	at    [stages]list.List // of *conn, the oldest first
 	n     int
-	place int // in most
+	index int // in most
 }
 
-// arrival is a connection's place among those that are not served yet.
+// arrival is where a connection stands among those that are not served yet.
 type arrival struct {
 	from  *source // nil: it has none
 	stage stage
@@ -102,7 +102,7 @@ func (a *arrivals) add(c *conn) {
 		heap.Push(&a.most, s)
 	}
 	s.n++
-	heap.Fix(&a.most, s.place)
+	heap.Fix(&a.most, s.index)
 	a.count[stageSilent]++
 	c.arrival = arrival{s, stageSilent, s.at[stageSilent].PushBack(c)}
 }
@@ -137,10 +137,10 @@ func (a *arrivals) drop(c *conn) {
 	a.count[c.arrival.stage]--
 	c.arrival.from, c.arrival.e = nil, nil
 	if s.n--; s.n > 0 {
-		heap.Fix(&a.most, s.place)
+		heap.Fix(&a.most, s.index)
 		return
 	}
-	heap.Remove(&a.most, s.place)
+	heap.Remove(&a.most, s.index)
 	delete(a.sources, s.key)
 }
 
@@ -256,11 +256,11 @@ func (h sources) Len() int           { return len(h) }
 func (h sources) Less(i, j int) bool { return h[i].n > h[j].n }
 func (h sources) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
+	h[i].index, h[j].index = i, j
 }
 
 func (h *sources) Push(s any) {
-	s.(*source).place = len(*h)
+	s.(*source).index = len(*h)
 	*h = append(*h, s.(*source))
 }
 

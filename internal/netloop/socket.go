@@ -164,10 +164,10 @@ func (s *Socket) WriteErr() error { return s.outErr }
 // CloseWrite ends our direction: FIN follows what is pending, at a Flush.
 func (s *Socket) CloseWrite() { s.shutdown = true }
 
-// WriteClosing says that CloseWrite was called, WriteClosed that FIN has been sent.
+// WriteClosing says that CloseWrite was called.
 func (s *Socket) WriteClosing() bool { return s.shutdown }
 
-// WriteClosed says that our direction has ended.
+// WriteClosed says that our direction has ended: FIN was sent, or OmitFIN called.
 func (s *Socket) WriteClosed() bool { return s.finished }
 
 // OmitFIN counts our direction as ended without a FIN of its own, because Close follows at once and says the same.

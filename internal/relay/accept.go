@@ -74,12 +74,12 @@ func (n *listener) unwatch() {
 	if n.watched {
 		n.watched = false
 		_ = n.loop.poller.Remove(n.fd)
-		n.loop.sockets[n.fd] = watched{}
+		n.loop.watching[n.fd] = watched{}
 	}
 }
 
 // progress implements owner.
-func (n *listener) progress(*socket) {
+func (n *listener) progress() {
 	for range acceptsPerStep {
 		fd, remote, err := netloop.Accept(n.fd)
 		switch {
@@ -103,5 +103,5 @@ func (n *listener) end() {
 	n.ended = true
 }
 
-// tidy implements owner.
-func (n *listener) tidy() {}
+// shrinkIdle implements owner.
+func (n *listener) shrinkIdle() {}

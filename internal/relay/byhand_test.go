@@ -87,7 +87,7 @@ func TestReplyThatTakesItsTimeSurvivesTidying(t *testing.T) {
 	expect(t, e, "INFO\r\n")
 	send(t, e, "$19\r\n# Clients\r\n")
 	time.Sleep(20 * time.Millisecond)
-	h.loops.TidyForTest()
+	h.loops.ShrinkIdleForTest()
 	send(t, e, "some:1\r\n\r\n")
 	expect(t, c, "$19\r\n# Clients\r\nsome:1\r\n\r\n")
 }

@@ -104,7 +104,7 @@ func (s *Session) holdDedicated() {
 // dedicatedIDKnown lets those go on that waited for the id of the session's dedicated connection.
 func (s *Session) dedicatedIDKnown() {
 	for _, w := range s.wanted {
-		w.loop.post(func() { w.loop.again(&w.conn.socket) })
+		w.loop.post(func() { w.conn.requeue() })
 	}
 	s.wanted = nil
 }

@@ -53,7 +53,7 @@ func (u *upstream) try() {
 		return
 	}
 	u.attach(netloop.Conn{FD: fd})
-	if err := u.loop.adopt(&u.socket, u); err != nil {
+	if err := u.watch(u); err != nil {
 		u.failDial(err)
 		return
 	}
@@ -90,12 +90,12 @@ func (u *upstream) dialled(c netloop.Conn, err error) {
 	}
 	u.attach(c)
 	u.goawayNegotiated = c.TLS != nil && c.TLS.ConnectionState().NegotiatedProtocol == wire.ALPNSealane
-	if err := u.loop.adopt(&u.socket, u); err != nil {
+	if err := u.watch(u); err != nil {
 		u.failDial(err)
 		return
 	}
 	u.prepare()
-	u.loop.again(&u.socket) // the handshake may have read ahead
+	u.requeue() // the handshake may have read ahead
 }
 
 // tryLater makes the next attempt, unless there have been attempts for long enough.

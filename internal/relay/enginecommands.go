@@ -71,7 +71,7 @@ func (u *upstream) commandsFetched() {
 		l.post(func() {
 			for _, s := range l.awaitingCommands {
 				if s.phase != closed {
-					l.again(&s.conn.socket)
+					s.conn.requeue()
 				}
 			}
 			l.awaitingCommands = nil

@@ -1,14 +1,14 @@
 package relay
 
-// TidyForTest does at once what the loops do every few seconds.
-func (ls *Loops) TidyForTest() {
+// ShrinkIdleForTest does at once what the loops do every few seconds.
+func (ls *Loops) ShrinkIdleForTest() {
 	for _, l := range ls.all {
 		done := make(chan struct{})
 		l.post(func() {
 			defer close(done)
-			for i := range l.sockets {
-				if o := l.sockets[i].owner; o != nil {
-					o.tidy()
+			for i := range l.watching {
+				if o := l.watching[i].owner; o != nil {
+					o.shrinkIdle()
 				}
 			}
 		})

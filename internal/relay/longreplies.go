@@ -158,7 +158,7 @@ func (u *upstream) retryDedicated(s *Session) bool {
 func (u *upstream) resumeRetry() {
 	if s := u.discardingFor; s != nil {
 		u.discardingFor, s.retry.blocked = nil, false
-		s.loop.again(&s.conn.socket)
+		s.conn.requeue()
 	}
 }
 
@@ -183,7 +183,7 @@ func (u *upstream) closeAndRetry(w *pendingReply, size int) bool {
 	u.pendingReplies = pendingQueue{}
 	for _, s := range waiting {
 		s.retryInFlight()
-		s.loop.again(&s.conn.socket)
+		s.conn.requeue()
 	}
 	u.unblockAll()
 	u.end()

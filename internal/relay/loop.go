@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// tidyPace is how often a loop looks for connections that are idle.
-	tidyPace = 5 * time.Second
+	// idlePace is how often a loop looks for connections that are idle.
+	idlePace = 5 * time.Second
 	// tickPace is how often a loop looks at sessions that wait for a deadline.
 	tickPace = time.Second
 )
@@ -86,18 +86,19 @@ func (ls *Loops) pick() *loop {
 // owner is what a descriptor belongs to: a Session, the upstream that it is, or a listener.
 type owner interface {
 	// progress does all that can be done now.
-	progress(*socket)
-	// end closes the socket and all that hangs on it.
+	progress()
+	// end closes the connection and all that hangs on it.
 	end()
-	// tidy frees what an idle socket doesn't need.
-	tidy()
+	// shrinkIdle frees what an idle connection doesn't need.
+	shrinkIdle()
 }
 
 // watched is what a loop knows of a descriptor. The zero value is one that it doesn't watch.
 type watched struct {
-	socket *socket // nil: it is a listener's
+	stream *netloop.Stream // nil: it is a listener's
 	owner  owner
-	queued bool // is in loop.ready
+	queued bool   // is in loop.ready
+	since  uint64 // the round in which it was entered
 }
 
 // loop owns its sockets and sessions: nothing but its goroutine touches them. Others post a task.
@@ -112,8 +113,9 @@ type loop struct {
 	counts counts
 
 	// Owned by the loop's goroutine.
-	sockets           []watched // by descriptor
-	ready             []*socket // have more to do although no event will come for it
+	round             uint64            // how often events were taken
+	watching          []watched         // by descriptor
+	ready             []*netloop.Stream // have more to do although no event will come for it
 	closing           bool
 	lingering         map[*Session]struct{} // sessions with a deadline
 	now               time.Time             // of the last look
@@ -127,7 +129,7 @@ type loop struct {
 	dialingIdle       int                    // of them, those that will be idle
 	letsInWithoutAuth bool                   // the engine lets in who has not logged in
 	used              bool                   // something moved since the last look for idle connections
-	tidied            time.Time
+	idleSeen          time.Time
 	plain             [netloop.ReadSize]byte // what the last read says
 }
 
@@ -142,30 +144,26 @@ func newLoop(group *Loops) (*loop, error) {
 	}, nil
 }
 
-// adopt begins to watch a socket.
-func (l *loop) adopt(s *socket, o owner) error {
-	l.enter(s.FD(), watched{socket: s, owner: o})
-	return s.Watch()
-}
-
+// enter notes whose a descriptor is that will be watched.
 func (l *loop) enter(fd int, w watched) {
-	if need := fd + 1; need > len(l.sockets) {
-		l.sockets = append(l.sockets, make([]watched, need-len(l.sockets))...)
+	if need := fd + 1; need > len(l.watching) {
+		l.watching = append(l.watching, make([]watched, need-len(l.watching))...)
 	}
-	l.sockets[fd] = w
+	w.since = l.round
+	l.watching[fd] = w
 }
 
-// forget is called before a socket is closed: its descriptor may be another one's afterwards.
-func (l *loop) forget(s *socket) {
+// forget is called before a connection is closed: its descriptor may be another one's afterwards.
+func (l *loop) forget(s *netloop.Stream) {
 	if w := l.watched(s); w != nil {
 		*w = watched{}
 	}
 }
 
-// watched is what the loop knows of a socket; nil where it has not begun to watch it, or ceased to.
-func (l *loop) watched(s *socket) *watched {
-	if fd := s.FD(); fd < len(l.sockets) && l.sockets[fd].socket == s {
-		return &l.sockets[fd]
+// watched is what the loop knows of a connection; nil where it has not begun to watch it, or ceased to.
+func (l *loop) watched(s *netloop.Stream) *watched {
+	if fd := s.FD(); fd < len(l.watching) && l.watching[fd].stream == s {
+		return &l.watching[fd]
 	}
 	return nil
 }
@@ -189,11 +187,12 @@ func (l *loop) run() {
 			panic(fmt.Sprintf("wait for events: %v", err)) // the descriptor is ours: a bug, not a state of the world
 		}
 		l.now = time.Now()
+		l.round++
 		for i := range events {
 			l.event(&events[i])
 		}
 		if l.poller.Woken() {
-			l.runTasks()
+			l.runTasks(false)
 		}
 		l.runReady()
 		l.flushClients()
@@ -203,17 +202,17 @@ func (l *loop) run() {
 	l.shutdown()
 }
 
-// event lets the owner of a descriptor go on. One that was closed earlier in this round may still have an event: it has no owner
-// then, or the next one, whom progress without a reason does no harm.
+// event lets the owner of a descriptor go on. One that was closed earlier in this round may still have an event. It has no owner then, or
+// is another connection's already, which came after the events were taken: what they tell, such as a hang-up, is not about that.
 func (l *loop) event(ev *unix.EpollEvent) {
-	w := &l.sockets[ev.Fd]
-	if w.owner == nil {
+	w := &l.watching[ev.Fd]
+	if w.owner == nil || w.since == l.round {
 		return
 	}
-	if w.socket != nil {
-		w.socket.Note(ev.Events)
+	if w.stream != nil {
+		w.stream.Note(ev.Events)
 	}
-	w.owner.progress(w.socket)
+	w.owner.progress()
 }
 
 // wait returns at once where there is more to do without an event, and for the next tick if there is a reason for one.
@@ -228,10 +227,11 @@ func (l *loop) wait() ([]unix.EpollEvent, error) {
 	return l.poller.Wait(l.now, within)
 }
 
-func (l *loop) runTasks() {
+// runTasks runs what was posted. After the last time nothing is accepted any more.
+func (l *loop) runTasks(last bool) {
 	l.mu.Lock()
 	tasks := l.tasks
-	l.tasks = nil
+	l.tasks, l.ended = nil, last
 	l.mu.Unlock()
 	for _, task := range tasks {
 		task()
@@ -245,13 +245,13 @@ func (l *loop) runReady() {
 	for _, s := range ready {
 		if w := l.watched(s); w != nil {
 			w.queued = false
-			w.owner.progress(s)
+			w.owner.progress()
 		}
 	}
 }
 
-// again makes a socket's owner go on in the next round, although no event will come for it.
-func (l *loop) again(s *socket) {
+// requeue makes a connection's owner go on in the next round, although no event will come for it.
+func (l *loop) requeue(s *netloop.Stream) {
 	if w := l.watched(s); w != nil && !w.queued {
 		w.queued = true
 		l.ready = append(l.ready, s)
@@ -276,7 +276,7 @@ func (l *loop) flushUpstreams() {
 		switch {
 		case u.closed:
 		case u.Flush() != nil:
-			u.progress(&u.socket) // which finds the reason
+			u.progress() // which finds the reason
 		default:
 			u.roomMade()
 		}
@@ -303,14 +303,14 @@ func (l *loop) tick() {
 	if b := l.group.backend.Load(); b != nil {
 		l.fillIdle(b)
 	}
-	if l.now.Sub(l.tidied) < tidyPace {
+	if l.now.Sub(l.idleSeen) < idlePace {
 		return
 	}
 	// Those that moved nothing since the last time give back what they don't need.
-	l.tidied, l.used = l.now, false
-	for i := range l.sockets {
-		if o := l.sockets[i].owner; o != nil {
-			o.tidy()
+	l.idleSeen, l.used = l.now, false
+	for i := range l.watching {
+		if o := l.watching[i].owner; o != nil {
+			o.shrinkIdle()
 		}
 	}
 }
@@ -321,8 +321,8 @@ func (l *loop) closeIdle() {
 	if b == nil || b.IdleTimeout == 0 {
 		return
 	}
-	for i := range l.sockets {
-		if c, ok := l.sockets[i].owner.(*Session); ok && c.idleSince(l.now) >= b.IdleTimeout {
+	for i := range l.watching {
+		if c, ok := l.watching[i].owner.(*Session); ok && c.idleSince(l.now) >= b.IdleTimeout {
 			l.counts.timedOut.Add(1)
 			c.closeNotify(IdleTooLong)
 		}
@@ -330,16 +330,9 @@ func (l *loop) closeIdle() {
 }
 
 func (l *loop) shutdown() {
-	l.mu.Lock()
-	l.ended = true
-	tasks := l.tasks
-	l.tasks = nil
-	l.mu.Unlock()
-	for _, task := range tasks {
-		task()
-	}
-	for i := range l.sockets {
-		if o := l.sockets[i].owner; o != nil {
+	l.runTasks(true)
+	for i := range l.watching {
+		if o := l.watching[i].owner; o != nil {
 			o.end()
 		}
 	}

@@ -90,7 +90,7 @@ func (l *loop) putIdle(u *upstream) {
 		return
 	}
 	p.idle = append(p.idle, u)
-	l.used = true // tidy has something to look at
+	l.used = true // shrinkIdle has something to look at
 }
 
 // fillIdle makes sure that there are connections for clients that will need a dedicated one.
@@ -133,8 +133,8 @@ func (u *upstream) isTooOld(b *Backend) bool {
 	return b.remote() && !u.shared && u.loop.now.Sub(u.idleSince) >= maxIdleAge
 }
 
-// tidy implements owner: it ends connections that nobody has needed for a while.
-func (u *upstream) tidy() {
+// shrinkIdle implements owner: it ends connections that nobody has needed for a while.
+func (u *upstream) shrinkIdle() {
 	if u.client != nil {
 		return
 	}

@@ -90,10 +90,10 @@ func loops(t testing.TB) *relay.Loops {
 }
 
 type rig struct {
-	client *net.TCPConn  // what the user's program holds
-	engine *net.UnixConn // what the engine holds
-	pipe   *relay.Session
-	loops  *relay.Loops
+	client  *net.TCPConn  // what the user's program holds
+	engine  *net.UnixConn // what the engine holds
+	session *relay.Session
+	loops   *relay.Loops
 }
 
 // The engine is asked for the connection's id with the first request; noRequest makes a Session look at nothing more.
@@ -117,12 +117,12 @@ func start(t testing.TB, cfg relay.Config) *rig {
 	r := &rig{client: client, engine: engine, loops: ls}
 	fd := descriptor(t, engineEnd)
 	ls.SetBackend(&relay.Backend{Connect: func() (int, error) { return fd, nil }})
-	r.pipe = ls.Serve(netloop.Conn{FD: descriptor(t, clientEnd)}, cfg)
+	r.session = ls.Serve(netloop.Conn{FD: descriptor(t, clientEnd)}, cfg)
 	t.Cleanup(func() {
 		client.Close()
 		engine.Close()
 		select {
-		case <-r.pipe.Done():
+		case <-r.session.Done():
 		case <-time.After(patience):
 			t.Error("the Session is still there although both ends are closed")
 		}
@@ -136,8 +136,8 @@ func start(t testing.TB, cfg relay.Config) *rig {
 func (r *rig) wait(t testing.TB) relay.Result {
 	t.Helper()
 	select {
-	case <-r.pipe.Done():
-		return r.pipe.Result()
+	case <-r.session.Done():
+		return r.session.Result()
 	case <-time.After(patience):
 		t.Fatal("the Session did not end")
 		return relay.Result{}
@@ -427,7 +427,7 @@ func TestClientThatNeverReadsIsCutOnceTheEngineHasGone(t *testing.T) {
 		}
 	}
 	select {
-	case <-r.pipe.Done():
+	case <-r.session.Done():
 		t.Fatal("cut a slow client of a living engine")
 	default:
 	}
@@ -442,8 +442,8 @@ func TestCloseCutsWhateverTheEndsAreDoing(t *testing.T) {
 	r := start(t, relay.Config{})
 	send(t, r.client, "a")
 	expect(t, r.engine, "a")
-	r.pipe.Close()
-	r.pipe.Close()
+	r.session.Close()
+	r.session.Close()
 	if got, want := r.wait(t), (relay.Result{In: 1 + uint64(len(noRequest)), Ended: relay.Cut, Client: relay.Client{User: "default"}}); got != want {
 		t.Errorf("result %+v; want %+v", got, want)
 	}
@@ -456,18 +456,18 @@ func TestQuietTellsAnsweredFromWaiting(t *testing.T) {
 	expect(t, r.engine, "BLPOP q 0")
 	// The request is there before the Session has taken note of it.
 	deadline := time.Now().Add(patience)
-	for r.pipe.Quiet(); r.pipe.Quiet() && time.Now().Before(deadline); {
+	for r.session.Quiet(); r.session.Quiet() && time.Now().Before(deadline); {
 	}
-	if r.pipe.Quiet() {
+	if r.session.Quiet() {
 		t.Error("a connection that waits for its reply is quiet")
 	}
 	send(t, r.engine, "reply")
 	expect(t, r.client, "reply")
 	// So is the reply.
 	deadline = time.Now().Add(patience)
-	for !r.pipe.Quiet() && time.Now().Before(deadline) {
+	for !r.session.Quiet() && time.Now().Before(deadline) {
 	}
-	if !r.pipe.Quiet() {
+	if !r.session.Quiet() {
 		t.Error("an answered connection never becomes quiet")
 	}
 }

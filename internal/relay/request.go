@@ -211,7 +211,7 @@ func (s *Session) answerBlocked(reply []byte) {
 	in.replay, in.backlog = in.backlog, nil
 	s.sent()
 	s.reply(reply)
-	s.loop.again(&s.conn.socket)
+	s.conn.requeue()
 }
 
 // lookup says what command a whole request is.

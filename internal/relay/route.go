@@ -192,7 +192,7 @@ func (s *Session) queueWrite(u *upstream, b []byte) {
 		_, _ = u.Write(b)
 		u.flushLater()
 	} else if u.Send(b) != nil {
-		s.loop.again(&u.socket)
+		u.requeue()
 	}
 }
 
@@ -203,7 +203,7 @@ func (s *Session) passBytes(b []byte) {
 		return
 	}
 	if s.dedicated.Send(b) != nil {
-		s.loop.again(&s.dedicated.socket)
+		s.dedicated.requeue()
 	}
 }
 

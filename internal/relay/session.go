@@ -228,7 +228,7 @@ func (ls *Loops) session(l *loop, client netloop.Conn, cfg Config) *Session {
 
 // start is the session's first task.
 func (s *Session) start() {
-	if err := s.loop.adopt(&s.conn.socket, s); err != nil {
+	if err := s.conn.watch(s); err != nil {
 		s.close(ClientFailed, err)
 		return
 	}
@@ -237,7 +237,7 @@ func (s *Session) start() {
 	// session tickets don't), so nothing carries the acknowledgement, unless the first request is here already.
 	s.handshakeJustDone = s.conn.TLS != nil
 	// The handshake may have read ahead, and no event tells of that.
-	s.loop.again(&s.conn.socket)
+	s.conn.requeue()
 }
 
 // Done is closed when the client's connection is; then Result says why.
@@ -263,14 +263,14 @@ func (s *Session) Quiet() bool {
 }
 
 // progress implements owner.
-func (s *Session) progress(*socket) {
+func (s *Session) progress() {
 	if s.conn.Pending() > 0 && s.flush() != nil {
 		s.close(ClientFailed, s.conn.WriteErr())
 		return
 	}
 	if s.dedicated != nil && s.dedicated.paused && s.conn.Pending() < lowWater {
 		s.dedicated.paused = false
-		s.loop.again(&s.dedicated.socket)
+		s.dedicated.requeue()
 	}
 	s.resume()
 	s.pump()
@@ -300,7 +300,7 @@ func (s *Session) pump() {
 			break
 		}
 		if left -= n; left <= 0 {
-			s.loop.again(&s.conn.socket)
+			s.conn.requeue()
 			break
 		}
 	}
@@ -314,7 +314,7 @@ func (s *Session) pump() {
 	s.handshakeJustDone = false
 	if u := s.dedicated; u != nil && u.ready && !u.closed {
 		if u.Flush() != nil {
-			s.loop.again(&u.socket) // its own direction shows the end
+			u.requeue() // its own direction shows the end
 		}
 		u.roomMade()
 	}
@@ -384,7 +384,7 @@ func (s *Session) flushClient() {
 		return
 	}
 	if s.input.blocked {
-		s.loop.again(&s.conn.socket)
+		s.conn.requeue()
 	}
 	s.maybeClose()
 }
@@ -397,8 +397,8 @@ func (s *Session) idleSince(now time.Time) time.Duration {
 	return now.Sub(time.Unix(0, s.activity.lastRequest.Load()))
 }
 
-// tidy implements owner.
-func (s *Session) tidy() {
+// shrinkIdle implements owner.
+func (s *Session) shrinkIdle() {
 	if s.active {
 		s.active, s.loop.used = false, true // looked at again, once it is idle
 		return

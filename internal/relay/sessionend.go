@@ -34,7 +34,7 @@ func (s *Session) endAfterEngine() {
 		s.conn.OmitFIN() // its close follows at once, and says the same
 	}
 	s.startLinger()
-	s.loop.again(&s.conn.socket)
+	s.conn.requeue()
 	if s.flush() != nil {
 		s.close(ClientFailed, s.conn.WriteErr())
 	}

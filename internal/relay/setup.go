@@ -84,7 +84,7 @@ func (u *upstream) prepare() {
 	if u.setupPending == 0 {
 		u.becomeReady()
 	} else if u.Flush() != nil {
-		u.loop.again(&u.socket)
+		u.requeue()
 	}
 }
 
@@ -245,6 +245,6 @@ func (u *upstream) reset() {
 	u.setupPending++
 	u.ask(resetRequest, onPoolReset)
 	if u.Flush() != nil {
-		u.loop.again(&u.socket)
+		u.requeue()
 	}
 }

@@ -44,7 +44,7 @@ func blockUntilTarget(s *Session, args [][]byte) bool {
 			target.loop.post(func() {
 				target.wanted = append(target.wanted, s)
 				target.maybeClose()
-				target.loop.again(&target.conn.socket)
+				target.conn.requeue()
 			})
 			return true
 		}

@@ -93,7 +93,7 @@ func (u *upstream) unblockAll() {
 			s.blockedOn = nil
 		}
 		if s.phase != closed {
-			s.loop.again(&s.conn.socket)
+			s.conn.requeue()
 		}
 	}
 	u.blocked = nil
@@ -108,7 +108,7 @@ func (u *upstream) flushLater() {
 }
 
 // progress implements owner.
-func (u *upstream) progress(*socket) {
+func (u *upstream) progress() {
 	if u.closed || !u.Attached() {
 		return
 	}
@@ -133,7 +133,7 @@ func (u *upstream) roomMade() {
 		u.unblockAll()
 	}
 	if s := u.client; s != nil && s.conn.paused && !s.mustNotRead() {
-		u.loop.again(&s.conn.socket)
+		s.conn.requeue()
 	}
 }
 
@@ -166,7 +166,7 @@ func (u *upstream) pump() {
 			return
 		}
 		if left -= n; left <= 0 {
-			u.loop.again(&u.socket)
+			u.requeue()
 			return
 		}
 	}
@@ -244,13 +244,13 @@ func (u *upstream) detachUnaffected(err error) {
 		for _, s := range u.blocked {
 			if s.blockedOn == u && !sameCredentials(s.login.secret, u.credentials) {
 				s.blockedOn = nil
-				s.loop.again(&s.conn.socket)
+				s.conn.requeue()
 			}
 		}
 	}
 	if s := u.client; s != nil && !u.mustCloseClient(s, err) {
 		s.detach()
-		s.loop.again(&s.conn.socket)
+		s.conn.requeue()
 	}
 	if u.shared && u.loop.group.backend.Load().remote() && u.ready && len(u.firstError) == 0 {
 		u.unblockAll() // what they ask was not sent yet
