@@ -22,13 +22,13 @@ func (l *link) backend(t *trust, generation uint64) *relay.Backend {
 	if t == nil {
 		return b
 	}
-	b.Login = t.login()
+	b.Login = t.server.login()
 	l.mu.Lock()
 	if l.wasWell {
 		b.MinIdle = l.Warm
 	}
 	l.mu.Unlock()
-	if !t.ClientsLogIn {
+	if !t.server.ClientsLogIn {
 		b.Refused = func(string) bool { l.wasRefused(); return true }
 	}
 	return b

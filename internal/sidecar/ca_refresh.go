@@ -195,17 +195,17 @@ func (k *keeper) combine() bool {
 func (k *keeper) adopt(t *trust) {
 	k.mu.Lock()
 	last := k.trust
-	if last != nil && last.Server == t.Server {
+	if last != nil && last.server == t.server {
 		k.mu.Unlock()
 		return
 	}
 	k.trust = t
 	k.mu.Unlock()
-	if last != nil && !slices.Equal(last.login(), t.login()) {
+	if last != nil && !slices.Equal(last.server.login(), t.server.login()) {
 		k.closeGate() // until it is known that this login works
 	}
 	k.moved, k.probeAt, k.probeFailures = false, time.Now(), 0
 	if last != nil {
-		k.log.Info("the server's address, CA bundle, password or the client certificate changed: clients move to fresh connections", "address", t.Address, "cas", len(t.cas))
+		k.log.Info("the server's address, CA bundle, password or the client certificate changed: clients move to fresh connections", "address", t.server.Address, "cas", len(t.cas))
 	}
 }

@@ -1,8 +1,11 @@
 package sidecar_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -71,5 +74,25 @@ func TestASourceOfTheAPITellsWhatAnInstanceNeeds(t *testing.T) {
 	source := sidecar.FromAPI(func(context.Context, string, proto.Message) error { return away }, sidecar.Instance{ID: "first"})
 	if _, err := source(t.Context()); !errors.Is(err, away) {
 		t.Errorf("got %v; want %v", err, away)
+	}
+}
+
+// Whoever prints or logs a Server does not show the password or the key.
+func TestAServerIsPrintedWithoutItsSecrets(t *testing.T) {
+	t.Parallel()
+	s := sidecar.Server{Address: "10.0.0.5:6378", User: "app", Password: "secret-horse", Certificate: "CERT", Key: "secret-key"}
+	var out bytes.Buffer
+	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
+		fmt.Fprintf(&out, format+format, s, &s)
+	}
+	slog.New(slog.NewTextHandler(&out, nil)).Info("text", "server", s)
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("JSON", "server", s)
+	for _, secret := range []string{"secret-horse", "secret-key", fmt.Sprintf("%x", "secret-horse")} {
+		if strings.Contains(out.String(), secret) {
+			t.Errorf("%q is in %s", secret, out.String())
+		}
+	}
+	if !strings.Contains(out.String(), "10.0.0.5:6378") {
+		t.Errorf("the address is not in %s", out.String())
 	}
 }

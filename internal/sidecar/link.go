@@ -153,7 +153,7 @@ func (l *link) known() *trust {
 
 func (l *link) leadsTo() string {
 	if t := l.known(); t != nil {
-		return t.Address
+		return t.server.Address
 	}
 	return "not known yet"
 }

@@ -72,7 +72,7 @@ func (k *keeper) failed(t *trust, f *diagnosis.Fault) {
 		k.solved(ofConnection)
 	}
 	k.problem(f)
-	if k.published == nil || !slices.Equal(k.published.login(), t.login()) || k.published.ClientsLogIn != t.ClientsLogIn {
+	if k.published == nil || !slices.Equal(k.published.server.login(), t.server.login()) || k.published.server.ClientsLogIn != t.server.ClientsLogIn {
 		k.publish(t) // before anybody passes the gate: clients must not log in as before
 	}
 	if topicOf(f) == ofServer && f.Code != "auth" {
@@ -118,11 +118,11 @@ func (t *trust) probe(ctx context.Context) *diagnosis.Fault {
 			return err
 		}
 		at := conn.RemoteAddr().String()
-		if t.PasswordUnknown {
+		if t.server.PasswordUnknown {
 			return t.fault(at, diagnosis.AuthUnknown, diagnosis.Details{})
 		}
 		commands := [][]string{{"PING"}}
-		if login := t.login(); login != nil {
+		if login := t.server.login(); login != nil {
 			commands = [][]string{append([]string{"AUTH"}, login...), {"PING"}}
 		}
 		client := resp.NewClient(c, maxReply)
@@ -144,7 +144,7 @@ func (t *trust) judge(at, command string, reply resp.Value, err error) error {
 	switch {
 	case errors.As(err, &refused):
 		k, d := diagnosis.Reply(t.withoutPassword(string(refused)), command == "AUTH")
-		if t.ClientsLogIn && (k == diagnosis.AuthMissing || k == diagnosis.NoPermission) {
+		if t.server.ClientsLogIn && (k == diagnosis.AuthMissing || k == diagnosis.NoPermission) {
 			return nil // what a client may do depends on who it logs in as
 		}
 		return t.fault(at, k, d)
@@ -162,10 +162,10 @@ func (t *trust) judge(at, command string, reply resp.Value, err error) error {
 
 // withoutPassword is what a server said, without the password that it may repeat.
 func (t *trust) withoutPassword(said string) string {
-	if t.Password == "" {
+	if t.server.Password == "" {
 		return said
 	}
-	return strings.ReplaceAll(said, t.Password, "(the password)")
+	return strings.ReplaceAll(said, t.server.Password, "(the password)")
 }
 
 // unanswered is for a server that was believed and then fell silent. In TLS 1.3 a refusal for want of a client certificate comes

@@ -67,7 +67,7 @@ func (t *trust) fault(at string, k diagnosis.Kind, d diagnosis.Details) *diagnos
 func (t *trust) subject(at string) diagnosis.Subject {
 	s := diagnosis.Subject{
 		Audience: diagnosis.Sidecar, At: at, Host: t.name(), Port: t.port, TrustName: t.from, InstanceArgs: diagnosis.AnyInstance,
-		Identity: t.Identity, DoctorCommand: t.doctor, Now: t.now(),
+		Identity: t.server.Identity, DoctorCommand: t.doctor, Now: t.now(),
 	}
 	if t.shows != nil {
 		s.ClientCert = t.shows.Leaf
@@ -90,7 +90,7 @@ func (t *trust) lookupFault(err error) *diagnosis.Fault {
 		return f
 	}
 	k, d := diagnosis.Lookup(err)
-	s := t.subject(t.Address)
+	s := t.subject(t.server.Address)
 	s.Host = t.host
 	return s.Fault(k, d)
 }
@@ -101,7 +101,7 @@ func (t *trust) handshakeFault(at string, h diagnosis.Handshake) *diagnosis.Faul
 		return f
 	}
 	if served, err := refusedChain(h.Err); err != nil {
-		chain := diagnosis.Chain{Served: served, Trusted: t.cas, Identity: t.Identity, Now: t.now()}
+		chain := diagnosis.Chain{Served: served, Trusted: t.cas, Identity: t.server.Identity, Now: t.now()}
 		if k, d := chain.Explain(err); k != "" {
 			return t.fault(at, k, d)
 		}

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync/atomic"
 	"time"
@@ -37,6 +38,15 @@ type Server struct {
 	Certificate, Key string
 }
 
+// Format implements fmt.Formatter. It leaves out the password and the key.
+func (s Server) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "{Address:%s Identity:%s Name:%s AnyName:%t ClientsLogIn:%t User:%s HasPassword:%t HasCertificate:%t}",
+		s.Address, s.Identity, s.Name, s.AnyName, s.ClientsLogIn, s.User, s.Password != "", s.Certificate != "")
+}
+
+// LogValue implements slog.LogValuer, for handlers that don't format.
+func (s Server) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(s)) }
+
 func (s *Server) login() []string {
 	switch {
 	case s.ClientsLogIn || s.Password == "":
@@ -52,7 +62,7 @@ const maxDeclared = 16
 
 // trust is a Server made ready to be used. But for what it has learnt about the server it is immutable.
 type trust struct {
-	Server
+	server     Server
 	host, port string
 	cas        []*x509.Certificate
 	roots      *x509.CertPool
@@ -72,7 +82,7 @@ type trust struct {
 }
 
 func newTrust(s Server, l *link) (*trust, *diagnosis.Fault) {
-	t := &trust{Server: s, from: l.TrustName, doctor: l.DoctorCommand, now: l.now, resolver: l.resolver, changed: l.certificateChanged}
+	t := &trust{server: s, from: l.TrustName, doctor: l.DoctorCommand, now: l.now, resolver: l.resolver, changed: l.certificateChanged}
 	var err error
 	if t.host, t.port, err = net.SplitHostPort(s.Address); err != nil || t.host == "" {
 		return nil, &diagnosis.Fault{Code: codeBundle, Sentence: fmt.Sprintf("the server's address is %s, which is not HOST:PORT", diagnosis.Quote(s.Address)), Fix: "correct the address"}
@@ -82,8 +92,8 @@ func newTrust(s Server, l *link) (*trust, *diagnosis.Fault) {
 		return nil, t.fault(s.Address, kind, details)
 	}
 	t.cas = bundle.Certs
-	if t.Certificate != "" {
-		pair, err := tls.X509KeyPair([]byte(t.Certificate), []byte(t.Key))
+	if t.server.Certificate != "" {
+		pair, err := tls.X509KeyPair([]byte(t.server.Certificate), []byte(t.server.Key))
 		if err != nil { // ClientCertificate would have said it better
 			return nil, clientPairFault("the client certificate can't be used: "+err.Error(), "write it and its key anew")
 		}
@@ -156,13 +166,13 @@ func refusedChain(handshake error) (served []*x509.Certificate, err error) {
 
 func (t *trust) verifyName(leaf *x509.Certificate) error {
 	switch {
-	case t.AnyName:
+	case t.server.AnyName:
 		return nil
-	case t.Identity != "":
-		return diagnosis.CheckIdentity(leaf, t.Identity)
+	case t.server.Identity != "":
+		return diagnosis.CheckIdentity(leaf, t.server.Identity)
 	}
 	return leaf.VerifyHostname(t.name())
 }
 
 // name is what the server's certificate must be for, where it need not have an identity.
-func (t *trust) name() string { return cmp.Or(t.Name, t.host) }
+func (t *trust) name() string { return cmp.Or(t.server.Name, t.host) }
