@@ -36,7 +36,7 @@ func (l *link) accept() (stop func()) {
 	}
 }
 
-// closeQuiet closes clients that have waited for nothing since the last call, and returns how many are left.
+// closeQuiet closes the clients that were idle at the last call and still are, and returns how many are left.
 func (l *link) closeQuiet(first bool) (left int) {
 	l.loops.Each(func(s *relay.Session) {
 		left++

@@ -10,7 +10,8 @@ import (
 	"github.com/sealane/sealane/internal/durable"
 )
 
-// cacheFile is what is kept on disk of a Server. Passwords are not: a copy of one outlives its change, and whoever reads a backup has it.
+// cacheFile is what is kept of a Server on disk. Passwords are not kept: a copy outlives a change of the password, and whoever reads a
+// backup would have it.
 type cacheFile struct {
 	Address      string `json:"address"`
 	Bundle       string `json:"bundle"`
@@ -18,7 +19,7 @@ type cacheFile struct {
 	Name         string `json:"name,omitempty"`
 	AnyName      bool   `json:"any_name,omitempty"`
 	ClientsLogIn bool   `json:"clients_log_in,omitempty"`
-	HasPassword  bool   `json:"has_password,omitempty"` // which Source told, and which is not here
+	HasPassword  bool   `json:"has_password,omitempty"` // the server has one, which is not kept
 }
 
 // store keeps what is trusted, for a start at which the Source fails.

@@ -36,7 +36,7 @@ func clientPairFault(sentence, fix string) *diagnosis.Fault {
 	return &diagnosis.Fault{Code: codeClientPair, Sentence: sentence, Fix: fix}
 }
 
-// readPair reads one of the two. exposed is for a file that other users can read, which matters if it is the key's.
+// readPair reads one of the two. exposed is not nil for a file that other users can read, which matters if it holds the key.
 func readPair(what, from string) (text string, exposed *diagnosis.Fault, err error) {
 	if name, ok := strings.CutPrefix(from, "env:"); ok {
 		if v := os.Getenv(name); v != "" {

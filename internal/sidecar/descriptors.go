@@ -13,7 +13,7 @@ import (
 	"github.com/sealane/sealane/internal/wire"
 )
 
-// descriptorFault is for an error that says that this process, or the machine, has no free file descriptor. Nil: it says something else.
+// descriptorFault is for the want of a free file descriptor, in this process or on the machine. It is nil for any other error.
 func descriptorFault(err error) *diagnosis.Fault {
 	k, want := diagnosis.Descriptors(err)
 	if !want {
@@ -30,17 +30,17 @@ func fileLimit() string {
 	return fmt.Sprint(l.Cur)
 }
 
-// noRoomAnswer is what a client is told that can't be let in. It begins as a Redis's own, for which client libraries look.
+// noRoomAnswer is what a client reads that can't be let in. It begins as a Redis's own error does, which client libraries look for.
 const noRoomAnswer = "-" + wire.MaxClients + " reached: the sidecar has no free file descriptor, raise its limit of open files\r\n"
 
-// reservedFiles are descriptors that clients and their connections do not get: for what asks whether the sidecar is well, for
-// finding out whether the server is, and for reading files again.
+// reservedFiles descriptors are kept from clients and their connections. They are for probes of the ops listener, for connections that
+// find out whether the server serves, and for files that are read again.
 const reservedFiles = 24
 
-// files is this process's file descriptors.
+// files keeps an eye on this process's file descriptors.
 type files struct {
 	asked atomic.Uint32 // by clients that came
-	short atomic.Bool   // what was found last
+	short atomic.Bool   // the last answer of wouldBeShort
 
 	mu    sync.Mutex // guards spare
 	spare int        // a descriptor that is kept for answering clients when there is no other; -1: gone
@@ -73,8 +73,8 @@ func (f *files) close() {
 	f.drop()
 }
 
-// wouldBeShort says whether a client that comes would take one of those that are reserved. Clients that connect for every request would
-// pay for looking each time; as long as all was well it is done for one of eight, which are fewer than are reserved.
+// wouldBeShort says whether a new client would take a descriptor that is reserved. Clients that connect for every request would pay
+// for looking each time. So while all is well it looks for one client of eight only, which is safe because more than eight are reserved.
 func (f *files) wouldBeShort() bool {
 	if n := f.asked.Add(1); n%8 != 0 && !f.short.Load() {
 		return false
@@ -84,7 +84,8 @@ func (f *files) wouldBeShort() bool {
 	return short
 }
 
-// areShort says whether fewer than reserved descriptors are free. The system gives the lowest free one, and none as high as the limit.
+// areShort says whether fewer than reserved descriptors are free. The system hands out the lowest free number, and none as high as
+// the limit.
 func (f *files) areShort(reserved int) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -101,9 +102,9 @@ func (f *files) areShort(reserved int) bool {
 	return uint64(next+reserved) >= l.Cur
 }
 
-// turnAway answers clients that wait at a listener, and closes them: else they would wait for ever, unanswered.
+// turnAway answers clients that wait at a listener, and closes them. Without an answer they would wait for ever.
 func (f *files) turnAway(listener int) {
-	const most = 64 // at a time: this is on an event loop
+	const most = 64 // at a time, because this is on an event loop
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.drop()

@@ -18,11 +18,11 @@ import (
 )
 
 const (
-	// attemptTime is how long one attempt may take, from the DNS to the end of the handshake; that of a server with several
-	// addresses is shared among them.
-	attemptTime = 5 * time.Second
-	// sniffTime is how long a server that says nothing to a TLS client has to answer PING without TLS.
-	sniffTime = time.Second
+	// attemptTimeout is how long one attempt may take, from the DNS to the end of the handshake. A server with several addresses
+	// has the same time for all of them.
+	attemptTimeout = 5 * time.Second
+	// sniffTimeout is how long a server that says nothing to a TLS client has to answer PING without TLS.
+	sniffTimeout = time.Second
 
 	maxAddresses = 8
 
@@ -33,7 +33,7 @@ const (
 	unacknowledged    = 30 * time.Second
 )
 
-// use does something with a fresh TCP connection, which it closes: a handshake, and more.
+// use does a handshake over a fresh TCP connection, and whatever follows it. It closes the connection.
 type use func(ctx context.Context, conn net.Conn, config *tls.Config) error
 
 // dial makes a verified connection for relay.
@@ -48,7 +48,7 @@ func (t *trust) dial(ctx context.Context) (netloop.Conn, *diagnosis.Fault) {
 
 // attempt tries every address of the server until use succeeds with one. The last one that worked comes first.
 func (t *trust) attempt(ctx context.Context, use use) *diagnosis.Fault {
-	ctx, cancel := context.WithTimeout(ctx, attemptTime)
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	addresses, err := t.resolver.LookupHost(ctx, t.host)
 	if err != nil {
@@ -68,7 +68,7 @@ func (t *trust) attempt(ctx context.Context, use use) *diagnosis.Fault {
 			t.worked.Store(&a)
 			return nil
 		}
-		// What a server said tells more than that another address has none.
+		// What one server said is worth more than that another address did not answer.
 		if fault == nil || isFar(fault) && !isFar(f) {
 			fault = f
 		}
@@ -151,17 +151,17 @@ func dialTCP(ctx context.Context, at string) (*firstBytes, error) {
 	return &firstBytes{TCPConn: c.(*net.TCPConn)}, nil
 }
 
-// speaksPlainly says PING without TLS: a Redis without it waits for the end of a request when it gets a ClientHello, so that
-// silence is the usual answer to one; others close.
+// speaksPlainly says PING without TLS. A Redis without TLS takes a ClientHello for the beginning of a request and waits for its end, so
+// silence is the usual sign of one. Some close the connection.
 func (t *trust) speaksPlainly(at string) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), sniffTime)
+	ctx, cancel := context.WithTimeout(context.Background(), sniffTimeout)
 	defer cancel()
 	conn, err := dialTCP(ctx, at)
 	if err != nil {
 		return false
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(sniffTime))
+	_ = conn.SetDeadline(time.Now().Add(sniffTimeout))
 	if _, err := io.WriteString(conn, "PING\r\n"); err != nil {
 		return false
 	}

@@ -20,7 +20,7 @@ import (
 
 // Listen is where a link's clients come in.
 type Listen struct {
-	// Address is HOST:PORT, or Path that of a Unix socket, with Mode; one of the two is given.
+	// Either Address, HOST:PORT, is given, or the Path of a Unix socket with its Mode.
 	Address, Path string
 	Mode          fs.FileMode
 	// Anywhere permits addresses that are not loopback: there the clients' bytes cross a network in the clear.
@@ -129,7 +129,7 @@ func (l *listener) add(ln net.Listener, err error) error {
 	return nil
 }
 
-// addLocalhost opens 127.0.0.1 and ::1: which of the two a client connects to first is its own choice, and not all try the other.
+// addLocalhost opens 127.0.0.1 and ::1. A client may connect to either first, and not all try the other.
 func (l *listener) addLocalhost(port string) error {
 	const tries = 20 // a port that the system chose for one may be taken on the other
 	for try := 1; ; try++ {
@@ -186,7 +186,7 @@ func ListenLocal(address string) (all []net.Listener, name string, err error) {
 	return all, l.name, nil
 }
 
-// judge takes what one attempt gave, and says what is wrong if it gave nothing. The other one tells whether that matters.
+// judge takes the socket of one attempt, or says what is wrong. The other attempt decides whether a failure matters.
 func (l *listener) judge(a, other attempt) error {
 	switch {
 	case a.err == nil:
@@ -211,7 +211,7 @@ func openTCP(network, address string) (net.Listener, error) {
 	return lc.Listen(context.Background(), network, address)
 }
 
-// cause is an error's last part, which says what the system said.
+// cause is the last part of an error: what the system said.
 func cause(err error) error {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno

@@ -8,8 +8,8 @@ import (
 	"github.com/sealane/sealane/internal/diagnosis"
 )
 
-// What is wrong with a connection, and how it is said, is internal/diagnosis. This file has the rest: faults of what the sidecar reads,
-// and what each code means to a link.
+// What is wrong with a connection, and how that is said, is in internal/diagnosis. This file has what a fault means to a link: whether
+// clients can be served all the same, whether newer information may help, and when it is logged.
 
 const (
 	codeSource     = "source"      // whoever tells where the server is and what to trust does not
@@ -66,7 +66,7 @@ func (t *trust) fault(at string, k diagnosis.Kind, d diagnosis.Details) *diagnos
 
 func (t *trust) subject(at string) diagnosis.Subject {
 	s := diagnosis.Subject{
-		Audience: diagnosis.Sidecar, At: at, Host: t.name(), Port: t.port, TrustName: t.from, InstanceArgs: diagnosis.AnyInstance,
+		Audience: diagnosis.Sidecar, At: at, Host: t.host, Port: t.port, TrustName: t.from, InstanceArgs: diagnosis.AnyInstance,
 		Identity: t.server.Identity, DoctorCommand: t.doctor, Now: t.now(),
 	}
 	if t.shows != nil {
@@ -90,9 +90,7 @@ func (t *trust) lookupFault(err error) *diagnosis.Fault {
 		return f
 	}
 	k, d := diagnosis.Lookup(err)
-	s := t.subject(t.server.Address)
-	s.Host = t.host
-	return s.Fault(k, d)
+	return t.fault(t.server.Address, k, d)
 }
 
 // handshakeFault is for a handshake that failed: because of the server's certificate, or otherwise.
@@ -103,7 +101,9 @@ func (t *trust) handshakeFault(at string, h diagnosis.Handshake) *diagnosis.Faul
 	if served, err := refusedChain(h.Err); err != nil {
 		chain := diagnosis.Chain{Served: served, Trusted: t.cas, Identity: t.server.Identity, Now: t.now()}
 		if k, d := chain.Explain(err); k != "" {
-			return t.fault(at, k, d)
+			s := t.subject(at)
+			s.Host = t.name()
+			return s.Fault(k, d)
 		}
 	}
 	k, d := h.Explain()

@@ -1,14 +1,19 @@
 // Package sidecar is the client's side of an encrypted connection: plaintext in at this machine, verified TLS out.
 //
 // Each link has a listener for clients without TLS, a Source that tells where the server is and what to trust, and the loops
-// of relay between them. Guaranteed: no byte of a client's, and no password, goes to a server that was not verified by chain and
-// identity against the newest usable bundle; no client is served before the login that is known for it has worked, as the server's default
-// user for instance; newer information never costs a client its connection, it moves when it has nothing
-// under way; a Source that fails, or tells nonsense, changes nothing but what is shown; every problem is said once when it begins
-// and once when it has ended, and ends by itself once its cause does. No password is in a log, a metric, or on disk.
+// of relay between them.
 //
-// Not guaranteed: that a connection which was verified is cut when its CA leaves the bundle. It is left as soon as the new bundle
-// has verified the server; while it does not, what is open serves on and nothing new is opened.
+// Guaranteed:
+//   - No byte of a client's, and no password, goes to a server that was not verified, by chain and identity, against the newest
+//     usable bundle.
+//   - No client is served before the login that is known for it has worked. It never runs as the server's default user instead.
+//   - Newer information never costs a client its connection. The client moves when it has nothing under way.
+//   - A Source that fails, or tells nonsense, changes nothing but what is shown.
+//   - Every problem is logged once when it begins and once when it has ended, and ends by itself once its cause does.
+//   - No password is in a log, in a metric, or on disk.
+//
+// Not guaranteed: that a connection which was verified is cut when its CA leaves the bundle. The connection is left as soon as the new
+// bundle has verified the server. Until then, open connections serve on and nothing new is opened.
 //
 // A link knows its Source and nothing of where that has its knowledge from: a file (Files), or the Memorystore API (FromAPI).
 package sidecar
@@ -37,12 +42,12 @@ type Link struct {
 	Name   string
 	Listen Listen
 	Source Source
-	// Local adds what only this machine knows, such as a password from a file: to what Source says, and to what the cache has. It is
-	// asked again every few seconds. Nil: there is nothing. An error that is a *diagnosis.Fault says itself what to do.
+	// Local adds what only this machine knows, such as a password from a file, to what Source or the cache tells. It is asked again
+	// every few seconds. Nil: there is nothing to add. An error that is a *diagnosis.Fault says itself what to do.
 	Local func(*Server) error
 	// Every is how often Source is asked when nothing else is a reason to, give or take a tenth. Zero: 10 minutes.
 	Every time.Duration
-	// Cache is a file for what Source told last, but for passwords: from it the link starts when Source fails. "": none.
+	// Cache is a file that keeps what Source told last, without passwords. The link starts from it when Source fails. "": none.
 	Cache string
 	// Warm is how many connections are kept ready for clients that need one of their own.
 	Warm int
@@ -61,8 +66,8 @@ type Config struct {
 	Now func() time.Time
 	// Resolver finds addresses of names. Nil: this machine's.
 	Resolver *net.Resolver
-	// Patience is for how long a client that asks something waits for a server that can't be reached. One whose own is shorter
-	// gives up by itself. Zero: 10 seconds.
+	// Patience is how long a client waits for a server that can't be reached before it is told why. A client with a shorter timeout
+	// of its own gives up by itself. Zero: 10 seconds.
 	Patience time.Duration
 }
 

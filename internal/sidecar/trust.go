@@ -17,7 +17,7 @@ import (
 	"github.com/sealane/sealane/internal/wire"
 )
 
-// Server is what a Source says: where a link leads, and whom it may believe there.
+// Server is what a Source tells: where the server is, and how to know that it is the right one.
 type Server struct {
 	// Address is HOST:PORT. The name is looked up for every connection.
 	Address string
@@ -27,12 +27,12 @@ type Server struct {
 	Identity, Name string
 	// AnyName leaves both out: whoever has a certificate of one of the CAs is believed.
 	AnyName bool
-	// ClientsLogIn says that the server's password is no matter of the sidecar's. Otherwise User and Password are given for
-	// clients that have not logged in themselves; Password "" means that the server has none.
+	// ClientsLogIn says that the sidecar sends no password: clients log in themselves. Otherwise User and Password are those of clients
+	// that have not done so. Password "" means that the server has none.
 	ClientsLogIn   bool
 	User, Password string
-	// PasswordUnknown says that the server has a password which nobody has told, as when this comes from a cache: no client is
-	// served before it is known.
+	// PasswordUnknown says that the server has a password which this does not have, because it comes from a cache. No client is served
+	// before the password is known.
 	PasswordUnknown bool
 	// Certificate and Key are what a server is shown that asks for a client certificate, in PEM. "": it is told that there is none.
 	Certificate, Key string
@@ -57,10 +57,10 @@ func (s *Server) login() []string {
 	return []string{s.Password}
 }
 
-// maxDeclared CAs are declared to the server: a bundle with more is not of one instance, and would make the ClientHello long.
+// maxDeclared CAs are declared to the server. A bundle with more is not that of one instance, and would make the ClientHello long.
 const maxDeclared = 16
 
-// trust is a Server made ready to be used. But for what it has learnt about the server it is immutable.
+// trust is a Server made ready to connect by. It does not change, but for the atomic fields, which hold what was learnt about the server.
 type trust struct {
 	server     Server
 	host, port string
@@ -73,12 +73,12 @@ type trust struct {
 
 	shows *tls.Certificate // to a server that asks; nil: there is none
 
-	// Sessions that are resumed are in one configuration's cache, which goes with the bundle: none outlives the trust it was made by.
+	// Each configuration has a cache of TLS sessions of its own, so no session outlives the trust that it was made by.
 	config, bare *tls.Config // with and without ALPN
 	noALPN       atomic.Bool // the server refuses whoever names a protocol
 	worked       atomic.Pointer[string]
 	shown        atomic.Pointer[[32]byte] // hash of the certificate that the server showed last
-	changed      func()                   // it shows another one: where that is new, something else may be too
+	changed      func()                   // called when it shows another one: there may be a new CA too
 }
 
 func newTrust(s Server, l *link) (*trust, *diagnosis.Fault) {
@@ -127,7 +127,7 @@ func (t *trust) newConfig(protocols []string) *tls.Config {
 	}
 }
 
-// verify is the whole of what makes a server believed.
+// verify is all that has to hold before anything is sent to a server.
 func (t *trust) verify(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return errors.New("the server shows no certificate")
@@ -147,7 +147,7 @@ func (t *trust) verify(cs tls.ConnectionState) error {
 	return nil
 }
 
-// refusal is the error of verify. It has what was served, because that says more than the reason alone.
+// refusal is the error of verify. It keeps the chain, because a diagnosis needs more than the reason.
 type refusal struct {
 	served []*x509.Certificate
 	err    error
