@@ -1,8 +1,8 @@
-// Package firstline says what a client speaks by the first bytes that it sends, and tells one that is at the wrong port so
-// in its own protocol.
+// Package firstline says what a client speaks, by the first bytes that it sends, and has the answer to a client at the wrong port, in
+// that client's own protocol. (What a server speaks, diagnosis says.)
 //
-// Guaranteed: a decision never changes with the bytes that follow, so it does not depend on how they were cut into packets;
-// at most Max bytes are looked at.
+// Guaranteed: a decision never changes with the bytes that follow, so it does not depend on how they were cut into packets. At most
+// Max bytes are looked at.
 package firstline
 
 import (
@@ -27,12 +27,12 @@ const (
 	HTTP      Kind = "http"
 	SSLv2     Kind = "sslv2"
 	Garbage   Kind = "garbage"
-	TLS       Kind = "tls_on_plaintext" // never of Of: whoever owns a port looks for Handshake itself
+	TLS       Kind = "tls_on_plaintext" // Of never returns it: the owner of a port looks for Handshake itself
 )
 
-// Of says what b, the start of a connection that is no TLS, is; Undecided asks for more bytes.
+// Of says what b is, the start of a connection without TLS. Undecided asks for more bytes.
 //
-// "GET key" is a Redis command and "GET / HTTP/1.1" is not, so a line decides by its end.
+// "GET key" is a Redis command and "GET / HTTP/1.1" is an HTTP request, so the end of a line decides.
 func Of(b []byte) Kind {
 	if len(b) == 0 {
 		return Undecided
@@ -63,8 +63,8 @@ func Of(b []byte) Kind {
 	return Undecided
 }
 
-// record tells an SSL 2.0 ClientHello, with which old clients that know newer versions open too, by its two bytes of
-// length and its type (RFC 5246, appendix E.2).
+// record recognises an SSL 2.0 ClientHello by its type, which follows two bytes of length (RFC 5246, appendix E.2). Old clients that
+// know newer versions begin with one too.
 func record(b []byte) Kind {
 	switch {
 	case len(b) < 3:
@@ -89,7 +89,7 @@ func endsInHTTP(line []byte) bool {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// Answer is what a client of kind k that sent line is told, in its own protocol: the sentence, where that has room for one.
+// Answer is what a client of kind k that sent line reads, in its own protocol. It has the sentence where the protocol has room for one.
 func Answer(k Kind, line []byte, sentence string) []byte {
 	switch k {
 	case TLS:
