@@ -20,14 +20,19 @@ const FromAPI = "from the API"
 // IsSet says that there is a password.
 func (p Password) IsSet() bool { return p.secret != "" }
 
-// Format implements fmt.Formatter.
-func (p Password) Format(f fmt.State, _ rune) {
+// String implements fmt.Stringer.
+func (p Password) String() string {
 	if p.IsSet() {
-		_, _ = io.WriteString(f, "(password "+p.from+")")
-	} else {
-		_, _ = io.WriteString(f, "(no password)")
+		return "(password " + p.from + ")"
 	}
+	return "(no password)"
 }
+
+// Format implements fmt.Formatter, for the verbs that don't ask String.
+func (p Password) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, p.String()) }
+
+// MarshalText implements encoding.TextMarshaler, which encoding/json asks.
+func (p Password) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // printable is what a server said, without the password that it may repeat.
 func (p Password) printable(said string) string {

@@ -21,7 +21,7 @@ func TestAPasswordIsNeverPrinted(t *testing.T) {
 		fmt.Fprintf(&out, format+format, c.Password, &c.Password)
 	}
 	slog.New(slog.NewTextHandler(&out, nil)).Info("text", "config", c, "password", c.Password)
-	slog.New(slog.NewJSONHandler(&out, nil)).Info("JSON", "password", c.Password)
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("JSON", "password", c.Password, "holder", struct{ P doctor.Password }{c.Password})
 	if err := json.NewEncoder(&out).Encode(c.Password); err != nil {
 		t.Fatal(err)
 	}
