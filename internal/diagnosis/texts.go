@@ -231,7 +231,7 @@ var protocolTexts = map[Kind]row{
 	ClientCertRequired: {
 		sentence: "{{.At}} wants a certificate from its clients",
 		fix:      "give the clients one (redis-cli, and here: --cert and --key), or have the server not ask: in redis.conf, `tls-auth-clients no`; Sealane's ports ask for none",
-		sidecar:  variant{code: "client-cert-required", fix: "give the sidecar one (--cert FILE --key FILE), or have the server not ask: in redis.conf, `tls-auth-clients no`; Sealane's ports ask for none"},
+		sidecar:  variant{code: "client-cert-required", fix: "give the sidecar one (cert and key of its configuration), or have the server not ask: in redis.conf, `tls-auth-clients no`; Sealane's ports ask for none"},
 	},
 	ClientCertRefused: {
 		sentence: "{{.At}} refuses the client certificate of {{cn .ClientCert}}{{if .Alert}}: {{plain .Alert}}{{end}}; " +

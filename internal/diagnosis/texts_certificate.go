@@ -49,7 +49,7 @@ var certificateTexts = map[Kind]row{
 	NameMismatch: {
 		sentence: "the certificate" + ofThisServer + " is for {{few .Names}}, not for {{quote .Host}}",
 		fix:      "connect by one of its names (`{{.Retry}}`), or have the name added (Sealane: addresses.dns_names of the server's configuration)",
-		sidecar:  variant{code: "name-mismatch", fix: "connect by one of its names, say which one it has (--server-name), or have this one added to it"},
+		sidecar:  variant{code: "name-mismatch", fix: "connect by one of its names, say which one it has (server_name), or have this one added to it"},
 	},
 	NoNames: {
 		sentence: "the certificate {{ca .Cert}}" + ofThisServer + " has no subject alternative names, and clients no longer look at the common name",

@@ -82,7 +82,7 @@ func checkPair(certFrom, cert, keyFrom, key string) *diagnosis.Fault {
 	problem, fix := "", ""
 	switch {
 	case certs["CERTIFICATE"] == 0 && certs.keys() > 0 && keys["CERTIFICATE"] > 0:
-		problem, fix = fmt.Sprintf("%s holds the key and %s the certificate", certFrom, keyFrom), "name them the other way round: --cert the certificate, --key the key"
+		problem, fix = fmt.Sprintf("%s holds the key and %s the certificate", certFrom, keyFrom), "name them the other way round: cert is for the certificate, key for the key"
 	case diagnosis.IsUTF16([]byte(cert)), diagnosis.IsUTF16([]byte(key)):
 		problem, fix = "it is in UTF-16", "save certificate and key as plain text, in UTF-8"
 	case certs["CERTIFICATE"] == 0:
