@@ -119,6 +119,43 @@ func (d *dialer) handshake(ctx context.Context, change func(*tls.Config)) handsh
 	return h
 }
 
+// sniff says hello in TLS, and if that is not answered, PING in plain text. A Redis without TLS waits for the end of a request when it
+// gets a ClientHello, so that silence is the usual answer to one. answered is what came upon PING; h what came upon the ClientHello.
+func (d *dialer) sniff(ctx context.Context, timeout time.Duration) (h handshake, answered []byte, err error) {
+	first, cancel := context.WithTimeout(ctx, timeout*6/10)
+	defer cancel()
+	done := make(chan handshake, 1)
+	go func() { done <- d.handshake(first, nil) }()
+	quiet := time.NewTimer(timeout / 10)
+	defer quiet.Stop()
+	select {
+	case h = <-done:
+		if diagnosis.Sniff(h.first) == diagnosis.TLSRecord {
+			return h, nil, nil
+		}
+		second, cancel := context.WithTimeout(ctx, timeout*2/10)
+		defer cancel()
+		answered, err = d.pingPlain(second)
+		return h, answered, err
+	case <-quiet.C:
+	}
+	answered, err = d.pingPlain(first)
+	if diagnosis.IsPlainRedis(answered) {
+		cancel()
+	}
+	return <-done, answered, err
+}
+
+// present asks for a name and returns what is presented, whatever it is. It says that it is no client: otherwise it would count as
+// one that has verified this.
+func (d *dialer) present(ctx context.Context, name string) ([]*x509.Certificate, error) {
+	h := d.handshake(ctx, func(c *tls.Config) { c.ServerName, c.NextProtos = name, []string{wire.ALPNProbe} })
+	if h.state == nil {
+		return nil, h.err
+	}
+	return h.served(), nil
+}
+
 // trust is what a session is verified by.
 type trust struct {
 	roots *x509.CertPool         // nil: what this machine trusts

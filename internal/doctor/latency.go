@@ -32,7 +32,7 @@ func (d *diagnoser) latencyStep(ctx context.Context) finding {
 		d.latency = &Latency{median(connect), median(full), median(resumed), median(ping)}
 	}()
 	if d.session == nil { // nothing verifies
-		connect = d.connects(ctx)
+		connect = d.dialer.timeConnects(ctx)
 		return ok("connect %s", median(connect))
 	}
 	once := func(t trust, times int) {
@@ -81,10 +81,11 @@ func (d *diagnoser) latencyStep(ctx context.Context) finding {
 	return ok("%s", strings.Join(parts, ", "))
 }
 
-func (d *diagnoser) connects(ctx context.Context) (took []time.Duration) {
+// timeConnects measures TCP connections alone.
+func (d *dialer) timeConnects(ctx context.Context) (took []time.Duration) {
 	for range connections {
 		began := time.Now()
-		conn, err := d.dialer.connect(ctx)
+		conn, err := d.connect(ctx)
 		if err != nil {
 			break
 		}

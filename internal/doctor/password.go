@@ -41,3 +41,6 @@ func (p Password) printable(said string) string {
 	}
 	return diagnosis.Printable(said)
 }
+
+// quote is the same in quotes.
+func (p Password) quote(said []byte) string { return diagnosis.Quote(p.printable(string(said))) }

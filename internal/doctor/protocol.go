@@ -3,45 +3,16 @@ package doctor
 import (
 	"context"
 	"crypto/tls"
-	"time"
 
 	"github.com/sealane/sealane/internal/diagnosis"
 )
-
-// sniff says hello in TLS, and if that is not answered, PING in plain text. A Redis without TLS waits for the end of a request when it
-// gets a ClientHello, so that silence is the usual answer to one. answered is what came upon PING; h what came upon the ClientHello.
-func (d *diagnoser) sniff(ctx context.Context) (h handshake, answered []byte, err error) {
-	timeout := d.config.Timeout
-	first, cancel := context.WithTimeout(ctx, timeout*6/10)
-	defer cancel()
-	done := make(chan handshake, 1)
-	go func() { done <- d.dialer.handshake(first, nil) }()
-	quiet := time.NewTimer(timeout / 10)
-	defer quiet.Stop()
-	select {
-	case h = <-done:
-		if diagnosis.Sniff(h.first) == diagnosis.TLSRecord {
-			return h, nil, nil
-		}
-		second, cancel := context.WithTimeout(ctx, timeout*2/10)
-		defer cancel()
-		answered, err = d.dialer.pingPlain(second)
-		return h, answered, err
-	case <-quiet.C:
-	}
-	answered, err = d.dialer.pingPlain(first)
-	if diagnosis.IsPlainRedis(answered) {
-		cancel()
-	}
-	return <-done, answered, err
-}
 
 // answerStep finds out what speaks at the port.
 func (d *diagnoser) answerStep(ctx context.Context) finding {
 	if d.dialer.plain {
 		return d.plainAnswer(ctx)
 	}
-	h, answered, err := d.sniff(ctx)
+	h, answered, err := d.dialer.sniff(ctx, d.config.Timeout)
 	d.handshake = h
 	toTLS, toPing := diagnosis.Sniff(h.first), diagnosis.Sniff(answered)
 	silent := toTLS == diagnosis.Nothing
@@ -52,7 +23,7 @@ func (d *diagnoser) answerStep(ctx context.Context) finding {
 		}
 		return ok("TLS")
 	case diagnosis.IsPlainRedis(answered), silent && toPing == diagnosis.Redis && !diagnosis.WantsTLS(answered):
-		return d.failed(diagnosis.PlaintextRedis, diagnosis.Details{}, "Redis without TLS: %s", d.quoted(answered))
+		return d.failed(diagnosis.PlaintextRedis, diagnosis.Details{}, "Redis without TLS: %s", d.config.Password.quote(answered))
 	case silent && d.dialer.handshake(ctx, smallHello).state != nil:
 		return d.failed(diagnosis.HelloTooBig, diagnosis.Details{}, "TLS, but only without post-quantum key exchange: %s", diagnosis.Reason(h.err))
 	case toTLS == diagnosis.TLSAlert:
@@ -75,7 +46,7 @@ func (d *diagnoser) noRedis(said []byte, p diagnosis.Protocol) finding {
 	case p.IsHTTP():
 		return d.failed(diagnosis.HTTP, diagnosis.Details{}, "%s without TLS", p)
 	}
-	return d.failed(diagnosis.OtherProtocol, d.said(said), "neither TLS nor Redis: %s", d.quoted(said))
+	return d.failed(diagnosis.OtherProtocol, diagnosis.Details{Said: d.config.Password.printable(string(said))}, "neither TLS nor Redis: %s", d.config.Password.quote(said))
 }
 
 // plainAnswer does the same where no encryption is expected.
@@ -83,7 +54,7 @@ func (d *diagnoser) plainAnswer(ctx context.Context) finding {
 	b, err := d.dialer.pingPlain(ctx)
 	switch p := diagnosis.Sniff(b); {
 	case diagnosis.WantsTLS(b), p == diagnosis.TLSAlert:
-		return d.failed(diagnosis.PortWantsTLS, diagnosis.Details{}, "%s", d.quoted(b))
+		return d.failed(diagnosis.PortWantsTLS, diagnosis.Details{}, "%s", d.config.Password.quote(b))
 	case p == diagnosis.Redis:
 		return ok("Redis without TLS")
 	case p == diagnosis.Nothing && diagnosis.IsTimeout(err):
@@ -93,15 +64,6 @@ func (d *diagnoser) plainAnswer(ctx context.Context) finding {
 	default:
 		return d.noRedis(b, p)
 	}
-}
-
-// said has what a server said, without the password that it may repeat.
-func (d *diagnoser) said(words []byte) diagnosis.Details {
-	return diagnosis.Details{Said: d.config.Password.printable(string(words))}
-}
-
-func (d *diagnoser) quoted(words []byte) string {
-	return diagnosis.Quote(d.config.Password.printable(string(words)))
 }
 
 // protocolStep names what was negotiated, or finds out why nothing was.

@@ -30,7 +30,7 @@ func (d *diagnoser) authStep(ctx context.Context) finding {
 		return d.failed(diagnosis.AuthMissing, diagnosis.Details{}, "NOAUTH")
 	}
 	r := s.do(ctx, "AUTH", password.secret)
-	said := d.quoted([]byte(r.Str))
+	said := password.quote([]byte(r.Str))
 	switch {
 	case r.err != nil:
 		return d.failed(diagnosis.NoReply, diagnosis.Details{Command: "AUTH"}, "AUTH: %s", diagnosis.Reason(r.err))
@@ -58,7 +58,7 @@ func (d *diagnoser) pingStep(ctx context.Context) finding {
 		d.answers = true
 		return ok("PONG")
 	case !r.IsError():
-		return d.failed(diagnosis.NotRedis, d.said([]byte(r.Str)), "%s", d.quoted([]byte(r.Str)))
+		return d.failed(diagnosis.NotRedis, diagnosis.Details{Said: d.config.Password.printable(r.Str)}, "%s", d.config.Password.quote([]byte(r.Str)))
 	}
 	kind, details := diagnosis.Reply(d.config.Password.printable(r.Str), false)
 	return d.failed(kind, details, "%s", diagnosis.Quote(details.Said))
@@ -67,7 +67,7 @@ func (d *diagnoser) pingStep(ctx context.Context) finding {
 // noPong is for a PING without a reply.
 func (d *diagnoser) noPong(r reply) finding {
 	if len(r.received) > 0 {
-		return d.failed(diagnosis.NotRedis, d.said(r.received), "%s", d.quoted(r.received))
+		return d.failed(diagnosis.NotRedis, diagnosis.Details{Said: d.config.Password.printable(string(r.received))}, "%s", d.config.Password.quote(r.received))
 	}
 	kind, details := diagnosis.Unanswered("PING", r.err)
 	switch {

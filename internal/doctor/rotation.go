@@ -2,14 +2,12 @@ package doctor
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"strings"
 
 	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/pki"
-	"github.com/sealane/sealane/internal/wire"
 )
 
 // nextChains are what a server of Sealane's will present, and presents already to a client that asks for the name in SNI.
@@ -27,7 +25,7 @@ func (d *diagnoser) rotationStep(ctx context.Context) finding {
 	verdicts := []string{"today's verifies"}
 	var refused *diagnosis.Details
 	for _, next := range nextChains {
-		served, err := d.present(ctx, next.name)
+		served, err := d.dialer.present(ctx, next.name)
 		if err != nil {
 			return skipped("%s: %s", next.name, diagnosis.Reason(err))
 		}
@@ -35,7 +33,7 @@ func (d *diagnoser) rotationStep(ctx context.Context) finding {
 			continue // no other CA is to sign, or the server does not know this name
 		}
 		verdict := "verifies"
-		if err := d.verifies(served); err != nil {
+		if err := verifies(served, d.roots, d.config); err != nil {
 			verdict = "does not: " + diagnosis.Printable(err.Error())
 			if refused == nil {
 				refused = &diagnosis.Details{Cert: served[0], When: next.when, Why: err.Error()}
@@ -53,20 +51,10 @@ func (d *diagnoser) rotationStep(ctx context.Context) finding {
 	return ok("%s", detail)
 }
 
-// present asks for a name and returns what is presented, whatever it is. It says that it is no client: otherwise it would count as
-// one that has verified this.
-func (d *diagnoser) present(ctx context.Context, name string) ([]*x509.Certificate, error) {
-	h := d.dialer.handshake(ctx, func(c *tls.Config) { c.ServerName, c.NextProtos = name, []string{wire.ALPNProbe} })
-	if h.state == nil {
-		return nil, h.err
-	}
-	return h.served(), nil
-}
-
 // verifies does what a client does that dials the host.
-func (d *diagnoser) verifies(served []*x509.Certificate) error {
-	if _, err := served[0].Verify(diagnosis.OptionsWhenValid(served, d.roots, d.config.Now())); err != nil {
+func verifies(served []*x509.Certificate, roots *x509.CertPool, c Config) error {
+	if _, err := served[0].Verify(diagnosis.OptionsWhenValid(served, roots, c.Now())); err != nil {
 		return err
 	}
-	return served[0].VerifyHostname(d.config.Host)
+	return served[0].VerifyHostname(c.Host)
 }
