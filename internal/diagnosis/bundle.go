@@ -3,8 +3,10 @@ package diagnosis
 import (
 	"bytes"
 	"crypto/x509"
-	"encoding/pem"
+	"errors"
 	"strings"
+
+	"github.com/sealane/sealane/internal/pki"
 )
 
 // Bundle is a file of CA certificates, read.
@@ -21,35 +23,18 @@ type Bundle struct {
 // type of a block that is no certificate.
 func ParseBundle(raw []byte) (Bundle, Kind, Details) {
 	bundle := Bundle{Marked: bytes.Contains(raw, byteOrderMark)}
-	if IsUTF16(raw) {
-		return bundle, CAFileUTF16, Details{}
+	certs, _, err := pki.DecodePEM(raw)
+	if refused, ok := errors.AsType[*pki.PEMError](err); ok {
+		return bundle, pemKinds[refused.Problem], Details{Said: strings.ToLower(refused.Type)}
 	}
-	raw = bytes.ReplaceAll(raw, byteOrderMark, nil)
-	if len(bytes.TrimSpace(raw)) == 0 {
-		return bundle, CAFileEmpty, Details{}
-	}
-	blocks := 0
-	for block, rest := pem.Decode(raw); block != nil; block, rest = pem.Decode(rest) {
-		blocks++
-		if block.Type != "CERTIFICATE" {
-			return bundle, CAFileOtherBlock, Details{Said: strings.ToLower(block.Type)}
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return bundle, CAFileDamaged, Details{}
-		}
-		bundle.Certs = append(bundle.Certs, c)
-	}
-	_, err := x509.ParseCertificate(raw)
-	switch {
-	case bytes.Count(raw, []byte("-----BEGIN")) > blocks: // the decoder skips what is damaged
-		return bundle, CAFileDamaged, Details{}
-	case len(bundle.Certs) > 0:
-		return bundle, "", Details{}
-	case err == nil:
-		return bundle, CAFileDER, Details{}
-	}
-	return bundle, CAFileNotPEM, Details{}
+	bundle.Certs = certs
+	return bundle, "", Details{}
+}
+
+// pemKinds are what diagnosis calls the problems of a file that is to hold certificates.
+var pemKinds = map[pki.PEMProblem]Kind{
+	pki.PEMEmpty: CAFileEmpty, pki.PEMUTF16: CAFileUTF16, pki.PEMNone: CAFileNotPEM, pki.PEMIsDER: CAFileDER,
+	pki.PEMNotCertificate: CAFileOtherBlock, pki.PEMDamaged: CAFileDamaged, pki.PEMCutOff: CAFileDamaged,
 }
 
 var byteOrderMark = []byte("\ufeff")
