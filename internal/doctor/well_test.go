@@ -242,6 +242,34 @@ func TestEveryStepEndsInTime(t *testing.T) {
 	}
 }
 
+// The steps after the login use one connection, and each has the whole of its time, however long those before it took.
+func TestEachStepHasItsOwnTime(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	slow := func(c net.Conn) {
+		loggedIn := false
+		b.speak(c, func(args []string) string {
+			time.Sleep(700 * time.Millisecond)
+			switch {
+			case strings.EqualFold(args[0], "AUTH"):
+				loggedIn = true
+				return "+OK\r\n"
+			case !loggedIn:
+				return "-NOAUTH Authentication required.\r\n"
+			}
+			return "+PONG\r\n"
+		})
+	}
+	c := b.client(b.serveTLS(&tls.Config{Certificates: []tls.Certificate{b.ca.leaf(nil)}}, slow), b.ca.pem())
+	c.Timeout, c.Password = 2*time.Second, doctor.NewPassword(password, "from SEALANE_AUTH")
+	r := examine(b, c)
+	for _, step := range []string{"auth", "ping"} {
+		if got := stepOf(r, step); got.Result != doctor.OK {
+			t.Errorf("%s: %+v", step, got)
+		}
+	}
+}
+
 // No reply is kept that is longer than any that could be right.
 func TestLongRepliesAreCutOff(t *testing.T) {
 	t.Parallel()

@@ -65,8 +65,9 @@ func (c *Client) Do(ctx context.Context, args ...string) (Value, error) {
 }
 
 // Pipeline sends commands in one write and returns their replies, up to and including the first that is an error. The error
-// is then a ReplyError; else it is a *ReadError, with the replies that came before. Pushes are passed over. The end of ctx ends
-// the wait.
+// is then a ReplyError; else it is a *ReadError, with the replies that came before. Pushes are passed over.
+//
+// The end of ctx ends the wait. A deadline that the connection has is lifted: it was for whatever came before.
 //
 // After any error but a ReplyError to the last command the Client is of no more use, and says so.
 func (c *Client) Pipeline(ctx context.Context, commands ...[]string) ([]Value, error) {
@@ -76,6 +77,7 @@ func (c *Client) Pipeline(ctx context.Context, commands ...[]string) ([]Value, e
 	if c.broken != nil {
 		return nil, c.broken
 	}
+	c.conn.SetDeadline(time.Time{})
 	stop := context.AfterFunc(ctx, func() { c.conn.SetDeadline(time.Unix(1, 0)) })
 	replies, err := c.exchange(commands)
 	ended := !stop()

@@ -144,6 +144,25 @@ func TestClientWaitsAsLongAsItsContext(t *testing.T) {
 	})
 }
 
+// Whoever has made the connection may have given it a deadline for that.
+func TestClientLiftsAnEarlierDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		here, far := net.Pipe()
+		defer far.Close()
+		defer here.Close()
+		here.SetDeadline(time.Now().Add(time.Second))
+		go func() {
+			far.Read(make([]byte, 100))
+			time.Sleep(2 * time.Second)
+			io.WriteString(far, "+PONG\r\n")
+		}()
+		if v, err := resp.NewClient(here, 100).Do(t.Context(), "PING"); err != nil || v.Str != "PONG" {
+			t.Errorf("%+v, %v", v, err)
+		}
+	})
+}
+
 // A server without room answers before it is asked, and closes.
 func TestClientHearsWhoDoesNotListen(t *testing.T) {
 	t.Parallel()
