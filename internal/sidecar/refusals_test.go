@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/sidecar"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // What a server says that serves nobody is what /readyz, the log and the clients say: from the start, and later on.
@@ -62,6 +63,23 @@ func greet(words string) func(*redis) { return func(r *redis) { r.greets = words
 // say is an error to everything that clients ask, and to PING.
 func say(words string) func(*redis) {
 	return func(r *redis) { r.says = map[string]string{"PING": "-" + words + "\r\n", "ECHO": "-" + words + "\r\n"} }
+}
+
+// A gateway may ask the sidecar to go on with a fresh connection just when the sidecar probes it.
+func TestAGoawayBeforeAReplyIsNoProblem(t *testing.T) {
+	t.Parallel()
+	for _, login := range []string{"", "secret-horse"} {
+		w := newWorld(t, func(w *world) {
+			w.server.set(func(r *redis) {
+				r.password, r.says = login, map[string]string{"PING": wire.GoawayPush + "+PONG\r\n"}
+			})
+			w.source.Password = login
+		})
+		w.ready()
+		if p := w.log.problems(); len(p) != 0 {
+			t.Errorf("the log says %q", p)
+		}
+	}
 }
 
 // The server's default user may do everything, and the sidecar is to log in as another: whatever goes wrong with that, no request runs
