@@ -183,12 +183,12 @@ func (s *Store) open(path string) error {
 // Seal protects records that an older Sealane wrote without protection. Any change of a record does so too. The caller calls Seal
 // after the key has opened the secrets in those records, because from then on the store opens with this key only.
 func (s *Store) Seal() error {
-	sealed := false
+	protected := false
 	err := s.view(func(tx *bolt.Tx) (err error) {
-		_, sealed, err = buckets(tx)
+		_, protected, err = buckets(tx)
 		return err
 	})
-	if err == nil && !sealed {
+	if err == nil && !protected {
 		err = s.update(func(*bolt.Tx) error { return nil })
 	}
 	if err != nil {
@@ -242,7 +242,7 @@ func (s *Store) update(f func(*bolt.Tx) error) error {
 			if err := f(tx); err != nil {
 				return err
 			}
-			return s.sealSet(tx)
+			return s.writeSetMAC(tx)
 		})
 	})
 }
@@ -270,7 +270,7 @@ func (s *Store) Get(key string) (Record, error) {
 }
 
 func (s *Store) get(tx *bolt.Tx, key string) (Record, error) {
-	records, sealed, err := buckets(tx)
+	records, protected, err := buckets(tx)
 	if err != nil {
 		return Record{}, err
 	}
@@ -279,7 +279,7 @@ func (s *Store) get(tx *bolt.Tx, key string) (Record, error) {
 		// The record may be missing because of damage.
 		return Record{}, cmp.Or(s.checkSet(tx), ErrNotFound)
 	}
-	return s.read([]byte(key), raw, sealed)
+	return s.decode([]byte(key), raw, protected)
 }
 
 // List returns all records whose key begins with prefix, ordered by key, as they were at one moment.
@@ -299,14 +299,14 @@ func (s *Store) List(prefix string) ([]Record, error) {
 }
 
 func (s *Store) list(tx *bolt.Tx, prefix []byte) ([]Record, error) {
-	records, sealed, err := buckets(tx)
+	records, protected, err := buckets(tx)
 	if err != nil {
 		return nil, err
 	}
 	var listed []Record
 	c := records.Cursor()
 	for k, raw := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, raw = c.Next() {
-		r, err := s.read(k, raw, sealed)
+		r, err := s.decode(k, raw, protected)
 		if err != nil {
 			return nil, err
 		}
@@ -323,7 +323,7 @@ func (s *Store) Put(key string, value []byte, version uint64) (uint64, error) {
 		if err := s.check(tx, key, version); err != nil {
 			return err
 		}
-		return tx.Bucket(recordsBucket).Put([]byte(key), s.seal(key, version+1, value))
+		return tx.Bucket(recordsBucket).Put([]byte(key), s.encode(key, version+1, value))
 	})
 	if err != nil {
 		return 0, fmt.Errorf("put %s: %w", key, err)

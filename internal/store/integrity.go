@@ -31,10 +31,10 @@ var (
 )
 
 const (
-	sealedRecord = 0x01
-	sealedSet    = 0x02
-	macSize      = sha256.Size
-	prefixSize   = 1 + macSize
+	protectedRecord = 0x01
+	protectedSet    = 0x02
+	macSize         = sha256.Size
+	prefixSize      = 1 + macSize
 )
 
 // keySize is the length of Open's key.
@@ -50,31 +50,31 @@ func (s *Store) mac(kind string, parts ...[]byte) []byte {
 	return h.Sum(nil)
 }
 
-// seal encodes a record as the file holds it.
-func (s *Store) seal(key string, version uint64, value []byte) []byte {
+// encode makes of a record what the file holds.
+func (s *Store) encode(key string, version uint64, value []byte) []byte {
 	body := append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(value)), version), value...)
-	return append(append([]byte{sealedRecord}, s.mac("record", []byte(key), body)...), body...)
+	return append(append([]byte{protectedRecord}, s.mac("record", []byte(key), body)...), body...)
 }
 
-// read decodes what the file holds under a key.
-func (s *Store) read(key, raw []byte, sealed bool) (Record, error) {
+// decode makes a record of what the file holds under a key.
+func (s *Store) decode(key, raw []byte, protected bool) (Record, error) {
 	body := raw
-	if sealed {
-		if len(raw) < prefixSize || raw[0] != sealedRecord ||
+	if protected {
+		if len(raw) < prefixSize || raw[0] != protectedRecord ||
 			!hmac.Equal(raw[1:prefixSize], s.mac("record", key, raw[prefixSize:])) {
 			return Record{}, fmt.Errorf("record %.200q: %w: it is not what was written", key, ErrDamaged)
 		}
 		body = raw[prefixSize:]
 	}
-	if len(body) < 8 || !sealed && body[0] != 0 {
+	if len(body) < 8 || !protected && body[0] != 0 {
 		return Record{}, fmt.Errorf("record %.200q: %w: it has no version", key, ErrDamaged)
 	}
 	// bbolt's memory is valid within the transaction only.
 	return Record{Key: string(key), Value: bytes.Clone(body[8:]), Version: binary.BigEndian.Uint64(body)}, nil
 }
 
-// buckets returns the records, and whether they are sealed.
-func buckets(tx *bolt.Tx) (records *bolt.Bucket, sealed bool, err error) {
+// buckets returns the records, and whether they are protected.
+func buckets(tx *bolt.Tx) (records *bolt.Bucket, protected bool, err error) {
 	if records = tx.Bucket(recordsBucket); records == nil {
 		return nil, false, fmt.Errorf("%w: it has no records", ErrDamaged)
 	}
@@ -87,7 +87,7 @@ func (s *Store) checkSet(tx *bolt.Tx) error {
 	if format == nil {
 		return nil
 	}
-	want, err := s.set(tx)
+	want, err := s.setMAC(tx)
 	if err != nil {
 		return err
 	}
@@ -97,8 +97,8 @@ func (s *Store) checkSet(tx *bolt.Tx) error {
 	return nil
 }
 
-// set is the entry of bucket "format" for the records as they are: one HMAC over all of them.
-func (s *Store) set(tx *bolt.Tx) ([]byte, error) {
+// setMAC is the entry of bucket "format" for the records as they are: one HMAC over all of them.
+func (s *Store) setMAC(tx *bolt.Tx) ([]byte, error) {
 	var parts [][]byte
 	c := tx.Bucket(recordsBucket).Cursor()
 	for k, raw := c.First(); k != nil; k, raw = c.Next() {
@@ -107,22 +107,22 @@ func (s *Store) set(tx *bolt.Tx) ([]byte, error) {
 		}
 		parts = append(parts, k, raw[:prefixSize])
 	}
-	return append([]byte{sealedSet}, s.mac("records", parts...)...), nil
+	return append([]byte{protectedSet}, s.mac("records", parts...)...), nil
 }
 
-// sealSet writes the HMAC over all records as they are now.
-func (s *Store) sealSet(tx *bolt.Tx) error {
-	set, err := s.set(tx)
+// writeSetMAC writes the HMAC over all records as they are now.
+func (s *Store) writeSetMAC(tx *bolt.Tx) error {
+	set, err := s.setMAC(tx)
 	if err != nil {
 		return err
 	}
 	return tx.Bucket(formatBucket).Put(allRecords, set)
 }
 
-// upgrade seals the records of an older Sealane.
+// upgrade protects the records of an older Sealane.
 func (s *Store) upgrade(tx *bolt.Tx) error {
-	records, sealed, err := buckets(tx)
-	if err != nil || sealed {
+	records, protected, err := buckets(tx)
+	if err != nil || protected {
 		return err
 	}
 	old, err := s.list(tx, nil)
@@ -130,7 +130,7 @@ func (s *Store) upgrade(tx *bolt.Tx) error {
 		return err
 	}
 	for _, r := range old {
-		if err := records.Put([]byte(r.Key), s.seal(r.Key, r.Version, r.Value)); err != nil {
+		if err := records.Put([]byte(r.Key), s.encode(r.Key, r.Version, r.Value)); err != nil {
 			return err
 		}
 	}
@@ -141,12 +141,12 @@ func (s *Store) upgrade(tx *bolt.Tx) error {
 	if err := format.Put(keyCheck, s.mac("key")); err != nil {
 		return err
 	}
-	return s.sealSet(tx)
+	return s.writeSetMAC(tx)
 }
 
 // checkAll reads every record once. Where not one is right, the file was written with another key, if its key check says so too.
 func (s *Store) checkAll(tx *bolt.Tx) error {
-	records, sealed, err := buckets(tx)
+	records, protected, err := buckets(tx)
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (s *Store) checkAll(tx *bolt.Tx) error {
 	good := 0
 	c := records.Cursor()
 	for k, raw := c.First(); k != nil; k, raw = c.Next() {
-		if _, err := s.read(k, raw, sealed); err != nil {
+		if _, err := s.decode(k, raw, protected); err != nil {
 			errs = append(errs, err)
 		} else {
 			good++
@@ -164,7 +164,7 @@ func (s *Store) checkAll(tx *bolt.Tx) error {
 	switch {
 	case len(errs) == 0:
 		return setErr
-	case sealed && good == 0 && setErr != nil && !hmac.Equal(tx.Bucket(formatBucket).Get(keyCheck), s.mac("key")):
+	case protected && good == 0 && setErr != nil && !hmac.Equal(tx.Bucket(formatBucket).Get(keyCheck), s.mac("key")):
 		return ErrWrongKey
 	default:
 		return errors.Join(errs...)
