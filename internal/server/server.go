@@ -107,7 +107,7 @@ func (s *Server) open(ctx context.Context, o Options) error {
 		return s.dir.WrongKey(err)
 	}
 	// From here on the key is known to be the right one.
-	if err := s.store.Seal(); err != nil {
+	if err := s.store.Protect(); err != nil {
 		s.log.Error("the records of an older version of Sealane are not protected against damage yet; it is tried again with the next change", "err", err)
 	}
 	return nil

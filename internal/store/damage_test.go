@@ -167,14 +167,14 @@ func TestARecordThatWasEditedSwappedRemovedOrIsOldIsDamage(t *testing.T) {
 		"edited": func(b records, _ []byte) error {
 			return b.Put([]byte("a"), bytes.Replace(b.Get([]byte("a")), []byte("auth on"), []byte("auth no"), 1))
 		},
-		"another's":  func(b records, _ []byte) error { return b.Put([]byte("a"), b.Get([]byte("b"))) },
-		"swapped":    swap,
-		"removed":    func(b records, _ []byte) error { return b.Delete([]byte("a")) },
-		"old":        func(b records, old []byte) error { return b.Put([]byte("a"), old) },
-		"added":      func(b records, _ []byte) error { return b.Put([]byte("c"), b.Get([]byte("a"))) },
-		"unsealed":   func(b records, _ []byte) error { return b.Put([]byte("a"), append(make([]byte, 8), "auth no"...)) },
-		"all gone":   func(b records, _ []byte) error { return b.Tx().DeleteBucket([]byte("records")) },
-		"the format": func(b records, _ []byte) error { return b.Tx().DeleteBucket([]byte("format")) },
+		"another's":   func(b records, _ []byte) error { return b.Put([]byte("a"), b.Get([]byte("b"))) },
+		"swapped":     swap,
+		"removed":     func(b records, _ []byte) error { return b.Delete([]byte("a")) },
+		"old":         func(b records, old []byte) error { return b.Put([]byte("a"), old) },
+		"added":       func(b records, _ []byte) error { return b.Put([]byte("c"), b.Get([]byte("a"))) },
+		"unprotected": func(b records, _ []byte) error { return b.Put([]byte("a"), append(make([]byte, 8), "auth no"...)) },
+		"all gone":    func(b records, _ []byte) error { return b.Tx().DeleteBucket([]byte("records")) },
+		"the format":  func(b records, _ []byte) error { return b.Tx().DeleteBucket([]byte("format")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -214,7 +214,7 @@ func swap(b *bolt.Bucket, _ []byte) error {
 	return errors.Join(b.Put([]byte("a"), y), b.Put([]byte("b"), x))
 }
 
-// old makes a file as Sealane wrote it before records were sealed.
+// old makes a file as Sealane wrote it before records were protected.
 func old(t *testing.T, path string) {
 	t.Helper()
 	edit(t, path, func(tx *bolt.Tx) error {
@@ -231,12 +231,12 @@ func old(t *testing.T, path string) {
 	})
 }
 
-func TestRecordsOfAnOlderSealaneAreReadAndSealed(t *testing.T) {
+func TestRecordsOfAnOlderSealaneAreReadAndProtected(t *testing.T) {
 	t.Parallel()
 	other := bytes.Repeat([]byte("o"), 32)
 	path := filepath.Join(t.TempDir(), "state.db")
 	old(t, path)
-	// Whoever comes with a wrong key must be able to leave again: only Seal and changes bind the file to a key.
+	// Whoever comes with a wrong key must be able to leave again: only Protect and changes bind the file to a key.
 	s, err := store.Open(path, other)
 	if err != nil {
 		t.Fatal(err)
@@ -247,7 +247,7 @@ func TestRecordsOfAnOlderSealaneAreReadAndSealed(t *testing.T) {
 		if r, err := s.Get("a"); err != nil || string(r.Value) != "1" || r.Version != 7 {
 			t.Errorf("a is %+v, %v", r, err)
 		}
-		if err := s.Seal(); err != nil {
+		if err := s.Protect(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -263,7 +263,7 @@ func TestRecordsOfAnOlderSealaneAreReadAndSealed(t *testing.T) {
 	}
 }
 
-func TestAChangeSealsTheRecordsOfAnOlderSealane(t *testing.T) {
+func TestAChangeProtectsTheRecordsOfAnOlderSealane(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "state.db")
 	old(t, path)

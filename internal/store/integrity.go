@@ -19,7 +19,7 @@ import (
 //	bucket "records":  KEY → 0x01 | HMAC | version u64 | value
 //	bucket "format":   "records" → 0x02 | HMAC over all; "key" → HMAC of nothing, which tells a wrong key from damage
 //
-// Sealane up to November 2026 wrote version and value alone, and no bucket "format". Seal, or the first change, rewrites such a
+// Sealane up to November 2026 wrote version and value alone, and no bucket "format". Protect, or the first change, rewrites such a
 // file. A record of one form among records of the other is damage. The first byte tells the forms apart. An older Sealane takes it
 // for the first byte of the version, finds nothing that it can read, and stops.
 

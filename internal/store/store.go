@@ -180,9 +180,9 @@ func (s *Store) open(path string) error {
 	return s.view(s.checkAll)
 }
 
-// Seal protects records that an older Sealane wrote without protection. Any change of a record does so too. The caller calls Seal
+// Protect protects records that an older Sealane wrote without protection. Any change of a record does so too. The caller calls Protect
 // after the key has opened the secrets in those records, because from then on the store opens with this key only.
-func (s *Store) Seal() error {
+func (s *Store) Protect() error {
 	protected := false
 	err := s.view(func(tx *bolt.Tx) (err error) {
 		_, protected, err = buckets(tx)
