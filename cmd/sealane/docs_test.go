@@ -3,10 +3,14 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/pki"
@@ -197,5 +201,52 @@ func TestTheConfigurationsInTheDocumentationAreRight(t *testing.T) {
 	cfg, err := sidecarconfig.Read(sidecarconfig.Sources{File: example(t, "sidecar.md", "    ops: 127", "\n\n")})
 	if err != nil || len(cfg.Links) != 2 {
 		t.Errorf("%+v, %v", cfg, err)
+	}
+}
+
+// What tells people to give a sidecar a flag names one that it has: commands on pages and in examples, and the sidecar's own messages.
+func TestNothingNamesAFlagThatTheSidecarHasNot(t *testing.T) {
+	t.Parallel()
+	has, gone := map[string]bool{"--state": true, "--help": true}, make(map[string]bool)
+	for _, c := range append(newSidecar(&env{}).Commands(), newSidecar(&env{})) {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if gone["--"+f.Name] = f.Hidden; !f.Hidden {
+				has["--"+f.Name] = true
+			}
+		})
+	}
+	command := regexp.MustCompile(`sealane sidecar[^|#\n` + "`" + `]*`)
+	message := regexp.MustCompile(`(?m)^.*$`)
+	flag := regexp.MustCompile(`--[a-z][a-z-]+`)
+	checked := 0
+	for pattern, where := range map[string]*regexp.Regexp{
+		"../../*.md": command, "../../docs/*.md": command, "../../packaging/*/*": command, "snippets/*": command,
+		"../../internal/sidecar/*.go": message, "../../internal/sidecarconfig/c*.go": message, "sidecar*.go": message,
+		"../../internal/diagnosis/*.go": regexp.MustCompile(`(?m)^\s*sidecar:.*$`),
+	} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", pattern, len(files), err)
+		}
+		for _, file := range files {
+			raw, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, text := range where.FindAllString(string(raw), -1) {
+				if strings.Contains(text, "sealane doctor") || strings.HasSuffix(file, "_test.go") {
+					continue
+				}
+				for _, name := range flag.FindAllString(text, -1) {
+					// A message may name flags of other programs.
+					if checked++; gone[name] || where == command && !has[name] {
+						t.Errorf("%s: %q names %s", strings.TrimPrefix(file, "../../"), text, name)
+					}
+				}
+			}
+		}
+	}
+	if checked < 20 {
+		t.Errorf("only %d flags were found", checked)
 	}
 }
