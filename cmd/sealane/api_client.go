@@ -27,12 +27,12 @@ import (
 
 // apiClient calls the REST API, as any other client would.
 type apiClient struct {
-	headers map[string]string // of every request, besides
+	headers map[string]string // further headers of each request
 	base    string
 	token   string
 	http    http.Client
 
-	// The server's clock as its last answer had it, and this machine's when that came; zero before.
+	// date is the server's clock by its last answer, and dateHere this machine's clock when that answer came. Both are zero before.
 	date, dateHere time.Time
 }
 
@@ -169,10 +169,10 @@ func (p parentFlags) instance(id string) string {
 	return p.parent() + "/instances/" + id
 }
 
-// flags are what a command needs to mean this project and region.
+// flags are the flags by which another command finds the same project and region; none for the default ones.
 func (p parentFlags) flags() string { return diagnosis.ParentFlags(p.project, p.region) }
 
-// sidecarEnv are the environment variables that a sidecar needs to mean them, to be put before its command.
+// sidecarEnv has the same as environment variables of a sidecar, in the form that goes before its command.
 func (p parentFlags) sidecarEnv() string {
 	var text string
 	if p.project != "local" {
@@ -197,7 +197,7 @@ func (c *apiClient) dataPlane(ctx context.Context, name string) (*sealanepb.Data
 	return p, raw, err
 }
 
-// updateDataPlane returns once the instance is served so.
+// updateDataPlane changes how an instance is served, and returns once it is served in the new way.
 func (c *apiClient) updateDataPlane(ctx context.Context, name string, mask []string, in *sealanepb.DataPlane) error {
 	_, err := c.call(ctx, http.MethodPatch, "/v1/"+name+"/dataPlane", url.Values{"updateMask": {strings.Join(mask, ",")}}, in, &sealanepb.DataPlane{})
 	return err
@@ -210,14 +210,14 @@ func (c *apiClient) certificates(ctx context.Context, name string) (*sealanepb.I
 	return out, raw, err
 }
 
-// clients are an instance's, with what they have shown of its CAs.
+// clients lists an instance's clients, with what they have shown of its CAs.
 func (c *apiClient) clients(ctx context.Context, name string) (*sealanepb.ListClientsResponse, []byte, error) {
 	out := &sealanepb.ListClientsResponse{}
 	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name+"/certificates:clients", nil, nil, out)
 	return out, raw, err
 }
 
-// changeCertificates returns once what came of it is served.
+// changeCertificates changes an instance's certificates, and returns once the new ones are served.
 func (c *apiClient) changeCertificates(ctx context.Context, name, verb string, in proto.Message) (*sealanepb.InstanceCertificates, []byte, error) {
 	out := &sealanepb.InstanceCertificates{}
 	raw, err := c.call(ctx, http.MethodPost, "/v1/"+name+"/certificates:"+verb, nil, in, out)

@@ -94,7 +94,7 @@ func newCABundle(e *env) *cobra.Command {
 	return c
 }
 
-// bundleOf is all CA certificates of an instance: never only the first.
+// bundleOf returns all CA certificates of an instance. Clients need all of them: during a rotation, any may have signed.
 func bundleOf(i *redispb.Instance) []byte {
 	var out []byte
 	for _, ca := range i.GetServerCaCerts() {
@@ -182,7 +182,7 @@ func caChange(e *env, c *cobra.Command, verb string, request func(force bool) pr
 	return c
 }
 
-// forceHint says how to do what was refused because it is early.
+// forceHint adds to a refusal that is due to clients who are not ready how to see them, and how to go ahead all the same.
 func forceHint(err error, id string) error {
 	var refused *apiError
 	if errors.As(err, &refused) && refused.errorInfo().Reason == instance.ClientsNotReady {

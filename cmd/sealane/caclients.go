@@ -79,12 +79,12 @@ func clientsTable(clients *sealanepb.ListClientsResponse) func(io.Writer) {
 	}
 }
 
-// clientCells are who a client is.
+// clientCells are the columns that say who a client is.
 func clientCells(c *sealanepb.CertificateClient) []string {
 	return []string{c.GetAddress(), ownWords(c.GetClientName()), ownWords(c.GetLibrary()), ownWords(c.GetUser())}
 }
 
-// ownWords are a client's, which must not move the cursor of who reads them.
+// ownWords shows a text that a client has chosen. It is quoted where it could move the cursor of the terminal that shows it.
 func ownWords(s string) string {
 	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsGraphic(r) || r == ' ' }) {
 		return strconv.Quote(s)

@@ -14,7 +14,7 @@ import (
 	"github.com/sealane/sealane/internal/pki"
 )
 
-// newCertificates has what is about the server certificate.
+// newCertificates makes the commands about server certificates.
 func newCertificates(e *env) *cobra.Command {
 	return group("certificates", "Show and replace the server certificate of an instance",
 		"  sealane certificates show first\n  sealane certificates rotate first", newCertificatesShow(e), newCertificatesRotate(e))

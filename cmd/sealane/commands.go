@@ -2,7 +2,7 @@ package main
 
 import "github.com/sealane/sealane/internal/instance"
 
-// commands are this program's commands that the server names in what it tells users.
+// commands are the command lines of this program that the server's messages to users name.
 func commands() instance.Commands {
 	of := func(n instance.Name) string { return n.ID + parentFlags{n.Project, n.Location}.flags() }
 	return instance.Commands{

@@ -58,13 +58,13 @@ complete program, for ` + strings.Join(snippetNames(), ", ") + `.`,
 	return c
 }
 
-// target is what the snippets are made of.
+// target is the instance that snippets connect to, as their templates see it.
 type target struct {
 	ID, Host, Port string
 	TLS, Auth      bool
 	CAFile         string
-	Where          string // flags that name the project and region, where they aren't the usual
-	SidecarEnv     string // environment variables of a sidecar that do the same
+	Where          string // flags that name the project and region, where they are not the default ones
+	SidecarEnv     string // environment variables that name them to a sidecar
 	Verified       string
 }
 
@@ -98,7 +98,7 @@ func (t target) Notes(comment, variable string) string {
 	return b.String()
 }
 
-// Clients are those that --client knows.
+// Clients are the names that --client takes.
 func (t target) Clients() string { return strings.Join(snippetNames(), ", ") }
 
 func connect(ctx context.Context, e *env, api *apiClient, parent parentFlags, id, caFile string, snippet *template.Template) error {
@@ -189,7 +189,7 @@ func verify(ctx context.Context, t target, bundle []byte, auth string) (string, 
 	return fmt.Sprintf("%s, PONG in %s", seen, time.Since(began).Round(100*time.Microsecond)), nil
 }
 
-// maxReply is far above any reply to AUTH and PING.
+// maxReply is far above the length of any reply to AUTH and PING.
 const maxReply = 64 << 10
 
 // logInAndPing is what the snippets' clients do first.

@@ -25,7 +25,7 @@ import (
 	"github.com/sealane/sealane/internal/sidecar"
 )
 
-// maxAuthFile is more than any password has.
+// maxAuthFile is longer than any password.
 const maxAuthFile = 64 << 10
 
 func newDoctor(e *env) *cobra.Command {
@@ -66,7 +66,7 @@ type doctorFlags struct {
 	timeout      time.Duration
 }
 
-// clientCertificate is what a server is shown that asks for one; nil: nothing.
+// clientCertificate is the certificate for servers that ask for one, nil if there is none.
 func (d *doctorFlags) clientCertificate() (*tls.Certificate, error) {
 	cert, key, err := sidecar.ClientCertificate(d.cert, cmp.Or(d.key, d.cert))
 	if f, ok := errors.AsType[*diagnosis.Fault](err); ok {

@@ -108,10 +108,10 @@ func (f *createFlags) add(c *cobra.Command) {
 	fl.BoolVar(&f.async, "async", false, "don't wait: print the operation's name")
 }
 
-// constraintsNote is said where a CA with name constraints was asked for.
+// constraintsNote is printed where a CA with name constraints was asked for.
 const constraintsNote = "the CA has name constraints, which not every client can use: " + pki.ConstraintsCost
 
-// headers are what the request has no fields for.
+// headers hold what the Memorystore API has no fields for.
 func (f *createFlags) headers(constraints bool) map[string]string {
 	headers := make(map[string]string)
 	if f.keyAlgorithm != "" {

@@ -34,7 +34,7 @@ const (
 	timelineYears = 12
 	clientYears   = 22
 	maxYears      = 1000
-	tenYears      = 10 // a CA's life
+	tenYears      = 10 // how long a CA lives by default
 )
 
 func newRehearse(e *env) *cobra.Command {
@@ -144,7 +144,7 @@ type timelineReport struct {
 	Instance string           `json:"instance,omitempty"`
 	From     time.Time        `json:"from"`
 	Until    time.Time        `json:"until"`
-	Days     int              `json:"bundleDays"` // for so long a bundle is good
+	Days     int              `json:"bundleDays"` // how long a client can go without a newer bundle
 	Changes  []timelineChange `json:"changes"`
 }
 
@@ -158,7 +158,7 @@ type timelineChange struct {
 	Bundle     []string  `json:"bundle"`
 }
 
-// timeline prints what is ahead.
+// timeline prints the changes that lie ahead.
 func (r *rehearseFlags) timeline(ctx context.Context, e *env, args []string) error {
 	now := time.Now()
 	report := timelineReport{Method: fakeClock, From: now.UTC().Truncate(time.Second)}
@@ -277,7 +277,7 @@ func certificatesState(certs *sealanepb.InstanceCertificates) (pki.State, error)
 	return s, nil
 }
 
-// lifetimesOf are those of which a CA is valid for so long.
+// lifetimesOf returns the lifetimes that give a CA this validity.
 func lifetimesOf(validity time.Duration) pki.Lifetimes {
 	d := pki.DefaultLifetimes()
 	if validity == d.CA+d.Backdate {

@@ -27,7 +27,7 @@ import (
 // cleanTime is how long the end of a rehearsal may take.
 const cleanTime = 20 * time.Second
 
-// live lets a real client live through the years.
+// live runs a real client through years of certificate changes.
 func (r *rehearseFlags) live(ctx context.Context, e *env) error {
 	// SIGPIPE too: who reads no more of the output must not leave engines behind.
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
@@ -142,7 +142,7 @@ func temporaryState() (string, error) {
 	return filepath.EvalSymlinks(dir)
 }
 
-// freeAddress is a port of loopback that nobody listens at.
+// freeAddress is a port on loopback on which nobody listens.
 func freeAddress() (instance.Addresses, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -152,7 +152,7 @@ func freeAddress() (instance.Addresses, error) {
 	return instance.Addresses{Host: netip.MustParseAddr("127.0.0.1"), FirstPort: port, LastPort: port}, l.Close()
 }
 
-// makeInstance returns once the instance is ready.
+// makeInstance makes the rehearsal's instance, and returns once it is ready.
 func makeInstance(ctx context.Context, m *instance.Manager) (instance.Name, error) {
 	name := instance.Name{Project: "local", Location: "local", ID: "rehearsal"}
 	op, err := m.Create(name, instance.Spec{MemorySizeGB: 1, TransitEncryption: true}, "v1")

@@ -57,13 +57,13 @@ func restartHint(err error, id string) error {
 	return err
 }
 
-// restartEngine returns once the instance serves again.
+// restartEngine restarts an instance's engine, and returns once it serves again.
 func (c *apiClient) restartEngine(ctx context.Context, name string, force bool) error {
 	_, err := c.call(ctx, http.MethodPost, "/v1/"+name+"/engine:restart", nil, &sealanepb.RestartEngineRequest{Force: force}, &sealanepb.Engine{})
 	return err
 }
 
-// engine shows what bounds an instance's engine.
+// engine shows an instance's engine: what bounds its memory, and how it ended the last time.
 func (c *apiClient) engine(ctx context.Context, name string) (*sealanepb.Engine, []byte, error) {
 	out := &sealanepb.Engine{}
 	raw, err := c.call(ctx, http.MethodGet, "/v1/"+name+"/engine", nil, nil, out)
