@@ -28,7 +28,7 @@ func runSidecar(ctx context.Context, e *env, cfg *sidecarconfig.Config) error {
 	for _, v := range cfg.Strays {
 		log.Warn("the environment has a variable that is called like one of the sidecar's, which does not read it", "variable", v.Name, "meant", v.Meant)
 	}
-	links, err := cfg.SidecarLinks(func(l *sidecarconfig.Link) sidecar.Source { return fromAPI(e, l) })
+	links, err := cfg.SidecarLinks(sidecarAPI(e))
 	if err != nil {
 		return err
 	}

@@ -10,12 +10,11 @@ import (
 	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/hint"
 	"github.com/sealane/sealane/internal/sidecar"
-	"github.com/sealane/sealane/internal/sidecarconfig"
 )
 
-// fromAPI asks the server about a link's instance.
-func fromAPI(e *env, l *sidecarconfig.Link) sidecar.Source {
-	return sidecar.FromAPI(func(ctx context.Context, path string, answer proto.Message) error {
+// sidecarAPI asks the server for a sidecar. The server's address and the token are looked up each time: they may have changed.
+func sidecarAPI(e *env) sidecar.APIGet {
+	return func(ctx context.Context, path string, answer proto.Message) error {
 		api, err := newAPIClient(e)
 		if err == nil {
 			_, err = api.call(ctx, http.MethodGet, path, nil, nil, answer)
@@ -24,7 +23,7 @@ func fromAPI(e *env, l *sidecarconfig.Link) sidecar.Source {
 			return sourceFault(err)
 		}
 		return nil
-	}, sidecar.Instance{Project: l.Project, Region: l.Region, ID: l.Instance, WithPassword: l.Auth == "auto"})
+	}
 }
 
 func sourceFault(err error) *diagnosis.Fault {

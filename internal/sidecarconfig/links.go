@@ -12,8 +12,8 @@ import (
 	"github.com/sealane/sealane/internal/sidecar"
 )
 
-// SidecarLinks makes what the sidecar runs. The source that fromAPI returns asks the server about a link's instance.
-func (c *Config) SidecarLinks(fromAPI func(*Link) sidecar.Source) ([]sidecar.Link, error) {
+// SidecarLinks makes what the sidecar runs. get asks the server about links' instances.
+func (c *Config) SidecarLinks(get sidecar.APIGet) ([]sidecar.Link, error) {
 	if c.Cache != "" {
 		if err := os.MkdirAll(c.Cache, 0o700); err != nil {
 			return nil, hint.Wrap(fmt.Errorf("cache: %w", err), "name a folder that this user may write")
@@ -27,8 +27,8 @@ func (c *Config) SidecarLinks(fromAPI func(*Link) sidecar.Source) ([]sidecar.Lin
 			if c.Cache != "" {
 				out.Cache = filepath.Join(c.Cache, strings.Join([]string{l.Project, l.Region, l.Instance}, "_")+".json")
 			}
-			out.TrustName, out.DoctorCommand = "the bundle of instance "+l.Instance, "sealane doctor "+l.Instance+l.parentFlags()+l.certFlags()
-			out.Source = fromAPI(l)
+			out.TrustName, out.DoctorCommand = "the bundle of instance "+l.Instance, "sealane doctor "+l.Instance+diagnosis.ParentFlags(l.Project, l.Region)+l.certFlags()
+			out.Source = sidecar.FromAPI(get, sidecar.Instance{Project: l.Project, Region: l.Region, ID: l.Instance, WithPassword: l.Auth == "auto"})
 		} else {
 			out.Every = 3 * time.Second
 			out.TrustName, out.DoctorCommand = l.CA, "sealane doctor "+l.Address+" --ca "+diagnosis.ShellWord(l.CA)+l.certFlags()
@@ -83,16 +83,4 @@ func (l *Link) certFlags() string {
 		return ""
 	}
 	return " --cert " + diagnosis.ShellWord(l.Cert) + " --key " + diagnosis.ShellWord(l.Key)
-}
-
-// parentFlags are those of `sealane doctor` for a project and region that are not the default ones.
-func (l *Link) parentFlags() string {
-	var text string
-	if l.Project != defaultParent {
-		text += " --project " + l.Project
-	}
-	if l.Region != defaultParent {
-		text += " --region " + l.Region
-	}
-	return text
 }
