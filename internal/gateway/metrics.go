@@ -10,7 +10,8 @@ import (
 )
 
 // The metrics of a gateway: names, help texts, labels, and which part of a Status each one shows. A gateway serves no /metrics itself.
-// The controller asks each of its gateways for a Status, and shows it with labels that say which gateway it is of.
+// The controller asks each of its gateways for a Status, and shows it with labels that say which gateway it is of. The metrics of
+// instances are in internal/instance/metrics.go, those of a sidecar in internal/sidecar/metrics.go.
 
 // addSample takes one value of a metric, and the values of the metric's labels.
 type addSample func(value float64, labels ...string)

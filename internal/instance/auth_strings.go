@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// An AUTH string that is replaced stays good beside the new one for a time, the grace: so the two overlap, and clients can be
+// given the new one one after another.
+
 const (
 	// maxGrace is for how long an AUTH string may be accepted after it was replaced, maxOldAuth how many such there may be.
 	maxGrace   = 30 * 24 * time.Hour

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// What happens when a gateway or an engine crashes: the worker finds out, and starts it again. What becomes of an engine's clients
+// meanwhile is decided by the gateway: upstream.fail in internal/relay.
+
 const (
 	// crashWindow and crashesAtOnce: so many crashes, each within so long of the restart before, are followed by a
 	// restart at once. A node that goes on crashing waits, twice as long each time.

@@ -22,7 +22,8 @@ import (
 )
 
 // Config is the file that `sealane serve --config` reads. Every field may be left out; an unknown one is an error. A change needs a
-// restart of `sealane serve`, which drops no client connection. docs/configuration.md has a row for each field.
+// restart of `sealane serve`, which drops no client connection. docs/configuration.md has a row for each field. (The sidecar's is
+// internal/sidecarconfig/config.go.)
 type Config struct {
 	// HTTP is where REST is served, HOST:PORT. Off loopback tls is required. Default 127.0.0.1:7378.
 	HTTP string `yaml:"http"`
