@@ -159,6 +159,7 @@ func TestEachFaultIsOneClearLineAndHeals(t *testing.T) {
 				}
 				w.connect().works()
 			}
+			w.until("logged", func() bool { return len(w.log.problems()) > 0 }) // which is after /readyz says it
 			problems := w.log.problems()
 			if len(problems) != 1 || !strings.Contains(problems[0], "code="+b.code+" ") || !strings.Contains(unquoted(problems[0]), unquoted(b.says)) || !strings.Contains(problems[0], "hint=") {
 				t.Errorf("the log says %q; want one line with code=%s and %q", problems, b.code, b.says)

@@ -33,6 +33,9 @@ func (k *keeper) probe(ctx context.Context) {
 		return
 	}
 	f := k.try(ctx, t)
+	if f != nil && f.Code == "closed" && k.probeFailures == 0 {
+		f = k.try(ctx, t) // a server that ends cuts what is under way, and only the next attempt shows why
+	}
 	if f != nil && mayBeOutdated(f) && k.refreshForced(ctx) {
 		t = k.known()
 		f = k.try(ctx, t)

@@ -40,6 +40,7 @@ func TestARefusalOfTheServerIsSaidInItsWords(t *testing.T) {
 				if n := w.metric("sealane_sidecar_ready"); n != 0 {
 					t.Errorf("the metric says ready %v", n)
 				}
+				w.until("logged", func() bool { return len(w.log.problems()) > 0 }) // which is after /readyz says it
 				if p := w.log.problems(); len(p) != 1 || !strings.Contains(p[0], "code="+tc.code+" ") {
 					t.Errorf("the log says %q; want one line with code=%s", p, tc.code)
 				}
