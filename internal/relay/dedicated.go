@@ -44,8 +44,8 @@ func (s *Session) acquireDedicated(c *routing.Command, b *Backend, why routing.P
 	s.loop.acquire(k, s)
 }
 
-// releaseDedicated gives the dedicated connection up if the session can do without: it is closed where it is draining, and goes to
-// whoever needs one next otherwise, which toPool allows.
+// releaseDedicated gives the dedicated connection up if the session can do without it. A draining connection is closed. Another one
+// goes back to the pool, if toPool allows that.
 func (s *Session) releaseDedicated(toPool bool) {
 	if s.dedicated == nil {
 		return
@@ -62,7 +62,7 @@ func (s *Session) releaseDedicated(toPool bool) {
 	}
 }
 
-// returnDedicated gives the dedicated connection to whoever needs one next.
+// returnDedicated puts the dedicated connection back into the pool.
 func (s *Session) returnDedicated() {
 	u := s.dedicated
 	if !s.isBorrowed(u) {
@@ -89,7 +89,7 @@ func (s *Session) holdDedicated() {
 		s.loop.acquire(s.key(b), s)
 	}
 	if s.dedicated == nil || s.isBorrowed(s.dedicated) {
-		return // or it is about to be given back
+		return // a borrowed one goes back soon
 	}
 	// RESET doesn't end it: the engine would send the invalidations to whoever has the connection next.
 	s.state.Soil(routing.DirtyForGood)
@@ -109,7 +109,7 @@ func (s *Session) dedicatedIDKnown() {
 	s.wanted = nil
 }
 
-// isBorrowed says that a connection is not one for what the client is, but for what it has asked to become.
+// isBorrowed says whether a connection is for another identity than the client's: for the one that the client has asked for.
 func (s *Session) isBorrowed(u *upstream) bool {
 	return u.key != s.keyFor(&Backend{Engine: u.key.engine}, s.login.Identity)
 }

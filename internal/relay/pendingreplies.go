@@ -31,7 +31,7 @@ type replyHandler struct {
 	subscription *subscription
 }
 
-// requests is for how many requests a handler is.
+// requests is the number of requests that the handler gets the replies of.
 func (h *replyHandler) requests() int {
 	if h == nil {
 		return 1

@@ -8,7 +8,7 @@ type Dirt uint8
 const (
 	NotDirty        Dirt = iota
 	DirtyUntilReset      // RESET, or the end of the connection, undoes it
-	DirtyForGood         // only the end of the connection undoes it, or what it is is not known
+	DirtyForGood         // only the end of the connection undoes it, or it is unknown what was left
 )
 
 // State is what decides about a client's next request: what it has asked so far, and what that has left behind. The zero value
@@ -19,7 +19,7 @@ type State struct {
 	Watching bool // keys are watched
 
 	Dirt           Dirt
-	UnknownEffects int  // requests in flight of which it is not known what they leave behind
+	UnknownEffects int  // requests in flight whose effect on the connection is unknown
 	Resetting      bool // the connection is left after the RESET in flight, because only a new one is logged in again
 
 	Passthrough bool // bytes go both ways over the dedicated connection and are not looked at
@@ -46,13 +46,13 @@ func (st *State) Sent(n int) { st.inFlight += n }
 // Answered notes n replies.
 func (st *State) Answered(n int) { st.inFlight -= n }
 
-// NothingInFlight is for requests that are taken back, or whose connection has ended.
+// NothingInFlight is called when the requests in flight are taken back, or when their connection has ended.
 func (st *State) NothingInFlight() { st.inFlight = 0 }
 
-// Clean says that the client has left nothing on its dedicated connection, so that it could do without.
+// Clean says whether the client has left nothing on its dedicated connection, so that it could do without one.
 func (st *State) Clean(conn Conn) bool { return st.inFlight == 0 && st.WillBeClean(conn) }
 
-// WillBeClean says that it will be so once the requests in flight are answered.
+// WillBeClean says whether the client will be clean once the requests in flight are answered.
 func (st *State) WillBeClean(conn Conn) bool {
 	return !st.Multi && !st.Queuing && !st.Watching && st.Dirt == NotDirty && st.UnknownEffects == 0 && !st.Passthrough && !st.PassingRest &&
 		!st.Subscriber.On() && !conn.Closing
@@ -67,8 +67,8 @@ func (st *State) blockedByDrain(conn Conn) bool {
 // Soil notes that something is left behind.
 func (st *State) Soil(d Dirt) { st.Dirt = max(st.Dirt, d) }
 
-// SendingDedicated notes what a request over the dedicated connection may leave behind. unpipelined says that it must be answered
-// before the next, whatever the command is.
+// SendingDedicated notes what a request over the dedicated connection may leave behind. With unpipelined the request must be answered
+// before the next one is sent, whatever the command is.
 func (st *State) SendingDedicated(c *Command, unpipelined bool) {
 	switch {
 	case c == Unknown:
@@ -82,7 +82,7 @@ func (st *State) SendingDedicated(c *Command, unpipelined bool) {
 	st.unpipelined = c.Unpipelined || unpipelined
 }
 
-// SendingShared notes that the last request that nothing was to follow is answered.
+// SendingShared ends the time in which nothing may follow: an unpipelined request is answered before Route lets another go.
 func (st *State) SendingShared() { st.unpipelined = false }
 
 // UnknownReplied ends the wait for the reply to an unknown command. One that the engine doesn't know either, or doesn't allow,
@@ -97,16 +97,16 @@ func (st *State) UnknownReplied(reply []byte) {
 	st.Soil(DirtyForGood)
 }
 
-// EnterPassthrough is for a connection whose bytes can't be told apart any more.
+// EnterPassthrough is called when requests and replies can't be told apart any more.
 func (st *State) EnterPassthrough() {
 	st.Passthrough, st.PassingRest = true, false
 	st.Soil(DirtyForGood)
 }
 
-// EndTransaction is for EXEC, DISCARD and RESET once they have worked.
+// EndTransaction is called when EXEC, DISCARD or RESET has worked.
 func (st *State) EndTransaction() { st.Multi, st.Watching = false, false }
 
-// HasReset is for RESET once it has worked.
+// HasReset is called when RESET has worked.
 func (st *State) HasReset() {
 	st.EndTransaction()
 	if st.Dirt != DirtyForGood || st.Resetting { // a connection that is left is left with all that is on it
