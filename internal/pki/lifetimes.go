@@ -22,7 +22,7 @@ type Lifetimes struct {
 
 const day = 24 * time.Hour
 
-// DefaultLifetimes are those that the package comment describes.
+// DefaultLifetimes are those that the package comment (pki.go) describes.
 func DefaultLifetimes() Lifetimes {
 	return Lifetimes{
 		CA: 3650 * day, PublishAfter: 1825 * day, ActivateAfter: 2737 * day, CrossEnds: 30 * day,

@@ -9,6 +9,10 @@ import (
 	"time"
 )
 
+// The rules by which certificates and CAs are made and replaced. They are functions of a State and the time, and each gives its reason.
+// The ages at which they apply are in lifetimes.go; the life of a CA that follows from them is told at the top of pki.go. What an
+// operator may do out of turn is in operator.go.
+
 // Kind names what an Action does.
 type Kind string
 

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// How a secret is sealed: the private keys of CAs and server certificates here, AUTH strings and the engines' passwords in package
-// instance. A sealed secret is
+// How a secret is sealed, with a key that is derived from the master key (masterkey.go). Secrets are the private keys of CAs and server
+// certificates here, AUTH strings and the engines' passwords in package instance. A sealed secret is
 //
 //	1 byte    the version, 1
 //	12 bytes  a random nonce

@@ -5,6 +5,10 @@ import (
 	"strings"
 )
 
+// Which commands may share a connection, and which need a dedicated one, with the reason (Pin). What the words mean is in command.go. A
+// dedicated connection goes back once nothing is left on it: see Release. Other reasons come from the moment, not from the command: the
+// path, CLIENT PAUSE, long requests and replies (Route).
+
 // stateless are the commands that leave nothing behind.
 const stateless = `
 append bitcount bitfield bitfield_ro bitop bitpos decr decrby get getbit getdel getex getrange getset incr incrby

@@ -29,7 +29,7 @@ type Entry struct {
 // ByUmask is a mode that is not chosen.
 const ByUmask = "by umask"
 
-// Layout is all that is on disk, in the order of docs/configuration.md, which shows it. A file that is being written is for a moment
+// Layout is all that the server keeps on disk, in the order of docs/configuration.md, which shows it. A file that is being written is for a moment
 // there a second time, as .NAME.RANDOM.
 var Layout = []Entry{
 	{".", "the state folder itself", "drwx------", "serve", "state folder"},
