@@ -49,6 +49,9 @@ func HungUp(events uint32) bool {
 
 // Poller is an epoll instance that one goroutine waits for, and that others can wake.
 type Poller struct {
+	_         [2048]byte     // so that what is read doesn't begin on a page, as what it is copied to does: their addresses would collide in the CPU
+	readAhead [ReadSize]byte // what the last read of a Socket brought
+
 	epfd, wakefd int
 	woken        atomic.Bool // Wake was called since the last Woken, and wakefd written
 
@@ -60,7 +63,6 @@ type Poller struct {
 	events    [eventsPerWait]unix.EpollEvent
 	found     int // events, at the last look
 	failure   error
-	readAhead [ReadSize]byte // what the last read of a Socket brought
 }
 
 // NewPoller returns a Poller that watches nothing yet. Close frees it.

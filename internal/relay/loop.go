@@ -103,6 +103,12 @@ type watched struct {
 
 // loop owns its sockets and sessions: nothing but its goroutine touches them. Others post a task.
 type loop struct {
+	// plain is what the last read says; it is owned by the loop's goroutine. It begins in the middle of a page, because what it is sealed
+	// into begins on a page. Where both do, a load has the lower address bits of a store just before it, and the CPU waits as if it
+	// were the same address: a fifth more CPU for replies of 16 KiB.
+	_     [2048]byte
+	plain [netloop.ReadSize]byte
+
 	group  *Loops
 	poller *netloop.Poller
 
@@ -130,7 +136,6 @@ type loop struct {
 	letsInWithoutAuth bool                   // the engine lets in who has not logged in
 	used              bool                   // something moved since the last look for idle connections
 	idleSeen          time.Time
-	plain             [netloop.ReadSize]byte // what the last read says
 }
 
 func newLoop(group *Loops) (*loop, error) {
