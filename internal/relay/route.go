@@ -17,10 +17,11 @@ func (s *Session) route(raw []byte) bool {
 		if in.cmd == routing.Unknown && !in.passingHead {
 			in.cmd = s.lookup(raw) // the engine's commands may be known by now
 		}
-		r := s.request()
-		s.releaseDedicated(routing.MayShare(&s.state, r, s.env(b, r, nil)))
 	}
 	r := s.request()
+	if s.dedicated != nil && !s.state.Passthrough {
+		s.releaseDedicated(routing.MayShare(&s.state, r, s.env(b, r, nil)))
+	}
 	d := routing.Route(&s.state, r, s.env(b, r, raw))
 	if d.Action == routing.Acquire {
 		s.acquireDedicated(r.Command, b, d.Pin, raw)

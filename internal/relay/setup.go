@@ -3,7 +3,6 @@ package relay
 import (
 	"bytes"
 	"errors"
-	"slices"
 
 	"github.com/sealane/sealane/internal/resp"
 	"github.com/sealane/sealane/internal/routing"
@@ -36,8 +35,6 @@ var (
 type SetupError struct{ Reply string }
 
 func (e *SetupError) Error() string { return "the engine refuses to go on for this user: " + e.Reply }
-
-func sameCredentials(a, b routing.Credentials) bool { return slices.Equal(a, b) }
 
 // ask sends a request of the relay's own.
 func (u *upstream) ask(request []byte, h *replyHandler) {

@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/sealane/sealane/internal/netloop"
@@ -242,7 +243,7 @@ func (u *upstream) detachUnaffected(err error) {
 	// Another client may know a password that is still good.
 	if refused := (*SetupError)(nil); u.shared && errors.As(err, &refused) {
 		for _, s := range u.blocked {
-			if s.blockedOn == u && !sameCredentials(s.login.secret, u.credentials) {
+			if s.blockedOn == u && !slices.Equal(s.login.secret, u.credentials) {
 				s.blockedOn = nil
 				s.conn.requeue()
 			}
