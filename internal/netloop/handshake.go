@@ -53,12 +53,6 @@ func ClientHandshake(ctx context.Context, conn net.Conn, config *tls.Config) (Co
 	return handshake(ctx, t, tls.Client(t, config))
 }
 
-// ServerHandshake does the server's side.
-func ServerHandshake(ctx context.Context, conn net.Conn, config *tls.Config) (Conn, error) {
-	t := NewTransport(conn)
-	return handshake(ctx, t, tls.Server(t, config))
-}
-
 func handshake(ctx context.Context, t *Transport, over *tls.Conn) (Conn, error) {
 	defer t.Conn.Close()
 	raw, ok := t.Conn.(syscall.Conn)

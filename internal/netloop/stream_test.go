@@ -37,7 +37,8 @@ func shaken(t testing.TB, version uint16) (far *tls.Conn, near Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	near, err = ServerHandshake(t.Context(), c, &tls.Config{Certificates: []tls.Certificate{certtest.SelfSigned(t, nil)}})
+	transport := NewTransport(c)
+	near, err = handshake(t.Context(), transport, tls.Server(transport, &tls.Config{Certificates: []tls.Certificate{certtest.SelfSigned(t, nil)}}))
 	if err = errors.Join(err, <-failed); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/sealane/sealane/internal/certtest"
@@ -55,10 +56,17 @@ func newFar(t testing.TB, seed uint64, set func(string, bool), server *relay.Loo
 }
 
 func (f *far) accept(c net.Conn) {
-	end, err := netloop.ServerHandshake(context.Background(), c, f.config)
-	if err != nil {
+	defer c.Close()
+	transport := netloop.NewTransport(c)
+	t := tls.Server(transport, f.config)
+	if t.Handshake() != nil {
 		return // the client has gone meanwhile
 	}
+	fd, err := netloop.Descriptor(c.(syscall.Conn))
+	if err != nil {
+		return
+	}
+	end := netloop.Conn{FD: fd, TLS: t, Transport: transport}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.all = append(f.all, f.server.Serve(end, relay.Config{Goaway: end.TLS.ConnectionState().NegotiatedProtocol == wire.ALPNSealane}))
