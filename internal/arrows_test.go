@@ -46,6 +46,7 @@ var levels = map[string]int{
 	"internal/sidecar":     3,
 	"internal/instance":    4,
 	"internal/api":         5,
+	"internal/local":       5,
 	"internal/rehearsal":   5,
 	"cmd/sealane":          7,
 

@@ -38,7 +38,7 @@ type nodes struct {
 	mu      sync.Mutex
 	running map[string]bool
 	hold    bool // Ensure waits until its context ends
-	panics  bool // Versions does, which every create calls
+	panics  bool // Engines does, which every create calls
 	refuses bool // Ensure fails for the multiplexed path
 	paths   map[instance.Name]gateway.DataPath
 	status  gateway.Status   // of every gateway
@@ -47,13 +47,13 @@ type nodes struct {
 	exits   chan instance.Exit
 }
 
-func (n *nodes) Versions() []string {
+func (n *nodes) Engines() []instance.EngineBuild {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.panics {
 		panic("a bug")
 	}
-	return []string{"REDIS_7_0", "REDIS_6_X"}
+	return []instance.EngineBuild{{Version: "REDIS_7_0", Patch: "7.0.15"}, {Version: "REDIS_6_X", Patch: "6.2.13"}}
 }
 
 func (n *nodes) Ensure(ctx context.Context, node instance.Node, progress func(string)) error {

@@ -171,7 +171,7 @@ func (s *redisServer) UpdateInstance(ctx context.Context, r *redispb.UpdateInsta
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
-	op, err := s.manager.Update(name, change, apiVersion(ctx))
+	op, err := s.manager.Update(ctx, name, change, apiVersion(ctx))
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}

@@ -24,9 +24,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -59,6 +61,9 @@ type Engine struct {
 	proc       *process.Process
 	stopping   chan struct{} // holds one token: one Stop at a time
 	isHardened atomic.Bool   // Harden is done
+
+	configMu   sync.Mutex
+	configured map[string]string // directives as they were last given to the engine; others are not known
 }
 
 // StartError says that the engine ended before it was ready.
@@ -138,6 +143,7 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 		err = e.retireDump()
 	}
 	if err == nil {
+		e.configured = maps.Clone(cfg.Directives)
 		return e, nil
 	}
 	if errors.Is(err, process.ErrNotRunning) {

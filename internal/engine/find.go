@@ -40,6 +40,8 @@ type Binary struct {
 	Path    string // absolute; a symbolic link stays, because the programs look at the name by which they are called
 	Kind    Kind
 	Version Version
+	// ActiveDefrag says whether the engine accepts activedefrag, which depends on how it was built: Debian's engines refuse it.
+	ActiveDefrag bool
 }
 
 // NotFoundError says that no usable engine is installed, and how to get one.
@@ -120,7 +122,19 @@ func inspect(ctx context.Context, path string) (Binary, error) {
 	if version.Compare(minVersion) < 0 {
 		return Binary{}, fmt.Errorf("version %s is too old, %s is the oldest that has ACLs", version, minVersion)
 	}
-	return Binary{Path: path, Kind: kind, Version: version}, nil
+	return Binary{Path: path, Kind: kind, Version: version, ActiveDefrag: canDefrag(ctx, path)}, nil
+}
+
+// canDefrag asks an engine whether it accepts activedefrag, which nothing else tells before it is started with it. The engine reads a
+// configuration of two lines. The second has no directive, so that the engine ends at once, and its complaint says which line
+// was the first that it refused.
+func canDefrag(ctx context.Context, path string) bool {
+	cmd := exec.CommandContext(ctx, path, "-")
+	cmd.Env = environment()
+	cmd.Stdin = strings.NewReader("activedefrag yes\nno-such-directive here\n")
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	return err != nil && strings.Contains(string(out), "at line 2")
 }
 
 // Redis says "Redis server v=7.0.15 sha=…", Valkey "Valkey server v=8.0.1 sha=…", and Valkey 7.2 "Server v=7.2.5 sha=…".

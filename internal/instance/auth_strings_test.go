@@ -20,7 +20,7 @@ func TestOldPasswordIsAcceptedForItsGrace(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, on := range []bool{false, true} {
-			if _, err := m.server.Update(first, func(s *instance.Spec) { s.AuthEnabled = on }, "v1"); err != nil {
+			if _, err := m.server.Update(t.Context(), first, func(s *instance.Spec) { s.AuthEnabled = on }, "v1"); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Second)
@@ -80,7 +80,7 @@ func TestPasswordThatCannotBeSetYetIsSetLater(t *testing.T) {
 			return nil
 		}
 		m.mu.Unlock()
-		op, err := m.server.Update(first, func(s *instance.Spec) { s.AuthEnabled = false }, "v1")
+		op, err := m.server.Update(t.Context(), first, func(s *instance.Spec) { s.AuthEnabled = false }, "v1")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -105,7 +105,7 @@ func (c *certificateIssuer) enter(e audit.Entry) error {
 		return nil
 	}
 	if err := c.audit.Append(e); err != nil {
-		return asFatal(stateError("write", err))
+		return AsFatal(stateError("write", err))
 	}
 	return nil
 }

@@ -83,7 +83,7 @@ func TestDataPathSurvivesARestart(t *testing.T) {
 			t.Errorf("set again: %v", err)
 		}
 		// An update of the Memorystore API knows nothing of it and leaves it alone.
-		if _, err := m.server.Update(first, func(s *instance.Spec) { s.DisplayName = "x" }, "v1"); err != nil {
+		if _, err := m.server.Update(t.Context(), first, func(s *instance.Spec) { s.DisplayName = "x" }, "v1"); err != nil {
 			t.Fatal(err)
 		}
 		if i := m.waitReady(first); i.Spec.DataPath != otherPath {

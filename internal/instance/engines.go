@@ -2,7 +2,9 @@ package instance
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -88,6 +90,27 @@ func (i Instance) notRestarted(err error, forced bool) error {
 	}
 	return precondition("the engine of '%s' was not restarted: %v; force ends it, and %s", i.Name, err, i.Spec.lossByForce()).
 		because(EngineStaysUp, "price", i.Spec.lossByForce())
+}
+
+// checkFits returns an error where an instance's data don't fit in its size.
+func (e *Engines) checkFits(ctx context.Context, i Instance) error {
+	const field = "memory_size_gb"
+	reader, ok := e.runtime.(EngineInfoReader)
+	if !ok {
+		return nil
+	}
+	info, err := reader.EngineInfo(ctx, i.nodeID(0), "memory")
+	used, parseErr := strconv.ParseInt(info["used_memory"], 10, 64)
+	if err != nil || parseErr != nil {
+		return &Error{Code: FailedPrecondition, Err: errors.Join(err, parseErr),
+			Message: field + ": the engine can't be asked how much its data take, so it can't be made smaller now; try again when the instance is READY"}
+	}
+	if have := i.Spec.maxMemory(); used > have {
+		return &Error{Code: FailedPrecondition, Reason: DataTooLarge, Message: fmt.Sprintf("%s: %d: the data take %s, and there would be room for %s; ask for %d at least, or delete data first",
+			field, i.Spec.MemorySizeGB, SizeText(used), SizeText(have), i.Spec.MemorySizeGB+int32((used-have+gib-1)/gib)),
+			Violations: []Violation{{field, "the data don't fit"}}}
+	}
+	return nil
 }
 
 // askForRestart leaves a restart to the instance's worker, which alone starts and stops processes.

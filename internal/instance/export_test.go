@@ -9,12 +9,9 @@ import (
 
 // What the tables test directly.
 var (
-	CheckRedisConfigs = checkRedisConfigs
-	ChooseVersion     = chooseVersion
-	CheckID           = checkID
-	Decode            = decode
-	Presents          = presents
-	CodeOf            = codeOf
+	CheckID = checkID
+	Decode  = decode
+	CodeOf  = codeOf
 )
 
 const (
@@ -35,8 +32,24 @@ func RedisConfigNames() []string {
 	return names
 }
 
-func (s Spec) Complete(name Name, installed []string) (Spec, error) {
-	return s.complete(name, installed)
+// Builds are engines of these versions that can do everything.
+func Builds(versions ...string) (builds []EngineBuild) {
+	for _, v := range versions {
+		builds = append(builds, EngineBuild{Version: v, Patch: "1.2.3", ActiveDefrag: true})
+	}
+	return builds
+}
+
+func CheckRedisConfigs(configs map[string]string, version string, sizeGB int32) []Violation {
+	return Spec{RedisConfigs: configs, MemorySizeGB: sizeGB}.checkRedisConfigs(Builds(version)[0])
+}
+
+func ChooseVersion(asked string, installed []string) (string, error) {
+	return chooseVersion(asked, Builds(installed...))
+}
+
+func (s Spec) Complete(name Name, installed ...string) (Spec, error) {
+	return s.complete(name, Builds(installed...))
 }
 func (s Spec) Directives() map[string]string { return s.directives() }
 func (s Spec) MaxClients() int               { return s.maxClients() }

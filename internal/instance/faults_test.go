@@ -61,7 +61,7 @@ func scenarios() []scenario {
 				if i, err := m.server.Get(first); err != nil || i.Spec.DisplayName == "after" {
 					return err
 				}
-				_, err := m.server.Update(first, func(s *instance.Spec) { s.DisplayName = "after" }, "v1")
+				_, err := m.server.Update(context.Background(), first, func(s *instance.Spec) { s.DisplayName = "after" }, "v1")
 				return err
 			},
 			func(m *machine) bool { return ready(m) && m.get(first).Spec.DisplayName == "after" },

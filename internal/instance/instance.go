@@ -10,7 +10,7 @@
 // evaluated at one time.
 //
 // Manager is what other packages use. Inside, records keeps the records, workers runs a goroutine for each instance, reconciler does
-// what those goroutines do, and Local (a Runtime) runs processes on this machine.
+// what those goroutines do. A Runtime runs the processes: package local does on this machine.
 package instance
 
 import (
@@ -34,7 +34,10 @@ const (
 	Ready     State = "READY"
 	Updating  State = "UPDATING"
 	Deleting  State = "DELETING"
-	Repairing State = "REPAIRING" // a node is down and being restarted; observed
+	Importing State = "IMPORTING" // the data are being replaced by those of a file
+	// Maintained is an instance whose engine is being replaced in its maintenance window.
+	Maintained State = "MAINTENANCE"
+	Repairing  State = "REPAIRING" // a node is down and being restarted; observed
 )
 
 // Spec is what a user asked for, with the defaults filled in.
@@ -50,8 +53,10 @@ type Spec struct {
 	KeyAlgorithm          pki.Algorithm
 	NameConstraints       *bool `json:"-"` // of the CAs; nil: the server's default. It is stored in Instance.Certificates, because a rotation may change it
 	AuthEnabled           bool
-	SnapshotPeriod        time.Duration    // RDB persistence; 0: none
-	DataPath              gateway.DataPath // "": whatever DefaultDataPath is
+	SnapshotPeriod        time.Duration      // RDB persistence; 0: none
+	SnapshotStart         time.Time          `json:",omitzero"`  // when the first snapshot is due, and each further one a period later
+	Maintenance           *MaintenancePolicy `json:",omitempty"` // nil: at any time
+	DataPath              gateway.DataPath   // "": whatever DefaultDataPath is
 	TLS                   gateway.TLSPolicy
 
 	// They describe a virtual network that doesn't exist here; they are kept and shown, and change nothing.
@@ -75,7 +80,9 @@ type Instance struct {
 	SealedAuth   []byte     // the AUTH string; nil without AUTH
 	OldAuth      []OldAuth  `json:",omitempty"` // replaced AUTH strings that are still accepted, newest first
 	AuthVersion  uint64     `json:",omitempty"` // grows with each change of AUTH
-	SealedAdmin  []byte     // the password of the control plane's own user in the engine
+	// Schedule is when maintenance that waits takes place; nil: none waits.
+	Schedule    *MaintenanceSchedule `json:",omitempty"`
+	SealedAdmin []byte               // the password of the control plane's own user in the engine
 
 	// Deleted makes the record a tombstone: it stays for a while, so that its operations can be looked up, and the name is free.
 	Deleted    bool
@@ -86,6 +93,11 @@ type Instance struct {
 
 	// StatusMessage says what is wrong, in words for the user. It is observed, not stored.
 	StatusMessage string `json:"-"`
+
+	// MaintenanceVersion is the version of the engine to the patch, and AvailableMaintenanceVersions are those that it could be moved to.
+	// They are observed, not stored.
+	MaintenanceVersion           string   `json:"-"`
+	AvailableMaintenanceVersions []string `json:"-"`
 
 	version uint64 // of the record as it was read
 }

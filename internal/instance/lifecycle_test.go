@@ -153,7 +153,7 @@ func TestOnlyOneOperationAtATime(t *testing.T) {
 			t.Helper()
 			_, err := m.server.Delete(first, "v1")
 			wantError(t, "delete "+when, err, instance.FailedPrecondition, first.String(), "projects/p1/locations/local/operations/"+op.ID)
-			_, err = m.server.Update(first, func(*instance.Spec) {}, "v1")
+			_, err = m.server.Update(t.Context(), first, func(*instance.Spec) {}, "v1")
 			wantError(t, "update "+when, err, instance.FailedPrecondition, first.String(), op.ID)
 			wantError(t, "forget the operation "+when, m.server.Operations.Delete("p1", "local", op.ID), instance.FailedPrecondition, op.ID)
 		}
@@ -165,7 +165,7 @@ func TestOnlyOneOperationAtATime(t *testing.T) {
 
 		broken := errors.New("engine: does not answer")
 		m.set(func() { m.onEnsure = func(context.Context, instance.Node) error { return broken } })
-		op, err := m.server.Update(first, func(s *instance.Spec) { s.Labels = map[string]string{"a": "b"} }, "v1beta1")
+		op, err := m.server.Update(t.Context(), first, func(s *instance.Spec) { s.Labels = map[string]string{"a": "b"} }, "v1beta1")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -363,7 +363,7 @@ func TestErrorsOfTheStoreAreExplained(t *testing.T) {
 			m.set(func() { m.storeErr = c.err })
 			_, err := m.server.Create(named("second"), plainSpec(), "v1")
 			wantError(t, "create", err, c.code, c.says)
-			_, err = m.server.Update(first, func(*instance.Spec) {}, "v1")
+			_, err = m.server.Update(t.Context(), first, func(*instance.Spec) {}, "v1")
 			wantError(t, "update", err, c.code, c.says)
 			_, err = m.server.Delete(first, "v1")
 			wantError(t, "delete", err, c.code, c.says)
@@ -500,7 +500,7 @@ func TestOperationsAreListedNewestFirstAndTrimmed(t *testing.T) {
 		m.made(named("other"))
 		for n := range instance.KeepOperations + 5 {
 			time.Sleep(time.Second)
-			if _, err := m.server.Update(first, func(s *instance.Spec) { s.DisplayName = fmt.Sprint(n) }, "v1"); err != nil {
+			if _, err := m.server.Update(t.Context(), first, func(s *instance.Spec) { s.DisplayName = fmt.Sprint(n) }, "v1"); err != nil {
 				t.Fatal(err)
 			}
 			m.waitReady(first)

@@ -360,7 +360,9 @@ type host struct {
 	s *server
 }
 
-func (h host) Versions() []string          { return []string{defaultVersion, "REDIS_6_X", "VALKEY_8_0"} }
+func (h host) Engines() []instance.EngineBuild {
+	return instance.Builds(defaultVersion, "REDIS_6_X", "VALKEY_8_0")
+}
 func (h host) Exits() <-chan instance.Exit { return h.s.exits }
 
 // begin marks a node as busy and returns what ends that; the calls for one node must not overlap.

@@ -152,7 +152,7 @@ func (m *Manager) Create(name Name, spec Spec, apiVersion string) (Operation, er
 		return Operation{}, err
 	}
 	spec.KeyAlgorithm = cmp.Or(spec.KeyAlgorithm, m.defaults.keyAlgorithm)
-	spec, err := spec.complete(name, m.runtime.Versions())
+	spec, err := spec.complete(name, m.runtime.Engines())
 	if err != nil {
 		return Operation{}, err
 	}
@@ -180,7 +180,7 @@ func (m *Manager) create(name Name, spec Spec, apiVersion string) (Operation, er
 		return Operation{}, err
 	}
 	i.Operations, i.version = old.Operations, old.version
-	op := i.begin(Create, apiVersion, i.Created)
+	op := i.begin(Create, nil, apiVersion, i.Created)
 	err = m.records.save(&i)
 	m.workers.wake(name) // after an error too: the record may be there all the same
 	if err != nil {
@@ -249,22 +249,28 @@ func (m *Manager) List(project, location string) ([]Instance, error) {
 // Change sets what an update changes in a spec.
 type Change func(*Spec)
 
-// Update begins to change an instance.
-func (m *Manager) Update(name Name, change Change, apiVersion string) (Operation, error) {
+// Update begins to change an instance. What can be seen to be impossible is refused at once, such as a size that the data don't fit in.
+// Where the engine refuses the change the operation fails, and the instance is as it was before.
+func (m *Manager) Update(ctx context.Context, name Name, change Change, apiVersion string) (Operation, error) {
 	var op Operation
 	err := m.records.mutate(name, func(i *Instance) error {
 		if err := i.requireNoOperation(); err != nil {
 			return err
 		}
-		before := i.Spec.AuthEnabled
+		before := i.before()
 		change(&i.Spec)
-		if i.Spec.AuthEnabled != before {
+		if i.Spec.AuthEnabled != before.Spec.AuthEnabled {
 			m.AuthStrings.follow(i)
 		}
-		if vs := i.Spec.checkMutable(); len(vs) > 0 {
-			return NewViolations(InvalidArgument, vs)
+		if err := i.Spec.checkUpdate(before.Spec, m.runtime.Engines()); err != nil {
+			return err
 		}
-		op = i.begin(Update, apiVersion, m.now().UTC())
+		if i.Spec.MemorySizeGB < before.Spec.MemorySizeGB {
+			if err := m.Engines.checkFits(ctx, *i); err != nil {
+				return err
+			}
+		}
+		op = i.begin(Update, before, apiVersion, m.now().UTC())
 		i.State = Updating
 		return nil
 	})
@@ -278,7 +284,7 @@ func (m *Manager) Delete(name Name, apiVersion string) (Operation, error) {
 		if err := i.requireNoOperation(); err != nil {
 			return err
 		}
-		op = i.begin(Delete, apiVersion, m.now().UTC())
+		op = i.begin(Delete, nil, apiVersion, m.now().UTC())
 		i.State = Deleting
 		return nil
 	})

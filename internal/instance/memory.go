@@ -3,14 +3,8 @@ package instance
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
-
-	"github.com/sealane/sealane/internal/durable"
-	"github.com/sealane/sealane/internal/engine"
-	"github.com/sealane/sealane/internal/process"
 )
 
 const (
@@ -60,54 +54,5 @@ type EngineMemoryReader interface {
 	EngineMemory(ctx context.Context, nodeID string) (EngineMemory, error)
 }
 
-// groupFile holds the folder of a node's cgroup, so that whichever server sees the engine's end can remove it.
-const groupFile = "engine.cgroup"
-
-// boundMemory bounds the engine's memory, once.
-func (l *Local) boundMemory(n *localNode, node Node) {
-	n.boundMu.Lock()
-	defer n.boundMu.Unlock()
-	if n.bounded || node.MemoryLimit == 0 {
-		return
-	}
-	n.bounded = true
-	n.bound = n.engine.BoundMemory(node.ID, node.MemoryLimit)
-	file := filepath.Join(l.nodeDir(node.ID), groupFile)
-	if have, err := os.ReadFile(file); n.bound.Group != "" && (err != nil || string(have) != n.bound.Group) {
-		// Where the disk is full and this server ends before the engine does, an empty group stays behind.
-		_ = durable.WriteFile(file, []byte(n.bound.Group), 0o600)
-	}
-}
-
-// EngineMemory implements EngineMemoryReader.
-func (l *Local) EngineMemory(_ context.Context, nodeID string) (EngineMemory, error) {
-	n := l.node(nodeID)
-	n.boundMu.Lock()
-	defer n.boundMu.Unlock()
-	if !n.bounded {
-		return EngineMemory{Problem: "the engine does not run yet"}, nil
-	}
-	return EngineMemory{Limit: n.bound.Limit, By: n.bound.By, Problem: n.bound.Problem}, nil
-}
-
-// outOfMemory says why an engine has ended, if it was for want of memory.
-func outOfMemory(dir string, b process.MemoryBound) string {
-	switch {
-	case b.OutOfMemory():
-		return fmt.Sprintf("killed by the system (OOM): it needed more memory than its bound of %s, which is kept by %s", sizeText(b.Limit), b.By)
-	case b.By == "RLIMIT_DATA" && engine.OutOfMemory(dir):
-		return fmt.Sprintf("out of memory: it needed more than its bound of %s, which is kept by %s", sizeText(b.Limit), b.By)
-	}
-	return ""
-}
-
-func sizeText(bytes int64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/gib) }
-
-// removeGroup removes the group that boundMemory has made, once the engine has ended. While a process that writes a snapshot is
-// still alive it can't be removed; then the next call does it.
-func (l *Local) removeGroup(nodeID string) {
-	file := filepath.Join(l.nodeDir(nodeID), groupFile)
-	if dir, err := os.ReadFile(file); err == nil && process.RemoveGroup(string(dir)) == nil {
-		os.Remove(file)
-	}
-}
+// SizeText writes a number of bytes for people.
+func SizeText(bytes int64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/gib) }

@@ -16,6 +16,12 @@ const (
 	Create Verb = "create"
 	Update Verb = "update"
 	Delete Verb = "delete"
+
+	// These replace the engine or its data.
+	Upgrade    Verb = "upgrade"
+	Import     Verb = "import"
+	Export     Verb = "export"
+	Reschedule Verb = "rescheduleMaintenance"
 )
 
 // Operation is one long-running change of an instance. It lives in the instance's record.
@@ -28,9 +34,19 @@ type Operation struct {
 	Done            bool
 	Failure         *Failure // how a done operation failed; nil: it succeeded
 	APIVersion      string   // through which version of the API it was asked for: "v1", "v1beta1"
+	// Before is what to go back to when the change can't be made; nil: there is nothing to go back to, or the operation is done.
+	Before *Before `json:",omitempty"`
+	Object string  `json:",omitempty"` // of an import and an export: gs://bucket/object
 
 	// Detail says what the operation is doing or waiting for; observed, not stored.
 	Detail string `json:"-"`
+}
+
+// Before is what an update changes of an instance, as it was.
+type Before struct {
+	Spec       Spec
+	SealedAuth []byte    `json:",omitempty"`
+	OldAuth    []OldAuth `json:",omitempty"`
 }
 
 // Failure is the outcome of an operation that did not succeed.
@@ -55,9 +71,10 @@ func newOperation(verb Verb, apiVersion string, now time.Time) Operation {
 	return Operation{ID: id, Verb: verb, Created: now, APIVersion: apiVersion}
 }
 
-// begin adds an operation to the record and forgets the oldest.
-func (i *Instance) begin(verb Verb, apiVersion string, now time.Time) Operation {
+// begin adds an operation to the record and forgets the oldest. before is what to go back to; nil: nothing.
+func (i *Instance) begin(verb Verb, before *Before, apiVersion string, now time.Time) Operation {
 	op := newOperation(verb, apiVersion, now)
+	op.Before = before
 	i.Operations = append(i.Operations, op)
 	if n := len(i.Operations); n > keepOperations {
 		i.Operations = i.Operations[n-keepOperations:]
@@ -68,8 +85,24 @@ func (i *Instance) begin(verb Verb, apiVersion string, now time.Time) Operation 
 // finish ends the operation under way.
 func (i *Instance) finish(failure *Failure, now time.Time) {
 	if op := i.pending(); op != nil {
-		op.Done, op.Ended, op.Failure = true, now, failure
+		op.Done, op.Ended, op.Failure, op.Before = true, now, failure, nil
 	}
+}
+
+// before is what an update may change of the instance.
+func (i *Instance) before() *Before {
+	return &Before{Spec: i.clone().Spec, SealedAuth: i.SealedAuth, OldAuth: i.OldAuth}
+}
+
+// goBack makes the instance what it was before the operation under way, and ends that.
+func (i *Instance) goBack(failure *Failure, now time.Time) {
+	b := i.pending().Before
+	if i.Spec.AuthEnabled != b.Spec.AuthEnabled {
+		i.AuthVersion++
+	}
+	i.Spec, i.SealedAuth, i.OldAuth = b.Spec, b.SealedAuth, b.OldAuth
+	i.State = Ready
+	i.finish(failure, now)
 }
 
 // OperationName is where an operation is: projects/P/locations/L/operations/ID.

@@ -23,6 +23,8 @@ const (
 	RestartInProgress Reason = "RESTART_IN_PROGRESS"
 	// EngineNotInstalled is of a create for which the server has no engine.
 	EngineNotInstalled Reason = "ENGINE_NOT_INSTALLED"
+	// DataTooLarge is of a size that an instance's data don't fit in.
+	DataTooLarge Reason = "DATA_TOO_LARGE"
 	// AddressesExhausted is of a create for which no address is free.
 	AddressesExhausted Reason = "ADDRESSES_EXHAUSTED"
 	// DiskFull is of any request that the server's full disk keeps from being recorded.
@@ -38,7 +40,7 @@ const (
 // Reasons are all of them.
 var Reasons = []Reason{
 	OperationInProgress, ClientsNotReady, ChangeNotApplied, EncryptionDisabled, AuthDisabled, EngineStaysUp, RestartInProgress,
-	EngineNotInstalled, AddressesExhausted, DiskFull, StateNotWritable, StateDamaged, ServerStopping,
+	EngineNotInstalled, DataTooLarge, AddressesExhausted, DiskFull, StateNotWritable, StateDamaged, ServerStopping,
 }
 
 // because gives an error its reason, with metadata as pairs of key and value.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"syscall"
 	"time"
 
 	"github.com/sealane/sealane/internal/store"
@@ -12,6 +14,16 @@ import (
 
 // ErrFatal marks errors that trying again will not help: a create that meets one fails at once.
 var ErrFatal = errors.New("cannot be done here")
+
+// AsFatal marks errors that the machine's owner has to mend, such as a full disk, as ErrFatal: so an operation fails at once and says so.
+func AsFatal(err error) error {
+	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, fs.ErrPermission} {
+		if errors.Is(err, e) {
+			return fmt.Errorf("%w: %w", ErrFatal, err)
+		}
+	}
+	return err
+}
 
 // createTimeout is how long a create is tried; what fails for longer is undone and reported.
 const createTimeout = time.Minute
@@ -58,6 +70,9 @@ func (r *reconciler) step(ctx context.Context, w *worker) error {
 			r.log.Error("create failed", "instance", w.name, "err", err)
 			return r.tearDown(ctx, i, &Failure{codeOfFailure(err), fmt.Sprintf("create %s: %v", i.Name.ID, err)})
 		}
+		if op != nil && op.Before != nil && ctx.Err() == nil && errors.Is(err, ErrFatal) {
+			return r.goBack(w, i, err)
+		}
 		return err
 	}
 	if i.pending() == nil && i.State == Ready {
@@ -69,6 +84,19 @@ func (r *reconciler) step(ctx context.Context, w *worker) error {
 		return err
 	}
 	r.log.Info("instance is ready", "instance", w.name, "address", i.Address())
+	return nil
+}
+
+// goBack ends an operation that can't be done, and makes the instance what it was before. The next step, which begins at once, makes
+// the node so.
+func (r *reconciler) goBack(w *worker, i Instance, err error) error {
+	op := i.pending()
+	r.log.Error("operation failed", "instance", i.Name, "operation", op.ID, "verb", op.Verb, "err", err)
+	i.goBack(&Failure{codeOfFailure(err), fmt.Sprintf("%s %s: %v; the instance is as it was before", op.Verb, i.Name.ID, err)}, r.now().UTC())
+	if err := r.records.save(&i); err != nil {
+		return err
+	}
+	w.poke()
 	return nil
 }
 

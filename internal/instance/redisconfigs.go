@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -18,43 +19,49 @@ type redisConfig struct {
 	// directive turns the parameter into a line of the engine's configuration; nil: name and value as they are.
 	directive func(value string) (name, val string)
 	gateway   bool // the gateway does it, and the engine is not told
+	// byDefault is what the engine is told where the user doesn't say: a parameter that is taken away goes back to it. It is the managed
+	// service's default, which isn't always the engine's. "": directives decides.
+	byDefault string
 }
 
 var redisConfigs = map[string]redisConfig{
-	"activedefrag":             {since: version{4, 0}, check: oneOf("yes", "no")},
+	"activedefrag":             {since: version{4, 0}, check: oneOf("yes", "no"), byDefault: "no"},
 	"databases":                {since: version{3, 2}, check: integer(1, 100)},
-	"lazyfree-lazy-eviction":   {since: version{7, 0}, check: oneOf("yes", "no")},
-	"lazyfree-lazy-expire":     {since: version{7, 0}, check: oneOf("yes", "no")},
-	"lazyfree-lazy-user-del":   {since: version{7, 0}, check: oneOf("yes", "no")},
-	"lazyfree-lazy-user-flush": {since: version{7, 0}, check: oneOf("yes", "no")},
-	"lfu-decay-time":           {since: version{4, 0}, check: integer(0, math.MaxInt32)},
-	"lfu-log-factor":           {since: version{4, 0}, check: integer(0, math.MaxInt32)},
+	"lazyfree-lazy-eviction":   {since: version{7, 0}, check: oneOf("yes", "no"), byDefault: "no"},
+	"lazyfree-lazy-expire":     {since: version{7, 0}, check: oneOf("yes", "no"), byDefault: "no"},
+	"lazyfree-lazy-user-del":   {since: version{7, 0}, check: oneOf("yes", "no"), byDefault: "no"},
+	"lazyfree-lazy-user-flush": {since: version{7, 0}, check: oneOf("yes", "no"), byDefault: "no"},
+	"lfu-decay-time":           {since: version{4, 0}, check: integer(0, math.MaxInt32), byDefault: "1"},
+	"lfu-log-factor":           {since: version{4, 0}, check: integer(0, math.MaxInt32), byDefault: "10"},
 	"maxmemory-clients":        {since: version{7, 0}, check: bytesOrPercent},
 	"maxmemory-gb":             {since: version{4, 0}, check: checkMaxmemoryGB, directive: maxmemoryDirective},
 	"maxmemory-policy":         {since: version{3, 2}, check: oneOf("noeviction", "allkeys-lfu", "allkeys-lru", "allkeys-random", "volatile-lfu", "volatile-lru", "volatile-random", "volatile-ttl")},
-	"notify-keyspace-events":   {since: version{3, 2}, check: keyspaceEvents},
-	"stream-node-max-bytes":    {since: version{5, 0}, check: integer(0, math.MaxInt32)},
-	"stream-node-max-entries":  {since: version{5, 0}, check: integer(0, math.MaxInt32)},
+	"notify-keyspace-events":   {since: version{3, 2}, check: keyspaceEvents, byDefault: `""`},
+	"stream-node-max-bytes":    {since: version{5, 0}, check: integer(0, math.MaxInt32), byDefault: "4096"},
+	"stream-node-max-entries":  {since: version{5, 0}, check: integer(0, math.MaxInt32), byDefault: "100"},
 	// Clients of the multiplexed path share engine connections, so only the gateway knows which client is idle, and an engine with a
 	// timeout would close connections that other clients are about to use. It is the same on the transparent path, because the
 	// path may be changed while clients are connected.
 	"timeout": {since: version{3, 2}, check: integer(0, math.MaxInt32), gateway: true},
 }
 
-// checkRedisConfigs returns what is wrong with them, sorted by name.
-func checkRedisConfigs(configs map[string]string, redisVersion string, sizeGB int32) []Violation {
+// checkRedisConfigs returns what is wrong with the parameters, for an engine, sorted by name.
+func (s Spec) checkRedisConfigs(build EngineBuild) []Violation {
 	var vs []Violation
-	have := parseVersion(redisVersion)
-	for _, name := range slices.Sorted(maps.Keys(configs)) {
+	have := parseVersion(build.Version)
+	for _, name := range slices.Sorted(maps.Keys(s.RedisConfigs)) {
+		value := s.RedisConfigs[name]
 		field := fmt.Sprintf("redis_configs[%q]", name)
 		c, ok := redisConfigs[name]
 		switch {
 		case !ok:
 			vs = append(vs, Violation{field, "unknown parameter; known are " + strings.Join(slices.Sorted(maps.Keys(redisConfigs)), ", ")})
 		case have.before(c.since):
-			vs = append(vs, Violation{field, fmt.Sprintf("needs Redis %d.%d or newer; redis_version is %s", c.since.major, c.since.minor, redisVersion)})
+			vs = append(vs, Violation{field, fmt.Sprintf("needs Redis %d.%d or newer; redis_version is %s", c.since.major, c.since.minor, build.Version)})
+		case name == "activedefrag" && value == "yes" && !build.ActiveDefrag:
+			vs = append(vs, Violation{field, fmt.Sprintf("%q: the engine of %s on this server (%s) was built without active defragmentation, as those of Debian are; want no, or list another engine under engines in the configuration", value, build.Version, build.Patch)})
 		default:
-			if err := c.check(configs[name], sizeGB); err != nil {
+			if err := c.check(value, max(s.MemorySizeGB, 1)); err != nil {
 				vs = append(vs, Violation{field, err.Error()})
 			}
 		}
@@ -70,6 +77,12 @@ func (s Spec) directives() map[string]string {
 		"save":             "",
 		// The gateway enforces the limit of clients. The server's own connections to the engine come on top of it.
 		"maxclients": strconv.Itoa(s.maxClients() + 32),
+	}
+	have := parseVersion(s.RedisVersion)
+	for name, c := range redisConfigs {
+		if c.byDefault != "" && !have.before(c.since) {
+			d[name] = strings.Trim(c.byDefault, `"`)
+		}
 	}
 	if s.SnapshotPeriod > 0 {
 		d["save"] = fmt.Sprintf("%d 1", int64(s.SnapshotPeriod.Seconds()))
@@ -91,6 +104,9 @@ func (s Spec) directives() map[string]string {
 	}
 	return d
 }
+
+// databases is the number of databases.
+func (s Spec) databases() string { return cmp.Or(s.RedisConfigs["databases"], "16") }
 
 // idleTimeout is how long a client may send nothing before it is closed; 0: for ever.
 func (s Spec) idleTimeout() time.Duration {

@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/sealane/sealane/internal/gateway"
@@ -11,8 +12,8 @@ import (
 // Runtime runs nodes. Calls for different nodes may be concurrent; those for one node are made one at a time.
 // Every call is idempotent and may be retried after any error.
 type Runtime interface {
-	// Versions are the engine versions that can be run, the default first. It never changes.
-	Versions() []string
+	// Engines are the engines that can be run, the default first. It never changes.
+	Engines() []EngineBuild
 
 	// Ensure makes the node run as specified. It adopts the processes that run already, starts those that don't, applies the
 	// gateway's snapshot, and returns nil once a connection from outside has shown that the gateway serves that snapshot.
@@ -32,6 +33,22 @@ type Runtime interface {
 	Exits() <-chan Exit
 }
 
+// EngineBuild is an engine that is installed.
+type EngineBuild struct {
+	Version      string // as the API names it: REDIS_7_0
+	Patch        string // as the engine names itself: 7.0.15
+	ActiveDefrag bool   // whether it was built so that it accepts activedefrag
+}
+
+// EngineInfoReader is an optional part of a Runtime: it asks a node's engine for INFO.
+type EngineInfoReader interface {
+	// EngineInfo returns the fields of INFO's sections with these names. The error is ErrNoEngine where no engine runs.
+	EngineInfo(ctx context.Context, nodeID string, sections ...string) (map[string]string, error)
+}
+
+// ErrNoEngine says that a node has no engine that could be asked.
+var ErrNoEngine = errors.New("the engine does not run")
+
 // StopOptions are how a node's engine is stopped.
 type StopOptions struct {
 	// Force kills an engine that doesn't stop otherwise. What it has not saved is lost.
@@ -40,7 +57,8 @@ type StopOptions struct {
 	Progress func(string)
 }
 
-func (o StopOptions) report(what string) {
+// Report calls Progress, if there is one.
+func (o StopOptions) Report(what string) {
 	if o.Progress != nil {
 		o.Progress(what)
 	}

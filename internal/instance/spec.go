@@ -18,20 +18,17 @@ var (
 )
 
 // complete checks everything about the spec of a new instance, and fills the defaults in.
-func (s Spec) complete(name Name, installed []string) (Spec, error) {
+func (s Spec) complete(name Name, builds []EngineBuild) (Spec, error) {
 	var vs []Violation
-	version, versionErr := chooseVersion(s.RedisVersion, installed)
+	version, versionErr := chooseVersion(s.RedisVersion, builds)
 	if e, ok := versionErr.(*Error); ok && e.Code == InvalidArgument {
 		vs = append(vs, e.Violations...)
-	}
-	if s.MemorySizeGB < 1 || s.MemorySizeGB > MaxMemorySizeGB {
-		vs = append(vs, Violation{"memory_size_gb", fmt.Sprintf("%d: want 1 to %d", s.MemorySizeGB, MaxMemorySizeGB)})
 	}
 	vs = append(vs, s.checkMutable()...)
 	vs = append(vs, s.defaultZones(name)...)
 	if versionErr == nil {
 		s.RedisVersion = version
-		vs = append(vs, checkRedisConfigs(s.RedisConfigs, version, max(s.MemorySizeGB, 1))...)
+		vs = append(vs, s.checkRedisConfigs(buildOf(builds, version))...)
 	}
 	if s.AuthorizedNetwork == "" {
 		s.AuthorizedNetwork = "projects/" + name.Project + "/global/networks/default"
@@ -42,9 +39,26 @@ func (s Spec) complete(name Name, installed []string) (Spec, error) {
 	return s, versionErr
 }
 
+// checkUpdate checks the spec that an update has made of another one.
+func (s Spec) checkUpdate(before Spec, builds []EngineBuild) error {
+	vs := s.checkMutable()
+	vs = append(vs, s.checkRedisConfigs(buildOf(builds, s.RedisVersion))...)
+	if was, is := before.databases(), s.databases(); was != is {
+		vs = append(vs, Violation{`redis_configs["databases"]`, fmt.Sprintf("updating databases not supported: it is %s, and was chosen when the instance was created", was)})
+	}
+	if len(vs) > 0 {
+		return NewViolations(InvalidArgument, vs)
+	}
+	return nil
+}
+
 // checkMutable checks the fields that an update may change too.
 func (s Spec) checkMutable() []Violation {
 	var vs []Violation
+	if s.MemorySizeGB < 1 || s.MemorySizeGB > MaxMemorySizeGB {
+		vs = append(vs, Violation{"memory_size_gb", fmt.Sprintf("%d: want 1 to %d", s.MemorySizeGB, MaxMemorySizeGB)})
+	}
+	vs = append(vs, s.Maintenance.check()...)
 	if n := utf8.RuneCountInString(s.DisplayName); n > 80 || !utf8.ValidString(s.DisplayName) {
 		vs = append(vs, Violation{"display_name", fmt.Sprintf("%d characters: want 80 at most", n)})
 	}

@@ -306,7 +306,7 @@ func TestSpecs(t *testing.T) {
 	} {
 		s := plainSpec()
 		c.change(&s)
-		_, err := s.Complete(first, []string{"REDIS_7_0", "REDIS_6_X", "VALKEY_8_0"})
+		_, err := s.Complete(first, "REDIS_7_0", "REDIS_6_X", "VALKEY_8_0")
 		if c.field == "" {
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
@@ -319,7 +319,7 @@ func TestSpecs(t *testing.T) {
 		}
 	}
 	s := instance.Spec{LocationID: "x", RedisVersion: "y", DisplayName: strings.Repeat("a", 81)}
-	_, err := s.Complete(first, []string{"REDIS_7_0"})
+	_, err := s.Complete(first, "REDIS_7_0")
 	wantError(t, "all problems at once", err, instance.InvalidArgument, "redis_version", "memory_size_gb", "display_name", "location_id")
 }
 

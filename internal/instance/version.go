@@ -31,9 +31,28 @@ func parseVersion(s string) version {
 	return version{major, minor}
 }
 
+// installedVersions are the versions of the engines that are installed, the default first.
+func installedVersions(builds []EngineBuild) (versions []string) {
+	for _, b := range builds {
+		if !slices.Contains(versions, b.Version) {
+			versions = append(versions, b.Version)
+		}
+	}
+	return versions
+}
+
+// buildOf is the engine that runs a version. Where none is installed, it is one that can do everything.
+func buildOf(builds []EngineBuild, version string) EngineBuild {
+	if at := slices.IndexFunc(builds, func(b EngineBuild) bool { return b.Version == version }); at >= 0 {
+		return builds[at]
+	}
+	return EngineBuild{Version: version, ActiveDefrag: true}
+}
+
 // chooseVersion returns the version to run for what was asked ("" is any).
-func chooseVersion(asked string, installed []string) (string, error) {
+func chooseVersion(asked string, builds []EngineBuild) (string, error) {
 	const field = "redis_version"
+	installed := installedVersions(builds)
 	switch {
 	case len(installed) == 0:
 		return "", precondition("%s: no engine is installed on this server; install redis-server or valkey-server and restart sealane serve", field).

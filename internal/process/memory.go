@@ -40,11 +40,16 @@ func (p *Process) BoundMemory(name string, limit int64) MemoryBound {
 
 func (p *Process) boundByRlimit(limit int64, noGroup error) MemoryBound {
 	problem := fmt.Sprintf("no cgroup: %v", noGroup)
-	lim := unix.Rlimit{Cur: uint64(limit), Max: uint64(limit)}
+	// Only the soft limit is set: without a privilege the hard one could never be raised again.
+	var lim unix.Rlimit
+	if err := unix.Prlimit(p.id.PID, unix.RLIMIT_DATA, nil, &lim); err != nil {
+		return MemoryBound{Problem: fmt.Sprintf("%s; no RLIMIT_DATA: %v", problem, err)}
+	}
+	lim.Cur = min(uint64(limit), lim.Max)
 	if err := unix.Prlimit(p.id.PID, unix.RLIMIT_DATA, &lim, nil); err != nil {
 		return MemoryBound{Problem: fmt.Sprintf("%s; no RLIMIT_DATA: %v", problem, err)}
 	}
-	return MemoryBound{Limit: limit, By: "RLIMIT_DATA", Problem: problem}
+	return MemoryBound{Limit: int64(lim.Cur), By: "RLIMIT_DATA", Problem: problem}
 }
 
 func (p *Process) boundByGroup(name string, limit int64) (MemoryBound, error) {

@@ -19,6 +19,7 @@ import (
 	"github.com/sealane/sealane/internal/engine"
 	"github.com/sealane/sealane/internal/hint"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/local"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/statedir"
 	"github.com/sealane/sealane/internal/store"
@@ -96,7 +97,7 @@ func (s *Server) open(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	runtime := instance.NewLocal(s.dir.Nodes(), []string{self, "gateway"}, binaries)
+	runtime := local.New(s.dir.Nodes(), []string{self, "gateway"}, binaries)
 	s.closers = append(s.closers, runtime.Close)
 	s.manager, err = instance.New(instance.Config{
 		Store: s.store, Audit: s.audit, Runtime: runtime, Key: key, Addresses: s.config.InstanceAddresses,

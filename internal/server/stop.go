@@ -14,6 +14,7 @@ import (
 
 	"github.com/sealane/sealane/internal/hint"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/local"
 	"github.com/sealane/sealane/internal/process"
 	"github.com/sealane/sealane/internal/statedir"
 	"github.com/sealane/sealane/internal/store"
@@ -121,7 +122,7 @@ func stopOrphans(ctx context.Context, d statedir.Dir, o StopOptions) error {
 	if err := d.CheckUnused(); err != nil {
 		return err
 	}
-	runtime := instance.NewLocal(d.Nodes(), nil, nil)
+	runtime := local.New(d.Nodes(), nil, nil)
 	defer runtime.Close()
 	err := stopRecorded(ctx, d, o, runtime)
 	if err == nil || !o.Force || ctx.Err() != nil {
@@ -132,7 +133,7 @@ func stopOrphans(ctx context.Context, d statedir.Dir, o StopOptions) error {
 }
 
 // stopRecorded stops all that the records tell of.
-func stopRecorded(ctx context.Context, d statedir.Dir, o StopOptions, runtime *instance.Local) error {
+func stopRecorded(ctx context.Context, d statedir.Dir, o StopOptions, runtime *local.Runtime) error {
 	info, _ := d.ReadServerInfo() // without it, the usual places are tried
 	key, err := d.MasterKey(info.MasterKeyFile, false)
 	if err != nil {

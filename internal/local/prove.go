@@ -1,4 +1,4 @@
-package instance
+package local
 
 import (
 	"bytes"
@@ -13,13 +13,14 @@ import (
 	"strings"
 
 	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/resp"
 	"github.com/sealane/sealane/internal/wire"
 )
 
 // prove connects as a client would, through the network, and returns nil when the intended certificates are
 // presented and verify, and an engine answers behind them.
-func prove(ctx context.Context, snapshot gateway.Snapshot, node Node) error {
+func prove(ctx context.Context, snapshot gateway.Snapshot, node instance.Node) error {
 	if err := proveChain(ctx, snapshot, snapshot.Certificate, node.Host, node.Bundle); err != nil {
 		return err
 	}

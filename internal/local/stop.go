@@ -1,4 +1,4 @@
-package instance
+package local
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/sealane/sealane/internal/engine"
 	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/process"
 )
 
@@ -21,12 +22,12 @@ const (
 )
 
 // Stop implements Runtime.
-func (l *Local) Stop(ctx context.Context, node Node, how StopOptions) error {
+func (l *Runtime) Stop(ctx context.Context, node instance.Node, how instance.StopOptions) error {
 	n := l.node(node.ID)
 	n.Lock()
 	defer n.Unlock()
 	n.requestStop("engine", "gateway")
-	how.report("its clients are being drained")
+	how.Report("its clients are being drained")
 	if err := l.stopGateway(ctx, l.nodeDir(node.ID)); err != nil {
 		return err
 	}
@@ -34,7 +35,7 @@ func (l *Local) Stop(ctx context.Context, node Node, how StopOptions) error {
 }
 
 // StopEngine implements EngineStopper.
-func (l *Local) StopEngine(ctx context.Context, node Node, how StopOptions) error {
+func (l *Runtime) StopEngine(ctx context.Context, node instance.Node, how instance.StopOptions) error {
 	n := l.node(node.ID)
 	n.Lock()
 	defer n.Unlock()
@@ -47,7 +48,7 @@ func (l *Local) StopEngine(ctx context.Context, node Node, how StopOptions) erro
 	return err
 }
 
-func (l *Local) stopEngine(ctx context.Context, n *localNode, node Node, how StopOptions) error {
+func (l *Runtime) stopEngine(ctx context.Context, n *node, node instance.Node, how instance.StopOptions) error {
 	limited, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	err := l.saveAndStop(limited, n, node, how)
@@ -58,7 +59,7 @@ func (l *Local) stopEngine(ctx context.Context, n *localNode, node Node, how Sto
 	if !how.Force || ctx.Err() != nil {
 		return err
 	}
-	how.report(fmt.Sprintf("its engine is being killed, because: %v", err))
+	how.Report(fmt.Sprintf("its engine is being killed, because: %v", err))
 	dir := l.nodeDir(node.ID)
 	err = killListener(ctx, engine.Socket(dir), engine.Lock(dir))
 	l.removeGroup(node.ID)
@@ -66,8 +67,8 @@ func (l *Local) stopEngine(ctx context.Context, n *localNode, node Node, how Sto
 }
 
 // saveAndStop lets the engine save its data and end. A script that is in the way is asked to end too.
-func (l *Local) saveAndStop(ctx context.Context, n *localNode, node Node, how StopOptions) error {
-	e := n.engine
+func (l *Runtime) saveAndStop(ctx context.Context, n *node, node instance.Node, how instance.StopOptions) error {
+	e := n.engine.Load()
 	if e == nil || isClosed(e.Done()) {
 		err := reportWhile(how, "waiting for its engine to answer", func() (err error) {
 			e, err = engine.Adopt(ctx, l.nodeDir(node.ID), node.AdminPassword)
@@ -86,7 +87,7 @@ func (l *Local) saveAndStop(ctx context.Context, n *localNode, node Node, how St
 	}
 	err := stop()
 	if engine.IsBusy(err) {
-		how.report("a script or function is running in its engine, which is asked to end it (SCRIPT KILL, FUNCTION KILL)")
+		how.Report("a script or function is running in its engine, which is asked to end it (SCRIPT KILL, FUNCTION KILL)")
 		killCtx, cancel := context.WithTimeout(ctx, killTimeout)
 		defer cancel()
 		if err = e.KillScript(killCtx); err == nil {
@@ -96,7 +97,7 @@ func (l *Local) saveAndStop(ctx context.Context, n *localNode, node Node, how St
 	switch {
 	case errors.Is(err, engine.ErrUnkillable):
 		if n.busy == nil {
-			n.busy = &BusyError{Since: time.Now().Add(-scriptLimit)}
+			n.busy = &instance.BusyError{Since: time.Now().Add(-scriptLimit)}
 		}
 		n.busy.Unkillable = true
 		return fmt.Errorf("the engine stays up: %w", err)
@@ -107,8 +108,8 @@ func (l *Local) saveAndStop(ctx context.Context, n *localNode, node Node, how St
 }
 
 // reportWhile says every few seconds for how long something has been waited for.
-func reportWhile(how StopOptions, what string, f func() error) error {
-	how.report(what)
+func reportWhile(how instance.StopOptions, what string, f func() error) error {
+	how.Report(what)
 	done := make(chan error, 1)
 	go func() { done <- f() }()
 	began, tick := time.Now(), time.NewTicker(progressInterval)
@@ -118,13 +119,13 @@ func reportWhile(how StopOptions, what string, f func() error) error {
 		case err := <-done:
 			return err
 		case <-tick.C:
-			how.report(fmt.Sprintf("%s (%d s)", what, int(time.Since(began).Seconds())))
+			how.Report(fmt.Sprintf("%s (%d s)", what, int(time.Since(began).Seconds())))
 		}
 	}
 }
 
 // stopGateway lets the gateway drain and ends it if that takes too long.
-func (l *Local) stopGateway(ctx context.Context, dir string) error {
+func (l *Runtime) stopGateway(ctx context.Context, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	p, err := find(ctx, gateway.Socket(dir), gatewayLock(dir))
@@ -146,7 +147,7 @@ func (l *Local) stopGateway(ctx context.Context, dir string) error {
 }
 
 // KillNode ends a node's processes at once. What its engine has not saved is lost.
-func (l *Local) KillNode(ctx context.Context, nodeID string) error {
+func (l *Runtime) KillNode(ctx context.Context, nodeID string) error {
 	dir := l.nodeDir(nodeID)
 	defer l.removeGroup(nodeID)
 	return errors.Join(killListener(ctx, gateway.Socket(dir), gatewayLock(dir)), killListener(ctx, engine.Socket(dir), engine.Lock(dir)))
@@ -154,7 +155,7 @@ func (l *Local) KillNode(ctx context.Context, nodeID string) error {
 
 // KillAll ends the processes of all nodes that have a folder, whether there is a record of them or not. Engines get SIGTERM first, on
 // which those from 7.0 on save their data.
-func (l *Local) KillAll(ctx context.Context) error {
+func (l *Runtime) KillAll(ctx context.Context) error {
 	folders, err := os.ReadDir(l.dir)
 	if err != nil {
 		return fmt.Errorf("find the nodes: %w", err)

@@ -1,4 +1,8 @@
-package instance
+// Package local runs instances on this machine: each node is two processes, an engine and a gateway, and a folder.
+//
+// Guaranteed: the processes outlive this one and are found again. A node never has two engines or two gateways. Ensure returns nil only
+// once a connection from outside has shown that the gateway serves what it was given.
+package local
 
 import (
 	"cmp"
@@ -10,41 +14,41 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/sealane/sealane/internal/engine"
 	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/process"
 )
 
-// Local is the Runtime of one machine: each node is two processes and a folder. The processes outlive this one.
-type Local struct {
+// Runtime is the instance.Runtime of one machine.
+type Runtime struct {
 	dir      string
 	command  []string
 	binaries []engine.Binary
-	exits    chan Exit
+	exits    chan instance.Exit
 	closed   chan struct{}
 	watchers sync.WaitGroup
 
 	// mu guards the map. What is in a node is guarded by the node's own lock.
 	mu    sync.Mutex
-	nodes map[string]*localNode
+	nodes map[string]*node
 }
 
-// localNode is what is known of a node's processes. All of it may be empty, because processes are found again by their sockets.
-type localNode struct {
+// node is what is known of a node's processes. All of it may be empty, because processes are found again by their sockets.
+type node struct {
 	sync.Mutex
-	engine        *engine.Engine
+	engine        atomic.Pointer[engine.Engine] // nil: not known; it may be read without the lock
 	gateway       *process.Process
 	proved        string                  // digest of the snapshot that was last shown to be served
 	stopRequested map[string]*atomic.Bool // by process: whether its end was asked for
-	busy          *BusyError
+	busy          *instance.BusyError
 
 	// boundMu guards what follows, which is read while the node is locked for a long time.
 	boundMu sync.Mutex
-	bounded bool // whether bound is set for the present engine
+	bounded int64 // the limit that bound is for; 0: the present engine has none yet
 	bound   process.MemoryBound
 }
 
@@ -59,19 +63,19 @@ const (
 	scriptLimit = 5 * time.Second
 )
 
-// NewLocal returns a Runtime with its nodes' folders in dir. command starts a gateway; --dir and a folder are added.
+// New returns a Runtime with its nodes' folders in dir. command starts a gateway; --dir and a folder are added.
 // binaries are the engines, the default first.
-func NewLocal(dir string, command []string, binaries []engine.Binary) *Local {
-	return &Local{dir: dir, command: command, binaries: binaries, exits: make(chan Exit), closed: make(chan struct{}), nodes: make(map[string]*localNode)}
+func New(dir string, command []string, binaries []engine.Binary) *Runtime {
+	return &Runtime{dir: dir, command: command, binaries: binaries, exits: make(chan instance.Exit), closed: make(chan struct{}), nodes: make(map[string]*node)}
 }
 
-// Versions implements Runtime.
-func (l *Local) Versions() []string {
-	var names []string
+// Engines implements Runtime.
+func (l *Runtime) Engines() []instance.EngineBuild {
+	var builds []instance.EngineBuild
 	for _, b := range l.binaries {
-		names = append(names, versionName(b))
+		builds = append(builds, instance.EngineBuild{Version: versionName(b), Patch: b.Version.String(), ActiveDefrag: b.ActiveDefrag})
 	}
-	return names
+	return builds
 }
 
 // versionName is the API's name of an engine's version.
@@ -87,23 +91,23 @@ func versionName(b engine.Binary) string {
 }
 
 // Exits implements Runtime.
-func (l *Local) Exits() <-chan Exit { return l.exits }
+func (l *Runtime) Exits() <-chan instance.Exit { return l.exits }
 
-func (l *Local) node(id string) *localNode {
+func (l *Runtime) node(id string) *node {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.nodes[id]
 	if n == nil {
-		n = &localNode{stopRequested: make(map[string]*atomic.Bool)}
+		n = &node{stopRequested: make(map[string]*atomic.Bool)}
 		l.nodes[id] = n
 	}
 	return n
 }
 
-func (l *Local) nodeDir(id string) string { return filepath.Join(l.dir, id) }
+func (l *Runtime) nodeDir(id string) string { return filepath.Join(l.dir, id) }
 
 // Ensure implements Runtime.
-func (l *Local) Ensure(ctx context.Context, node Node, progress func(string)) error {
+func (l *Runtime) Ensure(ctx context.Context, node instance.Node, progress func(string)) error {
 	n := l.node(node.ID)
 	n.Lock()
 	defer n.Unlock()
@@ -113,9 +117,9 @@ func (l *Local) Ensure(ctx context.Context, node Node, progress func(string)) er
 	if err := l.ensureEngine(ctx, n, node, progress); err != nil {
 		return asFatal(err)
 	}
-	busy, err := n.configure(ctx, node)
+	busy, err := l.configure(ctx, n, node)
 	if err != nil {
-		return err
+		return asFatal(err)
 	}
 	// Certificates don't wait for a script to end.
 	if err := l.ensureGateway(ctx, n, node, progress); err != nil {
@@ -131,43 +135,53 @@ func (l *Local) Ensure(ctx context.Context, node Node, progress func(string)) er
 }
 
 // configure gives the engine the settings that can change while it runs. An engine that is busy with a script gets them later.
-func (n *localNode) configure(ctx context.Context, node Node) (*BusyError, error) {
-	err := n.engine.Harden(ctx)
+func (l *Runtime) configure(ctx context.Context, n *node, node instance.Node) (*instance.BusyError, error) {
+	e := n.engine.Load()
+	err := e.Harden(ctx)
 	if err == nil {
-		err = n.engine.SetPasswords(ctx, node.PasswordHashes)
+		err = e.SetPasswords(ctx, node.PasswordHashes)
+	}
+	if err == nil {
+		err = e.KeepDump(node.KeepDump)
+	}
+	if err == nil {
+		l.raiseMemoryBound(n, node) // before there is more data, and it is lowered after there is less
+		err = e.Configure(ctx, node.Directives)
+	}
+	if err == nil {
+		l.boundMemory(n, node)
 	}
 	if !engine.IsBusy(err) {
 		n.busy = nil
 		return nil, err
 	}
 	if n.busy == nil {
-		n.busy = &BusyError{Since: time.Now().Add(-scriptLimit)}
+		n.busy = &instance.BusyError{Since: time.Now().Add(-scriptLimit)}
 	}
 	busy := *n.busy
 	return &busy, nil
 }
 
-// asFatal marks errors that the machine's owner has to mend, such as a full disk, so that a create fails at once and says so.
+// asFatal marks errors that trying again won't mend: those of instance.AsFatal, and an engine that refuses its configuration.
 func asFatal(err error) error {
-	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, fs.ErrPermission} {
-		if errors.Is(err, e) {
-			return fmt.Errorf("%w: %w", ErrFatal, err)
-		}
-	}
 	var refused *engine.StartError
 	if errors.As(err, &refused) && refused.BadConfig() {
-		return fmt.Errorf("%w: %w", ErrFatal, err)
+		return fmt.Errorf("%w: %w", instance.ErrFatal, err)
 	}
-	return err
+	var directive *engine.ConfigError
+	if errors.As(err, &directive) {
+		return fmt.Errorf("%w: %w", instance.ErrFatal, err)
+	}
+	return instance.AsFatal(err)
 }
 
-func (l *Local) ensureEngine(ctx context.Context, n *localNode, node Node, progress func(string)) error {
-	if n.engine != nil && !isClosed(n.engine.Done()) {
+func (l *Runtime) ensureEngine(ctx context.Context, n *node, node instance.Node, progress func(string)) error {
+	if e := n.engine.Load(); e != nil && !isClosed(e.Done()) {
 		return nil
 	}
 	progress("starting the engine and loading its data")
 	n.boundMu.Lock()
-	n.bounded = false
+	n.bounded = 0
 	n.boundMu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -186,7 +200,7 @@ func (l *Local) ensureEngine(ctx context.Context, n *localNode, node Node, progr
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
-	n.engine = e
+	n.engine.Store(e)
 	l.boundMemory(n, node)
 	bound := n.bound
 	l.watch(n, node.ID, "engine", e.Done(), func() string {
@@ -195,16 +209,16 @@ func (l *Local) ensureEngine(ctx context.Context, n *localNode, node Node, progr
 	return nil
 }
 
-func (l *Local) binary(version string) (engine.Binary, error) {
+func (l *Runtime) binary(version string) (engine.Binary, error) {
 	for _, b := range l.binaries {
 		if versionName(b) == version {
 			return b, nil
 		}
 	}
-	return engine.Binary{}, fmt.Errorf("%w: no engine of version %s is installed any more; install it, or list its path under engines in the configuration", ErrFatal, version)
+	return engine.Binary{}, fmt.Errorf("%w: no engine of version %s is installed any more; install it, or list its path under engines in the configuration", instance.ErrFatal, version)
 }
 
-func (l *Local) ensureGateway(ctx context.Context, n *localNode, node Node, progress func(string)) error {
+func (l *Runtime) ensureGateway(ctx context.Context, n *node, node instance.Node, progress func(string)) error {
 	if n.gateway != nil && !isClosed(n.gateway.Done()) {
 		return nil
 	}
@@ -243,7 +257,7 @@ func find(ctx context.Context, socket, lock string) (p *process.Process, err err
 }
 
 // startGateway starts a gateway and waits until its admin socket answers.
-func (l *Local) startGateway(ctx context.Context, dir string) (*process.Process, error) {
+func (l *Runtime) startGateway(ctx context.Context, dir string) (*process.Process, error) {
 	p, err := process.Start(process.Config{
 		Path: l.command[0], Args: append(l.command[1:len(l.command):len(l.command)], "--dir", dir),
 		Dir: dir, Env: os.Environ(), Log: filepath.Join(dir, "gateway.out"), Lock: gatewayLock(dir),
@@ -277,7 +291,7 @@ func poll(ctx context.Context, ready func() bool) error {
 }
 
 // ensureSnapshot gives the gateway its snapshot, where it has another, and proves that it is served.
-func (l *Local) ensureSnapshot(ctx context.Context, n *localNode, node Node, progress func(string)) error {
+func (l *Runtime) ensureSnapshot(ctx context.Context, n *node, node instance.Node, progress func(string)) error {
 	if n.gateway.Stopped() {
 		pid := n.gateway.Identity().PID
 		return fmt.Errorf("the gateway (process %d) is stopped (SIGSTOP, or a debugger) and serves nobody until it is continued: kill -CONT %d", pid, pid)
@@ -312,7 +326,7 @@ func (l *Local) ensureSnapshot(ctx context.Context, n *localNode, node Node, pro
 }
 
 // watch reports the end of a process that nobody asked to end.
-func (l *Local) watch(n *localNode, id, name string, done <-chan struct{}, reason func() string) {
+func (l *Runtime) watch(n *node, id, name string, done <-chan struct{}, reason func() string) {
 	requested := &atomic.Bool{}
 	n.stopRequested[name] = requested
 	l.watchers.Go(func() {
@@ -325,14 +339,14 @@ func (l *Local) watch(n *localNode, id, name string, done <-chan struct{}, reaso
 			return
 		}
 		select {
-		case l.exits <- Exit{NodeID: id, Process: name, Reason: reason()}:
+		case l.exits <- instance.Exit{NodeID: id, Process: name, Reason: reason()}:
 		case <-l.closed:
 		}
 	})
 }
 
 // requestStop notes that the end of these processes was asked for, so that watch doesn't report it.
-func (n *localNode) requestStop(processes ...string) {
+func (n *node) requestStop(processes ...string) {
 	for _, name := range processes {
 		if requested := n.stopRequested[name]; requested != nil {
 			requested.Store(true)
@@ -341,12 +355,12 @@ func (n *localNode) requestStop(processes ...string) {
 }
 
 // Close lets go of all processes and leaves them running. No other call may be under way.
-func (l *Local) Close() {
+func (l *Runtime) Close() {
 	close(l.closed)
 	l.watchers.Wait()
 	for _, n := range l.nodes {
-		if n.engine != nil {
-			n.engine.Release()
+		if e := n.engine.Load(); e != nil {
+			e.Release()
 		}
 		if n.gateway != nil {
 			n.gateway.Release()
@@ -355,7 +369,7 @@ func (l *Local) Close() {
 }
 
 // Remove implements Runtime.
-func (l *Local) Remove(ctx context.Context, nodeID string) error {
+func (l *Runtime) Remove(ctx context.Context, nodeID string) error {
 	n := l.node(nodeID)
 	n.Lock()
 	defer n.Unlock()
@@ -377,12 +391,12 @@ func (l *Local) Remove(ctx context.Context, nodeID string) error {
 }
 
 // GatewayStatus implements GatewayStatuser.
-func (l *Local) GatewayStatus(ctx context.Context, nodeID string) (gateway.Status, error) {
+func (l *Runtime) GatewayStatus(ctx context.Context, nodeID string) (gateway.Status, error) {
 	return gateway.NewClient(l.nodeDir(nodeID)).Status(ctx)
 }
 
 // Ledger implements Ledgerer.
-func (l *Local) Ledger(ctx context.Context, nodeID string) (ledger.Ledger, error) {
+func (l *Runtime) Ledger(ctx context.Context, nodeID string) (ledger.Ledger, error) {
 	return gateway.NewClient(l.nodeDir(nodeID)).Ledger(ctx)
 }
 
@@ -393,4 +407,13 @@ func isClosed(done <-chan struct{}) bool {
 	default:
 		return false
 	}
+}
+
+// EngineInfo implements EngineInfoReader.
+func (l *Runtime) EngineInfo(ctx context.Context, nodeID string, sections ...string) (map[string]string, error) {
+	e := l.node(nodeID).engine.Load()
+	if e == nil || isClosed(e.Done()) {
+		return nil, instance.ErrNoEngine
+	}
+	return e.Info(ctx, sections...)
 }
