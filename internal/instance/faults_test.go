@@ -68,6 +68,24 @@ func scenarios() []scenario {
 			"create update", 0,
 		},
 		{
+			"update that the engine refuses",
+			func(m *machine) {
+				m.made(first)
+				m.onEnsure = refusePolicy("allkeys-lru")
+			},
+			func(m *machine) error {
+				if i, err := m.server.Get(first); err != nil || len(i.Operations) > 1 {
+					return err
+				}
+				_, err := m.server.Update(context.Background(), first, func(s *instance.Spec) {
+					s.MemorySizeGB, s.RedisConfigs = 5, map[string]string{"maxmemory-policy": "allkeys-lru"}
+				}, "v1")
+				return err
+			},
+			func(m *machine) bool { return ready(m) && m.get(first).Spec.MemorySizeGB == 1 && len(m.get(first).Operations) == 2 },
+			"create update(failed precondition)", 0,
+		},
+		{
 			"delete", make,
 			func(m *machine) error {
 				if i, err := m.server.Get(first); err != nil || i.State == instance.Deleting {

@@ -62,8 +62,9 @@ type machine struct {
 	onRemove  func(context.Context, string) error
 	onStop    func(context.Context, instance.Node) error
 	onRestart func(context.Context, instance.StopOptions) error
-	status    func() (gateway.Status, error) // of every gateway
-	ledger    func() (ledger.Ledger, error)  // likewise
+	status    func() (gateway.Status, error)    // of every gateway
+	info      func() (map[string]string, error) // of every engine; nil: its data take nothing
+	ledger    func() (ledger.Ledger, error)     // likewise
 
 	server *server
 }
@@ -363,6 +364,18 @@ type host struct {
 func (h host) Engines() []instance.EngineBuild {
 	return instance.Builds(defaultVersion, "REDIS_6_X", "VALKEY_8_0")
 }
+
+// EngineInfo implements instance.EngineInfoReader.
+func (h host) EngineInfo(context.Context, string, ...string) (map[string]string, error) {
+	h.m.mu.Lock()
+	info := h.m.info
+	h.m.mu.Unlock()
+	if info == nil {
+		return map[string]string{"used_memory": "0"}, nil
+	}
+	return info()
+}
+
 func (h host) Exits() <-chan instance.Exit { return h.s.exits }
 
 // begin marks a node as busy and returns what ends that; the calls for one node must not overlap.
@@ -411,7 +424,7 @@ func (h host) Ensure(ctx context.Context, want instance.Node, progress func(stri
 func (h host) ensure(n *node, want instance.Node) error {
 	h.m.mu.Lock()
 	defer h.m.mu.Unlock()
-	if n.running && n.Gateway.Digest() == want.Gateway.Digest() && slices.Equal(n.PasswordHashes, want.PasswordHashes) { // nothing to do: no step
+	if n.running && n.Gateway.Digest() == want.Gateway.Digest() && slices.Equal(n.PasswordHashes, want.PasswordHashes) && maps.Equal(n.Directives, want.Directives) { // nothing to do: no step
 		n.Bundle = want.Bundle // only what the next proof trusts
 		return nil
 	}
