@@ -37,16 +37,16 @@ func (p *parentFlags) add(c *cobra.Command) {
 
 type createFlags struct {
 	parentFlags
-	keyAlgorithm       string
-	nameConstraints    bool
-	size               int32
-	tier, mode         string
-	version, zone      string
-	displayName        string
-	auth, async        bool
-	labels, configs    map[string]string
-	persistence, every string
-	format             formatFlag
+	scheduleFlags
+	keyAlgorithm    string
+	nameConstraints bool
+	size            int32
+	tier, mode      string
+	version, zone   string
+	displayName     string
+	auth, async     bool
+	labels, configs map[string]string
+	format          formatFlag
 }
 
 func newCreate(e *env) *cobra.Command {
@@ -58,7 +58,7 @@ func newCreate(e *env) *cobra.Command {
   sealane instances create cache --size 4 --enable-auth --redis-config maxmemory-policy=allkeys-lru`,
 		Args: exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			in, err := f.instance()
+			in, err := f.instance(c)
 			if err != nil {
 				return usage(c, "%v", err)
 			}
@@ -101,8 +101,7 @@ func (f *createFlags) add(c *cobra.Command) {
 	fl.BoolVar(&f.auth, "enable-auth", false, "ask clients for a password, which `get-auth-string` shows")
 	fl.StringToStringVar(&f.labels, "labels", nil, "KEY=VALUE,…")
 	fl.StringToStringVar(&f.configs, "redis-config", nil, "KEY=VALUE,… such as maxmemory-policy=allkeys-lru")
-	fl.StringVar(&f.persistence, "persistence-mode", "disabled", "disabled or rdb")
-	fl.StringVar(&f.every, "rdb-snapshot-period", "24h", "1h, 6h, 12h or 24h")
+	f.scheduleFlags.add(c)
 	fl.StringVar(&f.keyAlgorithm, "ca-key-algorithm", "", "keys of the CA and the certificates: ecdsa-p256, or rsa-2048 for clients that know no ECDSA (default: the server's)")
 	fl.BoolVar(&f.nameConstraints, "ca-name-constraints", false, "give the CA critical name constraints: it can vouch for nothing but this instance; but "+pki.ConstraintsCost+" (default: the server's)")
 	fl.BoolVar(&f.async, "async", false, "don't wait: print the operation's name")
@@ -124,7 +123,7 @@ func (f *createFlags) headers(constraints bool) map[string]string {
 }
 
 // instance is the request. Enums are taken in any usual spelling: server_authentication, SERVER-AUTHENTICATION.
-func (f *createFlags) instance() (*redispb.Instance, error) {
+func (f *createFlags) instance(c *cobra.Command) (*redispb.Instance, error) {
 	in := &redispb.Instance{
 		DisplayName: f.displayName, Labels: f.labels, MemorySizeGb: f.size, RedisConfigs: f.configs, AuthEnabled: f.auth,
 		RedisVersion: enumName(f.version), LocationId: f.zone,
@@ -137,20 +136,12 @@ func (f *createFlags) instance() (*redispb.Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	persistence, err := enumFlag("--persistence-mode", f.persistence, redispb.PersistenceConfig_PersistenceMode_value)
-	if err != nil {
+	in.Tier, in.TransitEncryptionMode = redispb.Instance_Tier(tier), redispb.Instance_TransitEncryptionMode(mode)
+	if in.PersistenceConfig, err = f.persistenceConfig(c); err != nil {
 		return nil, err
 	}
-	in.Tier, in.TransitEncryptionMode = redispb.Instance_Tier(tier), redispb.Instance_TransitEncryptionMode(mode)
-	if redispb.PersistenceConfig_PersistenceMode(persistence) == redispb.PersistenceConfig_RDB {
-		period, ok := map[string]redispb.PersistenceConfig_SnapshotPeriod{
-			"1h": redispb.PersistenceConfig_ONE_HOUR, "6h": redispb.PersistenceConfig_SIX_HOURS,
-			"12h": redispb.PersistenceConfig_TWELVE_HOURS, "24h": redispb.PersistenceConfig_TWENTY_FOUR_HOURS,
-		}[f.every]
-		if !ok {
-			return nil, fmt.Errorf("--rdb-snapshot-period %q: want 1h, 6h, 12h or 24h", f.every)
-		}
-		in.PersistenceConfig = &redispb.PersistenceConfig{PersistenceMode: redispb.PersistenceConfig_RDB, RdbSnapshotPeriod: period}
+	if in.MaintenancePolicy, err = f.maintenancePolicy(c); err != nil {
+		return nil, err
 	}
 	return in, nil
 }
@@ -360,99 +351,6 @@ func onOff(b bool) string {
 		return "on"
 	}
 	return "off"
-}
-
-type updateFlags struct {
-	parentFlags
-	auth, noAuth                  bool
-	displayName, dataPath, minTLS string
-	groups, ciphers               []string
-	labels                        map[string]string
-	format                        formatFlag
-}
-
-func newUpdate(e *env) *cobra.Command {
-	var f updateFlags
-	c := &cobra.Command{
-		Use: "update NAME", Short: "Change an instance, while it serves", Args: exactly("NAME"),
-		Example: `  sealane instances update first --display-name 'The first' --labels team=web,env=prod
-  sealane instances update first --data-path multiplexed
-  sealane instances update first --min-tls-version 1.3 --tls-groups X25519MLKEM768,X25519`,
-		RunE: func(c *cobra.Command, args []string) error {
-			mask := f.changed(c, map[string]string{
-				"display-name": "displayName", "labels": "labels", "enable-auth": "authEnabled", "no-enable-auth": "authEnabled",
-			})
-			if c.Flags().Changed("enable-auth") && c.Flags().Changed("no-enable-auth") {
-				return usage(c, "--enable-auth and --no-enable-auth exclude each other")
-			}
-			f.auth = c.Flags().Changed("enable-auth") && f.auth || c.Flags().Changed("no-enable-auth") && !f.noAuth
-			planeMask := f.changed(c, map[string]string{
-				"data-path": "dataPath", "min-tls-version": "minTlsVersion", "tls-groups": "groups", "tls12-ciphers": "tls12Ciphers",
-			})
-			plane := &sealanepb.DataPlane{MinTlsVersion: f.minTLS, Groups: f.groups, Tls12Ciphers: f.ciphers}
-			if slices.Contains(planeMask, "dataPath") {
-				path, err := enumFlag("--data-path", f.dataPath, sealanepb.DataPlane_DataPath_value)
-				if err != nil {
-					return usage(c, "%v", err)
-				}
-				plane.DataPath = sealanepb.DataPlane_DataPath(path)
-			}
-			if len(mask)+len(planeMask) == 0 {
-				return usage(c, "nothing to change: give --display-name, --labels, --enable-auth, --no-enable-auth, --data-path, --min-tls-version, --tls-groups or --tls12-ciphers")
-			}
-			return f.update(c.Context(), e, args[0], mask, planeMask, plane)
-		},
-	}
-	f.parentFlags.add(c)
-	f.format.add(c)
-	c.Flags().StringVar(&f.displayName, "display-name", "", "a name for people")
-	c.Flags().StringToStringVar(&f.labels, "labels", nil, "KEY=VALUE,… in place of all labels there are")
-	c.Flags().BoolVar(&f.auth, "enable-auth", false, "ask new clients for a password, a new one, which `get-auth-string` shows")
-	c.Flags().BoolVar(&f.noAuth, "no-enable-auth", false, "ask for none")
-	c.Flags().StringVar(&f.dataPath, "data-path", "", "transparent (each client has an engine connection of its own) or multiplexed (clients share a few)")
-	c.Flags().StringVar(&f.minTLS, "min-tls-version", "", "1.2 or 1.3; like the two below it counts from the next handshake, and empty is the default")
-	c.Flags().StringSliceVar(&f.groups, "tls-groups", nil, "key exchanges to allow: X25519MLKEM768,X25519,P-256,P-384")
-	c.Flags().StringSliceVar(&f.ciphers, "tls12-ciphers", nil, "cipher suites of TLS 1.2 to allow, by their IANA names")
-	return c
-}
-
-// changed names the fields whose flags were given, in order.
-func (f *updateFlags) changed(c *cobra.Command, fields map[string]string) (mask []string) {
-	for flag, field := range fields {
-		if c.Flags().Changed(flag) {
-			mask = append(mask, field)
-		}
-	}
-	slices.Sort(mask)
-	return mask
-}
-
-// update changes the fields of the mask, and those of the data plane.
-func (f *updateFlags) update(ctx context.Context, e *env, id string, mask, planeMask []string, plane *sealanepb.DataPlane) error {
-	api, err := newAPIClient(e)
-	if err != nil {
-		return err
-	}
-	name := f.parentFlags.instance(id)
-	if len(mask) > 0 {
-		in, op := &redispb.Instance{Name: name, DisplayName: f.displayName, Labels: f.labels, AuthEnabled: f.auth}, &longrunningpb.Operation{}
-		if _, err := api.call(ctx, http.MethodPatch, "/v1/"+name, url.Values{"updateMask": {strings.Join(mask, ",")}}, in, op); err != nil {
-			return err
-		}
-		if err := waitFor(ctx, e, api, op, "updating "+id); err != nil {
-			return err
-		}
-	}
-	if len(planeMask) > 0 {
-		p := newProgress(e.err)
-		p.show("changing how the clients of " + id + " are served")
-		err := api.updateDataPlane(ctx, name, planeMask, plane)
-		p.done()
-		if err != nil {
-			return err
-		}
-	}
-	return describe(ctx, e, api, name, f.format)
 }
 
 func newDelete(e *env) *cobra.Command {
