@@ -51,6 +51,7 @@ var levels = map[string]int{
 	"cmd/sealane":          7,
 
 	"internal/hint":     0,
+	"internal/access":   2,
 	"internal/statedir": 2,
 	"internal/server":   6,
 
@@ -69,6 +70,7 @@ var forbidden = []struct{ by, what, why string }{
 	{"internal/resp", "os", "resp reads no files"},
 	{"internal/pki", "net/http", "pki says what should exist and reaches nobody"},
 	{"internal/pki", "os", "pki reads no files: secrets come in as values"},
+	{"internal/access", "google.golang.org/grpc", "who may do what doesn't depend on the transport"},
 	{"internal/gateway", "google.golang.org/grpc", "the data plane knows its snapshot, not the API"},
 	{"internal/routing", "net", "routing is pure functions: it decides, and relay acts"},
 	{"internal/routing", "os", "routing is pure functions: it decides, and relay acts"},

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
+	"github.com/sealane/sealane/internal/access"
 	"github.com/sealane/sealane/internal/api"
 	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/instance"
@@ -83,7 +84,8 @@ func (e *apiError) errorInfo() (info struct {
 			Type   string `json:"@type"`
 			Domain string `json:"domain"`
 		}
-		if json.Unmarshal(raw, &detail) == nil && detail.Type == "type.googleapis.com/google.rpc.ErrorInfo" && detail.Domain == api.ErrorDomain &&
+		if json.Unmarshal(raw, &detail) == nil && detail.Type == "type.googleapis.com/google.rpc.ErrorInfo" &&
+			(detail.Domain == api.ErrorDomain || detail.Domain == access.Service) &&
 			json.Unmarshal(raw, &info) == nil {
 			return info
 		}
@@ -94,7 +96,12 @@ func (e *apiError) errorInfo() (info struct {
 func (e *apiError) Hint() string {
 	switch e.Status {
 	case "UNAUTHENTICATED":
-		return "run as the user who runs `sealane serve`, or set SEALANE_TOKEN"
+		if reason := string(e.errorInfo().Reason); reason == api.TokenExpired || reason == api.TokenRevoked {
+			return "set SEALANE_TOKEN to a token that is in force; whoever administers the server makes one with `sealane tokens create`"
+		}
+		return "run as the user who runs `sealane serve`, or set SEALANE_TOKEN to a token that `sealane tokens create` has made"
+	case "PERMISSION_DENIED":
+		return deniedHint(access.Permission(e.errorInfo().Metadata["permission"]))
 	case "NOT_FOUND":
 		return "`sealane instances list --region -` shows what there is; --project and --region say where to look"
 	case "RESOURCE_EXHAUSTED", "UNAVAILABLE", "INTERNAL":
@@ -103,6 +110,19 @@ func (e *apiError) Hint() string {
 		return "choose another name, or delete the old one with `sealane instances delete`"
 	}
 	return ""
+}
+
+// deniedHint says which roles would do.
+func deniedHint(p access.Permission) string {
+	var roles []string
+	for _, r := range access.RolesWith(p) {
+		roles = append(roles, string(r))
+	}
+	if len(roles) == 0 {
+		return "check the names of project, region and instance, and which token SEALANE_TOKEN holds"
+	}
+	return fmt.Sprintf("check the names of project, region and instance; if they are right, the token's roles are too few or are for somewhere else: %s %s it",
+		strings.Join(roles, ", "), map[bool]string{true: "has", false: "have"}[len(roles) == 1])
 }
 
 // call sends a request and decodes the answer into out. It returns the answer's own JSON.

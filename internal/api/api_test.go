@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/sealane/sealane/internal/access"
 	"github.com/sealane/sealane/internal/api"
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
@@ -126,6 +127,8 @@ type server struct {
 	rest    *httptest.Server
 	grpc    *grpc.ClientConn
 	api     *api.Server
+	tokens  *access.Tokens
+	calls   calls
 }
 
 type lockedBuffer struct {
@@ -178,7 +181,11 @@ func newServer(t testing.TB) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.manager.Close)
-	if s.api, err = api.New(api.Config{Manager: s.manager, Token: token, Log: log}); err != nil {
+	if s.tokens, err = access.Open(st, token, time.Now, log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.tokens.Close)
+	if s.api, err = api.New(api.Config{Manager: s.manager, Tokens: s.tokens, Calls: &s.calls, Log: log}); err != nil {
 		t.Fatal(err)
 	}
 	s.listen()

@@ -63,8 +63,14 @@ var statusNames = map[codes.Code]string{
 // ErrorDomain is the domain of every google.rpc.ErrorInfo that this API sends. It says whose reasons they are.
 const ErrorDomain = "sealane"
 
-// TokenInvalid is the reason of a request without the right token. All other reasons are those of package instance.
-const TokenInvalid = "TOKEN_INVALID"
+// The reasons that have to do with who calls. All other reasons are those of package instance.
+const (
+	TokenInvalid = "TOKEN_INVALID" // there is no token, or it is none of the server's
+	TokenExpired = "TOKEN_EXPIRED" // metadata: token, its id
+	TokenRevoked = "TOKEN_REVOKED" // metadata: token, its id
+	// PermissionDenied has the managed service's domain, access.Service. Metadata: permission, resource.
+	PermissionDenied = "IAM_PERMISSION_DENIED"
+)
 
 // errInternal is the caller's version of an error whose text is not meant for callers.
 var errInternal = status.Error(codes.Internal, "internal error: see the server's log")

@@ -1,4 +1,40 @@
 package api
 
+import (
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sealane/sealane/internal/access"
+)
+
 // MaxUnauthenticated is for tests.
 const MaxUnauthenticated = maxUnauthenticated
+
+var (
+	MixinRules = mixinRules
+	Pattern    = pattern
+)
+
+// PermissionsOf are the permissions that a request needs, as far as the method's row in the table says; none for a method without one.
+func PermissionsOf(method string, request proto.Message) []access.Permission {
+	r, ok := rules[method]
+	if !ok {
+		return nil
+	}
+	permissions := []access.Permission{r.permission}
+	if r.also != nil && request != nil {
+		permissions = append(permissions, r.also(request)...)
+	}
+	return permissions
+}
+
+// Methods are those that the table has rows for.
+func Methods() []string {
+	var methods []string
+	for m := range rules {
+		methods = append(methods, m)
+	}
+	return methods
+}
+
+// ScopeOfInstance is scopeOf for what belongs to an instance.
+func ScopeOfInstance(name string) (access.Scope, bool) { return scopeOf(instanceResource, name) }

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/sealane/sealane/internal/access"
 	"github.com/sealane/sealane/internal/instance"
 )
 
@@ -40,12 +42,25 @@ func parseOperation(s string) (project, location, id string, err error) {
 	return project, location, id, nil
 }
 
-func (s *operationsServer) GetOperation(ctx context.Context, r *longrunningpb.GetOperationRequest) (*longrunningpb.Operation, error) {
-	project, location, id, err := parseOperation(r.GetName())
+// find finds an operation whose instance the caller has the permission for. Where it hasn't, it doesn't learn whether there is one.
+func (s *operationsServer) find(ctx context.Context, permission access.Permission, name string) (instance.OperationOf, error) {
+	project, location, id, err := parseOperation(name)
 	if err != nil {
-		return nil, toStatus(ctx, s.log, err)
+		return instance.OperationOf{}, err
 	}
 	of, err := s.manager.Operations.Get(project, location, id)
+	at := access.Scope{Project: project, Location: location}
+	if err == nil {
+		at = instanceScope(of.Instance.Name)
+	}
+	if !principal(ctx).May(permission, at) {
+		return instance.OperationOf{}, denied(permission, name)
+	}
+	return of, err
+}
+
+func (s *operationsServer) GetOperation(ctx context.Context, r *longrunningpb.GetOperationRequest) (*longrunningpb.Operation, error) {
+	of, err := s.find(ctx, access.OperationsGet, r.GetName())
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
@@ -65,6 +80,9 @@ func (s *operationsServer) ListOperations(ctx context.Context, r *longrunningpb.
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
+	all = slices.DeleteFunc(all, func(o instance.OperationOf) bool {
+		return !principal(ctx).May(access.OperationsList, instanceScope(o.Instance.Name))
+	})
 	page, next, err := paginate(all, r.GetPageSize(), r.GetPageToken(), func(o instance.OperationOf) string { return o.ID }, newestFirst)
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
@@ -84,17 +102,17 @@ func (s *operationsServer) ListOperations(ctx context.Context, r *longrunningpb.
 func newestFirst(a, b string) int { return strings.Compare(b, a) }
 
 func (s *operationsServer) CancelOperation(ctx context.Context, r *longrunningpb.CancelOperationRequest) (*emptypb.Empty, error) {
-	project, location, id, err := parseOperation(r.GetName())
+	of, err := s.find(ctx, access.OperationsCancel, r.GetName())
 	if err == nil {
-		err = s.manager.Operations.Cancel(project, location, id)
+		err = s.manager.Operations.Cancel(of.Instance.Name.Project, of.Instance.Name.Location, of.ID)
 	}
 	return &emptypb.Empty{}, toStatus(ctx, s.log, err)
 }
 
 func (s *operationsServer) DeleteOperation(ctx context.Context, r *longrunningpb.DeleteOperationRequest) (*emptypb.Empty, error) {
-	project, location, id, err := parseOperation(r.GetName())
+	of, err := s.find(ctx, access.OperationsDelete, r.GetName())
 	if err == nil {
-		err = s.manager.Operations.Delete(project, location, id)
+		err = s.manager.Operations.Delete(of.Instance.Name.Project, of.Instance.Name.Location, of.ID)
 	}
 	return &emptypb.Empty{}, toStatus(ctx, s.log, err)
 }
@@ -117,6 +135,9 @@ func (s *locationsServer) ListLocations(ctx context.Context, r *location.ListLoc
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
+	names = slices.DeleteFunc(names, func(n string) bool {
+		return !principal(ctx).MayWithin(access.LocationsList, access.Scope{Project: project, Location: n})
+	})
 	page, next, err := paginate(names, r.GetPageSize(), r.GetPageToken(), func(n string) string { return n }, strings.Compare)
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)

@@ -94,7 +94,7 @@ func TestReasonsAreDocumented(t *testing.T) {
 	for _, row := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\|").FindAllStringSubmatch(section, -1) {
 		got = append(got, row[1])
 	}
-	want := []string{api.TokenInvalid}
+	want := []string{api.TokenInvalid, api.TokenExpired, api.TokenRevoked, api.PermissionDenied}
 	for _, r := range instance.Reasons {
 		want = append(want, string(r))
 	}

@@ -56,11 +56,11 @@ type binding struct {
 	method     grpc.MethodDesc
 	input      protoreflect.MessageType
 	body       string // "", "*", or the field that the body is
-	intercept  grpc.UnaryServerInterceptor
+	gate       *gate
 	fullMethod string
 }
 
-func newREST(registered []service, intercept grpc.UnaryServerInterceptor) (http.Handler, error) {
+func newREST(registered []service, g *gate) (http.Handler, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithRoutingErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
 			writeEnvelope(w, code, routingError(r, code))
@@ -72,7 +72,7 @@ func newREST(registered []service, intercept grpc.UnaryServerInterceptor) (http.
 	)
 	for _, s := range registered {
 		for _, m := range s.desc.Methods {
-			if err := bind(mux, s, m, intercept); err != nil {
+			if err := bind(mux, s, m, g); err != nil {
 				return nil, fmt.Errorf("bind %s.%s: %w", s.desc.ServiceName, m.MethodName, err)
 			}
 		}
@@ -91,7 +91,7 @@ func routingError(r *http.Request, code int) *status.Status {
 	}
 }
 
-func bind(mux *runtime.ServeMux, s service, m grpc.MethodDesc, intercept grpc.UnaryServerInterceptor) error {
+func bind(mux *runtime.ServeMux, s service, m grpc.MethodDesc, g *gate) error {
 	full := protoreflect.FullName(s.desc.ServiceName + "." + m.MethodName)
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(full)
 	if err != nil {
@@ -115,7 +115,7 @@ func bind(mux *runtime.ServeMux, s service, m grpc.MethodDesc, intercept grpc.Un
 	for _, r := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
 		verb, path := pattern(r)
 		b := &binding{
-			service: s, method: m, input: input, body: r.GetBody(), intercept: intercept,
+			service: s, method: m, input: input, body: r.GetBody(), gate: g,
 			fullMethod: "/" + s.desc.ServiceName + "/" + m.MethodName,
 		}
 		paths := []string{path}
@@ -158,10 +158,7 @@ func (b *binding) serve(w http.ResponseWriter, r *http.Request, path map[string]
 	decode := func(into any) error {
 		return b.decode(into.(proto.Message), r, http.MaxBytesReader(w, r.Body, maxRequest), path, query)
 	}
-	// The interceptor checks the token before the body is read, so that callers without one can't make the server work.
-	out, err := b.intercept(ctx, nil, &grpc.UnaryServerInfo{Server: b.impl, FullMethod: b.fullMethod}, func(ctx context.Context, _ any) (any, error) {
-		return b.method.Handler(b.impl, ctx, decode, nil)
-	})
+	out, err := b.call(ctx, path, decode)
 	if err != nil {
 		writeError(w, err)
 		return
@@ -172,6 +169,15 @@ func (b *binding) serve(w http.ResponseWriter, r *http.Request, path map[string]
 		return
 	}
 	writeJSON(w, http.StatusOK, v)
+}
+
+// call checks the caller before the body is read, so that those who may not can't make the server work, and again when it is.
+func (b *binding) call(ctx context.Context, path map[string]string, decode func(any) error) (out any, err error) {
+	defer b.gate.recovered(ctx, b.fullMethod, &err)
+	if ctx, err = b.gate.admit(ctx, b.fullMethod, path); err != nil {
+		return nil, err
+	}
+	return b.method.Handler(b.impl, ctx, decode, b.gate.intercept)
 }
 
 // withPeer notes who calls, as gRPC does.

@@ -2,42 +2,36 @@
 // locations that belong to them. Beside it there is Sealane's own API, sealane.v1, for what the managed service doesn't have. The
 // package translates between the APIs' messages and package instance, and decides nothing else.
 //
-// Guaranteed: every call, over either transport, passes the same check of its bearer token. Every error has a code and a sentence for
+// Guaranteed: every call, over either transport, passes the same check of its bearer token and of what that may do (gate.go); a method
+// without a row in the table of permissions can't be called. What changes something is entered into the log of calls first, and what
+// reads a secret afterwards. Every error has a code and a sentence for
 // the caller; for bad input it names the fields, and where there is more to do than to read it, it has a reason for programs. A request
 // of any size or shape costs bounded memory, and little of it before the token is seen. A call that panics ends alone.
 package api
 
 import (
-	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
-	"strings"
+	"time"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"cloud.google.com/go/redis/apiv1/redispb"
 	betapb "cloud.google.com/go/redis/apiv1beta1/redispb"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
-	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/tap"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
+	"github.com/sealane/sealane/internal/access"
 	"github.com/sealane/sealane/internal/instance"
 )
 
 // maxRequest is the largest request, in bytes.
 const maxRequest = 1 << 20
 
-// Config is what the API needs. All of it is required.
+// Config is what the API needs. All of it is required but Calls.
 type Config struct {
 	Manager *instance.Manager
-	Token   string // the bearer token that callers must send
+	Tokens  *access.Tokens // who may call
+	Calls   CallLog        // where calls are entered; nil: nowhere
 	Log     *slog.Logger
 }
 
@@ -52,32 +46,10 @@ type Server struct {
 
 // New makes the API. opts are added to the gRPC server's options, such as TLS credentials.
 func New(cfg Config, opts ...grpc.ServerOption) (*Server, error) {
-	tokenSum := sha256.Sum256([]byte(cfg.Token))
 	u := newUnauthenticated()
-	check := func(ctx context.Context) error {
-		err := checkToken(ctx, tokenSum)
-		if p, ok := peer.FromContext(ctx); ok && err == nil {
-			u.remove(addressKey(p.LocalAddr, p.Addr))
-		}
-		return err
-	}
-	intercept := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
-		defer func() {
-			if p := recover(); p != nil { // a bug in one call must neither end other calls nor stop the reconciler
-				cfg.Log.ErrorContext(ctx, "panic in a call", "method", info.FullMethod, "panic", p, "stack", string(debug.Stack()))
-				resp, err = nil, errInternal
-			}
-		}()
-		if err := check(ctx); err != nil {
-			return nil, err
-		}
-		return next(ctx, req)
-	}
+	g := &gate{tokens: cfg.Tokens, calls: &callLog{entries: cfg.Calls, log: cfg.Log, now: time.Now}, unauthenticated: u, log: cfg.Log}
 	opts = append(opts, limits()...)
-	// The interceptor runs after gRPC has read the whole request. The tap handle runs before that, when gRPC has the headers.
-	opts = append(opts, grpc.UnaryInterceptor(intercept), grpc.InTapHandle(func(ctx context.Context, _ *tap.Info) (context.Context, error) {
-		return ctx, check(ctx)
-	}))
+	opts = append(opts, grpc.UnaryInterceptor(g.intercept), grpc.InTapHandle(g.tap))
 	s := &services{grpc: grpc.NewServer(opts...)}
 
 	redis := &redisServer{manager: cfg.Manager, log: cfg.Log}
@@ -89,8 +61,9 @@ func New(cfg Config, opts ...grpc.ServerOption) (*Server, error) {
 	sealanepb.RegisterDataPlanesServer(s, &dataPlanesServer{manager: cfg.Manager, log: cfg.Log})
 	sealanepb.RegisterEnginesServer(s, &enginesServer{manager: cfg.Manager, log: cfg.Log})
 	sealanepb.RegisterCertificatesServer(s, &certificatesServer{manager: cfg.Manager, log: cfg.Log})
+	sealanepb.RegisterTokensServer(s, &tokensServer{tokens: cfg.Tokens, now: time.Now, log: cfg.Log})
 
-	rest, err := newREST(s.registered, intercept)
+	rest, err := newREST(s.registered, g)
 	if err != nil {
 		return nil, err
 	}
@@ -112,17 +85,4 @@ type service struct {
 func (s *services) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.grpc.RegisterService(desc, impl)
 	s.registered = append(s.registered, service{desc, impl})
-}
-
-func checkToken(ctx context.Context, want [sha256.Size]byte) error {
-	md, _ := metadata.FromIncomingContext(ctx)
-	for _, header := range md.Get("authorization") {
-		scheme, token, _ := strings.Cut(header, " ")
-		got := sha256.Sum256([]byte(strings.TrimSpace(token)))
-		if strings.EqualFold(scheme, "bearer") && subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
-			return nil
-		}
-	}
-	return withDetails(status.New(codes.Unauthenticated, "the request has no valid credentials: send the header \"authorization: Bearer TOKEN\" "+
-		"with the token in the file admin.token of the server's state folder"), &errdetails.ErrorInfo{Reason: TokenInvalid, Domain: ErrorDomain}).Err()
 }

@@ -1,4 +1,5 @@
-// Package audit is the log of every certificate that was signed and of what operators did to certificates.
+// Package audit is the log of every certificate that was signed and of what operators did to certificates, and beside it the log of
+// the API's calls (calls.go), which is kept in the same way.
 //
 // It is two files of the state folder: audit.log, one line of JSON per entry, and audit.head, the number and hash of
 // the last entry. Each entry holds the hash of the one before it and its own: the SHA-256 of the line's bytes before
@@ -71,8 +72,10 @@ type Entry struct {
 	Reason   string    `json:"reason,omitempty"`
 	// Certificate is the one that was signed or that the action is about.
 	Certificate *Certificate `json:"certificate,omitempty"`
-	Prev        Hash         `json:"prev"` // of the entry before, zeros for the first; Append sets it
-	Hash        Hash         `json:"hash"` // Append sets it; the line ends with it
+	// Call is of entries in the log of calls only.
+	Call *Call `json:"call,omitempty"`
+	Prev Hash  `json:"prev"` // of the entry before, zeros for the first; Append sets it
+	Hash Hash  `json:"hash"` // Append sets it; the line ends with it
 }
 
 // Certificate is what an entry says of a certificate.

@@ -4,22 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/sealane/sealane/internal/durable"
 )
-
-// LogPath is the log in a state folder.
-func LogPath(dir string) string { return filepath.Join(dir, "audit.log") }
-
-// HeadPath is the file that holds the log's head.
-func HeadPath(dir string) string { return filepath.Join(dir, "audit.head") }
 
 // disk is what a Log writes to. Tests put faults into it. After an error of a method the change may have been made.
 type disk interface {
@@ -29,55 +18,51 @@ type disk interface {
 	// WriteHead replaces audit.head and is durable on return, as is the name of the log beside it; a crash leaves the
 	// old content or the new.
 	WriteHead(b []byte) error
+	// Rotate gives the file its older name, and begins another one; it is durable on return.
+	Rotate() error
 	Close() error
 }
-
-// files is the disk of a real log.
-type files struct {
-	*os.File
-	head string
-}
-
-func (f files) WriteHead(b []byte) error { return durable.WriteFile(f.head, b, 0o600) }
 
 // Log is a log that is open for appending. Its methods may be called concurrently.
 type Log struct {
 	// mu guards what follows.
 	mu     sync.Mutex
 	disk   disk
+	files  files
 	last   Head // the file's last whole entry
 	size   int64
 	dirty  bool // there may be bytes behind size
-	head   Head // what audit.head holds; last may be one ahead
+	head   Head // what the head's file holds; last may be one ahead
+	noHead bool // the head's file is not there yet
 	signed map[Hash]struct{}
 }
 
 // Open checks the whole log in the folder dir, creates it, readable by its owner only, where there is none, and tells
 // log of a torn line that it cut off. A log that was changed is a *Damage.
 func Open(dir string, log *slog.Logger) (*Log, error) {
-	return open(dir, log, func(d disk) disk { return d })
+	return open(certificates(dir), log, func(d disk) disk { return d })
 }
 
-func open(dir string, log *slog.Logger, wrap func(disk) disk) (*Log, error) {
-	l := &Log{signed: make(map[Hash]struct{})}
-	found, err := Verify(dir, l.index)
+func open(f files, log *slog.Logger, wrap func(disk) disk) (*Log, error) {
+	l := &Log{files: f, signed: make(map[Hash]struct{})}
+	found, err := f.verify(l.index)
 	isNew := errors.Is(err, ErrNone)
 	if err != nil && !isNew {
 		return nil, err
 	}
 	l.last, l.size, l.head = found.Head, found.size, found.kept
-	f, err := os.OpenFile(LogPath(dir), os.O_RDWR|os.O_CREATE, 0o600)
+	d, err := f.open()
 	if err != nil {
-		return nil, fmt.Errorf("open audit log: %w", err)
+		return nil, fmt.Errorf("open %s: %w", f.title, err)
 	}
-	l.disk = wrap(files{f, HeadPath(dir)})
+	l.disk = wrap(d)
 	if err := l.restore(found, isNew); err != nil {
 		l.disk.Close()
-		return nil, fmt.Errorf("open audit log: %w", err)
+		return nil, fmt.Errorf("open %s: %w", f.title, err)
 	}
 	if found.Torn > 0 {
-		log.Warn("audit log: cut off an entry that a crash had torn; nobody was told that it was there",
-			"file", LogPath(dir), "bytes", found.Torn, "entries", l.last.Seq)
+		log.Warn(f.title+": cut off an entry that a crash had torn; nobody was told that it was there",
+			"file", f.log, "bytes", found.Torn, "entries", l.last.Seq)
 	}
 	return l, nil
 }
@@ -85,11 +70,7 @@ func open(dir string, log *slog.Logger, wrap func(disk) disk) (*Log, error) {
 // restore makes the files what they would be without the crash. A new log gets a head before it has an entry, because entries without
 // a head are a log whose head was taken away.
 func (l *Log) restore(found Summary, isNew bool) error {
-	if isNew {
-		if err := l.writeHead(); err != nil {
-			return err
-		}
-	}
+	l.noHead = isNew
 	if found.Torn > 0 {
 		if err := l.cut(); err != nil {
 			return err
@@ -103,7 +84,7 @@ func (l *Log) restore(found Summary, isNew bool) error {
 	}
 	err := l.catchUp()
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return nil // Append catches up first, so no entry is lost; and a server may start on a full disk as long as it needs no entry
+		return nil // Enter catches up first, so no entry is lost; and a server may start on a full disk as long as it needs no entry
 	}
 	return err
 }
@@ -132,30 +113,58 @@ func (l *Log) Head() Head {
 // durable. After an error it may be there or not, and calling it again is safe: for a certificate, because it is entered
 // once; another action may then be there twice.
 func (l *Log) Append(e Entry) error {
+	_, err := l.Enter(e)
+	return err
+}
+
+// Enter is Append, and returns the entry's number; 0 for a signature that is in the log already.
+func (l *Log) Enter(e Entry) (uint64, error) {
 	switch {
 	case e.Action == "" || e.Time.IsZero():
-		return fmt.Errorf("append to audit log: action %q at %v: want both", e.Action, e.Time)
+		return 0, fmt.Errorf("append to %s: action %q at %v: want both", l.files.title, e.Action, e.Time)
 	case e.Action == Sign && e.Certificate == nil:
-		return errors.New("append to audit log: a signature without its certificate")
+		return 0, fmt.Errorf("append to %s: a signature without its certificate", l.files.title)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// This comes first, so that at most one entry stands behind the head. It is for an entry whose head could not be written
-	// the last time.
-	if err := l.catchUp(); err != nil {
-		return fmt.Errorf("append to audit log: %w", err)
-	}
 	if e.signs() {
 		if _, there := l.signed[e.Certificate.SHA256Fingerprint]; there {
-			return nil
+			// Its head may be missing.
+			return 0, l.failed(l.catchUp())
 		}
 	}
-	if err := l.write(e); err != nil {
-		return fmt.Errorf("append to audit log: %w", err)
+	// Catching up comes first, so that at most one entry stands behind the head. It is for an entry whose head could not be written
+	// the last time.
+	for _, step := range []func() error{l.catchUp, l.rotate, func() error { return l.write(e) }, l.catchUp} {
+		if err := step(); err != nil {
+			return 0, l.failed(err)
+		}
 	}
-	if err := l.catchUp(); err != nil {
-		return fmt.Errorf("append to audit log: %w", err)
+	return l.last.Seq, nil
+}
+
+func (l *Log) failed(err error) error {
+	if err == nil {
+		return nil
 	}
+	return fmt.Errorf("append to %s: %w", l.files.title, err)
+}
+
+// rotate begins another file where the log has a limit and the file has reached it. The entries go on: the next one names the
+// last one of the file before.
+func (l *Log) rotate() error {
+	if l.files.limit == 0 || l.size < l.files.limit {
+		return nil
+	}
+	if l.dirty {
+		if err := l.cut(); err != nil {
+			return err
+		}
+	}
+	if err := l.disk.Rotate(); err != nil {
+		return err
+	}
+	l.size = 0
 	return nil
 }
 
@@ -192,9 +201,9 @@ func (l *Log) cut() error {
 	return err
 }
 
-// catchUp makes audit.head name the last entry.
+// catchUp makes the head's file name the last entry.
 func (l *Log) catchUp() error {
-	if l.head == l.last {
+	if l.head == l.last && !l.noHead {
 		return nil
 	}
 	return l.writeHead()
@@ -208,22 +217,6 @@ func (l *Log) writeHead() error {
 	if err := l.disk.WriteHead(append(b, '\n')); err != nil {
 		return err
 	}
-	l.head = l.last
+	l.head, l.noHead = l.last, false
 	return nil
-}
-
-// readHead returns fs.ErrNotExist where there is none.
-func readHead(dir string) (Head, error) {
-	var h Head
-	b, err := os.ReadFile(HeadPath(dir))
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("read audit log: %w", err)
-		}
-		return h, err
-	}
-	if err := json.Unmarshal(b, &h); err != nil {
-		return h, &Damage{0, fmt.Sprintf("audit.head does not say which entry is the last: %v", err)}
-	}
-	return h, nil
 }

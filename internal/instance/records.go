@@ -144,6 +144,9 @@ func (r *records) takenAddresses() (map[netip.AddrPort]bool, error) {
 	return taken, err
 }
 
+// StateError is stateError for records that are not instances.
+func StateError(verb string, err error) error { return stateError(verb, err) }
+
 // stateError turns an error of the store into one that users can act on. The usual reason is a full disk.
 func stateError(verb string, err error) error {
 	e := &Error{Code: Internal, Message: "cannot " + verb + " the state: see the server's log", Err: err}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/sealane/sealane/internal/access"
 	"github.com/sealane/sealane/internal/api"
 	"github.com/sealane/sealane/internal/hint"
 	"github.com/sealane/sealane/internal/ops"
@@ -23,7 +24,7 @@ import (
 
 // listen starts the API, the ops listener, the control socket and, last, the reconciler.
 func (s *Server) listen() error {
-	token, err := s.dir.ReadAdminToken()
+	tokens, err := s.openTokens()
 	if err != nil {
 		return err
 	}
@@ -37,7 +38,7 @@ func (s *Server) listen() error {
 		scheme = "https://"
 		opts = append(opts, grpc.Creds(credentials.NewTLS(tlsConfig)))
 	}
-	a, err := api.New(api.Config{Manager: s.manager, Token: token, Log: s.log}, opts...)
+	a, err := api.New(api.Config{Manager: s.manager, Tokens: tokens, Calls: s.calls, Log: s.log}, opts...)
 	if err != nil {
 		return err
 	}
@@ -71,6 +72,20 @@ func (s *Server) listen() error {
 	s.closers = append(s.closers, s.manager.Close)
 	s.log.Info("serving", "http", info.HTTP, "grpc", info.GRPC, "ops", info.Ops, "state", string(s.dir))
 	return nil
+}
+
+// openTokens reads who may call the API.
+func (s *Server) openTokens() (*access.Tokens, error) {
+	admin, err := s.dir.ReadAdminToken()
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := access.Open(s.store, admin, time.Now, s.log)
+	if err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, tokens.Close)
+	return tokens, nil
 }
 
 // apiTLS is the API's own certificate; nil if there is none.

@@ -43,6 +43,7 @@ type Server struct {
 	dir     statedir.Dir
 	store   *store.Store
 	audit   *audit.Log
+	calls   *audit.Log
 	manager *instance.Manager
 
 	stopping chan stopRequest // from the control socket
@@ -114,22 +115,38 @@ func (s *Server) open(ctx context.Context, o Options) error {
 	return nil
 }
 
-// openAudit opens the audit log, which the lock on the records keeps others from writing. One that was changed stops the start:
-// what follows it would look as if it could be trusted. Gateways and engines go on meanwhile.
-func (s *Server) openAudit(isNew bool) error {
-	var err error
+// openAudit opens the audit log and the log of calls, which the lock on the records keeps others from writing. One that was changed
+// stops the start: what follows it would look as if it could be trusted. Gateways and engines go on meanwhile.
+func (s *Server) openAudit(isNew bool) (err error) {
 	if s.audit, err = audit.Open(string(s.dir), s.log); err != nil {
 		return s.dir.AuditError(err)
 	}
 	s.closers = append(s.closers, func() { s.audit.Close() })
-	if s.audit.Head().Seq > 0 {
+	if s.calls, err = audit.OpenCalls(string(s.dir), s.log); err != nil {
+		return s.dir.AuditError(err)
+	}
+	s.closers = append(s.closers, func() { s.calls.Close() })
+	const withoutPast = "the state folder is not new: "
+	if err := s.begin(s.audit, isNew, withoutPast+"certificates that were signed before are not in this log"); err != nil {
+		return s.dir.AuditError(err)
+	}
+	if err := s.begin(s.calls, isNew, withoutPast+"calls that were made before are not in this log"); err != nil {
+		// As on a full disk. Until there is space, calls that change something are refused.
+		s.log.Error("the log of calls can't be begun", "err", err)
+	}
+	return nil
+}
+
+// begin makes the first entry of a log that has none.
+func (s *Server) begin(l *audit.Log, isNew bool, withoutPast string) error {
+	if l.Head().Seq > 0 {
 		return nil
 	}
 	reason := "the state folder is new"
 	if !isNew {
-		reason = "the state folder is not new: certificates that were signed before are not in this log"
+		reason = withoutPast
 	}
-	return s.dir.AuditError(s.audit.Append(audit.Entry{Time: time.Now(), Action: audit.Begin, Reason: reason}))
+	return l.Append(audit.Entry{Time: time.Now(), Action: audit.Begin, Reason: reason})
 }
 
 // Manager has the server's instances.

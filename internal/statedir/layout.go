@@ -37,6 +37,9 @@ var Layout = []Entry{
 	{"master.key", "the key that seals those secrets, unless it comes from elsewhere", "-rw-------", "serve", "master key"},
 	{"audit.log", "every certificate that was signed", "-rw-------", "serve", "audit log"},
 	{"audit.head", "where `audit.log` ends", "-rw-------", "serve", "audit log's head"},
+	{"calls.log", "who did what over the API", "-rw-------", "serve", "log of calls"},
+	{"calls.log.1", "the log of calls before that, from 16 MiB on", "-rw-------", "serve", "older log of calls"},
+	{"calls.head", "where `calls.log` ends", "-rw-------", "serve", "log of calls' head"},
 	{"admin.token", "the administrator's bearer token for the API", "-rw-------", "serve", "administrator's token"},
 	{"ops.token", "the bearer token for /metrics and /debug/pprof", "-rw-------", "serve, sidecar", ""},
 	{"server.json", "where the running server listens, for the CLI", "-rw-------", "serve", ""},
@@ -81,6 +84,12 @@ func (d Dir) AuditLog() string { return audit.LogPath(string(d)) }
 
 // AuditHead is the path of the file that says where the audit log ends.
 func (d Dir) AuditHead() string { return audit.HeadPath(string(d)) }
+
+// CallsLog is the path of the log of calls.
+func (d Dir) CallsLog() string { return audit.CallsPath(string(d)) }
+
+// CallsHead is the path of the file that says where the log of calls ends.
+func (d Dir) CallsHead() string { return audit.CallsHeadPath(string(d)) }
 
 func (d Dir) masterKey() string  { return d.path("master.key") }
 func (d Dir) serverInfo() string { return d.path("server.json") }

@@ -1,0 +1,147 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sealane/sealane/internal/audit"
+	"github.com/sealane/sealane/internal/instance"
+)
+
+// CallLog is the log of who did what. *audit.Log is one.
+type CallLog interface {
+	// Enter returns the entry's number once the entry is durable. After an error it may be there or not.
+	Enter(audit.Entry) (uint64, error)
+}
+
+// callLog enters calls that change something, that read a secret, or that were to and may not.
+type callLog struct {
+	entries CallLog // nil: they are not entered
+	log     *slog.Logger
+	now     func() time.Time
+
+	mu      sync.Mutex // guards the rest
+	minute  time.Time
+	refused map[string]int // calls of that minute that were denied, by token
+}
+
+// deniedPerMinute is how many denied calls of one token are entered: a caller without permissions must not push out of the log what
+// others did, nor keep the disk busy.
+const deniedPerMinute = 30
+
+// entry is what the log says of a call, without its outcome.
+func (c *call) entry(now time.Time) audit.Entry {
+	p := principal(c.ctx)
+	resource := c.resource
+	if c.made != "" {
+		resource += "/instances/" + c.made
+	}
+	e := audit.Entry{Time: now, Action: audit.CallMade, Call: &audit.Call{
+		Token: p.ID, Principal: p.Name, Method: c.method, Resource: shortened(resource),
+	}}
+	if scope, ok := scopeOf(instanceResource, resource); ok {
+		e.Instance = scope.String()
+	}
+	if from, ok := peer.FromContext(c.ctx); ok && from.Addr != nil {
+		e.Call.Peer = from.Addr.String()
+	}
+	return e
+}
+
+// around makes a call and enters it.
+func (l *callLog) around(c *call, do func() (any, error)) (any, error) {
+	if c.rule.effect == reads || l.entries == nil {
+		return do()
+	}
+	e := c.entry(l.now())
+	if c.rule.effect == secret {
+		resp, err := do()
+		e.Call.Outcome = outcome(err)
+		l.enter(c.ctx, e)
+		return resp, err
+	}
+	begun, err := l.entries.Enter(e)
+	if err != nil && c.rule.effect != revokes {
+		return nil, toStatus(c.ctx, l.log, unlogged(err))
+	}
+	if err != nil {
+		l.log.ErrorContext(c.ctx, "a call could not be entered into the log of calls and is made all the same", "method", c.method, "token", e.Call.Token, "err", err)
+	}
+	ended := false
+	defer func() {
+		if !ended { // it panicked
+			l.enter(c.ctx, ofCall(e, begun, codes.Internal, l.now()))
+		}
+	}()
+	resp, err := do()
+	ended = true
+	of := ofCall(e, begun, status.Code(err), l.now())
+	if made, ok := resp.(proto.Message); ok && err == nil && e.Call.Resource == "" {
+		of.Call.Resource = text(made, "token.name")
+	}
+	l.enter(c.ctx, of)
+	return resp, err
+}
+
+// unlogged is the error for a call that is not made because it can't be entered.
+func unlogged(err error) error {
+	stated := instance.StateError("write", err)
+	var e *instance.Error
+	if errors.As(stated, &e) {
+		e.Message += "; a change that can't be entered into the log of calls is not made"
+	}
+	return stated
+}
+
+func ofCall(e audit.Entry, begun uint64, code codes.Code, now time.Time) audit.Entry {
+	of := *e.Call
+	of.Of, of.Outcome = begun, codeName(code)
+	return audit.Entry{Time: now, Action: audit.CallOutcome, Instance: e.Instance, Call: &of}
+}
+
+// enter enters what must not fail because of it.
+func (l *callLog) enter(ctx context.Context, e audit.Entry) {
+	if _, err := l.entries.Enter(e); err != nil {
+		l.log.ErrorContext(ctx, "a call could not be entered into the log of calls", "method", e.Call.Method, "token", e.Call.Token, "outcome", e.Call.Outcome, "err", err)
+	}
+}
+
+// denied enters a call that was refused, unless that is no news.
+func (l *callLog) denied(c *call) {
+	if c.rule.effect == reads || l.entries == nil {
+		return
+	}
+	now := l.now()
+	id := principal(c.ctx).ID
+	l.mu.Lock()
+	if now.Sub(l.minute) >= time.Minute || now.Before(l.minute) {
+		l.minute, l.refused = now, make(map[string]int)
+	}
+	l.refused[id]++
+	n := l.refused[id]
+	l.mu.Unlock()
+	if n > deniedPerMinute {
+		return
+	}
+	e := c.entry(now)
+	e.Call.Outcome = codeName(codes.PermissionDenied)
+	l.enter(c.ctx, e)
+}
+
+func outcome(err error) string { return codeName(status.Code(err)) }
+
+// codeName is a name of google.rpc.Code.
+func codeName(code codes.Code) string {
+	if code == codes.OK {
+		return "OK"
+	}
+	return statusNames[code]
+}
