@@ -82,7 +82,9 @@ func scenarios() []scenario {
 				}, "v1")
 				return err
 			},
-			func(m *machine) bool { return ready(m) && m.get(first).Spec.MemorySizeGB == 1 && len(m.get(first).Operations) == 2 },
+			func(m *machine) bool {
+				return ready(m) && m.get(first).Spec.MemorySizeGB == 1 && len(m.get(first).Operations) == 2
+			},
 			"create update(failed precondition)", 0,
 		},
 		{
