@@ -211,7 +211,7 @@ func (s *Session) invalidateAll() {
 
 var (
 	invalidateAllPush    = []byte(">2\r\n$10\r\ninvalidate\r\n_\r\n")
-	invalidateAllMessage = []byte("*3\r\n$7\r\nmessage\r\n$20\r\n" + invalidations + "\r\n*-1\r\n")
+	invalidateAllMessage = []byte("*3\r\n$7\r\nmessage\r\n$20\r\n" + invalidations + "\r\n$-1\r\n")
 )
 
 // invalidations is the channel of invalidations in RESP2.

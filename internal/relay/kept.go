@@ -145,6 +145,9 @@ func (u *upstream) restore(s *Session) {
 	if k == nil {
 		k = &kept{}
 	}
+	if !s.loop.group.backend.Load().Multiplexed {
+		u.restoreName(&s.login.Identity)
+	}
 	for _, name := range slices.Sorted(maps.Keys(k.settings)) {
 		u.ask(resp.AppendCommand(nil, k.settings[name]...), onOptional)
 	}
@@ -164,6 +167,17 @@ func (u *upstream) restore(s *Session) {
 		// A request that the engine does not queue makes it fail the transaction at EXEC.
 		u.askSetup(onSetup, "MULTI")
 		u.askSetup(onAborted, "GET")
+	}
+}
+
+// restoreName tells the engine what the client is called. Clients learn it from the relay, so it is for those who look at the engine
+// itself.
+func (u *upstream) restoreName(id *routing.Identity) {
+	u.setConnName(id.Name)
+	for what, value := range map[string]string{"LIB-NAME": id.LibName, "LIB-VER": id.LibVer} {
+		if value != "" {
+			u.ask(resp.AppendCommand(nil, "CLIENT", "SETINFO", what, value), onOptional)
+		}
 	}
 }
 
