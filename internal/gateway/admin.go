@@ -52,6 +52,14 @@ func (g *gateway) adminServer() *http.Server {
 		}
 		reply(w, g.status(), nil)
 	})
+	mux.HandleFunc("POST /hold", func(w http.ResponseWriter, r *http.Request) {
+		err := g.hold(w, r)
+		reply(w, g.status(), err)
+	})
+	mux.HandleFunc("POST /release", func(w http.ResponseWriter, _ *http.Request) {
+		g.loops.Release()
+		reply(w, g.status(), nil)
+	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, g.status(), nil) })
 	mux.HandleFunc("GET /ledger", func(w http.ResponseWriter, _ *http.Request) { reply(w, g.ledger(), nil) })
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
@@ -70,7 +78,7 @@ func (g *gateway) adminServer() *http.Server {
 	return s
 }
 
-// refusals maps the errors of apply to HTTP status codes, for the server and for Client.
+// refusals maps the errors of apply and hold to HTTP status codes, for the server and for Client.
 var refusals = []struct {
 	err  error
 	code int
@@ -78,6 +86,8 @@ var refusals = []struct {
 	{ErrInvalid, http.StatusBadRequest},
 	{ErrStale, http.StatusConflict},
 	{ErrStopping, http.StatusServiceUnavailable},
+	{ErrInvalidHold, http.StatusUnprocessableEntity},
+	{ErrBusy, http.StatusRequestTimeout},
 }
 
 type failureBody struct {

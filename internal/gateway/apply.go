@@ -14,11 +14,15 @@ import (
 // renewTime is how long the clients that can be asked to go take turns after a change of certificates.
 const renewTime = 5 * time.Second
 
-// Why an apply was refused, for the controller to branch on.
+// Why an apply or a hold was refused, for the controller to branch on.
 var (
 	ErrInvalid  = errors.New("invalid snapshot")
 	ErrStale    = errors.New("stale snapshot")
 	ErrStopping = errors.New("gateway is stopping")
+	// ErrInvalidHold and ErrBusy are about Hold.
+	ErrInvalidHold = errors.New("invalid hold")
+	// ErrBusy says that something was still in flight when the time for it was over.
+	ErrBusy = errors.New("clients are busy")
 )
 
 // snapshots is which snapshot serves, which one is on disk, and the listeners that are open.

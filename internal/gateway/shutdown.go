@@ -55,6 +55,7 @@ func (l *lifetime) wait(ctx context.Context, admin <-chan error) (why string, lo
 // socket is left.
 func (g *gateway) drain() {
 	g.snapshots.close()
+	g.loops.Release()
 	g.lifetime.stopAccepting()
 	g.lifetime.background.Wait()
 

@@ -18,6 +18,13 @@ type Status struct {
 	Digest     string    `json:"digest"`
 	Started    time.Time `json:"started"`
 	Listening  []string  `json:"listening"` // sorted
+	// Engine is the path of the engine's socket in the snapshot that serves.
+	Engine string `json:"engine,omitempty"`
+	// Hold says that clients' requests are kept from the engine. Nil: they are not.
+	Hold *HoldStatus `json:"hold,omitempty"`
+	// Moved counts the clients that went on when the engine was replaced by another one, MovedLost those that were disconnected by it.
+	Moved     uint64 `json:"moved,omitempty"`
+	MovedLost uint64 `json:"moved_lost,omitempty"`
 	// Problem is why the gateway does not serve what it should. "": it does.
 	Problem string `json:"problem"`
 	// Warning is what an operator should know although the gateway serves what it should. "": nothing.
@@ -65,6 +72,12 @@ type Status struct {
 	TimedOut uint64 `json:"timed_out"`
 }
 
+// HoldStatus is a hold that is on. It ends by itself at Until.
+type HoldStatus struct {
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+}
+
 // Completed counts handshakes of one kind.
 type Completed struct {
 	Version string `json:"version"` // 1.2 or 1.3
@@ -101,6 +114,8 @@ func (g *gateway) status() Status {
 	st := Status{
 		Commands:          map[string]uint64{"shared": relayed.Shared, "own": relayed.Dedicated},
 		Pins:              relayed.Pins,
+		Moved:             relayed.Moved,
+		MovedLost:         relayed.MovedLost,
 		TimedOut:          relayed.TimedOut + g.count.timedOut.Load(),
 		Started:           g.started,
 		Accepted:          g.count.accepted.Load(),
@@ -121,12 +136,15 @@ func (g *gateway) status() Status {
 	st.Diagnosed, _ = g.count.diagnosed.load()
 	st.RejectedBy, st.Rejected = g.limit.rejected.load()
 	if v := g.snapshots.active.Load(); v != nil {
-		st.Generation, st.Digest = v.snapshot.Generation, v.digest
+		st.Generation, st.Digest, st.Engine = v.snapshot.Generation, v.digest, v.snapshot.Engine
 		st.Limit, st.LimitedBy = g.limit.limit(v.snapshot)
 		st.Unserved, st.Warning = g.arrivals.unserved(g.limit.unserved(v.snapshot)), g.arrivals.warning(time.Now())
 		if g.lifetime.accepting.Err() == nil {
 			st.Listening = slices.Collect(maps.Keys(v.modes))
 		}
+	}
+	if h := g.loops.HoldState(); !h.Since.IsZero() {
+		st.Hold = &HoldStatus{h.Since, h.Until}
 	}
 	slices.Sort(st.Listening)
 	if problem := g.snapshots.problem.Load(); problem != nil {

@@ -59,13 +59,16 @@ func (b *Backend) unavailableReply() []byte {
 // remote says that the engine is a server which has other clients too, and gives out ids itself.
 func (b *Backend) remote() bool { return b.Dial != nil }
 
-// SetBackend changes the backend for what clients say from now on; none of them is dropped. It must be called before
-// the first Serve.
+// SetBackend changes the backend for what clients say from now on; none of them is dropped, unless it is for another engine
+// (enginechange.go). It must be called before the first Serve. Another engine must not be set from a loop's goroutine, because all
+// loops have left the one before when SetBackend returns.
 func (ls *Loops) SetBackend(b *Backend) {
 	if b.remote() {
 		ls.clients.beRemote()
 	}
-	ls.backend.Store(b)
+	if before := ls.backend.Swap(b); before != nil && before.Engine != b.Engine && !b.remote() {
+		ls.changeEngine(b)
+	}
 	for _, l := range ls.all {
 		l.post(l.backendChanged) // also because a loop that waits without a deadline has to see that there is one now
 	}

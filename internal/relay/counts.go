@@ -31,6 +31,8 @@ type Counts struct {
 	Shared, Dedicated uint64
 	// TimedOut are the clients that Backend.IdleTimeout closed.
 	TimedOut uint64
+	// Moved are the clients that went on when the engine was replaced, MovedLost those that were closed by it.
+	Moved, MovedLost uint64
 	// Pins are how often a client got a dedicated connection, by reason.
 	Pins map[routing.Pin]uint64
 }
@@ -38,6 +40,7 @@ type Counts struct {
 // Counts says what the loops have done.
 func (ls *Loops) Counts() Counts {
 	c := Counts{Pins: make(map[routing.Pin]uint64, len(routing.Pins))}
+	c.Moved, c.MovedLost = ls.moves.moved.Load(), ls.moves.lost.Load()
 	for _, l := range ls.all {
 		c.In += l.counts.in.Load()
 		c.Out += l.counts.out.Load()

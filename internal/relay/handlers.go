@@ -34,7 +34,7 @@ func whole(answer func(u *upstream, s *Session, reply []byte) []byte) handler {
 
 // Some lead back to the map, which the compiler takes for a cycle.
 func init() {
-	handlers[routing.Unknown] = handler{onReply: onUnknown}
+	handlers[routing.Unknown] = handler{onRequest: prepareUnknown}
 	for name, h := range map[string]handler{
 		"auth":   {onRequest: prepareIdentityChange},
 		"hello":  {onRequest: prepareHello},
@@ -42,7 +42,7 @@ func init() {
 		"reset":  {onReply: onReset},
 
 		"multi":   {onReply: onMulti},
-		"exec":    {onReply: onExec},
+		"exec":    {onRequest: prepareExec},
 		"discard": {onReply: onDiscard},
 		"watch":   {onReply: onWatch},
 		"unwatch": {onReply: onUnwatch},
@@ -70,15 +70,24 @@ func init() {
 		"client|unpause":      {onReply: onUnpause},
 		"client|getredir":     whole(showRedirect),
 		"client|trackinginfo": whole(showTracking),
+		"client|caching":      {onRequest: prepareCaching},
+		"client|no-evict":     {onRequest: prepareSetting},
+		"client|no-touch":     {onRequest: prepareSetting},
+		"client|capa":         {onRequest: prepareSetting},
 		"client|tracking":     {onRequest: prepareTracking, blockUntil: blockUntilTarget},
 	} {
 		handlers[routing.Named(name)] = h
 	}
 }
 
+// prepareUnknown is for commands that nothing is known of. They may work on the connection itself if they are CLIENT's.
+func prepareUnknown(_ *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
+	ofConnection := len(args) > 0 && equalFold(args[0], "client")
+	return raw, onLine(func(s *Session, reply []byte) { s.state.UnknownReplied(reply, ofConnection) })
+}
+
 var (
-	onUnknown = onLine(func(s *Session, reply []byte) { s.state.UnknownReplied(reply) })
-	onReset   = onLine(func(s *Session, reply []byte) {
+	onReset = onLine(func(s *Session, reply []byte) {
 		if !bytes.HasPrefix(reply, []byte("+RESET")) {
 			s.state.Resetting = false
 			return
@@ -89,7 +98,7 @@ var (
 	// nobody may have the connection next.
 	onProtocolError = onLine(func(s *Session, reply []byte) {
 		if bytes.HasPrefix(reply, []byte("-ERR Protocol error")) {
-			s.state.Soil(routing.DirtyForGood)
+			s.state.LoseTrack(routing.DirtyForGood)
 		}
 	})
 	onMonitor = onLine(func(s *Session, reply []byte) {

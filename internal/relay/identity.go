@@ -53,7 +53,7 @@ func (s *Session) identityReplied(u *upstream, after routing.Identity, known boo
 	accepted := isOK(reply) || reply[0] == '*' || reply[0] == '%' // HELLO's answer is a list
 	switch {
 	case isQueued(reply), !known && (!failed || secret != nil), !accepted && !failed:
-		s.state.Soil(routing.DirtyUntilReset) // what it comes to is not followed
+		s.state.LoseTrack(routing.DirtyUntilReset) // what it comes to is not followed
 	case failed:
 		if s.dedicated == u && s.isBorrowed(u) {
 			s.returnDedicated() // it was one of what the client did not become
@@ -100,6 +100,7 @@ func (s *Session) publish() {
 func (s *Session) hasReset() {
 	s.transaction = transaction{}
 	s.state.HasReset()
+	s.forgetKept()
 	s.loop.group.monitors.Remove(s.id)
 	s.profile.subscriber.Store(false)
 	s.profile.redirect.Store(0)

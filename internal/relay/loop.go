@@ -41,6 +41,10 @@ type Loops struct {
 	bigKeys bigKeys
 	// pausedUntil is until when CLIENT PAUSE may hold engine connections up, in Unix nanoseconds.
 	pausedUntil atomic.Int64
+
+	holdMu sync.Mutex // guards hold
+	hold   *hold      // nil: there is none
+	moves  moveCounts
 }
 
 // NewLoops starts n loops. Close ends them.
@@ -63,6 +67,7 @@ func NewLoops(n int) (*Loops, error) {
 // Close ends the loops and waits for them; sessions that are still open are cut.
 func (ls *Loops) Close() {
 	ls.endLife()
+	ls.Release()
 	for _, l := range ls.all {
 		l.post(func() { l.closing = true })
 	}
@@ -119,22 +124,23 @@ type loop struct {
 	counts counts
 
 	// Owned by the loop's goroutine.
-	round             uint64            // how often events were taken
-	watching          []watched         // by descriptor
-	ready             []*netloop.Stream // have more to do although no event will come for it
-	closing           bool
-	lingering         map[*Session]struct{} // sessions with a deadline
-	now               time.Time             // of the last look
-	ticked            time.Time
-	dirtyClients      []*Session  // got something in this step
-	dirtyUpstreams    []*upstream // have something to be sent at the end of the round
-	awaitingCommands  []*Session  // wait for what the engine says of its commands
-	args              [][]byte    // of the request being looked at
-	pools             map[key]*pool
-	upstreams         map[*upstream]struct{} // all of them
-	dialingIdle       int                    // of them, those that will be idle
-	letsInWithoutAuth bool                   // the engine lets in who has not logged in
-	used              bool                   // something moved since the last look for idle connections
+	round            uint64            // how often events were taken
+	watching         []watched         // by descriptor
+	ready            []*netloop.Stream // have more to do although no event will come for it
+	closing          bool
+	lingering        map[*Session]struct{} // sessions with a deadline
+	now              time.Time             // of the last look
+	ticked           time.Time
+	dirtyClients     []*Session  // got something in this step
+	dirtyUpstreams   []*upstream // have something to be sent at the end of the round
+	awaitingCommands []*Session  // wait for what the engine says of its commands
+	args             [][]byte    // of the request being looked at
+	pools            map[key]*pool
+	upstreams        map[*upstream]struct{} // all of them
+	dialingIdle      int                    // of them, those that will be idle
+	holding
+	letsInWithoutAuth bool // the engine lets in who has not logged in
+	used              bool // something moved since the last look for idle connections
 	idleSeen          time.Time
 }
 
@@ -323,7 +329,7 @@ func (l *loop) tick() {
 // closeIdle closes the clients that have sent nothing for too long, as the engine would.
 func (l *loop) closeIdle() {
 	b := l.group.backend.Load()
-	if b == nil || b.IdleTimeout == 0 {
+	if b == nil || b.IdleTimeout == 0 || l.held {
 		return
 	}
 	for i := range l.watching {

@@ -56,7 +56,7 @@ func (l *loop) sharedConn(s *Session, c *routing.Command) *upstream {
 // acquire gives a client a connection of a key.
 func (l *loop) acquire(k key, s *Session) {
 	s.blockedOn = nil
-	if p := l.pools[k]; p != nil && len(p.idle) > 0 {
+	if p := l.pools[k]; p != nil && len(p.idle) > 0 && !s.state.Pinned() {
 		u := p.idle[len(p.idle)-1]
 		p.idle = p.idle[:len(p.idle)-1]
 		s.attach(u)

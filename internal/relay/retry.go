@@ -46,10 +46,15 @@ func (s *Session) canRetry() bool { return !s.retry.unsafe && !s.state.PassingRe
 
 // retryInFlight takes the client's requests in flight back: they are the next that it asks.
 func (s *Session) retryInFlight() {
+	s.askAgain(append([]byte(nil), s.retry.unanswered()...))
+}
+
+// askAgain puts requests that are not in flight any more before all else that the client has said.
+func (s *Session) askAgain(requests []byte) {
 	in := &s.input
-	replay := append([]byte(nil), s.retry.unanswered()...)
-	replay = append(replay, in.buffer...)
+	replay := append(requests, in.buffer...)
 	replay = append(replay, in.backlog...)
+	replay = append(replay, in.replay...)
 	in.discard()
 	in.replay, in.passingHead, s.blockedOn = replay, false, nil
 	in.scan = resp.CommandScanner{}

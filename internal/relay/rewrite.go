@@ -124,10 +124,7 @@ func (ls *Loops) paused(now time.Time) bool {
 func equalFold(arg []byte, word string) bool { return strings.EqualFold(string(arg), word) }
 
 func withArgument(args [][]byte, at int, value string) []byte {
-	words := make([]string, len(args))
-	for i, a := range args {
-		words[i] = string(a)
-	}
+	words := texts(args)
 	words[at] = value
 	return resp.AppendCommand(nil, words...)
 }

@@ -10,6 +10,9 @@ import (
 // resume.
 func (s *Session) route(raw []byte) bool {
 	in, b := &s.input, s.loop.group.backend.Load()
+	if s.loop.held && !s.mayFinish() || s.change != nil {
+		return false
+	}
 	if !s.state.Passthrough {
 		if s.blockUntilCommands(b) {
 			return false
@@ -181,6 +184,9 @@ func (s *Session) send(u *upstream, c *routing.Command, raw []byte) {
 		}
 	}
 	n := onReply.requests()
+	if !u.shared && (s.blocked != nil || c.Waits()) {
+		s.noteBlocked(c, raw, n)
+	}
 	s.state.Sent(n)
 	u.pendingReplies.push(pendingReply{client: s, count: n, handler: onReply, command: c, sent: s.loop.now.UnixNano()})
 	s.countSent(u, c, 1, len(raw))

@@ -123,11 +123,12 @@ type Session struct {
 	profile  profile  // likewise
 
 	// The rest is owned by the loop's goroutine.
-	conn   peer
-	phase  phase
-	result Result
-	linger linger
-	goaway goaway
+	conn       peer
+	phase      phase
+	result     Result
+	linger     linger
+	goaway     goaway
+	invalidate bool // the client is to be told that its cache may be stale
 
 	input       input
 	state       routing.State
@@ -135,12 +136,15 @@ type Session struct {
 	retry       retryBuffer
 	replySize   replySize
 	login       login
+	kept        *kept            // nil: nothing
+	blocked     *blockedRequests // nil: none is in flight
 
-	dedicated  *upstream  // written by dedicated.go alone
-	shared     *upstream  // the one of the session's key, where it is known
-	inFlightOn *upstream  // the shared one that the requests in flight are on
-	blockedOn  *upstream  // the shared one that is not ready for the next request
-	wanted     []*Session // wait until this one has a dedicated connection
+	dedicated  *upstream     // written by dedicated.go alone
+	shared     *upstream     // the one of the session's key, where it is known
+	inFlightOn *upstream     // the shared one that the requests in flight are on
+	blockedOn  *upstream     // the shared one that is not ready for the next request
+	wanted     []*Session    // wait until this one has a dedicated connection
+	change     *engineChange // waits for its connection; nil: none does
 
 	handshakeJustDone bool // the last message of the handshake may be all that the client has sent
 	active            bool // something moved since the connection was last looked at for idleness
@@ -272,6 +276,7 @@ func (s *Session) progress() {
 		s.dedicated.paused = false
 		s.dedicated.requeue()
 	}
+	s.connectForChange()
 	s.resume()
 	s.pump()
 	s.maybeClose()
@@ -340,7 +345,7 @@ func (s *Session) mustNotRead() bool {
 	if s.phase >= engineGone {
 		return false
 	}
-	return s.input.waits() || s.dedicated != nil && s.dedicated.Pending() >= highWater
+	return s.input.waits() || s.loop.held && !s.mayFinish() || s.dedicated != nil && s.dedicated.Pending() >= highWater
 }
 
 // reply gives the client some of what the engine said. It is sent at the end of the step.
@@ -375,6 +380,7 @@ func (s *Session) flushClient() {
 		return
 	}
 	s.sendGoaway()
+	s.sendInvalidation()
 	if s.flush() != nil {
 		s.close(ClientFailed, s.conn.WriteErr())
 		return

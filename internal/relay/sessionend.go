@@ -27,6 +27,7 @@ func (s *Session) endAfterEngine() {
 		return
 	}
 	s.phase = engineGone
+	s.changed()
 	s.dropDedicated()
 	s.input.discard()
 	s.conn.CloseWrite()
@@ -129,6 +130,7 @@ func (s *Session) close(r Reason, err error) {
 		return
 	}
 	s.phase = closed
+	s.changed()
 	s.setReason(r, err)
 	if !s.conn.closed && s.conn.Pending() > 0 {
 		s.conn.Flush() // crypto/tls has said what it thinks of a broken record

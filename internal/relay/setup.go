@@ -74,6 +74,9 @@ func (u *upstream) prepare() {
 		u.ask(noEvictRequest, onOptional)
 	}
 	u.askEngineID()
+	if u.client != nil && !b.remote() {
+		u.restore(u.client)
+	}
 	u.fetchCommands()
 	if u.shared || b.remote() || u.resetting {
 		u.setupPending++ // whether it lets in without a login decides what may be shared, and whether clients must log in
@@ -110,8 +113,9 @@ func (u *upstream) becomeReady() {
 	if u.shared {
 		u.firstError = nil // it only means that a user may do little
 	}
-	if u.client != nil {
-		u.blocked = append(u.blocked, u.client)
+	if s := u.client; s != nil {
+		u.blocked = append(u.blocked, s)
+		s.changed()
 	}
 	u.unblockAll()
 	if u.forMinIdle || u.resetting {
@@ -230,6 +234,10 @@ func (u *upstream) failBusy(reply []byte) {
 		s.answerBlocked(reply)
 	}
 	if s := u.client; s != nil {
+		if s.state.Pinned() {
+			u.fail(&SetupError{string(reply)}) // it can't go on without what it has left on the connection before
+			return
+		}
 		s.detach()
 		s.answerBlocked(reply)
 	}

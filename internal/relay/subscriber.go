@@ -76,6 +76,8 @@ func (u *upstream) push(s *Session, m []byte) {
 		s.reply(u.loop.group.monitors.Name(s.id, m, u.loop.group.isOwnRequest))
 	case kind == isMessage:
 		s.reply(m)
+	case kind == isConfirmation && w != nil && w.handler == onResubscribed:
+		u.resubscribed(w)
 	case kind == isConfirmation:
 		s.reply(m)
 		u.confirmed(s, w, m)
@@ -163,5 +165,6 @@ func (u *upstream) confirmed(s *Session, w *pendingReply, m []byte) {
 		n = int(integer(m[i+1:]))
 	}
 	f.Confirmed(word, n)
+	s.keep().confirmed(m)
 	s.profile.subscriber.Store(f.Subscribed() || f.Monitor)
 }

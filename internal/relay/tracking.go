@@ -16,40 +16,44 @@ func prepareUnblock(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandle
 }
 
 func prepareTracking(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
-	target := int64(0)
-	for i := 3; i+1 < len(args); i++ {
-		if equalFold(args[i], "redirect") {
-			target = parseID(string(args[i+1]))
-			raw = withArgument(args, i+1, s.loop.group.clients.engineID(args[i+1], s.loop.group.trackedEngineIDs()))
-			break
-		}
+	target, words := int64(0), texts(args)
+	if i := redirectArgument(words); i > 0 {
+		target = parseID(words[i])
+		raw = withArgument(args, i, s.loop.group.clients.engineID(args[i], s.loop.group.trackedEngineIDs()))
 	}
+	on := len(words) > 2 && equalFold(args[2], "on")
 	return raw, onLine(func(s *Session, reply []byte) {
-		if isOK(reply) {
-			s.profile.redirect.Store(target)
+		if !isOK(reply) {
+			return
+		}
+		s.profile.redirect.Store(target)
+		if s.keep().tracking = nil; on {
+			s.kept.tracking = words
 		}
 	})
 }
 
 // blockUntilTarget gives the client that is to be sent the invalidations a dedicated connection first.
 func blockUntilTarget(s *Session, args [][]byte) bool {
-	for i := 3; i+1 < len(args); i++ {
-		if !equalFold(args[i], "redirect") {
-			continue
-		}
-		if target := s.loop.group.clients.find(args[i+1]); target != nil && target.profile.engineID.Load() == 0 {
-			if target == s {
-				return false // its connection is on its way
-			}
-			target.loop.post(func() {
-				target.wanted = append(target.wanted, s)
-				target.maybeClose()
-				target.conn.requeue()
-			})
-			return true
-		}
+	i := redirectArgument(texts(args))
+	if i == 0 {
+		return false
 	}
-	return false
+	target := s.loop.group.clients.find(args[i])
+	return target != nil && s.waitFor(target)
+}
+
+// waitFor sees to it that another client has a dedicated connection, and returns whether that is to come.
+func (s *Session) waitFor(target *Session) bool {
+	if target == s || target.profile.engineID.Load() != 0 { // its own is on its way
+		return false
+	}
+	target.loop.post(func() {
+		target.wanted = append(target.wanted, s)
+		target.maybeClose()
+		target.conn.requeue()
+	})
+	return true
 }
 
 func showRedirect(_ *upstream, s *Session, reply []byte) []byte {

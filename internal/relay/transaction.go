@@ -12,11 +12,30 @@ import (
 type transaction struct {
 	queued  []*replyHandler // of each request that the engine has queued; nil: nothing is to be done about its reply
 	handled bool            // one of them is not nil
+	refused bool            // the engine did not queue one, so that EXEC fails
 }
 
 func (t *transaction) add(h *replyHandler) {
 	t.queued = append(t.queued, h)
 	t.handled = t.handled || h != nil
+}
+
+// replied notes what the engine has said to a request between MULTI and EXEC, and returns whether it was queued.
+func (t *transaction) replied(h *replyHandler, reply []byte) (queued bool) {
+	if queued = isQueued(reply); queued {
+		t.add(h)
+	} else if len(reply) > 0 && reply[0] == '-' {
+		t.refused = true
+	}
+	return queued
+}
+
+// prepareExec fails a transaction whose watched keys were watched on an engine that is gone, as if one of them had changed.
+func prepareExec(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
+	if !s.state.WatchLost || len(args) != 1 {
+		return raw, onExec
+	}
+	return resp.AppendCommand(nil, "DISCARD"), onExecUnwatched
 }
 
 // followTransaction follows a transaction: what the engine queues is answered by EXEC.
@@ -27,7 +46,7 @@ func (s *Session) followTransaction(c *routing.Command, h *replyHandler, raw []b
 	switch {
 	case h == onMulti:
 		s.state.Queuing = true
-	case h == onExec, h == onDiscard, h == onReset:
+	case h == onExec, h == onExecUnwatched, h == onDiscard, h == onReset:
 		s.state.Queuing = false
 	case s.state.Queuing && c.Unpipelined && c.Affinity == routing.ChangesIdentity && routing.CredentialsIn(s.arguments(raw)) != nil:
 		return onQueuedLogin
@@ -57,7 +76,7 @@ var (
 	})
 	onUnwatch = onLine(func(s *Session, reply []byte) {
 		if isOK(reply) {
-			s.state.Watching = false
+			s.state.Unwatch()
 		}
 	})
 	// Of the errors only EXECABORT ends a transaction: one that was never begun, or EXEC with an argument, does not.
@@ -72,17 +91,29 @@ var (
 		s.endTransaction()
 		return reply
 	}}
-	// onQueued is for the requests between MULTI and EXEC that nothing else is to be done about.
-	onQueued = onLine(func(s *Session, reply []byte) {
-		if isQueued(reply) {
-			s.transaction.add(nil)
+	// onExecUnwatched is for the DISCARD that stands for an EXEC.
+	onExecUnwatched = &replyHandler{complete: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
+		switch {
+		case bytes.HasPrefix(reply, []byte("-ERR DISCARD without MULTI")):
+			return []byte("-ERR EXEC without MULTI\r\n")
+		case !isOK(reply):
+			return reply
+		case s.transaction.refused:
+			reply = []byte("-EXECABORT Transaction discarded because of previous errors.\r\n")
+		case s.login.Proto == 3:
+			reply = []byte("_\r\n")
+		default:
+			reply = []byte("*-1\r\n")
 		}
-	})
+		s.endTransaction()
+		return reply
+	}}
+	// onQueued is for the requests between MULTI and EXEC that nothing else is to be done about.
+	onQueued = onLine(func(s *Session, reply []byte) { s.transaction.replied(nil, reply) })
 	// A login in a transaction may lack its answer among EXEC's, so who the client is from then on is not known.
 	onQueuedLogin = onLine(func(s *Session, reply []byte) {
-		if isQueued(reply) {
-			s.transaction.add(nil)
-			s.state.Soil(routing.DirtyForGood)
+		if s.transaction.replied(nil, reply) {
+			s.state.LoseTrack(routing.DirtyForGood)
 		}
 	})
 )
@@ -101,8 +132,7 @@ func (h *replyHandler) afterExec() *replyHandler {
 		}
 		queued := 0
 		for _, r := range replies {
-			if r != nil && isQueued(r) {
-				s.transaction.add(h)
+			if r != nil && s.transaction.replied(h, r) {
 				queued++
 			} else {
 				reply = r
@@ -122,7 +152,7 @@ func (h *replyHandler) afterExec() *replyHandler {
 func (s *Session) executed(u *upstream, reply []byte) []byte {
 	v, n, err := resp.ParseReply(reply, resp.Limits{MaxBulk: maxBufferedReply})
 	if err != nil || n != len(reply) || len(v.Elems) != len(s.transaction.queued) {
-		s.state.Soil(routing.DirtyUntilReset) // what it has come to is not known
+		s.state.LoseTrack(routing.DirtyUntilReset) // what it has come to is not known
 		return reply
 	}
 	var all []byte

@@ -25,11 +25,12 @@ type Command struct {
 	Replies Kinds
 
 	variant func(args [][]byte) *Command // with some arguments it is another command
+	timeout *timeout                     // of a command that can wait; nil: it can't
 }
 
 // Plain says that its requests may be sent behind one another without a closer look at each.
 func (c *Command) Plain(shared bool) bool {
-	return !c.Handled && !c.Unpipelined && !c.AnyDB && !c.ResetBeforeReuse && c.variant == nil &&
+	return !c.Handled && !c.Unpipelined && !c.AnyDB && !c.ResetBeforeReuse && c.variant == nil && c.timeout == nil &&
 		(c.Affinity == Shareable || c.Affinity == Dedicated && !shared)
 }
 

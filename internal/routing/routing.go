@@ -80,7 +80,7 @@ func Route(st *State, r Request, env Env) Decision {
 		return Decision{Action: Block}
 	case conn.Exists:
 		return Decision{Action: SendDedicated}
-	case env.Multiplexed && st.inFlight == 0 && (c.Affinity == Resets || c.Affinity == Quits) && !env.SlowReader:
+	case env.Multiplexed && st.inFlight == 0 && (c.Affinity == Resets || c.Affinity == Quits) && !env.SlowReader && !st.Pinned():
 		return Decision{Action: AnswerLocally}
 	case env.Multiplexed && MayShare(st, r, env) && !env.ReplySizeUnknown:
 		return Decision{Action: SendShared}
@@ -94,7 +94,7 @@ func Route(st *State, r Request, env Env) Decision {
 
 // MayShare says whether the request could go over a shared connection, whatever connection the client has now.
 func MayShare(st *State, r Request, env Env) bool {
-	return r.Command.Affinity == Shareable && !r.HeadOnly && !r.TooLong && st.DedicatedLeft == 0 && !env.SlowReader && !env.Paused
+	return r.Command.Affinity == Shareable && !r.HeadOnly && !r.TooLong && st.DedicatedLeft == 0 && !env.SlowReader && !env.Paused && !st.Pinned()
 }
 
 // pin is why a request needs a dedicated connection.

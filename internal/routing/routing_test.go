@@ -184,7 +184,7 @@ func TestUnknownCommandThatIsRefusedLeavesNothing(t *testing.T) {
 	} {
 		var st State
 		st.SendingDedicated(Unknown, false)
-		if st.UnknownReplied([]byte(reply)); st.Clean(ready) != clean {
+		if st.UnknownReplied([]byte(reply), false); st.Clean(ready) != clean {
 			t.Errorf("%q: clean %t; want %t", reply, !clean, clean)
 		}
 	}

@@ -18,7 +18,13 @@ type State struct {
 	Queuing  bool // the same, as far as the client has said
 	Watching bool // keys are watched
 
+	// WatchLost says that the engine on which keys were watched is gone: the next EXEC fails as if one of them had changed.
+	WatchLost bool
+	// Aborted says that the transaction was begun on an engine that is gone: the new one is to be told to fail it at EXEC.
+	Aborted bool
+
 	Dirt           Dirt
+	Unfollowed     bool // it is not known what the client has left on its connection
 	UnknownEffects int  // requests in flight whose effect on the connection is unknown
 	Resetting      bool // the connection is left after the RESET in flight, because only a new one is logged in again
 
@@ -67,6 +73,12 @@ func (st *State) blockedByDrain(conn Conn) bool {
 // Soil notes that something is left behind.
 func (st *State) Soil(d Dirt) { st.Dirt = max(st.Dirt, d) }
 
+// LoseTrack notes that something is left behind of which it is not known what it is.
+func (st *State) LoseTrack(d Dirt) {
+	st.Soil(d)
+	st.Unfollowed = true
+}
+
 // SendingDedicated notes what a request over the dedicated connection may leave behind. With unpipelined the request must be answered
 // before the next one is sent, whatever the command is.
 func (st *State) SendingDedicated(c *Command, unpipelined bool) {
@@ -76,18 +88,24 @@ func (st *State) SendingDedicated(c *Command, unpipelined bool) {
 	case c.ResetBeforeReuse: // for the connection to remember
 	case c.Affinity == DirtiesForGood:
 		st.Soil(DirtyForGood)
-	case c.Affinity == DirtiesUntilReset, c.Affinity == Quits:
-		st.Soil(DirtyUntilReset) // after QUIT the engine closes it
+	case c.Affinity == DirtiesUntilReset:
+		st.Soil(DirtyUntilReset)
+	case c.Affinity == Quits:
+		st.LoseTrack(DirtyUntilReset) // the engine closes it
 	}
 	st.unpipelined = c.Unpipelined || unpipelined
 }
+
+// Pinned says that the client has left something on its dedicated connection, or on one before it, that the next one is to have.
+func (st *State) Pinned() bool { return !st.WillBeClean(Conn{}) }
 
 // SendingShared ends the time in which nothing may follow: an unpipelined request is answered before Route lets another go.
 func (st *State) SendingShared() { st.unpipelined = false }
 
 // UnknownReplied ends the wait for the reply to an unknown command. One that the engine doesn't know either, or doesn't allow,
-// leaves nothing behind: client libraries try what newer engines have.
-func (st *State) UnknownReplied(reply []byte) {
+// leaves nothing behind: client libraries try what newer engines have. ofConnection says that the command is one that works on the
+// connection itself, so that it is not known what the client has left there.
+func (st *State) UnknownReplied(reply []byte, ofConnection bool) {
 	st.UnknownEffects--
 	for _, refusal := range []string{"-ERR unknown ", "-NOPERM", "-NOAUTH"} {
 		if bytes.HasPrefix(reply, []byte(refusal)) {
@@ -95,22 +113,26 @@ func (st *State) UnknownReplied(reply []byte) {
 		}
 	}
 	st.Soil(DirtyForGood)
+	st.Unfollowed = st.Unfollowed || ofConnection
 }
 
 // EnterPassthrough is called when requests and replies can't be told apart any more.
 func (st *State) EnterPassthrough() {
 	st.Passthrough, st.PassingRest = true, false
-	st.Soil(DirtyForGood)
+	st.LoseTrack(DirtyForGood)
 }
 
 // EndTransaction is called when EXEC, DISCARD or RESET has worked.
-func (st *State) EndTransaction() { st.Multi, st.Watching = false, false }
+func (st *State) EndTransaction() { st.Multi, st.Aborted = false, false; st.Unwatch() }
+
+// Unwatch is called when no key is watched any more.
+func (st *State) Unwatch() { st.Watching, st.WatchLost = false, false }
 
 // HasReset is called when RESET has worked.
 func (st *State) HasReset() {
 	st.EndTransaction()
 	if st.Dirt != DirtyForGood || st.Resetting { // a connection that is left is left with all that is on it
-		st.Dirt = NotDirty
+		st.Dirt, st.Unfollowed = NotDirty, false
 	}
 	st.Resetting = false
 	st.Subscriber = Subscriber{PendingConfirmations: st.Subscriber.PendingConfirmations}

@@ -70,6 +70,10 @@ var handled = map[string]Command{
 	"client|getredir":     {},
 	"client|trackinginfo": {},
 	"client|tracking":     {Affinity: DirtiesUntilReset, Pin: PinTracking},
+	"client|caching":      {Affinity: DirtiesUntilReset, Pin: PinState},
+	"client|no-evict":     {Affinity: DirtiesForGood, Pin: PinState}, // RESET leaves it before 7.2
+	"client|no-touch":     {Affinity: DirtiesForGood, Pin: PinState},
+	"client|capa":         {Affinity: DirtiesForGood, Pin: PinState}, // RESET always leaves it
 }
 
 // table has every command that is known here, by its name in lower case: "get", "client|list".
@@ -86,8 +90,7 @@ var table = func() map[string]*Command {
 	add(Shareable, "", "xread xreadgroup script")
 	// While a script runs the engine answers others with BUSY; behind it on the same connection they would hang.
 	add(Dedicated, PinScript, "eval eval_ro evalsha evalsha_ro fcall fcall_ro")
-	add(DirtiesUntilReset, PinState, "asking readonly readwrite client|caching client|import-source")
-	add(DirtiesForGood, PinState, "client|no-evict client|no-touch client|capa") // RESET leaves the first before 7.2, the last always
+	add(DirtiesUntilReset, PinState, "asking readonly readwrite client|import-source")
 	// RESET does not end the debugger, and what it says is no reply.
 	add(PassesThrough, PinState, "sync psync replconf client|reply script|debug")
 	add(Quits, PinState, "quit")
@@ -101,6 +104,9 @@ var table = func() map[string]*Command {
 	for name, c := range handled {
 		c.Name, c.Handled = name, true
 		m[name] = &c
+	}
+	for name, t := range timeouts {
+		m[name].timeout = &t
 	}
 	addVariants(m)
 	addReplyKinds(m)
