@@ -41,6 +41,8 @@ type Loops struct {
 	bigKeys bigKeys
 	// pausedUntil is until when CLIENT PAUSE may hold engine connections up, in Unix nanoseconds.
 	pausedUntil atomic.Int64
+	// outOfMemory says that clients may not write.
+	outOfMemory atomic.Bool
 }
 
 // NewLoops starts n loops. Close ends them.
