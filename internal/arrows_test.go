@@ -52,7 +52,9 @@ var levels = map[string]int{
 
 	"internal/hint":     0,
 	"internal/statedir": 2,
-	"internal/server":   6,
+
+	"internal/systemmemory": 1,
+	"internal/server":       6,
 
 	"internal/sidecarconfig": 4,
 

@@ -1,14 +1,14 @@
 package gateway
 
 import (
+	"cmp"
 	"maps"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/sealane/sealane/internal/process"
 	"github.com/sealane/sealane/internal/routing"
+	"github.com/sealane/sealane/internal/systemmemory"
 )
 
 // Status is what a gateway says about itself. Counters count from Started.
@@ -48,6 +48,10 @@ type Status struct {
 	Diagnosed map[string]uint64 `json:"diagnosed"`
 	// Ledger is about the evidence of clients' trust. Nil: the gateway is of a version that does not gather any.
 	Ledger *LedgerStatus `json:"ledger,omitempty"`
+	// Memory is about the instance's memory. Nil: the gateway is of a version that does not look at it.
+	Memory *systemmemory.Usage `json:"memory,omitempty"`
+	// RefusedOOM counts the commands that were refused because the memory was used up.
+	RefusedOOM uint64 `json:"refused_oom,omitempty"`
 	// Resident is the resident memory of the process in bytes, PerConnection that divided by Connections.
 	Resident      uint64 `json:"resident"`
 	PerConnection uint64 `json:"per_connection"`
@@ -63,6 +67,14 @@ type Status struct {
 	Pins map[routing.Pin]uint64 `json:"pins"`
 	// TimedOut counts the clients that were closed because they were idle for too long, and the connections on which nothing ever came.
 	TimedOut uint64 `json:"timed_out"`
+}
+
+// memory is Memory, or zero.
+func (s Status) memory() systemmemory.Usage {
+	if s.Memory == nil {
+		return systemmemory.Usage{}
+	}
+	return *s.Memory
 }
 
 // Completed counts handshakes of one kind.
@@ -82,20 +94,6 @@ type Admission struct {
 	GaveUp   uint64 `json:"gave_up"`  // clients that hung up while they waited, since Status.Started
 }
 
-// residentMemory is that of this process in bytes; 0: not known.
-func residentMemory() uint64 {
-	text, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0
-	}
-	fields := strings.Fields(string(text))
-	if len(fields) < 2 {
-		return 0
-	}
-	pages, _ := strconv.ParseUint(fields[1], 10, 64)
-	return pages * uint64(os.Getpagesize())
-}
-
 func (g *gateway) status() Status {
 	relayed := g.loops.Counts()
 	st := Status{
@@ -110,8 +108,10 @@ func (g *gateway) status() Status {
 		Clients:           g.limit.served.Load(),
 		Admission:         g.acceptor.admission(),
 		Ledger:            g.trust.status(),
-		Resident:          residentMemory(),
+		Resident:          uint64(process.Resident()),
 	}
+	memory := g.memory.Usage()
+	st.Memory, st.RefusedOOM = &memory, relayed.Refused
 	var versions [2]uint64
 	var failed uint64
 	st.Completed, versions = g.count.handshakes()
@@ -123,7 +123,8 @@ func (g *gateway) status() Status {
 	if v := g.snapshots.active.Load(); v != nil {
 		st.Generation, st.Digest = v.snapshot.Generation, v.digest
 		st.Limit, st.LimitedBy = g.limit.limit(v.snapshot)
-		st.Unserved, st.Warning = g.arrivals.unserved(g.limit.unserved(v.snapshot)), g.arrivals.warning(time.Now())
+		st.Unserved = g.arrivals.unserved(g.limit.unserved(v.snapshot))
+		st.Warning = cmp.Or(memory.Warning(), g.arrivals.warning(time.Now()))
 		if g.lifetime.accepting.Err() == nil {
 			st.Listening = slices.Collect(maps.Keys(v.modes))
 		}
