@@ -53,7 +53,9 @@ var levels = map[string]int{
 	"internal/hint":     0,
 	"internal/access":   2,
 	"internal/statedir": 2,
-	"internal/server":   6,
+
+	"internal/systemmemory": 1,
+	"internal/server":       6,
 
 	"internal/sidecarconfig": 4,
 

@@ -92,9 +92,13 @@ func (p *problems) labels(field string, labels []string) {
 	}
 }
 
-// Older returns the snapshot for a gateway that has this in its status. It leaves out what an older gateway does not know, and would
+// Older returns the snapshot for a gateway with this status. It leaves out what an older gateway does not know, and would
 // refuse the whole snapshot for.
-func (s Snapshot) Older(l *LedgerStatus) Snapshot {
+func (s Snapshot) Older(st Status) Snapshot {
+	l := st.Ledger
+	if st.Memory == nil {
+		s.SystemMemory = 0
+	}
 	if l == nil {
 		s.Anchors, s.Next = nil, nil
 	}

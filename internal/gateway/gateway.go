@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/systemmemory"
 )
 
 // Config is what Run needs besides snapshots.
@@ -64,6 +65,8 @@ type gateway struct {
 	workers  *workers  // do its handshake
 	loops    *relay.Loops
 	arrivals *arrivals // those that the loops don't have yet
+
+	memory *systemmemory.Watcher
 }
 
 func newGateway(ctx context.Context, cfg Config) *gateway {
@@ -79,6 +82,8 @@ func newGateway(ctx context.Context, cfg Config) *gateway {
 	}
 	g.snapshots = snapshots{g: g, listeners: make(map[string]*listener)}
 	g.workers = &workers{work: g.serve}
+	// It is the gateway that looks at the memory, so that it is done while the controller is down too.
+	g.memory = &systemmemory.Watcher{Log: cfg.Log, Limits: g.memoryLimits, Changed: func(full bool) { g.loops.SetOutOfMemory(full) }}
 	return g
 }
 
@@ -133,6 +138,7 @@ func Run(ctx context.Context, cfg Config) error {
 	go func() { served <- server.Serve(admin) }()
 	g.lifetime.background.Go(g.snapshots.restore)
 	g.lifetime.background.Go(g.releaseMemory)
+	g.lifetime.background.Go(func() { g.memory.Run(g.lifetime.accepting.Done()) })
 
 	why, lost := g.lifetime.wait(ctx, served)
 	g.drain()

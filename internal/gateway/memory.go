@@ -53,3 +53,12 @@ func readHeap(sample []metrics.Sample) (live, held uint64) {
 	}
 	return sample[0].Value.Uint64(), held
 }
+
+// memoryLimits is how much memory the engine and this process may use together, and where the engine listens.
+func (g *gateway) memoryLimits() (total int64, engine string) {
+	v := g.snapshots.active.Load()
+	if v == nil {
+		return 0, ""
+	}
+	return v.snapshot.SystemMemory, v.snapshot.Engine
+}

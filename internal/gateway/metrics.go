@@ -96,6 +96,22 @@ var gatewayMetrics = []metric{
 	gauge("sealane_gateway_resident_bytes_per_connection", "Resident memory of the gateway for each of its connections; 0 without any.",
 		func(s Status) uint64 { return s.PerConnection }),
 
+	gauge("sealane_gateway_system_memory_bytes", "Memory that the engine, its snapshots and the gateway may use together; 0: any.",
+		func(s Status) int64 { return s.memory().Total }),
+	{"sealane_gateway_system_memory_used_bytes", "Memory that is used of it: by the engine, by a snapshot under way beside it, by the gateway with its connections.",
+		[]string{"by"}, prometheus.GaugeValue, func(s Status, add addSample) {
+			m := s.memory()
+			add(float64(m.Engine), "engine")
+			add(float64(m.Snapshot), "snapshot")
+			add(float64(m.Gateway), "gateway")
+		}},
+	{"sealane_gateway_system_memory_usage_ratio", "Which part of the system memory is used; from 1 on, commands that need memory are refused.",
+		nil, prometheus.GaugeValue, func(s Status, add addSample) { add(s.memory().Ratio()) }},
+	{"sealane_gateway_system_memory_overload_seconds_total", "For how long commands that need memory have been refused.",
+		nil, prometheus.CounterValue, func(s Status, add addSample) { add(s.memory().FullTime.Seconds()) }},
+	counter("sealane_gateway_oom_refused_total", "Commands refused because the system memory was used up.",
+		func(s Status) uint64 { return s.RefusedOOM }),
+
 	// These two are of what a gateway learns of its clients, which a gateway of before that has nothing to say of.
 	{"sealane_ca_clients_evicted_total", "Clients of whom no account is kept since the gateway started, because there were too many.",
 		nil, prometheus.CounterValue, func(s Status, add addSample) {

@@ -80,6 +80,9 @@ type Snapshot struct {
 	// Auth is a number that changes with the engine's passwords. A client that has not logged in since the change does not share engine
 	// connections that were opened before it.
 	Auth uint64 `json:"auth,omitempty"`
+	// SystemMemory is how much memory the engine and the gateway may use together, in bytes. Requests that need memory are refused
+	// while it is used up. Zero: any.
+	SystemMemory int64 `json:"system_memory,omitempty"`
 	TLSPolicy
 }
 
@@ -147,6 +150,9 @@ func (s Snapshot) check() problems {
 	}
 	if s.DataPath != "" && s.DataPath != Transparent && s.DataPath != Multiplexed {
 		p.add("data_path %.40q: must be %q or %q", s.DataPath, Transparent, Multiplexed)
+	}
+	if s.SystemMemory < 0 {
+		p.add("system_memory %d: must be 0 or more", s.SystemMemory)
 	}
 	if s.IdleTimeout < 0 {
 		p.add("idle_timeout %v: must be 0 or more", s.IdleTimeout)

@@ -1,14 +1,14 @@
 package gateway
 
 import (
+	"cmp"
 	"maps"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/sealane/sealane/internal/process"
 	"github.com/sealane/sealane/internal/routing"
+	"github.com/sealane/sealane/internal/systemmemory"
 )
 
 // Status is what a gateway says about itself. Counters count from Started.
@@ -55,6 +55,10 @@ type Status struct {
 	Diagnosed map[string]uint64 `json:"diagnosed"`
 	// Ledger is about the evidence of clients' trust. Nil: the gateway is of a version that does not gather any.
 	Ledger *LedgerStatus `json:"ledger,omitempty"`
+	// Memory is about the instance's memory. Nil: the gateway is of a version that does not look at it.
+	Memory *systemmemory.Usage `json:"memory,omitempty"`
+	// RefusedOOM counts the commands that were refused because the memory was used up.
+	RefusedOOM uint64 `json:"refused_oom,omitempty"`
 	// Resident is the resident memory of the process in bytes, PerConnection that divided by Connections.
 	Resident      uint64 `json:"resident"`
 	PerConnection uint64 `json:"per_connection"`
@@ -78,6 +82,14 @@ type HoldStatus struct {
 	Until time.Time `json:"until"`
 }
 
+// memory is Memory, or zero.
+func (s Status) memory() systemmemory.Usage {
+	if s.Memory == nil {
+		return systemmemory.Usage{}
+	}
+	return *s.Memory
+}
+
 // Completed counts handshakes of one kind.
 type Completed struct {
 	Version string `json:"version"` // 1.2 or 1.3
@@ -93,20 +105,6 @@ type Admission struct {
 	Begun    int64  `json:"begun"`    // handshakes under way now
 	Waiting  int64  `json:"waiting"`  // clients that wait for theirs to begin, now
 	GaveUp   uint64 `json:"gave_up"`  // clients that hung up while they waited, since Status.Started
-}
-
-// residentMemory is that of this process in bytes; 0: not known.
-func residentMemory() uint64 {
-	text, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0
-	}
-	fields := strings.Fields(string(text))
-	if len(fields) < 2 {
-		return 0
-	}
-	pages, _ := strconv.ParseUint(fields[1], 10, 64)
-	return pages * uint64(os.Getpagesize())
 }
 
 func (g *gateway) status() Status {
@@ -125,8 +123,10 @@ func (g *gateway) status() Status {
 		Clients:           g.limit.served.Load(),
 		Admission:         g.acceptor.admission(),
 		Ledger:            g.trust.status(),
-		Resident:          residentMemory(),
+		Resident:          uint64(process.Resident()),
 	}
+	memory := g.memory.Usage()
+	st.Memory, st.RefusedOOM = &memory, relayed.Refused
 	var versions [2]uint64
 	var failed uint64
 	st.Completed, versions = g.count.handshakes()
@@ -138,7 +138,8 @@ func (g *gateway) status() Status {
 	if v := g.snapshots.active.Load(); v != nil {
 		st.Generation, st.Digest, st.Engine = v.snapshot.Generation, v.digest, v.snapshot.Engine
 		st.Limit, st.LimitedBy = g.limit.limit(v.snapshot)
-		st.Unserved, st.Warning = g.arrivals.unserved(g.limit.unserved(v.snapshot)), g.arrivals.warning(time.Now())
+		st.Unserved = g.arrivals.unserved(g.limit.unserved(v.snapshot))
+		st.Warning = cmp.Or(memory.Warning(), g.arrivals.warning(time.Now()))
 		if g.lifetime.accepting.Err() == nil {
 			st.Listening = slices.Collect(maps.Keys(v.modes))
 		}

@@ -404,12 +404,12 @@ func TestAnchorsOfASnapshotAreChecked(t *testing.T) {
 		}
 	}
 	s := w.withNext(1, next)
-	if err := s.ValidateForTest(); err != nil || s.Older(nil).Digest() != w.snapshot(1).Digest() {
+	if err := s.ValidateForTest(); err != nil || s.Older(gateway.Status{}).Digest() != w.snapshot(1).Digest() {
 		t.Errorf("%v; for an older gateway it must be as if there were no anchors", err)
 	}
 	cross := w.withCross(1, next)
-	if err := cross.ValidateForTest(); err != nil || cross.Older(nil).Digest() != w.snapshot(1).Digest() || cross.Older(&gateway.LedgerStatus{}).Digest() != s.Digest() ||
-		cross.Older(&gateway.LedgerStatus{NextCross: true}).Digest() != cross.Digest() {
+	if err := cross.ValidateForTest(); err != nil || cross.Older(gateway.Status{}).Digest() != w.snapshot(1).Digest() || cross.Older(gateway.Status{Ledger: &gateway.LedgerStatus{}}).Digest() != s.Digest() ||
+		cross.Older(gateway.Status{Ledger: &gateway.LedgerStatus{NextCross: true}}).Digest() != cross.Digest() {
 		t.Errorf("%v; for a gateway that knows no third chain it must be as if there were none", err)
 	}
 	for says, change := range map[string]func(*gateway.Snapshot){

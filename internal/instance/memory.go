@@ -11,6 +11,8 @@ const (
 	gib = 1 << 30
 	// baseMemory is room for the program itself, its threads and scripts, and for tables that maxmemory doesn't count.
 	baseMemory = gib / 2
+	// systemBase is what small instances have beside a quarter of their size: for the gateway, and some thousand connections with TLS.
+	systemBase = gib / 4
 	// minClientMemory is the least room for clients' buffers. One request may have 512 MiB, and its reply as well; and there has
 	// to be room for a few dozen clients that read large values slowly.
 	minClientMemory = 3 * gib
@@ -39,7 +41,16 @@ func (s Spec) memoryLimit() int64 {
 	if percent {
 		asked = maxMemory / 100 * asked
 	}
-	return 2*maxMemory + max(clientMemory(maxMemory), min(asked, maxAsked)) + baseMemory
+	limit := 2*maxMemory + max(clientMemory(maxMemory), min(asked, maxAsked)) + baseMemory
+	// maxmemory may be much less than the size. Writes are to be refused before the engine is ended, whatever one request takes.
+	return max(limit, s.systemMemory()+gib)
+}
+
+// systemMemory is what the engine, its snapshots and the gateway may use together, before requests that need memory are refused. It
+// follows from the size that was asked for, as in the managed service, so a lower maxmemory-gb leaves more of it for the rest.
+func (s Spec) systemMemory() int64 {
+	size := int64(s.MemorySizeGB) * gib
+	return size + size/4 + systemBase
 }
 
 // EngineMemory is the bound that the system keeps of a node's engine.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/routing"
+	"github.com/sealane/sealane/internal/systemmemory"
 )
 
 var update = flag.Bool("update", false, "write testdata/metrics.txt anew")
@@ -33,6 +34,7 @@ func wholeStatus() (gateway.Status, error) {
 		Ledger:    &gateway.LedgerStatus{Clients: 30, Evicted: 31, Samples: map[string]uint64{"accepted": 32, "refused": 33, "failed": 34}},
 		Resident:  35, PerConnection: 36, EngineUnreachable: 37, BytesIn: 38, BytesOut: 39,
 		Commands: map[string]uint64{"shared": 40, "own": 41}, Pins: map[routing.Pin]uint64{routing.PinWatch: 42}, TimedOut: 43,
+		Memory: &systemmemory.Usage{Total: 1000, Engine: 44, Snapshot: 45, Gateway: 46, FullTime: 47 * time.Second}, RefusedOOM: 48,
 	}, nil
 }
 

@@ -24,6 +24,8 @@ func (r *reconciler) node(i Instance, now time.Time) (Node, error) {
 			DataPath:    i.Spec.snapshotPath(),
 			TLSPolicy:   i.Spec.TLS,
 			IdleTimeout: i.Spec.idleTimeout(),
+
+			SystemMemory: i.Spec.systemMemory(),
 		},
 		Host: i.Host,
 	}

@@ -306,7 +306,7 @@ func (l *Runtime) ensureSnapshot(ctx context.Context, n *node, node instance.Nod
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
-	snapshot = snapshot.Older(status.Ledger)
+	snapshot = snapshot.Older(status)
 	digest := snapshot.Digest()
 	if status.Digest != digest || status.Problem != "" {
 		progress("giving the gateway its certificate and address")

@@ -9,8 +9,8 @@ import (
 
 // counts are what a loop has done.
 type counts struct {
-	in, out, shared, dedicated, timedOut atomic.Uint64
-	pins                                 [16]atomic.Uint64
+	in, out, shared, dedicated, timedOut, refused atomic.Uint64
+	pins                                          [16]atomic.Uint64
 }
 
 func (c *counts) command(shared bool, n uint64) {
@@ -33,6 +33,8 @@ type Counts struct {
 	TimedOut uint64
 	// Moved are the clients that went on when the engine was replaced, MovedLost those that were closed by it.
 	Moved, MovedLost uint64
+	// Refused are the requests for which there was no memory (SetOutOfMemory).
+	Refused uint64
 	// Pins are how often a client got a dedicated connection, by reason.
 	Pins map[routing.Pin]uint64
 }
@@ -47,6 +49,7 @@ func (ls *Loops) Counts() Counts {
 		c.Shared += l.counts.shared.Load()
 		c.Dedicated += l.counts.dedicated.Load()
 		c.TimedOut += l.counts.timedOut.Load()
+		c.Refused += l.counts.refused.Load()
 		for i, p := range routing.Pins {
 			c.Pins[p] += l.counts.pins[i].Load()
 		}

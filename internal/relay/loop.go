@@ -45,6 +45,8 @@ type Loops struct {
 	holdMu sync.Mutex // guards hold
 	hold   *hold      // nil: there is none
 	moves  moveCounts
+	// outOfMemory says that clients may not write.
+	outOfMemory atomic.Bool
 }
 
 // NewLoops starts n loops. Close ends them.

@@ -24,8 +24,10 @@ type input struct {
 	buffer      []byte           // of the request under way, as far as it is here
 	blocked     bool             // buffer has to wait for something
 	passingHead bool             // and is the head of a large request, whose rest is passed on as it comes
-	backlog     []byte           // what came behind a blocked request
-	replay      []byte           // what is taken before anything else of the client's: requests to be asked again
+	// discardingRest: its head was refused, so the rest goes nowhere
+	discardingRest bool
+	backlog        []byte // what came behind a blocked request
+	replay         []byte // what is taken before anything else of the client's: requests to be asked again
 }
 
 // waits says that the client has said something that can't be sent yet.
@@ -67,7 +69,9 @@ func (s *Session) parse(b []byte) {
 		s.sendBatch(&run)
 		switch {
 		case s.state.PassingRest && err == nil:
-			s.passBytes(b[:n])
+			if !in.discardingRest {
+				s.passBytes(b[:n])
+			}
 			if s.state.PassingRest = !done; done {
 				s.noteLargeRequest(in.scan.Size())
 			}
@@ -144,7 +148,7 @@ func (s *Session) exceedsUnauthenticatedLimits() bool {
 // passHead passes on the head of a large request; the rest follows as it comes.
 func (s *Session) passHead(c *routing.Command, b []byte) {
 	in := &s.input
-	in.passingHead = true
+	in.passingHead, in.discardingRest = true, false
 	if in.scan.Longest() > maxSharedReply {
 		head := append(in.buffer[:len(in.buffer):len(in.buffer)], b...)
 		s.loop.group.bigKeys.note(resp.Arguments(nil, head), s.loop.now)
@@ -285,7 +289,7 @@ func (s *Session) appendToBatch(run *batch, raw []byte) bool {
 func (s *Session) batchConn() *upstream {
 	g, b := s.loop.group, s.loop.group.backend.Load()
 	switch u := s.dedicated; {
-	case s.state.Queuing || s.state.Unpipelined() || g.monitors.Any() || s.loop.held || s.blocked != nil && s.state.InFlight() > 0:
+	case s.state.Queuing || s.state.Unpipelined() || g.monitors.Any() || g.outOfMemory.Load() || s.loop.held || s.blocked != nil && s.state.InFlight() > 0:
 		return nil
 	case u != nil:
 		if !u.ready || u.closed || u.draining || b.Multiplexed && s.isClean() && s.state.DedicatedLeft == 0 {

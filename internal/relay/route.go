@@ -112,7 +112,9 @@ func (s *Session) sendShared(c *routing.Command, raw []byte) bool {
 	}
 	s.retry.unsafe = s.retry.unsafe || !c.RetrySafe || c.Handled
 	s.retry.add(raw)
-	s.send(u, c, raw)
+	if !s.refused(u, c, raw) {
+		s.send(u, c, raw)
+	}
 	return true
 }
 
@@ -142,6 +144,8 @@ func (s *Session) sendDedicated(c *routing.Command, raw []byte) {
 	switch {
 	case c == routing.Empty:
 		s.passBytes(raw)
+		return
+	case s.refused(s.dedicated, c, raw):
 		return
 	case c.Affinity == routing.PassesThrough:
 		s.passBytes(raw)

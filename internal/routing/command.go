@@ -23,6 +23,10 @@ type Command struct {
 	ReplySizeVaries bool
 	// Replies are the kinds that its replies may be of, errors apart. Zero: any.
 	Replies Kinds
+	// DenyOOM says that an engine without memory refuses it, as the flag denyoom does.
+	DenyOOM bool
+	// ReadOnlyForm is the command that does the same and may not write: "EVAL_RO". Empty: there is none.
+	ReadOnlyForm string
 
 	variant func(args [][]byte) *Command // with some arguments it is another command
 	timeout *timeout                     // of a command that can wait; nil: it can't

@@ -103,7 +103,8 @@ func (d *commandInfo) command() *Command {
 		return nil
 	}
 	reads := own && d.flagged("readonly")
-	c := &Command{Name: d.name, Affinity: Dedicated, Pin: PinUnknown, ResetBeforeReuse: true, RetrySafe: reads, ReplySizeVaries: reads}
+	c := &Command{Name: d.name, Affinity: Dedicated, Pin: PinUnknown, ResetBeforeReuse: true, RetrySafe: reads, ReplySizeVaries: reads,
+		DenyOOM: d.flagged("denyoom")}
 	proven := data && own && !d.flagged("noscript", "no_multi", "asking") && !d.isOf("@scripting", "@dangerous")
 	switch {
 	case proven && !d.flagged("blocking") && !d.isOf("@blocking"):

@@ -17,6 +17,8 @@ type State struct {
 	Multi    bool // between MULTI and EXEC, as far as the engine has said
 	Queuing  bool // the same, as far as the client has said
 	Watching bool // keys are watched
+	// QueuedDenyOOM says that a command with DenyOOM was sent since MULTI, or a script that may write.
+	QueuedDenyOOM bool
 
 	// WatchLost says that the engine on which keys were watched is gone: the next EXEC fails as if one of them had changed.
 	WatchLost bool
@@ -82,6 +84,7 @@ func (st *State) LoseTrack(d Dirt) {
 // SendingDedicated notes what a request over the dedicated connection may leave behind. With unpipelined the request must be answered
 // before the next one is sent, whatever the command is.
 func (st *State) SendingDedicated(c *Command, unpipelined bool) {
+	st.QueuedDenyOOM = st.Queuing && (st.QueuedDenyOOM || c.DenyOOM || c.ReadOnlyForm != "")
 	switch {
 	case c == Unknown:
 		st.UnknownEffects++ // its reply tells whether there is anything

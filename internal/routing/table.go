@@ -94,7 +94,7 @@ var table = func() map[string]*Command {
 	// RESET does not end the debugger, and what it says is no reply.
 	add(PassesThrough, PinState, "sync psync replconf client|reply script|debug")
 	add(Quits, PinState, "quit")
-	add(Shareable, "", "client client|help script|kill function|kill")
+	add(Shareable, "", "client client|help script|kill function|kill function|load function|restore")
 	for _, name := range []string{"sync", "psync"} {
 		m[name].Unpipelined = true // refused while the connection has replies to send
 	}
@@ -110,6 +110,7 @@ var table = func() map[string]*Command {
 	}
 	addVariants(m)
 	addReplyKinds(m)
+	addOutOfMemory(m)
 	return m
 }()
 
