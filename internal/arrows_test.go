@@ -34,6 +34,7 @@ var levels = map[string]int{
 	"internal/attribution": 1,
 	"internal/netloop":     0,
 	"internal/logfile":     0,
+	"internal/rdb":         0,
 	"internal/store":       1,
 	"internal/engine":      1,
 	"internal/routing":     1,
@@ -70,6 +71,7 @@ var testsOnly = []string{"internal/certtest", "internal/enginetest"}
 var forbidden = []struct{ by, what, why string }{
 	{"internal/resp", "net", "resp opens no connection: its Client is given one"},
 	{"internal/resp", "os", "resp reads no files"},
+	{"internal/rdb", "os", "rdb checks a stream and opens no files"},
 	{"internal/pki", "net/http", "pki says what should exist and reaches nobody"},
 	{"internal/pki", "os", "pki reads no files: secrets come in as values"},
 	{"internal/access", "google.golang.org/grpc", "who may do what doesn't depend on the transport"},
