@@ -38,6 +38,7 @@ var levels = map[string]int{
 	"internal/store":       1,
 	"internal/engine":      1,
 	"internal/routing":     1,
+	"internal/objects":     1,
 	"internal/relay":       2,
 	"internal/ops":         1,
 	"internal/audit":       1,
