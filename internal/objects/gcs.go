@@ -203,7 +203,13 @@ func (g *gcsBucket) error(err error) error {
 	var token *auth.Error
 	switch {
 	case errors.As(err, &answer):
-		return statusError(answer.Code, shown(answer.Message), err)
+		says := answer.Message
+		var parsed *googleapi.Error
+		// A download's error is not parsed by the library.
+		if says == "" && errors.As(googleapi.CheckResponseWithBody(&http.Response{StatusCode: answer.Code}, []byte(answer.Body)), &parsed) {
+			says = parsed.Message
+		}
+		return statusError(answer.Code, shown(says), err)
 	case errors.As(err, &token):
 		if token.Response != nil && transient(token.Response.StatusCode, nil) {
 			return newError(Unreachable, "", "its endpoint for tokens can't be reached", "try again").because(err)

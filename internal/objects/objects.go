@@ -140,7 +140,12 @@ func (s *Store) Put(ctx context.Context, r Request, from io.Reader, size int64) 
 	if err != nil {
 		return err
 	}
-	return finish(ctx, r.URI, src.put(ctx, u.object, &exactly{r: from, size: size, ctx: ctx, progress: r.Progress}, size))
+	content := &exactly{r: from, size: size, ctx: ctx, progress: r.Progress}
+	err = src.put(ctx, u.object, content, size)
+	if err != nil && content.err != nil && content.err != io.EOF {
+		err = content.err // whatever the library makes of it
+	}
+	return finish(ctx, r.URI, err)
 }
 
 // Sweep removes what killed Puts have left in the folders. It goes on after an error, and returns all of them.

@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -21,8 +22,8 @@ type s3Bucket struct {
 
 const defaultRegion = "us-east-1"
 
-// client is for one operation.
-func (b *s3Bucket) client(ctx context.Context) (*minio.Core, *http.Transport, error) {
+// client is for one operation, each request of which is tried so often.
+func (b *s3Bucket) client(tries int) (*minio.Core, *http.Transport, error) {
 	t, err := b.transport()
 	if err != nil {
 		return nil, nil, err
@@ -43,7 +44,7 @@ func (b *s3Bucket) client(ctx context.Context) (*minio.Core, *http.Transport, er
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := minio.NewCore(u.Host, &minio.Options{Creds: creds, Secure: u.Scheme == "https", Transport: t, Region: region, MaxRetries: attempts})
+	c, err := minio.NewCore(u.Host, &minio.Options{Creds: creds, Secure: u.Scheme == "https", Transport: t, Region: region, MaxRetries: tries})
 	if err != nil {
 		return nil, nil, newError(Failed, "", "its endpoint can't be asked", "the server's log has the cause").because(err)
 	}
@@ -71,7 +72,7 @@ func (b *s3Bucket) credentials(t *http.Transport) (*credentials.Credentials, err
 }
 
 func (b *s3Bucket) open(ctx context.Context, object string, offset int64, version string) (content, error) {
-	c, t, err := b.client(ctx)
+	c, t, err := b.client(1) // resuming tries again
 	if err != nil {
 		return content{}, err
 	}
@@ -106,11 +107,21 @@ func (b *s3Bucket) open(ctx context.Context, object string, offset int64, versio
 // put is an upload in parts, or for a small object a single request. Either way the object appears when all of it is there. The library
 // gives up the parts after an error, also when the context has ended.
 func (b *s3Bucket) put(ctx context.Context, object string, r io.Reader, size int64) error {
-	c, t, err := b.client(ctx)
+	c, t, err := b.client(attempts)
 	if err != nil {
 		return err
 	}
 	defer t.CloseIdleConnections()
+	if size <= chunkSize { // what is sent at once is sent again only if the library can go back in it
+		all := make([]byte, size)
+		if _, err := io.ReadFull(r, all); err != nil {
+			return err
+		}
+		if n, err := r.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+			return err
+		}
+		r = bytes.NewReader(all)
+	}
 	_, err = c.Client.PutObject(ctx, b.name, object, r, size, minio.PutObjectOptions{
 		ContentType: "application/octet-stream", PartSize: partSize(size), NumThreads: 1,
 	})
@@ -131,7 +142,7 @@ func partSize(size int64) uint64 {
 func (b *s3Bucket) prepare(ctx context.Context, object string) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	c, t, err := b.client(ctx)
+	c, t, err := b.client(attempts)
 	if err != nil {
 		return err
 	}
@@ -160,7 +171,8 @@ func (b *s3Bucket) error(err error) error {
 	switch answer.Code {
 	case "NoSuchBucket":
 		return newError(NotFound, "", "there is no such bucket at its endpoint", "make the bucket, or correct its name").because(err)
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed", "InvalidAccessKeyID":
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed", "InvalidAccessKeyID",
+		"XAdminUserNotFound": // versitygw's word for an unknown key, with status 404
 		return newError(CredentialsRejected, "", "its endpoint does not take the server's credentials ("+answer.Code+")", "%s", hintCredentials).because(err)
 	case "XMinioStorageFull", "InsufficientStorage":
 		return statusError(http.StatusInsufficientStorage, answer.Code, err)

@@ -56,7 +56,7 @@ func (e *exactly) Read(p []byte) (int, error) {
 const (
 	// attempts is how often a read is begun or resumed without a byte in between.
 	attempts   = 5
-	firstPause = 200 * time.Millisecond
+	firstPause = 100 * time.Millisecond
 	// stalledAfter is how long an endpoint may say nothing. A connection can be dead without an error.
 	stalledAfter = 2 * time.Minute
 )
@@ -99,6 +99,9 @@ func (r *resuming) begin() error {
 	if err := context.Cause(r.ctx); err != nil {
 		return err
 	}
+	if r.done > 0 && r.version == "" { // what comes could be another object's
+		return newError(Failed, "", "the connection broke, and its endpoint doesn't say whether the object is still the same", "try again")
+	}
 	ctx, cancel := context.WithCancel(r.ctx)
 	stall := time.AfterFunc(stalledAfter, cancel)
 	c, err := r.src.open(ctx, r.object, r.done, r.version)
@@ -111,8 +114,13 @@ func (r *resuming) begin() error {
 		return err
 	}
 	r.body, r.cancel, r.stall = c.ReadCloser, cancel, stall
-	if r.version == "" {
+	if r.done == 0 {
 		r.size, r.modified, r.version = c.size, c.modified, c.version
+		return nil
+	}
+	if c.version != r.version || c.size != r.size { // the condition was ignored
+		r.closeBody()
+		return errChanged()
 	}
 	return nil
 }
