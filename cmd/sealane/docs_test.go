@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/objects"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/server"
 	"github.com/sealane/sealane/internal/sidecarconfig"
@@ -79,6 +80,9 @@ func fieldsIn(prefix string, defaults reflect.Value, into map[string]documented)
 			d.unit = "a list of"
 		case []sidecarconfig.Link:
 			continue // a table of its own
+		case map[string]objects.Bucket:
+			fieldsIn(prefix+name+".NAME.", reflect.ValueOf(objects.Bucket{}), into)
+			continue
 		default:
 			fieldsIn(prefix+name+".", value, into)
 			continue
@@ -128,6 +132,8 @@ func TestTheConfigurationPageHasEveryFieldWithItsDefault(t *testing.T) {
 		"ca_lifetime":      fmt.Sprintf("`%gh`", pki.DefaultLifetimes().CA.Hours()),
 		"ca_key_algorithm": "`" + string(pki.ECDSAP256) + "`",
 		"master_key_file":  "`master.key` in the state folder",
+
+		"buckets.NAME.region": "`us-east-1`", "buckets.NAME.endpoint": "Google's or Amazon's", "buckets.NAME.bucket": "NAME", "buckets.NAME.ca_file": "the system's",
 	})
 }
 
@@ -197,6 +203,9 @@ func TestTheConfigurationsInTheDocumentationAreRight(t *testing.T) {
 	t.Parallel()
 	if _, err := server.ReadConfig(example(t, "configuration.md", "http: 10.0.0.5", "```"), "", ""); err != nil {
 		t.Error(err)
+	}
+	if c, err := server.ReadConfig(example(t, "import-export.md", "# buckets.yaml", "```"), "", ""); err != nil || len(c.Buckets) != 5 {
+		t.Errorf("%+v, %v", c, err)
 	}
 	cfg, err := sidecarconfig.Read(sidecarconfig.Sources{File: example(t, "sidecar.md", "    ops: 127", "\n\n")})
 	if err != nil || len(cfg.Links) != 2 {

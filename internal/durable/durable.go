@@ -1,5 +1,5 @@
 // Package durable writes files that survive a crash. After WriteFile has returned, a power cut leaves the new content. Before, it
-// leaves the old content or the new, never a mixture and never an empty file.
+// leaves the old content or the new, never a mixture and never an empty file. PendingFile does the same for what is too large for memory.
 //
 // Nothing is guaranteed about several files at once. Whoever needs that keeps one record in the store.
 package durable

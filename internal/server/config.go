@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/sealane/sealane/internal/hint"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/objects"
 	"github.com/sealane/sealane/internal/ops"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/statedir"
@@ -66,6 +69,10 @@ type Config struct {
 	// CANameConstraints gives the CAs of instances critical name constraints for which nothing else is asked. Not every TLS
 	// library can use such a CA. Default false.
 	CANameConstraints bool `yaml:"ca_name_constraints"`
+
+	// Buckets are where imports and exports find gs://NAME/…; "*" stands for all buckets that have no entry. Default: each bucket is a
+	// folder below buckets in the state folder.
+	Buckets map[string]objects.Bucket `yaml:"buckets"`
 
 	// What follows from the fields above, by ReadConfig.
 
@@ -125,6 +132,7 @@ func (c *Config) check() []string {
 		add("tls: want both certificate and key")
 	}
 	problems = append(problems, c.checkAddresses()...)
+	problems = append(problems, objects.CheckBuckets(c.Buckets)...)
 	if problem := c.checkLifetime(); problem != "" {
 		problems = append(problems, problem)
 	}
@@ -205,6 +213,13 @@ func (c *Config) checkSecretFiles() error {
 	if c.MasterKeyFile != "" {
 		if err := statedir.CheckMode("master_key_file", c.MasterKeyFile, statedir.Private); err != nil {
 			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Buckets)) {
+		if file := c.Buckets[name].CredentialsFile; file != "" {
+			if err := statedir.CheckMode("buckets."+name+".credentials_file", file, statedir.PrivateToGroup); err != nil {
+				return err
+			}
 		}
 	}
 	if c.TLS.Key == "" {

@@ -63,3 +63,16 @@ addresses: {pool: 10.0.0.0, ports: 1-2}
 		}
 	}
 }
+
+func TestBucketsAreCheckedAlongWithTheRest(t *testing.T) {
+	t.Parallel()
+	_, err := server.ReadConfig(write(t, "metrics: everyone\nbuckets: {backups: {folder: here}, other: {service: s3, endpoint: 'http://key:hunter2@10.0.0.1'}}\n"), "", "")
+	for _, want := range []string{"metrics:", `buckets.backups.folder: "here": want an absolute path`, "buckets.other.endpoint: has a user name or password in it"} {
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("no %q in %v", want, err)
+		}
+	}
+	if _, err := server.ReadConfig(write(t, "buckets: {backups: {secret_key: hunter2}}\n"), "", ""); err == nil || !strings.Contains(err.Error(), "secret_key") {
+		t.Errorf("a secret in the configuration: %v", err)
+	}
+}

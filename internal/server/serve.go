@@ -26,6 +26,14 @@ func (s *Server) Serve(ctx context.Context, signals Signals, ready func()) error
 	if err := s.listen(); err != nil {
 		return err
 	}
+	// Exports may have been killed along with the server. Folders can be large, so nothing waits for this.
+	sweeping, endSweep := context.WithCancel(ctx)
+	defer endSweep()
+	s.running.Go(func() {
+		if err := s.objects.Sweep(sweeping); err != nil && sweeping.Err() == nil {
+			s.log.Warn("what killed exports have left in the buckets' folders could not be removed", "err", err)
+		}
+	})
 	settled := make(chan struct{})
 	settle, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()

@@ -20,6 +20,7 @@ import (
 	"github.com/sealane/sealane/internal/hint"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/local"
+	"github.com/sealane/sealane/internal/objects"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/statedir"
 	"github.com/sealane/sealane/internal/store"
@@ -44,6 +45,7 @@ type Server struct {
 	store   *store.Store
 	audit   *audit.Log
 	calls   *audit.Log
+	objects *objects.Store
 	manager *instance.Manager
 
 	stopping chan stopRequest // from the control socket
@@ -80,6 +82,10 @@ func (s *Server) open(ctx context.Context, o Options) error {
 	_, statErr := os.Stat(s.dir.Records())
 	isNew := errors.Is(statErr, fs.ErrNotExist)
 	if err := s.config.checkSecretFiles(); err != nil {
+		return err
+	}
+	s.objects, err = objects.New(objects.Config{Buckets: s.config.Buckets, StateDir: string(s.dir), DefaultFolder: s.dir.Buckets()})
+	if err != nil {
 		return err
 	}
 	// The key comes first: a start that fails without one must not leave records that look as if they had had one.

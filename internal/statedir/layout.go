@@ -44,6 +44,9 @@ var Layout = []Entry{
 	{"ops.token", "the bearer token for /metrics and /debug/pprof", "-rw-------", "serve, sidecar", ""},
 	{"server.json", "where the running server listens, for the CLI", "-rw-------", "serve", ""},
 	{"control.sock", "the socket by which `sealane stop` reaches the server", ByUmask, "serve", ""},
+	{"buckets", "a folder per bucket for imports and exports, unless the configuration has `buckets`", "drwx------", "serve", ""},
+	{"buckets/*", "one bucket", "drwx------", "serve", ""},
+	{"buckets/*/*", "an object, which is an RDB file, or a folder of objects", ByUmask, "serve", ""},
 	{"nodes", "a folder per node, which is one engine and its gateway", "drwx------", "serve", "folder of the nodes"},
 	{"nodes/*", "one node; its name is random, and is in the records", "drwx------", "serve", ""},
 	{"nodes/*/engine.conf", "the engine's configuration, with hashes of passwords", "-rw-------", "serve", ""},
@@ -78,6 +81,9 @@ func (d Dir) Control() string { return d.path("control.sock") }
 
 // Nodes is the path of the folder with a folder per node.
 func (d Dir) Nodes() string { return d.path("nodes") }
+
+// Buckets is the path of the folder with a folder per bucket, for imports and exports.
+func (d Dir) Buckets() string { return d.path("buckets") }
 
 // AuditLog is the path of the audit log.
 func (d Dir) AuditLog() string { return audit.LogPath(string(d)) }
