@@ -31,6 +31,8 @@ var levels = map[string]int{
 	"internal/ledger":      0,
 	"internal/wire":        0,
 	"internal/clientlist":  0,
+	"internal/filter":      0,
+	"internal/rest":        0,
 	"internal/attribution": 1,
 	"internal/netloop":     0,
 	"internal/logfile":     0,

@@ -27,6 +27,7 @@ import (
 	"github.com/sealane/sealane/internal/access"
 	"github.com/sealane/sealane/internal/api"
 	"github.com/sealane/sealane/internal/audit"
+	"github.com/sealane/sealane/internal/rest"
 )
 
 // calls is a log of calls in memory, which has no room while it is full.
@@ -127,7 +128,7 @@ func (s *server) rpc(service string, m protoreflect.MethodDescriptor, names map[
 	}
 	field, resource := "name", "projects/p1/locations/local/operations/"+names["operations"] // WaitOperation has no path
 	if rule != nil {
-		r.verb, r.path = api.Pattern(rule)
+		r.verb, r.path = rest.Pattern(rule)
 		if rule.GetBody() != "" {
 			r.body = "{}"
 		}

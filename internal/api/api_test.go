@@ -150,7 +150,10 @@ func (l *lockedBuffer) String() string {
 
 var pools atomic.Uint32
 
-func newServer(t testing.TB) *server {
+// answerAtOnce is for tests whose operations don't end.
+func answerAtOnce(cfg *api.Config) { cfg.Hold = time.Nanosecond }
+
+func newServer(t testing.TB, options ...func(*api.Config)) *server {
 	t.Helper()
 	s := &server{t: t, log: &lockedBuffer{}, nodes: &nodes{
 		running: make(map[string]bool), paths: make(map[instance.Name]gateway.DataPath), exits: make(chan instance.Exit),
@@ -185,7 +188,11 @@ func newServer(t testing.TB) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.tokens.Close)
-	if s.api, err = api.New(api.Config{Manager: s.manager, Tokens: s.tokens, Calls: &s.calls, Log: log}); err != nil {
+	cfg := api.Config{Manager: s.manager, Tokens: s.tokens, Calls: &s.calls, Log: log}
+	for _, option := range options {
+		option(&cfg)
+	}
+	if s.api, err = api.New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	s.listen()
@@ -317,4 +324,13 @@ const (
 func (s *server) create(id, body string) object {
 	s.t.Helper()
 	return s.done(s.ok("POST", instances+"?instanceId="+id, body))
+}
+
+// text is an object as JSON.
+func text(v any) string {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(raw)
 }

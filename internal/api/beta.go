@@ -41,6 +41,26 @@ func (s *betaServer) DeleteInstance(ctx context.Context, r *betapb.DeleteInstanc
 	return viaV1(ctx, r, &redispb.DeleteInstanceRequest{}, s.v1.DeleteInstance, &longrunningpb.Operation{})
 }
 
+func (s *betaServer) UpgradeInstance(ctx context.Context, r *betapb.UpgradeInstanceRequest) (*longrunningpb.Operation, error) {
+	return viaV1(ctx, r, &redispb.UpgradeInstanceRequest{}, s.v1.UpgradeInstance, &longrunningpb.Operation{})
+}
+
+func (s *betaServer) ImportInstance(ctx context.Context, r *betapb.ImportInstanceRequest) (*longrunningpb.Operation, error) {
+	return viaV1(ctx, r, &redispb.ImportInstanceRequest{}, s.v1.ImportInstance, &longrunningpb.Operation{})
+}
+
+func (s *betaServer) ExportInstance(ctx context.Context, r *betapb.ExportInstanceRequest) (*longrunningpb.Operation, error) {
+	return viaV1(ctx, r, &redispb.ExportInstanceRequest{}, s.v1.ExportInstance, &longrunningpb.Operation{})
+}
+
+func (s *betaServer) FailoverInstance(ctx context.Context, r *betapb.FailoverInstanceRequest) (*longrunningpb.Operation, error) {
+	return viaV1(ctx, r, &redispb.FailoverInstanceRequest{}, s.v1.FailoverInstance, &longrunningpb.Operation{})
+}
+
+func (s *betaServer) RescheduleMaintenance(ctx context.Context, r *betapb.RescheduleMaintenanceRequest) (*longrunningpb.Operation, error) {
+	return viaV1(ctx, r, &redispb.RescheduleMaintenanceRequest{}, s.v1.RescheduleMaintenance, &longrunningpb.Operation{})
+}
+
 // viaV1 calls a method of v1 for a request of v1beta1. q is an empty request of v1, out an empty answer of v1beta1.
 func viaV1[Q, R, B proto.Message](ctx context.Context, in proto.Message, q Q, call func(context.Context, Q) (R, error), out B) (B, error) {
 	var none B
@@ -51,7 +71,11 @@ func viaV1[Q, R, B proto.Message](ctx context.Context, in proto.Message, q Q, ca
 	if err != nil {
 		return none, err
 	}
-	return out, reinterpret(r, out)
+	if err := reinterpret(r, out); err != nil {
+		return none, err
+	}
+	betaNumbers(out)
+	return out, nil
 }
 
 // reinterpret copies a message into one of another type that is the same on the wire.
@@ -69,5 +93,30 @@ func reinterpret(from, to proto.Message) error {
 // toBeta turns an Instance of v1 into one of v1beta1.
 func toBeta(i proto.Message) (proto.Message, error) {
 	out := &betapb.Instance{}
-	return out, reinterpret(i, out)
+	err := reinterpret(i, out)
+	betaNumbers(out)
+	return out, err
+}
+
+// betaNumbers gives FAILING_OVER the number that it has in v1beta1 alone, in an answer with numbers of v1.
+func betaNumbers(answer proto.Message) {
+	const v1, beta = redispb.Instance_FAILING_OVER, betapb.Instance_FAILING_OVER
+	switch m := answer.(type) {
+	case *betapb.Instance:
+		if m.State == betapb.Instance_State(v1) {
+			m.State = beta
+		}
+	case *betapb.ListInstancesResponse:
+		for _, i := range m.GetInstances() {
+			betaNumbers(i)
+		}
+	case *redispb.Instance:
+		if m.State == v1 {
+			m.State = redispb.Instance_State(beta)
+		}
+	case *redispb.ListInstancesResponse:
+		for _, i := range m.GetInstances() {
+			betaNumbers(i)
+		}
+	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sealane/sealane/internal/audit"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/rest"
 )
 
 // CallLog is the log of who did what. *audit.Log is one.
@@ -103,7 +104,7 @@ func unlogged(err error) error {
 
 func ofCall(e audit.Entry, begun uint64, code codes.Code, now time.Time) audit.Entry {
 	of := *e.Call
-	of.Of, of.Outcome = begun, codeName(code)
+	of.Of, of.Outcome = begun, rest.StatusName(code)
 	return audit.Entry{Time: now, Action: audit.CallOutcome, Instance: e.Instance, Call: &of}
 }
 
@@ -132,16 +133,8 @@ func (l *callLog) denied(c *call) {
 		return
 	}
 	e := c.entry(now)
-	e.Call.Outcome = codeName(codes.PermissionDenied)
+	e.Call.Outcome = rest.StatusName(codes.PermissionDenied)
 	l.enter(c.ctx, e)
 }
 
-func outcome(err error) string { return codeName(status.Code(err)) }
-
-// codeName is a name of google.rpc.Code.
-func codeName(code codes.Code) string {
-	if code == codes.OK {
-		return "OK"
-	}
-	return statusNames[code]
-}
+func outcome(err error) string { return rest.StatusName(status.Code(err)) }

@@ -153,7 +153,7 @@ func TestNameConstraintsAreAskedFor(t *testing.T) {
 
 func TestCertificatesThatCannotBeChanged(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
+	s := newServer(t, answerAtOnce)
 	s.create("bare", basic)
 	for _, verb := range []string{":rotateCa", ":activateCa", ":retireCa", ":compromiseCa", ":rotateLeaf", ""} {
 		method := "POST"
@@ -191,7 +191,7 @@ func TestCertificatesThatCannotBeChanged(t *testing.T) {
 
 func TestCertificatesOverGRPC(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
+	s := newServer(t, answerAtOnce)
 	s.create("first", encrypted)
 	certs, ctx := sealanepb.NewCertificatesClient(s.grpc), authorized(t)
 	const name = "projects/p1/locations/local/instances/first/certificates"

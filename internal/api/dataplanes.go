@@ -11,6 +11,7 @@ import (
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/rest"
 )
 
 // dataPlanesServer is sealane.v1.DataPlanes. Its methods only translate.
@@ -78,7 +79,7 @@ func dataPlaneChange(mask *fieldmaskpb.FieldMask, in *sealanepb.DataPlane) (func
 	}
 	var changes []func(*instance.DataPlaneSettings)
 	for _, path := range mask.GetPaths() {
-		switch snakeCase(path) {
+		switch rest.SnakeCase(path) {
 		case "data_path":
 			chosen, ok := dataPaths[in.GetDataPath()]
 			if !ok {

@@ -87,7 +87,7 @@ func TestDataPlaneMasksAndValues(t *testing.T) {
 		{"data_path", ``, "", 400, []string{"data_plane.data_path: DATA_PATH_UNSPECIFIED: want TRANSPARENT or MULTIPLEXED"}},
 		{"data_path,colour", `{"dataPath":0}`, "", 400, []string{`"colour"`, "DATA_PATH_UNSPECIFIED: want"}},
 		{"data_path", `{"dataPath":7}`, "", 400, []string{"data_plane.data_path: 7: want TRANSPARENT or MULTIPLEXED"}},
-		{"data_path", `{"dataPath":"QUICK"}`, "", 400, []string{"dataPath", "QUICK"}},
+		{"data_path", `{"dataPath":"QUICK"}`, "", 400, []string{"data_plane.data_path", "QUICK"}},
 		{"data_path", `{"colour":"red"}`, "", 400, []string{`"colour"`}},
 		{"data_path&colour=red", `{"dataPath":2}`, "", 400, []string{`"colour"`}},
 		{"data_path&dataPlane.dataPath=2", `{"dataPath":2}`, "", 400, []string{`"dataPlane.dataPath"`}},
@@ -110,7 +110,7 @@ func TestDataPlaneMasksAndValues(t *testing.T) {
 
 func TestDataPlaneThatCannotBeChanged(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
+	s := newServer(t, answerAtOnce)
 	patch := func(path string) (int, object) {
 		return s.do("PATCH", path+"?updateMask=dataPath", `{"dataPath":"MULTIPLEXED"}`)
 	}

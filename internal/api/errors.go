@@ -2,62 +2,27 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
-	"net/http"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/sealane/sealane/internal/instance"
 )
 
-// grpcCodes maps the domain's classes of errors to gRPC's, and httpStatus maps those to HTTP's.
+// grpcCodes maps the domain's classes of errors to gRPC's. Package rest maps those to HTTP's.
 var grpcCodes = map[instance.Code]codes.Code{
 	instance.InvalidArgument:    codes.InvalidArgument,
 	instance.NotFound:           codes.NotFound,
 	instance.AlreadyExists:      codes.AlreadyExists,
 	instance.FailedPrecondition: codes.FailedPrecondition,
 	instance.ResourceExhausted:  codes.ResourceExhausted,
-	instance.Unimplemented:      codes.Unimplemented,
 	instance.Unavailable:        codes.Unavailable,
 	instance.Cancelled:          codes.Canceled,
 	instance.Internal:           codes.Internal,
-}
-
-// httpStatus is the mapping that google/rpc/code.proto documents.
-var httpStatus = map[codes.Code]int{
-	codes.OK:                 http.StatusOK,
-	codes.Canceled:           499,
-	codes.Unknown:            http.StatusInternalServerError,
-	codes.InvalidArgument:    http.StatusBadRequest,
-	codes.DeadlineExceeded:   http.StatusGatewayTimeout,
-	codes.NotFound:           http.StatusNotFound,
-	codes.AlreadyExists:      http.StatusConflict,
-	codes.PermissionDenied:   http.StatusForbidden,
-	codes.Unauthenticated:    http.StatusUnauthorized,
-	codes.ResourceExhausted:  http.StatusTooManyRequests,
-	codes.FailedPrecondition: http.StatusBadRequest,
-	codes.Aborted:            http.StatusConflict,
-	codes.OutOfRange:         http.StatusBadRequest,
-	codes.Unimplemented:      http.StatusNotImplemented,
-	codes.Internal:           http.StatusInternalServerError,
-	codes.Unavailable:        http.StatusServiceUnavailable,
-	codes.DataLoss:           http.StatusInternalServerError,
-}
-
-// statusNames are the names of google.rpc.Code; codes.Code.String spells them another way.
-var statusNames = map[codes.Code]string{
-	codes.Canceled: "CANCELLED", codes.Unknown: "UNKNOWN", codes.InvalidArgument: "INVALID_ARGUMENT",
-	codes.DeadlineExceeded: "DEADLINE_EXCEEDED", codes.NotFound: "NOT_FOUND", codes.AlreadyExists: "ALREADY_EXISTS",
-	codes.PermissionDenied: "PERMISSION_DENIED", codes.ResourceExhausted: "RESOURCE_EXHAUSTED",
-	codes.FailedPrecondition: "FAILED_PRECONDITION", codes.Aborted: "ABORTED", codes.OutOfRange: "OUT_OF_RANGE",
-	codes.Unimplemented: "UNIMPLEMENTED", codes.Internal: "INTERNAL", codes.Unavailable: "UNAVAILABLE",
-	codes.DataLoss: "DATA_LOSS", codes.Unauthenticated: "UNAUTHENTICATED",
 }
 
 // ErrorDomain is the domain of every google.rpc.ErrorInfo that this API sends. It says whose reasons they are.
@@ -113,45 +78,4 @@ func withDetails(st *status.Status, details ...protoadapt.MessageV1) *status.Sta
 		return with
 	}
 	return st
-}
-
-// writeError writes Google's error envelope.
-func writeError(w http.ResponseWriter, err error) {
-	st := status.Convert(err)
-	code := httpStatus[st.Code()]
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		code = http.StatusRequestEntityTooLarge
-	}
-	writeEnvelope(w, code, st)
-}
-
-func writeEnvelope(w http.ResponseWriter, code int, st *status.Status) {
-	body := map[string]any{"code": code, "message": st.Message(), "status": statusNames[st.Code()]}
-	var details []json.RawMessage
-	for _, d := range st.Proto().GetDetails() {
-		if raw, err := protojson.Marshal(d); err == nil {
-			details = append(details, raw)
-		}
-	}
-	if details != nil {
-		body["details"] = details
-	}
-	if st.Code() == codes.Unauthenticated {
-		w.Header().Set("WWW-Authenticate", `Bearer realm="sealane"`)
-	}
-	writeJSON(w, code, map[string]any{"error": body})
-}
-
-func writeJSON(w http.ResponseWriter, code int, v any) {
-	raw, err := json.MarshalIndent(v, "", "  ")
-	if err != nil { // cannot be: all of it was JSON before
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Cache-Control", "private")
-	w.WriteHeader(code)
-	w.Write(append(raw, '\n'))
 }

@@ -9,10 +9,8 @@ import (
 // MaxUnauthenticated is for tests.
 const MaxUnauthenticated = maxUnauthenticated
 
-var (
-	MixinRules = mixinRules
-	Pattern    = pattern
-)
+// MixinRules are the paths of the services that are mixed in.
+var MixinRules = mixinRules
 
 // PermissionsOf are the permissions that a request needs, as far as the method's row in the table says; none for a method without one.
 func PermissionsOf(method string, request proto.Message) []access.Permission {

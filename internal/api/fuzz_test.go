@@ -24,8 +24,13 @@ func FuzzREST(f *testing.F) {
 		{"POST", first + ":failover", "", `{"dataProtectionMode":1}`},
 		{"GET", first + "/dataPlane", "$alt=json;enum-encoding=int", ""},
 		{"PATCH", first + "/dataPlane", "updateMask=dataPath", `{"dataPath":"MULTIPLEXED","clients":1,"accepted":"2"}`},
+		{"GET", first, "fields=name,labels(a),nodes/id&prettyPrint=false&alt=json", ""},
+		{"PATCH", first, "updateMask=redisConfigs.timeout&updateMask=persistenceConfig.persistenceMode", `{"redisConfigs":{"timeout":"5"},"persistenceConfig":{"persistenceMode":2}}`},
+		{"POST", first + ":rescheduleMaintenance", "", `{"rescheduleType":"SPECIFIC_TIME","scheduleTime":"2030-01-01T00:00:00Z"}`},
+		{"POST", "/v1alpha1/projects/p1/locations/local/instances", "instanceId=c", `{"colour":1,"nodes":[{"x":1},2],"createTime":"x","labels":[]}`},
+		{"GET", "/v1/projects/p1/locations/local/clusters", "", ""},
 		{"DELETE", first, "", ""},
-		{"GET", "/v1/projects/p1/locations/-/operations", "filter=x", ""},
+		{"GET", "/v1/projects/p1/locations/-/operations", "filter=done%3Dtrue%20AND%20target:x", ""},
 		{"POST", "/v1/projects/p1/locations/local/operations/o:cancel", "", "{}"},
 		{"GET", "/v1beta1/projects/example.com:p1/locations/local", "", ""},
 		{"GET", "/v1/projects/%ff/locations/%2f/instances/%25", "parent=%ff&name[a]=b&.=&instance.labels[x]=y", "\xff"},
@@ -55,7 +60,7 @@ func FuzzREST(f *testing.F) {
 		if err := json.Unmarshal(w.Body.Bytes(), &v); err != nil {
 			t.Fatalf("%d, not JSON: %q", w.Code, w.Body)
 		}
-		if w.Code >= 500 && w.Code != http.StatusNotImplemented || w.Code == http.StatusUnauthorized {
+		if w.Code >= 500 || w.Code == http.StatusUnauthorized && !strings.Contains(query, "token") {
 			t.Errorf("%d: %s", w.Code, w.Body)
 		}
 		if (w.Code == http.StatusOK) != (v.Error == nil) || v.Error != nil && (v.Error.Code != w.Code || v.Error.Status == "") {

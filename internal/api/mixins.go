@@ -3,8 +3,10 @@ package api
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"cloud.google.com/go/redis/apiv1/redispb"
@@ -14,21 +16,72 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/sealane/sealane/internal/access"
+	"github.com/sealane/sealane/internal/filter"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/rest"
 )
 
-// operationsServer is google.longrunning.Operations. WaitOperation, which the managed service doesn't offer over
-// REST either, answers UNIMPLEMENTED.
+// operationsServer is google.longrunning.Operations. WaitOperation has no path in REST, as in the managed service.
 type operationsServer struct {
 	longrunningpb.UnimplementedOperationsServer
 	manager *instance.Manager
+	waiter  *operationWaiter
 	log     *slog.Logger
 }
 
-func noFilter() error {
-	var p problems
-	p.missing("filter", "is not there yet: leave it out")
-	return p.err()
+// maxWait is how long a WaitOperation takes at most.
+const maxWait = 30 * time.Second
+
+// operationFields are what operations can be filtered by.
+var operationFields = filter.Fields[instance.OperationOf]{
+	"name":                     func(o instance.OperationOf) any { return o.Instance.Name.OperationName(o.ID) },
+	"done":                     func(o instance.OperationOf) any { return o.Done },
+	"metadata.verb":            func(o instance.OperationOf) any { return string(o.Verb) },
+	"metadata.target":          func(o instance.OperationOf) any { return o.Instance.Name.String() },
+	"metadata.createTime":      func(o instance.OperationOf) any { return o.Created },
+	"metadata.endTime":         func(o instance.OperationOf) any { return o.Ended },
+	"metadata.cancelRequested": func(o instance.OperationOf) any { return o.CancelRequested },
+	"metadata.apiVersion":      func(o instance.OperationOf) any { return o.APIVersion },
+	"metadata.statusDetail":    func(o instance.OperationOf) any { return o.Detail },
+	"error.code": func(o instance.OperationOf) any {
+		if o.Failure == nil {
+			return int64(0)
+		}
+		return int64(grpcCodes[o.Failure.Code])
+	},
+	"error.message": func(o instance.OperationOf) any {
+		if o.Failure == nil {
+			return ""
+		}
+		return o.Failure.Message
+	},
+}
+
+func init() {
+	// The fields of metadata can be named without it, and in either spelling.
+	for name, value := range maps.Clone(operationFields) {
+		short := strings.TrimPrefix(name, "metadata.")
+		operationFields[short], operationFields[rest.SnakeCase(name)], operationFields[rest.SnakeCase(short)] = value, value, value
+	}
+}
+
+// locationFields are what locations, which are given by their ids, can be filtered by.
+var locationFields = filter.Fields[string]{
+	"name":        func(id string) any { return id },
+	"locationId":  func(id string) any { return id },
+	"location_id": func(id string) any { return id },
+	"displayName": func(id string) any { return id },
+}
+
+// filtered are the items that match a filter.
+func filtered[T any](items []T, text string, fields filter.Fields[T]) ([]T, error) {
+	f, err := filter.Parse(text, fields)
+	if err != nil {
+		var p problems
+		p.invalid("filter", err.Error())
+		return nil, p.err()
+	}
+	return slices.DeleteFunc(items, func(i T) bool { return !f.Match(i) }), nil
 }
 
 func parseOperation(s string) (project, location, id string, err error) {
@@ -64,19 +117,33 @@ func (s *operationsServer) GetOperation(ctx context.Context, r *longrunningpb.Ge
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
-	out, err := operationProto(of.Operation, of.Instance)
+	out, err := s.waiter.answer(ctx, of, s.waiter.hold)
+	return out, toStatus(ctx, s.log, err)
+}
+
+// WaitOperation waits for as long as the request says, but not longer than maxWait.
+func (s *operationsServer) WaitOperation(ctx context.Context, r *longrunningpb.WaitOperationRequest) (*longrunningpb.Operation, error) {
+	of, err := s.find(ctx, access.OperationsGet, r.GetName())
+	if err != nil {
+		return nil, toStatus(ctx, s.log, err)
+	}
+	wait := maxWait
+	if r.GetTimeout() != nil {
+		wait = min(max(r.GetTimeout().AsDuration(), 0), maxWait)
+	}
+	out, err := s.waiter.answer(ctx, of, wait)
 	return out, toStatus(ctx, s.log, err)
 }
 
 func (s *operationsServer) ListOperations(ctx context.Context, r *longrunningpb.ListOperationsRequest) (*longrunningpb.ListOperationsResponse, error) {
-	if r.GetFilter() != "" {
-		return nil, toStatus(ctx, s.log, noFilter())
-	}
 	project, location, err := instance.ParseParent("name", strings.TrimSuffix(r.GetName(), "/operations"))
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
 	all, err := s.manager.Operations.List(project, location)
+	if err == nil {
+		all, err = filtered(all, r.GetFilter(), operationFields)
+	}
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
@@ -124,14 +191,14 @@ type locationsServer struct {
 }
 
 func (s *locationsServer) ListLocations(ctx context.Context, r *location.ListLocationsRequest) (*location.ListLocationsResponse, error) {
-	if r.GetFilter() != "" {
-		return nil, toStatus(ctx, s.log, noFilter())
-	}
 	project, _, err := instance.ParseParent("name", r.GetName()+"/locations/-")
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
 	names, err := s.manager.LocationNames(project)
+	if err == nil {
+		names, err = filtered(names, r.GetFilter(), locationFields)
+	}
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}

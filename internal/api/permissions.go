@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/sealane/sealane/internal/access"
+	"github.com/sealane/sealane/internal/rest"
 )
 
 // effect is what a call does, as far as the log of calls is concerned.
@@ -107,7 +108,7 @@ func authOfUpdate(request proto.Message) []access.Permission {
 	mask := r.Get(r.Descriptor().Fields().ByName("update_mask")).Message()
 	paths := mask.Get(mask.Descriptor().Fields().ByName("paths")).List()
 	for n := range paths.Len() {
-		if path := snakeCase(paths.Get(n).String()); path == "auth_enabled" || path == "*" {
+		if path := rest.SnakeCase(paths.Get(n).String()); path == "auth_enabled" || path == "*" {
 			return []access.Permission{access.InstancesUpdateAuth}
 		}
 	}

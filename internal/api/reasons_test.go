@@ -31,7 +31,7 @@ func reason(v object) (string, object) {
 
 func TestErrorsHaveReasonsOverREST(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
+	s := newServer(t, answerAtOnce)
 	s.create("first", encrypted)
 	s.create("bare", basic)
 	s.ok("POST", certificates+":rotateCa", "{}")

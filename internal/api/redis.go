@@ -12,19 +12,18 @@ import (
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"cloud.google.com/go/redis/apiv1/redispb"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/sealane/sealane/internal/access"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/pki"
 )
 
-// redisServer is google.cloud.redis.v1.CloudRedis. Its methods only translate; what it doesn't have answers
-// UNIMPLEMENTED with the method's name.
+// redisServer is google.cloud.redis.v1.CloudRedis. Its methods only translate.
 type redisServer struct {
 	redispb.UnimplementedCloudRedisServer
-	manager *instance.Manager
-	log     *slog.Logger
+	manager    *instance.Manager
+	operations *operationWaiter
+	log        *slog.Logger
 }
 
 const (
@@ -119,10 +118,7 @@ func (s *redisServer) create(ctx context.Context, r *redispb.CreateInstanceReque
 		return nil, err
 	}
 	op, err := s.manager.Create(name, spec, apiVersion(ctx))
-	if err != nil {
-		return nil, err
-	}
-	return operationProto(op, instance.Instance{Name: name})
+	return s.begun(ctx, name, op, err)
 }
 
 // These headers of a create are about the instance's CAs, for which the Memorystore API has no fields. In gRPC they are metadata.
@@ -166,99 +162,22 @@ func checkBodyName(got string, want instance.Name) error {
 	return p.err()
 }
 
-func (s *redisServer) UpdateInstance(ctx context.Context, r *redispb.UpdateInstanceRequest) (*longrunningpb.Operation, error) {
-	name, err := instance.ParseName("instance.name", r.GetInstance().GetName())
-	if err != nil {
-		return nil, toStatus(ctx, s.log, err)
-	}
-	change, err := changeOf(r.GetUpdateMask(), r.GetInstance())
-	if err != nil {
-		return nil, toStatus(ctx, s.log, err)
-	}
-	op, err := s.manager.Update(ctx, name, change, apiVersion(ctx))
-	if err != nil {
-		return nil, toStatus(ctx, s.log, err)
-	}
-	out, err := operationProto(op, instance.Instance{Name: name})
-	return out, toStatus(ctx, s.log, err)
-}
-
-// mutable are the paths of an update mask that the API has. Those that can't be updated yet are marked as later.
-var mutable = map[string]struct {
-	later bool
-	set   func(*instance.Spec, *redispb.Instance)
-}{
-	"display_name":         {set: func(s *instance.Spec, in *redispb.Instance) { s.DisplayName = in.GetDisplayName() }},
-	"labels":               {set: func(s *instance.Spec, in *redispb.Instance) { s.Labels = in.GetLabels() }},
-	"memory_size_gb":       {later: true},
-	"redis_configs":        {later: true},
-	"redis_version":        {later: true},
-	"auth_enabled":         {set: func(s *instance.Spec, in *redispb.Instance) { s.AuthEnabled = in.GetAuthEnabled() }},
-	"maintenance_policy":   {later: true},
-	"maintenance_version":  {later: true},
-	"persistence_config":   {later: true},
-	"replica_count":        {later: true},
-	"read_replicas_mode":   {later: true},
-	"secondary_ip_range":   {later: true},
-	"customer_managed_key": {later: true},
-}
-
-// changeOf reads an update mask, in either spelling.
-func changeOf(mask *fieldmaskpb.FieldMask, in *redispb.Instance) (instance.Change, error) {
-	var p problems
-	if len(mask.GetPaths()) == 0 {
-		p.invalid("update_mask", "is empty: want the fields to change, such as display_name,labels")
-	}
-	var sets []func(*instance.Spec, *redispb.Instance)
-	for _, path := range mask.GetPaths() {
-		field := snakeCase(path)
-		if field == "redis_config" {
-			field = "redis_configs" // the API's own documentation misspells it
-		}
-		m, ok := mutable[field]
-		switch {
-		case !ok:
-			p.invalid("update_mask", fmt.Sprintf("%q cannot be updated; display_name, labels and auth_enabled can", path))
-		case m.later:
-			p.missing("update_mask", fmt.Sprintf("updating %s is not there yet; display_name, labels and auth_enabled can be updated", field))
-		default:
-			sets = append(sets, m.set)
-		}
-	}
-	if err := p.err(); err != nil {
-		return nil, err
-	}
-	return func(s *instance.Spec) {
-		for _, set := range sets {
-			set(s, in)
-		}
-	}, nil
-}
-
-// snakeCase turns displayName into display_name and leaves display_name as it is.
-func snakeCase(s string) string {
-	var b strings.Builder
-	for _, c := range s {
-		if c >= 'A' && c <= 'Z' {
-			b.WriteByte('_')
-			c += 'a' - 'A'
-		}
-		b.WriteRune(c)
-	}
-	return b.String()
-}
-
 func (s *redisServer) DeleteInstance(ctx context.Context, r *redispb.DeleteInstanceRequest) (*longrunningpb.Operation, error) {
 	name, err := instance.ParseName("name", r.GetName())
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
 	op, err := s.manager.Delete(name, apiVersion(ctx))
-	if err != nil {
-		return nil, toStatus(ctx, s.log, err)
-	}
-	out, err := operationProto(op, instance.Instance{Name: name})
+	out, err := s.begun(ctx, name, op, err)
 	return out, toStatus(ctx, s.log, err)
+}
+
+// begun answers with the operation that a call has begun, or with the error for which there is none.
+func (s *redisServer) begun(ctx context.Context, name instance.Name, op instance.Operation, err error) (*longrunningpb.Operation, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s.operations.begun(ctx, name, op)
 }
 
 // maxPageSize is the API's default and greatest page size.

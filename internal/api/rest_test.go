@@ -23,8 +23,8 @@ func TestInstanceOverREST(t *testing.T) {
 		"transitEncryptionMode": "SERVER_AUTHENTICATION", "authEnabled": true,
 		"persistenceConfig": {"persistenceMode": "RDB", "rdbSnapshotPeriod": "SIX_HOURS"}}`)
 	metadata := op["metadata"].(object)
-	if op["done"] != false || metadata["cancelRequested"] != false || metadata["verb"] != "create" || metadata["apiVersion"] != "v1" ||
-		metadata["target"] != "projects/p1/locations/local/instances/first" || metadata["createTime"] == nil || metadata["endTime"] != nil ||
+	if op["done"] != true || metadata["cancelRequested"] != false || metadata["verb"] != "create" || metadata["apiVersion"] != "v1" ||
+		metadata["target"] != "projects/p1/locations/local/instances/first" || metadata["createTime"] == nil || metadata["endTime"] == nil ||
 		metadata["@type"] != "type.googleapis.com/google.cloud.redis.v1.OperationMetadata" {
 		t.Errorf("operation: %v", op)
 	}
@@ -67,9 +67,11 @@ func TestInstanceOverREST(t *testing.T) {
 
 func TestDefaultsAreLeftOut(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
+	s := newServer(t, answerAtOnce)
 	s.nodes.set(func(n *nodes) { n.hold = true })
-	s.ok("POST", instances+"?instanceId=first", basic)
+	if op := s.ok("POST", instances+"?instanceId=first", basic); op["done"] != false || op["metadata"].(object)["endTime"] != nil {
+		t.Errorf("operation: %v", op)
+	}
 	got := s.ok("GET", first, "")
 	if got["state"] != "CREATING" || got["transitEncryptionMode"] != "DISABLED" || got["persistenceConfig"].(object)["persistenceMode"] != "DISABLED" {
 		t.Errorf("while it is created: %v", got)
@@ -128,13 +130,22 @@ func TestUpdateMasks(t *testing.T) {
 		{"labels,displayName", true, true, 200, ""},
 		{"labels,%20display_name,", true, true, 200, ""},
 		{"", false, false, 400, "update_mask: is empty"},
-		{"redisConfig", false, false, 501, "redis_configs"},
-		{"redisConfigs", false, false, 501, "redis_configs"},
-		{"memory_size_gb", false, false, 501, "memory_size_gb"},
-		{"displayName,memorySizeGb", false, false, 501, "memory_size_gb"},
-		{"tier", false, false, 400, `"tier"`},
-		{"host", false, false, 400, `"host"`},
-		{"labels.n", false, false, 400, `"labels.n"`},
+		{"displayName&updateMask=labels", true, true, 200, ""},
+		{"displayName&update_mask=labels", true, true, 200, ""},
+		{"labels.n", false, true, 200, ""},
+		{"labels.`n`", false, true, 200, ""},
+		{"memory_size_gb", false, false, 400, "memory_size_gb: 0"},
+		{"displayName,memorySizeGb", false, false, 400, "memory_size_gb: 0"},
+		{"tier", false, false, 400, `"tier" is immutable`},
+		{"transitEncryptionMode,labels", false, false, 400, `"transit_encryption_mode" is immutable`},
+		{"redisVersion", false, false, 400, "UpgradeInstance"},
+		{"name", false, false, 400, "keeps its name"},
+		{"host", false, false, 400, `"host" is set by the server`},
+		{"displayName.x", false, false, 400, `display_name has no fields of its own`},
+		{"persistenceConfig.rdbNextSnapshotTime", false, false, 400, "rdb_next_snapshot_time is not a field that can be updated"},
+		{"maintenancePolicy.createTime", false, false, 400, "create_time is not a field that can be updated"},
+		{"colour", false, false, 400, `"colour" is not a field`},
+		{"tags", false, false, 400, `"tags" is not a field`},
 		{"*", false, false, 400, `"*"`},
 		{"%ff", false, false, 400, "UTF-8"},
 	} {
@@ -146,7 +157,7 @@ func TestUpdateMasks(t *testing.T) {
 		case c.code == 200:
 			t.Errorf("mask %q: %d, %v", c.mask, code, v)
 		default:
-			s.refused(c.code, map[int]string{400: "INVALID_ARGUMENT", 501: "UNIMPLEMENTED"}[c.code], v, code, c.says)
+			s.refused(c.code, "INVALID_ARGUMENT", v, code, c.says)
 		}
 		if c.name {
 			name = fmt.Sprintf("name %d", n)
@@ -186,7 +197,7 @@ func TestInstanceIsSentBackAsItWasRead(t *testing.T) {
 		t.Errorf("after:  %v\nbefore: %v", after, before)
 	}
 	// The same on create: what a client read somewhere makes another instance.
-	s.create("second", `{"name":"second","tier":"BASIC","memorySizeGb":1,"host":"10.0.0.1","port":1,"state":"READY","tags":{"a":"b"},"satisfiesPzi":true}`)
+	s.create("second", `{"name":"second","tier":"BASIC","memorySizeGb":1,"host":"10.0.0.1","port":1,"state":"READY","tags":{},"satisfiesPzi":true}`)
 	if got := s.ok("GET", instances+"/second", ""); got["port"] != 6379.0 || got["host"] == "10.0.0.1" {
 		t.Errorf("second: %v", got)
 	}
@@ -207,21 +218,24 @@ func TestBadCreates(t *testing.T) {
 		{"instanceId=a", "", 400, "INVALID_ARGUMENT", []string{"tier"}},
 		{"instanceId=a", `{"tier":"BASIC"}`, 400, "INVALID_ARGUMENT", []string{"memory_size_gb: 0"}},
 		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":301}`, 400, "INVALID_ARGUMENT", []string{"memory_size_gb: 301"}},
-		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1.5}`, 400, "INVALID_ARGUMENT", []string{"memorySizeGb"}},
+		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1.5}`, 400, "INVALID_ARGUMENT", []string{"Invalid value at 'instance.memory_size_gb' (TYPE_INT32), 1.5"}},
 		{"instanceId=a", `{"memorySizeGb":1}`, 400, "INVALID_ARGUMENT", []string{"tier: is required"}},
 		{"instanceId=a", `{"tier":"GOLD","memorySizeGb":1}`, 400, "INVALID_ARGUMENT", []string{"tier", "GOLD"}},
 		{"instanceId=a", `{"tier":7,"memorySizeGb":1}`, 400, "INVALID_ARGUMENT", []string{"tier: 7"}},
 		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1,"transitEncryptionMode":9}`, 400, "INVALID_ARGUMENT", []string{"transit_encryption_mode: 9"}},
-		{"instanceId=a", `{"tier":"STANDARD_HA","memorySizeGb":1}`, 501, "UNIMPLEMENTED", []string{"tier", "STANDARD_HA"}},
-		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1,"customerManagedKey":"k","replicaCount":1,"maintenanceVersion":"v"}`, 501, "UNIMPLEMENTED",
-			[]string{"replica_count: is not there yet: leave it out; customer_managed_key: is not there yet: leave it out; maintenance_version: "}},
+		{"instanceId=a", `{"tier":"STANDARD_HA","memorySizeGb":1}`, 400, "FAILED_PRECONDITION", []string{"tier", "STANDARD_HA", "want BASIC"}},
+		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1,"customerManagedKey":"k","replicaCount":1,"readReplicasMode":2}`, 400, "FAILED_PRECONDITION",
+			[]string{"replica_count: replicas are of tier STANDARD_HA", "; read_replicas_mode: ", "; customer_managed_key: ", "leave it out"}},
+		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1,"maintenanceVersion":"20251007_00_00"}`, 400, "FAILED_PRECONDITION", []string{"maintenance_version: \"20251007_00_00\" is not installed", "7.0.15"}},
+		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1,"alternativeLocationId":"local-b"}`, 400, "INVALID_ARGUMENT", []string{"alternative_location_id", "STANDARD_HA"}},
+		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1,"tags":{"123/env":"prod"}}`, 400, "FAILED_PRECONDITION", []string{"tags", "leave them out"}},
 		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1,"redisVersion":"REDIS_9_9"}`, 400, "INVALID_ARGUMENT", []string{"redis_version", "REDIS_9_9"}},
 		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1,"redisVersion":"REDIS_5_0"}`, 400, "FAILED_PRECONDITION", []string{"redis_version", "not installed"}},
 		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1,"redisConfigs":{"nope":"1"}}`, 400, "INVALID_ARGUMENT", []string{`redis_configs["nope"]`}},
 		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1,"redisConfigs":{"databases":"101"}}`, 400, "INVALID_ARGUMENT", []string{`redis_configs["databases"]`, "1 to 100"}},
 		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1,"locationId":"mars-a"}`, 400, "INVALID_ARGUMENT", []string{"location_id", "mars-a"}},
 		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1,"labels":{"A":"b"}}`, 400, "INVALID_ARGUMENT", []string{"labels", `"A"`}},
-		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1,"colour":"red"}`, 400, "INVALID_ARGUMENT", []string{"Invalid JSON payload received", `"colour"`}},
+		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1,"colour":"red"}`, 400, "INVALID_ARGUMENT", []string{"Invalid JSON payload received. Unknown name \"colour\" at 'instance': Cannot find field."}},
 		{"instanceId=a", `{"tier":"BASIC","memorySizeGb":1`, 400, "INVALID_ARGUMENT", []string{"Invalid JSON payload received"}},
 		{"instanceId=a", `[]`, 400, "INVALID_ARGUMENT", []string{"Invalid JSON payload received"}},
 		{"instanceId=a", "{\"displayName\":\"\xff\"}", 400, "INVALID_ARGUMENT", []string{"UTF-8"}},
@@ -267,7 +281,7 @@ func TestErrorEnvelope(t *testing.T) {
 	if e := v["error"].(object); len(e) != 3 {
 		t.Errorf("error without details: %v", e)
 	}
-	for path, want := range map[string]int{"/": 404, "/v1": 404, "/v1/projects": 404, "/v2/projects/p1/locations/local/instances": 404, first + "/": 404, "/%2e%2e/etc/passwd": 404} {
+	for path, want := range map[string]int{"/": 404, "/v1": 404, "/v1/projects": 404, "/v2/projects/p1/locations/local/instances": 404, first + "/": 404, instances + "/": 404, "/v1/projects/p1/locations//instances": 404, "/%2e%2e/etc/passwd": 404} {
 		code, v := s.do("GET", path, "")
 		s.refused(want, "NOT_FOUND", v, code)
 	}
@@ -308,7 +322,7 @@ func TestBeta(t *testing.T) {
 		t.Errorf("list: %v", got)
 	}
 	code, v := s.do("POST", beta+"/first:upgrade", `{"redisVersion":"REDIS_7_0"}`)
-	s.refused(501, "UNIMPLEMENTED", v, code, "UpgradeInstance")
+	s.refused(400, "FAILED_PRECONDITION", v, code, "redis_version")
 	op = s.done(s.ok("DELETE", beta+"/first", ""))
 	if op["response"].(object)["@type"] != "type.googleapis.com/google.protobuf.Empty" {
 		t.Errorf("delete: %v", op)
@@ -379,7 +393,7 @@ func TestPages(t *testing.T) {
 
 func TestOperations(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
+	s := newServer(t, answerAtOnce)
 	operations := "/v1/projects/p1/locations/local/operations"
 	if v := s.ok("GET", operations, ""); len(v) != 0 {
 		t.Errorf("no operations: %v", v)
@@ -404,8 +418,8 @@ func TestOperations(t *testing.T) {
 		t.Errorf("cancelled: %v", op)
 	}
 	for _, version := range []string{"v1", "v1beta1"} {
-		code, v = s.do("GET", strings.Replace(operations, "v1", version, 1)+"?filter=done%3Dtrue", "")
-		s.refused(501, "UNIMPLEMENTED", v, code, "filter")
+		code, v = s.do("GET", strings.Replace(operations, "v1", version, 1)+"?filter=colour%3Dred", "")
+		s.refused(400, "INVALID_ARGUMENT", v, code, "filter: \"colour\" is not a field", "metadata.verb")
 	}
 	if v := s.ok("DELETE", name, ""); len(v) != 0 {
 		t.Errorf("delete: %v", v)
@@ -450,8 +464,14 @@ func TestLocations(t *testing.T) {
 	s.refused(400, "INVALID_ARGUMENT", v, code)
 	code, v = s.do("GET", "/v1/projects/P/locations", "")
 	s.refused(400, "INVALID_ARGUMENT", v, code, "name: ")
-	code, v = s.do("GET", "/v1/projects/p1/locations?filter=x", "")
-	s.refused(501, "UNIMPLEMENTED", v, code, "filter")
+	code, v = s.do("GET", "/v1/projects/p1/locations?filter=colour%3Dred", "")
+	s.refused(400, "INVALID_ARGUMENT", v, code, "filter")
+	for query, want := range map[string]int{"filter=locationId%3Dmars1": 1, "filter=name:mars1": 1, "filter=mars": 1, "filter=venus": 0, "extraLocationTypes=x": 2} {
+		all, _ := s.ok("GET", "/v1/projects/p1/locations?"+query, "")["locations"].([]any)
+		if len(all) != want {
+			t.Errorf("%s: %v; want %d", query, all, want)
+		}
+	}
 }
 
 // Projects may belong to a domain; the colon is not that of a custom verb.
@@ -499,8 +519,8 @@ func TestEveryAnnotationIsBound(t *testing.T) {
 		if strings.Contains(message, "there is nothing at") || code == http.StatusMethodNotAllowed {
 			t.Errorf("%s: %s %s is not bound", method, verb, path)
 		}
-		if code == http.StatusNotImplemented && !strings.Contains(message, string(method.Name())) {
-			t.Errorf("%s: %d, %q does not name it", method, code, message)
+		if code == http.StatusNotImplemented || e["status"] == "UNIMPLEMENTED" {
+			t.Errorf("%s: %d, %v; clients try again after 501 for half a minute and then blame the network", method, code, e)
 		}
 	}
 	for _, service := range []protoreflect.FullName{"google.cloud.redis.v1.CloudRedis", "google.cloud.redis.v1beta1.CloudRedis", "sealane.v1.DataPlanes"} {

@@ -10,6 +10,7 @@
 package api
 
 import (
+	"cmp"
 	"log/slog"
 	"net/http"
 	"time"
@@ -22,18 +23,25 @@ import (
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/access"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/rest"
 )
 
 // maxRequest is the largest request, in bytes.
-const maxRequest = 1 << 20
+const maxRequest = rest.MaxBody
 
-// Config is what the API needs. All of it is required but Calls.
+// Config is what the API needs. Manager, Tokens and Log are required.
 type Config struct {
 	Manager *instance.Manager
 	Tokens  *access.Tokens // who may call
 	Calls   CallLog        // where calls are entered; nil: nowhere
 	Log     *slog.Logger
+	// Hold is for how long an answer waits for its operation to be done; 0: as long as DefaultHold.
+	Hold time.Duration
 }
+
+// DefaultHold is long enough for nearly all operations, and short enough for everybody's time limits. Without it every change by
+// Terraform takes ten seconds more: it looks at an operation that isn't done only after that time.
+const DefaultHold = 2 * time.Second
 
 // Server is the API. GRPC serves gRPC; REST is an HTTP handler, for a server as HTTPServer makes it. Both are to serve
 // listeners that went through Guard.
@@ -52,10 +60,11 @@ func New(cfg Config, opts ...grpc.ServerOption) (*Server, error) {
 	opts = append(opts, grpc.UnaryInterceptor(g.intercept), grpc.InTapHandle(g.tap))
 	s := &services{grpc: grpc.NewServer(opts...)}
 
-	redis := &redisServer{manager: cfg.Manager, log: cfg.Log}
+	ops := &operationWaiter{operations: cfg.Manager.Operations, hold: cmp.Or(cfg.Hold, DefaultHold)}
+	redis := &redisServer{manager: cfg.Manager, operations: ops, log: cfg.Log}
 	redispb.RegisterCloudRedisServer(s, redis)
 	betapb.RegisterCloudRedisServer(s, &betaServer{v1: redis})
-	longrunningpb.RegisterOperationsServer(s, &operationsServer{manager: cfg.Manager, log: cfg.Log})
+	longrunningpb.RegisterOperationsServer(s, &operationsServer{manager: cfg.Manager, waiter: ops, log: cfg.Log})
 	s.RegisterService(&locationsDesc, &locationsServer{manager: cfg.Manager, log: cfg.Log})
 	sealanepb.RegisterAuthStringsServer(s, &authStringsServer{manager: cfg.Manager, log: cfg.Log})
 	sealanepb.RegisterDataPlanesServer(s, &dataPlanesServer{manager: cfg.Manager, log: cfg.Log})
@@ -73,16 +82,11 @@ func New(cfg Config, opts ...grpc.ServerOption) (*Server, error) {
 // services registers each service with gRPC and remembers it for REST.
 type services struct {
 	grpc       *grpc.Server
-	registered []service
-}
-
-type service struct {
-	desc *grpc.ServiceDesc
-	impl any
+	registered []rest.Service
 }
 
 // RegisterService implements grpc.ServiceRegistrar.
 func (s *services) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.grpc.RegisterService(desc, impl)
-	s.registered = append(s.registered, service{desc, impl})
+	s.registered = append(s.registered, rest.Service{Desc: desc, Impl: impl})
 }

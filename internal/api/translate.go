@@ -2,13 +2,17 @@ package api
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"cloud.google.com/go/redis/apiv1/redispb"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/genproto/googleapis/type/dayofweek"
+	"google.golang.org/genproto/googleapis/type/timeofday"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -59,9 +63,15 @@ func specOf(in *redispb.Instance) (instance.Spec, error) {
 	}
 	known(&p, "transit_encryption_mode", in.GetTransitEncryptionMode(), redispb.Instance_TransitEncryptionMode_name)
 	spec.TransitEncryption = in.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION
-	known(&p, "read_replicas_mode", in.GetReadReplicasMode(), redispb.Instance_ReadReplicasMode_name)
-	spec.SnapshotPeriod = p.persistence(in.GetPersistenceConfig())
-	p.notYet(in)
+	spec.SnapshotPeriod, spec.SnapshotStart = p.readPersistence(in.GetPersistenceConfig())
+	spec.Maintenance = p.readMaintenance(in.GetMaintenancePolicy())
+	spec.MaintenanceVersion = in.GetMaintenanceVersion()
+	for _, field := range replicaFields {
+		p.replicas(in, field)
+	}
+	if in.GetCustomerManagedKey() != "" {
+		p.missing("customer_managed_key", "the server's own master key protects the state, and the data are in the engine's memory and dump: leave it out")
+	}
 	return spec, p.err()
 }
 
@@ -90,43 +100,138 @@ func (p *problems) err() error {
 	case len(p.wrong) > 0:
 		return instance.NewViolations(instance.InvalidArgument, p.wrong)
 	case len(p.absent) > 0:
-		return instance.NewViolations(instance.Unimplemented, p.absent)
+		return instance.NewViolations(instance.FailedPrecondition, p.absent)
 	}
 	return nil
 }
 
-func (p *problems) persistence(c *redispb.PersistenceConfig) time.Duration {
-	known(p, "persistence_config.persistence_mode", c.GetPersistenceMode(), redispb.PersistenceConfig_PersistenceMode_name)
-	known(p, "persistence_config.rdb_snapshot_period", c.GetRdbSnapshotPeriod(), redispb.PersistenceConfig_SnapshotPeriod_name)
-	if c.GetRdbSnapshotStartTime() != nil {
-		p.missing("persistence_config.rdb_snapshot_start_time", "is not there yet: leave it out")
+// readPersistence reads a persistence config. A period without a mode means RDB, and so does a start time.
+func (p *problems) readPersistence(c *redispb.PersistenceConfig) (period time.Duration, start time.Time) {
+	const field = "persistence_config."
+	known(p, field+"persistence_mode", c.GetPersistenceMode(), redispb.PersistenceConfig_PersistenceMode_name)
+	known(p, field+"rdb_snapshot_period", c.GetRdbSnapshotPeriod(), redispb.PersistenceConfig_SnapshotPeriod_name)
+	start = timeOf(p, field+"rdb_snapshot_start_time", c.GetRdbSnapshotStartTime())
+	periodGiven := c.GetRdbSnapshotPeriod() != redispb.PersistenceConfig_SNAPSHOT_PERIOD_UNSPECIFIED
+	switch c.GetPersistenceMode() {
+	case redispb.PersistenceConfig_PERSISTENCE_MODE_UNSPECIFIED:
+		if !periodGiven && start.IsZero() {
+			return 0, zeroTime
+		}
+	case redispb.PersistenceConfig_DISABLED:
+		if periodGiven {
+			p.invalid(field+"rdb_snapshot_period", fmt.Sprintf("%s has no effect while persistence_mode is DISABLED: set persistence_mode to RDB, or leave the period out", c.GetRdbSnapshotPeriod()))
+		}
+		return 0, zeroTime
 	}
-	if c.GetPersistenceMode() != redispb.PersistenceConfig_RDB {
-		return 0
+	period = 24 * time.Hour // the default that the API documents
+	if periodGiven {
+		period = snapshotPeriods[c.GetRdbSnapshotPeriod()]
 	}
-	if period, ok := snapshotPeriods[c.GetRdbSnapshotPeriod()]; ok {
-		return period
-	}
-	return 24 * time.Hour // the default that the API documents
+	return period, start
 }
 
-// notYet refuses, by name, what would otherwise be ignored.
-func (p *problems) notYet(in *redispb.Instance) {
-	for _, f := range []struct {
-		field string
-		asked bool
-	}{
-		{"replica_count", in.GetReplicaCount() != 0},
-		{"read_replicas_mode", in.GetReadReplicasMode() == redispb.Instance_READ_REPLICAS_ENABLED},
-		{"secondary_ip_range", in.GetSecondaryIpRange() != ""},
-		{"customer_managed_key", in.GetCustomerManagedKey() != ""},
-		{"maintenance_policy", in.GetMaintenancePolicy() != nil},
-		{"maintenance_version", in.GetMaintenanceVersion() != ""},
-	} {
-		if f.asked {
-			p.missing(f.field, "is not there yet: leave it out")
-		}
+// zeroTime is no time.
+var zeroTime time.Time
+
+// timeOf reads a time that may be absent.
+func timeOf(p *problems, field string, t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return zeroTime
 	}
+	if err := t.CheckValid(); err != nil {
+		p.invalid(field, fmt.Sprintf("%d.%09d is no time: want one such as 2030-01-02T15:04:05Z", t.GetSeconds(), t.GetNanos()))
+		return zeroTime
+	}
+	return t.AsTime()
+}
+
+// readMaintenance reads a maintenance policy. The domain checks it.
+func (p *problems) readMaintenance(m *redispb.MaintenancePolicy) *instance.MaintenancePolicy {
+	if m == nil {
+		return nil
+	}
+	out := &instance.MaintenancePolicy{Description: m.GetDescription()}
+	for n, w := range m.GetWeeklyMaintenanceWindow() {
+		field := fmt.Sprintf("maintenance_policy.weekly_maintenance_window[%d]", n)
+		day := w.GetDay()
+		if day < dayofweek.DayOfWeek_MONDAY || day > dayofweek.DayOfWeek_SUNDAY {
+			p.invalid(field+".day", fmt.Sprintf("%s: want a day from MONDAY to SUNDAY", day))
+		}
+		at := w.GetStartTime()
+		if at.GetSeconds() != 0 || at.GetNanos() != 0 {
+			p.invalid(field+".start_time", "want hours and minutes only, in UTC")
+		}
+		out.Windows = append(out.Windows, instance.MaintenanceWindow{
+			Day: time.Weekday(int(day) % 7), Hour: int(at.GetHours()), Minute: int(at.GetMinutes()),
+		})
+	}
+	return out
+}
+
+// replicaFields are of instances with replicas, which there are none of yet.
+var replicaFields = []string{"replica_count", "read_replicas_mode", "secondary_ip_range"}
+
+// replicas refuses one of replicaFields, unless its value says what is so anyway.
+func (p *problems) replicas(in *redispb.Instance, field string) {
+	var asked bool
+	switch field {
+	case "replica_count":
+		asked = in.GetReplicaCount() != 0
+	case "read_replicas_mode":
+		known(p, field, in.GetReadReplicasMode(), redispb.Instance_ReadReplicasMode_name)
+		asked = in.GetReadReplicasMode() == redispb.Instance_READ_REPLICAS_ENABLED
+	case "secondary_ip_range":
+		asked = in.GetSecondaryIpRange() != ""
+	}
+	if asked {
+		p.missing(field, "replicas are of tier STANDARD_HA, which is not there yet: leave it out")
+	}
+}
+
+// persistenceProto is an instance's persistence as the API shows it.
+func persistenceProto(i instance.Instance) *redispb.PersistenceConfig {
+	for period, d := range snapshotPeriods {
+		if d != i.Spec.SnapshotPeriod {
+			continue
+		}
+		out := &redispb.PersistenceConfig{PersistenceMode: redispb.PersistenceConfig_RDB, RdbSnapshotPeriod: period}
+		if !i.Spec.SnapshotStart.IsZero() {
+			out.RdbSnapshotStartTime = timestamppb.New(i.Spec.SnapshotStart)
+		}
+		if !i.NextSnapshot.IsZero() {
+			out.RdbNextSnapshotTime = timestamppb.New(i.NextSnapshot)
+		}
+		return out
+	}
+	return &redispb.PersistenceConfig{PersistenceMode: redispb.PersistenceConfig_DISABLED}
+}
+
+// maintenancePolicyProto is a maintenance policy as the API shows it. gcloud's describe fails on a window without its duration, which is
+// always an hour.
+func maintenancePolicyProto(m *instance.MaintenancePolicy) *redispb.MaintenancePolicy {
+	if m == nil {
+		return nil
+	}
+	out := &redispb.MaintenancePolicy{CreateTime: timestamppb.New(m.Created), UpdateTime: timestamppb.New(m.Updated), Description: m.Description}
+	for _, w := range m.Windows {
+		day := dayofweek.DayOfWeek(w.Day)
+		if w.Day == time.Sunday {
+			day = dayofweek.DayOfWeek_SUNDAY
+		}
+		out.WeeklyMaintenanceWindow = append(out.WeeklyMaintenanceWindow, &redispb.WeeklyMaintenanceWindow{
+			Day: day, StartTime: &timeofday.TimeOfDay{Hours: int32(w.Hour), Minutes: int32(w.Minute)}, Duration: durationpb.New(time.Hour),
+		})
+	}
+	return out
+}
+
+// identity is the service account that imports and exports are done as. Here it is a name that can't be anybody's: the server uses the
+// credentials of its own configuration, and a permission that is given to this name helps nobody.
+func identity(project string) string {
+	if domain, id, scoped := strings.Cut(project, ":"); scoped {
+		project = id + "." + domain
+	}
+	return "serviceAccount:redis@" + project + ".sealane.invalid"
 }
 
 // instanceProto is an instance as the API shows it.
@@ -151,15 +256,20 @@ func instanceProto(i instance.Instance) (*redispb.Instance, error) {
 		AuthEnabled:           i.Spec.AuthEnabled,
 		TransitEncryptionMode: redispb.Instance_DISABLED,
 		ReadReplicasMode:      redispb.Instance_READ_REPLICAS_DISABLED,
-		PersistenceConfig:     &redispb.PersistenceConfig{PersistenceMode: redispb.PersistenceConfig_DISABLED},
+		PersistenceConfig:     persistenceProto(i),
+
+		PersistenceIamIdentity:       identity(i.Name.Project),
+		MaintenancePolicy:            maintenancePolicyProto(i.Spec.Maintenance),
+		MaintenanceVersion:           i.MaintenanceVersion,
+		AvailableMaintenanceVersions: i.AvailableMaintenanceVersions,
+	}
+	if m := i.Schedule; m != nil {
+		out.MaintenanceSchedule = &redispb.MaintenanceSchedule{
+			StartTime: timestamppb.New(m.Start), EndTime: timestamppb.New(m.End), ScheduleDeadlineTime: timestamppb.New(m.Deadline),
+		}
 	}
 	if i.Spec.TransitEncryption {
 		out.TransitEncryptionMode = redispb.Instance_SERVER_AUTHENTICATION
-	}
-	for period, d := range snapshotPeriods {
-		if d == i.Spec.SnapshotPeriod {
-			out.PersistenceConfig = &redispb.PersistenceConfig{PersistenceMode: redispb.PersistenceConfig_RDB, RdbSnapshotPeriod: period}
-		}
 	}
 	if i.State == instance.Creating {
 		return out, nil // there is nothing to connect to yet

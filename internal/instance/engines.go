@@ -59,7 +59,7 @@ func (e *Engines) Restart(ctx context.Context, name Name, force bool) error {
 		return err
 	}
 	if _, ok := e.runtime.(EngineStopper); !ok {
-		return &Error{Code: Unimplemented, Message: "engines are not this server's to restart"}
+		return &Error{Code: FailedPrecondition, Message: "engines are not this server's to restart"}
 	}
 	if i.State == Creating || i.State == Deleting {
 		return precondition("'%s' is in state %s: there is no engine to restart", name, i.State)

@@ -15,7 +15,6 @@ const (
 	AlreadyExists      Code = "already exists"
 	FailedPrecondition Code = "failed precondition"
 	ResourceExhausted  Code = "resource exhausted"
-	Unimplemented      Code = "unimplemented"
 	Unavailable        Code = "unavailable"
 	Cancelled          Code = "cancelled"
 	Internal           Code = "internal"

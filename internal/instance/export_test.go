@@ -16,6 +16,7 @@ var (
 
 const (
 	KeepOperations = keepOperations
+	MaxWaits       = maxWaits
 	KeepTombstones = keepTombstones
 	CreateTimeout  = createTimeout
 	CheckInterval  = checkInterval

@@ -56,6 +56,7 @@ type Spec struct {
 	SnapshotPeriod        time.Duration      // RDB persistence; 0: none
 	SnapshotStart         time.Time          `json:",omitzero"`  // when the first snapshot is due, and each further one a period later
 	Maintenance           *MaintenancePolicy `json:",omitempty"` // nil: at any time
+	MaintenanceVersion    string             `json:"-"`          // that a create or an update asks for; what runs is in Instance
 	DataPath              gateway.DataPath   // "": whatever DefaultDataPath is
 	TLS                   gateway.TLSPolicy
 
@@ -90,6 +91,9 @@ type Instance struct {
 
 	// ServerCAs are the CAs that a client should trust now, oldest first. They follow from Certificates and the time.
 	ServerCAs []pki.CA `json:"-"`
+
+	// NextSnapshot is when the next snapshot is due; zero: never. It follows from Spec and the time.
+	NextSnapshot time.Time `json:"-"`
 
 	// StatusMessage says what is wrong, in words for the user. It is observed, not stored.
 	StatusMessage string `json:"-"`

@@ -52,6 +52,21 @@ func (p *MaintenancePolicy) check() (vs []Violation) {
 	return vs
 }
 
+// currentDefault is the maintenance version that stands for the one that an instance would get anyway.
+const currentDefault = "current_default"
+
+// checkMaintenanceVersion refuses a maintenance version that the server doesn't have. It has one of each version of the engine: the
+// build that is installed.
+func (s Spec) checkMaintenanceVersion(build EngineBuild) error {
+	const field = "maintenance_version"
+	if v := s.MaintenanceVersion; v != "" && v != currentDefault && v != build.Patch {
+		return &Error{Code: FailedPrecondition, Violations: []Violation{{field, "not installed"}},
+			Message: fmt.Sprintf("%s: %q is not installed on this server, which has %s of %s: ask for that or for %s, or install another one and restart sealane serve",
+				field, v, build.Patch, build.Version, currentDefault)}
+	}
+	return nil
+}
+
 // RescheduleType is how maintenance that waits is put at another time.
 type RescheduleType string
 

@@ -100,10 +100,10 @@ func New(cfg Config) (*Manager, error) {
 	}
 	ws := &workers{now: cfg.Now, log: cfg.Log, byName: make(map[Name]*worker), observations: make(map[Name]observation)}
 	recs := &records{store: cfg.Store, scope: scope{cfg.Projects, cfg.Locations}, changed: ws.wake}
-	read := &reader{records: recs, workers: ws, commands: cfg.Commands, now: cfg.Now}
+	read := &reader{records: recs, workers: ws, commands: cfg.Commands, builds: cfg.Runtime.Engines(), now: cfg.Now}
 	issuer := &certificateIssuer{records: recs, secrets: sealed, addresses: cfg.Addresses, audit: cfg.Audit, changed: cfg.Changed, log: cfg.Log}
 	m := &Manager{
-		Operations:  &Operations{records: recs, reader: read, workers: ws},
+		Operations:  &Operations{records: recs, reader: read, workers: ws, waits: make(chan struct{}, maxWaits)},
 		AuthStrings: &AuthStrings{records: recs, reader: read, workers: ws, secrets: sealed, now: cfg.Now, log: cfg.Log},
 		Clients:     &ClientEvidence{records: recs, reader: read, runtime: cfg.Runtime, now: cfg.Now, log: cfg.Log},
 		DataPlanes:  &DataPlanes{records: recs, reader: read, workers: ws, runtime: cfg.Runtime, log: cfg.Log},
@@ -175,6 +175,9 @@ func (m *Manager) create(name Name, spec Spec, apiVersion string) (Operation, er
 	if err == nil && !old.Deleted {
 		return Operation{}, &Error{Code: AlreadyExists, Message: fmt.Sprintf("Resource '%s' already exists", name)}
 	}
+	if err := m.reserveRange(&spec); err != nil {
+		return Operation{}, err
+	}
 	i, err := m.newInstance(name, spec)
 	if err != nil {
 		return Operation{}, err
@@ -203,6 +206,7 @@ func (m *Manager) newInstance(name Name, spec Spec) (Instance, error) {
 		Name: name, UID: newUID(), Spec: spec, Created: m.now().UTC(), State: Creating,
 		Host: address.Addr().String(), Port: int(address.Port()),
 	}
+	i.Spec.stamp(Spec{}, i.Created)
 	names, err := m.addresses.certificateNames(name, address.Addr())
 	if err != nil {
 		return Instance{}, err
@@ -259,6 +263,7 @@ func (m *Manager) Update(ctx context.Context, name Name, change Change, apiVersi
 		}
 		before := i.before()
 		change(&i.Spec)
+		i.Spec.stamp(before.Spec, m.now().UTC())
 		if i.Spec.AuthEnabled != before.Spec.AuthEnabled {
 			m.AuthStrings.follow(i)
 		}

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
@@ -60,6 +61,8 @@ const (
 	keepOperations = 50
 	// keepTombstones is how long the operations of a deleted instance can be looked up.
 	keepTombstones = 7 * 24 * time.Hour
+	// maxWaits bounds the callers that wait for operations at a time. One more isn't made to wait.
+	maxWaits = 256
 )
 
 // newOperation makes an operation with an id in the form that the managed service uses.
@@ -115,6 +118,7 @@ type Operations struct {
 	records *records
 	reader  *reader
 	workers *workers
+	waits   chan struct{} // an element for each caller that waits; its capacity is maxWaits
 }
 
 // OperationOf is an operation with its instance, which is as it is now or as it was when it was deleted.
@@ -134,6 +138,53 @@ func (o *Operations) Get(project, location, id string) (OperationOf, error) {
 		return OperationOf{}, notFound(Name{Project: project, Location: location}.OperationName(id))
 	}
 	return all[at], nil
+}
+
+// Wait is Get, but an operation that is under way gets until d to end. It is returned as it is then, or when ctx ends, or when the
+// server does; so whoever wants to know the outcome looks at Done.
+func (o *Operations) Wait(ctx context.Context, project, location, id string, d time.Duration) (OperationOf, error) {
+	of, err := o.Get(project, location, id)
+	if err != nil || of.Done {
+		return of, err
+	}
+	select {
+	case o.waits <- struct{}{}:
+	default:
+		return of, nil
+	}
+	defer func() { <-o.waits }()
+	timeout := time.NewTimer(d)
+	defer timeout.Stop()
+	for {
+		stepped, alive := o.workers.nextStep(of.Instance.Name)
+		// It is read after nextStep: a step that ends in between is not missed.
+		if of, err = o.again(of); err != nil || of.Done || !alive {
+			return of, err
+		}
+		select {
+		case <-stepped:
+		case <-o.workers.closing():
+			return of, nil
+		case <-ctx.Done():
+			return of, nil
+		case <-timeout.C:
+			return of, nil
+		}
+	}
+}
+
+// again reads an operation that was found once, without a look at other instances.
+func (o *Operations) again(of OperationOf) (OperationOf, error) {
+	i, err := o.records.load(of.Instance.Name)
+	if err != nil {
+		return OperationOf{}, err
+	}
+	i = o.reader.withObserved(i)
+	at := slices.IndexFunc(i.Operations, func(op Operation) bool { return op.ID == of.ID })
+	if at < 0 { // it was deleted meanwhile
+		return OperationOf{}, notFound(i.Name.OperationName(of.ID))
+	}
+	return OperationOf{i.Operations[at], i}, nil
 }
 
 // List lists the operations of a location, or with "-" of all, the newest first.

@@ -7,6 +7,7 @@ type reader struct {
 	records  *records
 	workers  *workers
 	commands Commands
+	builds   []EngineBuild
 	now      func() time.Time
 }
 
@@ -35,6 +36,8 @@ func (r *reader) withObserved(i Instance) Instance {
 	if i.Certificates != nil {
 		i.ServerCAs = i.Certificates.At(now).Published()
 	}
+	i.NextSnapshot = i.Spec.nextSnapshot(now)
+	i.MaintenanceVersion = buildOf(r.builds, i.Spec.RedisVersion).Patch
 	i = i.clone()
 	if op := i.pending(); op != nil {
 		op.Detail = o.detail

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -30,13 +31,44 @@ func (s Spec) complete(name Name, builds []EngineBuild) (Spec, error) {
 		s.RedisVersion = version
 		vs = append(vs, s.checkRedisConfigs(buildOf(builds, version))...)
 	}
-	if s.AuthorizedNetwork == "" {
-		s.AuthorizedNetwork = "projects/" + name.Project + "/global/networks/default"
-	}
+	vs = append(vs, s.completeNetwork(name)...)
 	if len(vs) > 0 {
 		return s, NewViolations(InvalidArgument, vs)
 	}
-	return s, versionErr
+	if versionErr != nil {
+		return s, versionErr
+	}
+	return s, s.checkMaintenanceVersion(buildOf(builds, version))
+}
+
+// stamp fills in the times of a spec that an update has made of another one, or a create of none.
+func (s *Spec) stamp(before Spec, now time.Time) {
+	if s.SnapshotPeriod > 0 && s.SnapshotStart.IsZero() {
+		s.SnapshotStart = now // the default that the API documents: the time of the request
+	}
+	if s.Maintenance == nil {
+		return
+	}
+	m := *s.Maintenance
+	m.Created, m.Updated = now, now
+	if old := before.Maintenance; old != nil {
+		m.Created = old.Created
+		if old.Description == m.Description && slices.Equal(old.Windows, m.Windows) {
+			m.Updated = old.Updated
+		}
+	}
+	s.Maintenance = &m
+}
+
+// nextSnapshot is when the next snapshot is due; zero: never.
+func (s Spec) nextSnapshot(now time.Time) time.Time {
+	switch {
+	case s.SnapshotPeriod <= 0 || s.SnapshotStart.IsZero():
+		return time.Time{}
+	case now.Before(s.SnapshotStart):
+		return s.SnapshotStart
+	}
+	return s.SnapshotStart.Add((now.Sub(s.SnapshotStart)/s.SnapshotPeriod + 1) * s.SnapshotPeriod)
 }
 
 // checkUpdate checks the spec that an update has made of another one.
@@ -49,7 +81,7 @@ func (s Spec) checkUpdate(before Spec, builds []EngineBuild) error {
 	if len(vs) > 0 {
 		return NewViolations(InvalidArgument, vs)
 	}
-	return nil
+	return s.checkMaintenanceVersion(buildOf(builds, s.RedisVersion))
 }
 
 // checkMutable checks the fields that an update may change too.
@@ -77,15 +109,15 @@ func (s Spec) checkMutable() []Violation {
 	return vs
 }
 
-func (s *Spec) defaultZones(name Name) []Violation {
+func (s *Spec) defaultZones(name Name) (vs []Violation) {
 	if s.LocationID == "" {
 		s.LocationID = Zones(name.Location)[0]
 	}
-	var vs []Violation
-	for _, z := range []struct{ field, zone string }{{"location_id", s.LocationID}, {"alternative_location_id", s.AlternativeLocationID}} {
-		if z.zone != "" && !(strings.HasPrefix(z.zone, name.Location+"-") && locationPattern.MatchString(z.zone)) {
-			vs = append(vs, Violation{z.field, fmt.Sprintf("zone %q is not in %s; want for example %s", z.zone, name.Location, Zones(name.Location)[0])})
-		}
+	if zone := s.LocationID; !strings.HasPrefix(zone, name.Location+"-") || !locationPattern.MatchString(zone) {
+		vs = append(vs, Violation{"location_id", fmt.Sprintf("zone %q is not in %s; want for example %s", zone, name.Location, Zones(name.Location)[0])})
+	}
+	if s.AlternativeLocationID != "" {
+		vs = append(vs, Violation{"alternative_location_id", fmt.Sprintf("%q is for tier STANDARD_HA, whose replica is in another zone than location_id; tier BASIC has one zone: leave it out", s.AlternativeLocationID)})
 	}
 	return vs
 }

@@ -306,6 +306,30 @@ func (ws *workers) await(ctx context.Context, name Name, timeout <-chan time.Tim
 	}
 }
 
+// nextStep returns a channel that is closed when the step of an instance's worker that is under way, or else the next one, is over.
+// alive is false where there is no worker.
+func (ws *workers) nextStep(name Name) (over <-chan struct{}, alive bool) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	w := ws.byName[name]
+	if ws.ctx == nil || w == nil {
+		return nil, false
+	}
+	return w.stepped, true
+}
+
+// closing returns a channel that is closed when the workers end.
+func (ws *workers) closing() <-chan struct{} {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.ctx == nil {
+		closed := make(chan struct{})
+		close(closed)
+		return closed
+	}
+	return ws.ctx.Done()
+}
+
 // waitApplied returns when the instance's node matches the record as it was saved, or a later one.
 func (ws *workers) waitApplied(ctx context.Context, i *Instance) error {
 	timeout := time.NewTimer(applyTimeout)
