@@ -32,6 +32,7 @@ var levels = map[string]int{
 	"internal/wire":        0,
 	"internal/clientlist":  0,
 	"internal/attribution": 1,
+	"internal/plaintext":   1,
 	"internal/netloop":     0,
 	"internal/logfile":     0,
 	"internal/store":       1,
