@@ -22,7 +22,7 @@ type Tracker struct {
 // Counts are how many connections of clients without TLS there are and were.
 type Counts struct {
 	Connections int64  `json:"connections"` // served now
-	Served      uint64 `json:"served"`      // since the gateway started
+	Served      uint64 `json:"served"`      // since the gateway started, Sealane's own probes included
 	Closed      uint64 `json:"closed"`      // of these, how many were closed because plaintext was
 	Clients     int    `json:"clients"`     // that are kept account of
 	Evicted     uint64 `json:"evicted"`     // that are not, because there were too many
@@ -47,6 +47,9 @@ func (t *Tracker) End(id ledger.Identity, began, now time.Time, closed bool) {
 	}
 	t.Seen(id, began, now)
 }
+
+// EndProbe is End for a connection of Sealane's own, which is no client's.
+func (t *Tracker) EndProbe() { t.open.Add(-1) }
 
 // Seen notes that a client is there, since began at the latest.
 func (t *Tracker) Seen(id ledger.Identity, began, now time.Time) {
