@@ -34,6 +34,7 @@ var levels = map[string]int{
 	"internal/filter":      0,
 	"internal/rest":        0,
 	"internal/attribution": 1,
+	"internal/plaintext":   1,
 	"internal/netloop":     0,
 	"internal/logfile":     0,
 	"internal/rdb":         0,

@@ -79,9 +79,9 @@ func newCABundle(e *env) *cobra.Command {
 				return err
 			}
 			switch {
-			case i.GetTransitEncryptionMode() != redispb.Instance_SERVER_AUTHENTICATION:
+			case len(i.GetServerCaCerts()) == 0 && i.GetState() != redispb.Instance_CREATING && i.GetTransitEncryptionMode() != redispb.Instance_SERVER_AUTHENTICATION:
 				return withHint(fmt.Errorf("instance %s has no CA: its transit encryption is disabled", args[0]),
-					"encryption is chosen when an instance is created: --transit-encryption-mode server_authentication")
+					"`sealane encryption prefer %s` gives it one, and takes TLS beside plaintext", args[0]+parent.flags())
 			case len(i.GetServerCaCerts()) == 0:
 				return withHint(fmt.Errorf("instance %s has no CA yet: it is %s", args[0], i.GetState()),
 					"wait until `sealane instances describe %s` says READY", args[0])

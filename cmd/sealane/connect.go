@@ -20,6 +20,7 @@ import (
 	"cloud.google.com/go/redis/apiv1/redispb"
 	"github.com/spf13/cobra"
 
+	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/durable"
 	"github.com/sealane/sealane/internal/resp"
@@ -66,6 +67,7 @@ type target struct {
 	Where          string // flags that name the project and region, where they are not the default ones
 	SidecarEnv     string // environment variables that name them to a sidecar
 	Verified       string
+	Plaintext      string // the address without TLS, where clients may choose; "": they may not
 }
 
 func (t target) Address() string { return net.JoinHostPort(t.Host, t.Port) }
@@ -114,8 +116,17 @@ func connect(ctx context.Context, e *env, api *apiClient, parent parentFlags, id
 		TLS: i.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION, Auth: i.GetAuthEnabled(),
 		Where: parent.flags(), SidecarEnv: parent.sidecarEnv(),
 	}
+	mode, _, err := api.transitEncryption(ctx, i.GetName(), nil)
+	if err != nil {
+		return err
+	}
+	if mode.GetMode() == sealanepb.TransitEncryption_PREFERRED { // clients are to move to TLS
+		t.Plaintext = net.JoinHostPort(t.Host, strconv.Itoa(int(mode.GetPlaintextPort())))
+		t.TLS, t.Port = true, strconv.Itoa(int(mode.GetTlsPort()))
+	}
 	if !t.TLS && snippet == snippetOf("sidecar") {
-		return withHint(fmt.Errorf("instance %s has no TLS, which is what a sidecar is for", id), "connect to %s directly", t.Address())
+		return withHint(fmt.Errorf("instance %s has no TLS, which is what a sidecar is for", id),
+			"connect to %s directly, or give it TLS with `sealane encryption prefer %s%s`", t.Address(), id, t.Where)
 	}
 	if t.TLS {
 		if t.CAFile, err = saveBundle(caFile, parent, i); err != nil {
@@ -253,6 +264,9 @@ func clientOf(t *template.Template) string {
 const shortText = `# {{.ID}} at {{.Address}}: {{.Verified}}
 {{- if .TLS}}
 # CA bundle: {{.CAFile}} (again, at any time: sealane ca bundle {{.ID}}{{.Where}})
+{{- end}}
+{{- if .Plaintext}}
+# Without TLS, until plaintext is closed (sealane encryption show {{.ID}}{{.Where}}): {{.Plaintext}}
 {{- end}}
 
 # redis-cli

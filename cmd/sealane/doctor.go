@@ -19,6 +19,7 @@ import (
 	"cloud.google.com/go/redis/apiv1/redispb"
 	"github.com/spf13/cobra"
 
+	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/doctor"
 	"github.com/sealane/sealane/internal/pki"
@@ -163,6 +164,15 @@ func (d *doctorFlags) ask(ctx context.Context, e *env, id string, cfg *doctor.Co
 		Encrypted: i.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION,
 		Identity:  pki.Identity(d.parent.project, d.parent.region, id),
 		Bundle:    bundleOf(i), Date: api.date, Here: api.dateHere,
+	}
+	mode, _, err := api.transitEncryption(ctx, i.GetName(), nil)
+	if err != nil {
+		return err
+	}
+	if mode.GetMode() == sealanepb.TransitEncryption_PREFERRED {
+		cfg.Port, cfg.Instance.Encrypted = strconv.Itoa(int(mode.GetTlsPort())), true
+		fmt.Fprintf(e.err, "note: clients may still connect without TLS, at %s; `sealane encryption show %s%s` says whether that can be closed\n",
+			net.JoinHostPort(cfg.Host, strconv.Itoa(int(mode.GetPlaintextPort()))), id, d.parent.flags())
 	}
 	if cfg.Instance.State != "READY" && cfg.Instance.Problem == "" {
 		plane, _, err := api.dataPlane(ctx, i.GetName())

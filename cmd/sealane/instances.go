@@ -247,11 +247,18 @@ func describe(ctx context.Context, e *env, api *apiClient, name string, format f
 	if raw, err = withField(raw, "engine", engineRaw); err != nil {
 		return err
 	}
-	return format.print(e.out, raw, func(w io.Writer) { describeTable(w, i, plane, engine) })
+	mode, modeRaw, err := api.transitEncryption(ctx, name, nil)
+	if err != nil {
+		return err
+	}
+	if raw, err = withField(raw, "transitEncryption", modeRaw); err != nil {
+		return err
+	}
+	return format.print(e.out, raw, func(w io.Writer) { describeTable(w, i, plane, engine, mode) })
 }
 
 // describeTable writes an instance for people, one line for each thing to know.
-func describeTable(w io.Writer, i *redispb.Instance, plane *sealanepb.DataPlane, engine *sealanepb.Engine) {
+func describeTable(w io.Writer, i *redispb.Instance, plane *sealanepb.DataPlane, engine *sealanepb.Engine, mode *sealanepb.TransitEncryption) {
 	row(w, "name:", i.GetName())
 	row(w, "state:", i.GetState().String())
 	if problem := cmp.Or(i.GetStatusMessage(), plane.GetProblem()); problem != "" {
@@ -259,7 +266,7 @@ func describeTable(w io.Writer, i *redispb.Instance, plane *sealanepb.DataPlane,
 	}
 	row(w, "host:", i.GetHost())
 	row(w, "port:", portText(i))
-	row(w, "encryption:", i.GetTransitEncryptionMode().String())
+	row(w, "encryption:", encryptionText(mode))
 	auth := onOff(i.GetAuthEnabled())
 	if until := plane.GetOldAuthExpireTime(); until != nil {
 		auth += ", a password of before too until " + until.AsTime().Format(time.RFC3339)
@@ -272,7 +279,7 @@ func describeTable(w io.Writer, i *redispb.Instance, plane *sealanepb.DataPlane,
 	if t := engine.GetLastExitTime(); t != nil {
 		row(w, "engine ended:", t.AsTime().Format(time.RFC3339)+", "+engine.GetLastExit())
 	}
-	if i.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION {
+	if mode.GetTlsPort() != 0 {
 		row(w, "tls:", policyText(plane))
 	}
 	row(w, "data path:", plane.GetDataPath().String())

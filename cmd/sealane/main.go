@@ -76,7 +76,7 @@ Environment:
 	})
 	root.PersistentFlags().StringVar(&e.stateDir, "state", "", "the server's state folder (default "+string(statedir.Default())+")")
 	root.AddCommand(
-		newServe(e), newStop(e), newInstances(e), newCA(e), newCertificates(e), newTokens(e), newAudit(e), newConnect(e), newDoctor(e), newSidecar(e),
+		newServe(e), newStop(e), newInstances(e), newEncryption(e), newCA(e), newCertificates(e), newTokens(e), newAudit(e), newConnect(e), newDoctor(e), newSidecar(e),
 		newRehearse(e), newOperations(e), newVersion(e), newGateway(e),
 	)
 	return root

@@ -59,6 +59,9 @@ const (
 	TokensGet              Permission = "redis.tokens.get"
 	TokensList             Permission = "redis.tokens.list"
 	TokensRevoke           Permission = "redis.tokens.revoke"
+
+	TransitEncryptionsGet    Permission = "redis.transitEncryptions.get"
+	TransitEncryptionsUpdate Permission = "redis.transitEncryptions.update" // the way from plaintext to TLS, and back
 )
 
 // Permissions are all of them, ordered by name.
@@ -68,7 +71,7 @@ var Permissions = []Permission{
 	InstancesCreate, InstancesDelete, InstancesExport, InstancesFailover, InstancesGet, InstancesGetAuthString, InstancesImport, InstancesList,
 	InstancesRescheduleMaintenance, InstancesUpdate, InstancesUpdateAuth, InstancesUpgrade,
 	LocationsGet, LocationsList, OperationsCancel, OperationsDelete, OperationsGet, OperationsList,
-	TokensCreate, TokensGet, TokensList, TokensRevoke,
+	TokensCreate, TokensGet, TokensList, TokensRevoke, TransitEncryptionsGet, TransitEncryptionsUpdate,
 }
 
 func (p Permission) verb() string { return string(p[strings.LastIndexByte(string(p), '.')+1:]) }

@@ -31,6 +31,7 @@ import (
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/pki"
+	"github.com/sealane/sealane/internal/plaintext"
 	"github.com/sealane/sealane/internal/store"
 )
 
@@ -42,10 +43,12 @@ type nodes struct {
 	panics  bool // Engines does, which every create calls
 	refuses bool // Ensure fails for the multiplexed path
 	paths   map[instance.Name]gateway.DataPath
-	status  gateway.Status   // of every gateway
-	ledger  ledger.Ledger    // likewise
-	given   gateway.Snapshot // the last one
-	exits   chan instance.Exit
+	status  gateway.Status // of every gateway
+	ledger  ledger.Ledger  // likewise
+	// plaintext are the clients without TLS of every gateway.
+	plaintext plaintext.Account
+	given     gateway.Snapshot // the last one
+	exits     chan instance.Exit
 }
 
 func (n *nodes) Engines() []instance.EngineBuild {
@@ -99,6 +102,12 @@ func (n *nodes) Ledger(context.Context, string) (ledger.Ledger, error) {
 }
 
 // path is the data path that an instance's gateway was last given.
+func (n *nodes) PlaintextClients(context.Context, string) (plaintext.Account, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.plaintext, nil
+}
+
 func (n *nodes) path(id string) gateway.DataPath {
 	n.mu.Lock()
 	defer n.mu.Unlock()

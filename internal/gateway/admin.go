@@ -62,6 +62,7 @@ func (g *gateway) adminServer() *http.Server {
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, g.status(), nil) })
 	mux.HandleFunc("GET /ledger", func(w http.ResponseWriter, _ *http.Request) { reply(w, g.ledger(), nil) })
+	mux.HandleFunc("GET /plaintext", func(w http.ResponseWriter, _ *http.Request) { reply(w, g.plaintextClients(), nil) })
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
 		// Draining may take longer than a request may take to arrive. Without this, ReadTimeout would cut off whoever waits for it.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/ledger"
+	"github.com/sealane/sealane/internal/plaintext"
 )
 
 // maxReply bounds what a Client reads: a Status, a full ledger, or an error that lists every problem of a snapshot.
@@ -98,6 +99,15 @@ func (c *Client) Release(ctx context.Context) (Status, error) {
 		return Status{}, fmt.Errorf("release clients' requests: %w", err)
 	}
 	return st, nil
+}
+
+// Plaintext asks what is known of the clients without TLS.
+func (c *Client) Plaintext(ctx context.Context) (plaintext.Account, error) {
+	var a plaintext.Account
+	if err := c.do(ctx, http.MethodGet, "/plaintext", nil, &a); err != nil {
+		return plaintext.Account{}, fmt.Errorf("gateway's clients without TLS: %w", err)
+	}
+	return a, nil
 }
 
 // Stop returns when the gateway has drained; its process ends right after. If ctx ends first, the gateway stops all the same.

@@ -117,6 +117,7 @@ func (x *snapshots) publish(next *serving, opened map[string]*listener) {
 	if renewed {
 		g.renewConnections()
 	}
+	g.closePlaintext()
 	g.cfg.Log.Info("snapshot applied", "snapshot", next.snapshot)
 	if _, why := g.limit.limit(next.snapshot); why != "" {
 		g.cfg.Log.Warn("not all clients can be served", "reason", why)

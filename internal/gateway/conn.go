@@ -39,7 +39,10 @@ type conn struct {
 	stopped atomic.Bool   // it is to end
 	shed    atomic.Bool   // because others need its room
 	session atomic.Pointer[relay.Session]
-	shown   *ledger.Handshake // what its handshake shows of its trust; not changed once session is set; nil: nothing
+	retired atomic.Bool // it was told to end because it has no TLS
+
+	plaintext bool              // it is served without TLS; not changed once session is set
+	shown     *ledger.Handshake // what its handshake shows of its trust; not changed once session is set; nil: nothing
 
 	arrival arrival // guarded by arrivals' mutex
 	slot    slot

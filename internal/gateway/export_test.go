@@ -177,3 +177,6 @@ func TrailingDotForTest(b []byte) bool {
 	h, _ := parseClientHello(b)
 	return h.trailingDot
 }
+
+// PlaintextGraceForTest is how long clients have once plaintext is closed.
+const PlaintextGraceForTest = plaintextGrace

@@ -2,8 +2,9 @@
 // the engine behind a Unix socket.
 //
 // Its whole input is one immutable Snapshot, handed over on an admin socket in its folder. Guaranteed: a snapshot takes effect as a
-// whole or not at all, and only when it is on disk. One that fails leaves the one before serving. Applying one drops no connection, and
-// closes no listener that both have. The gateway can start from the snapshot on disk alone. A client that speaks anything but TLS to a
+// whole or not at all, and only when it is on disk. One that fails leaves the one before serving. Applying one closes no listener that
+// both have, and drops no connection; but for the clients without TLS of a listener that has TLS from then on, which end between two of
+// their requests, or after 5 s. The gateway can start from the snapshot on disk alone. A client that speaks anything but TLS to a
 // TLS port is told so in its own protocol, and how to connect. The private keys are in the process, in snapshot.json (0600) and on the
 // admin socket (0600), never in a log, an error or the status.
 //
@@ -28,6 +29,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/sealane/sealane/internal/plaintext"
 	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/systemmemory"
 )
@@ -58,6 +60,7 @@ type gateway struct {
 	connections connections // all that are open
 	lifetime    *lifetime   // whether the gateway is to end
 	trust       *trustEvidence
+	plaintext   *plaintext.Tracker // the clients without TLS
 	limit       *clientLimit
 
 	// A connection goes through these three, and each owns it in turn: see connowner.go.
@@ -78,6 +81,7 @@ func newGateway(ctx context.Context, cfg Config) *gateway {
 		connections: connections{open: make(map[*conn]struct{})},
 		lifetime:    newLifetime(ctx),
 		trust:       newTrustEvidence(cfg.Dir, cfg.Log),
+		plaintext:   plaintext.NewTracker(time.Now()),
 		arrivals:    newArrivals(),
 	}
 	g.snapshots = snapshots{g: g, listeners: make(map[string]*listener)}

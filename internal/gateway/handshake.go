@@ -131,11 +131,15 @@ func (g *gateway) relay(c *conn, over netloop.Conn, s *serving) endReason {
 		return endMaxClients
 	}
 	g.arrivals.remove(c)
+	if over.TLS == nil {
+		g.plaintextBegins(c)
+	}
 	cfg := relay.Config{
 		Remote: c.remote, Local: c.localAddr(),
 		Goaway: over.TLS != nil && over.TLS.ConnectionState().NegotiatedProtocol == wire.ALPNSealane,
 		Ended: func(r relay.Result) {
 			g.trust.clientLeft(c, r.Client)
+			g.plaintextEnds(c, r.Client)
 			g.end(c, endServed)
 		},
 	}
@@ -144,10 +148,11 @@ func (g *gateway) relay(c *conn, over netloop.Conn, s *serving) endReason {
 	over.FD, over.Head = c.fd, c.head
 	session := g.loops.Serve(over, cfg)
 	c.session.Store(session)
-	// A drain that has cut everything before the line above has missed this one.
+	// A drain that has cut everything before the line above has missed this one, and so has a change of its listener.
 	if g.lifetime.cut.Load() {
 		session.Close()
 	}
+	g.retireIfClosed(c)
 	return notEnded
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sealane/sealane/internal/plaintext"
 	"github.com/sealane/sealane/internal/routing"
 )
 
@@ -37,6 +38,15 @@ func counterBy[S ~string](label, name, help string, values func(Status) map[S]ui
 	return metric{name, help, []string{label}, prometheus.CounterValue, func(s Status, add addSample) {
 		for by, n := range values(s) {
 			add(float64(n), string(by))
+		}
+	}}
+}
+
+// plaintextMetric is about the clients without TLS, which an older gateway has nothing to say of.
+func plaintextMetric(name, help string, kind prometheus.ValueType, value func(plaintext.Counts) float64) metric {
+	return metric{name, help, nil, kind, func(s Status, add addSample) {
+		if s.Plaintext != nil {
+			add(value(*s.Plaintext))
 		}
 	}}
 }
@@ -111,6 +121,13 @@ var gatewayMetrics = []metric{
 		nil, prometheus.CounterValue, func(s Status, add addSample) { add(s.memory().FullTime.Seconds()) }},
 	counter("sealane_gateway_oom_refused_total", "Commands refused because the system memory was used up.",
 		func(s Status) uint64 { return s.RefusedOOM }),
+
+	plaintextMetric("sealane_gateway_plaintext_connections", "Connections of clients without TLS now.", prometheus.GaugeValue,
+		func(c plaintext.Counts) float64 { return float64(c.Connections) }),
+	plaintextMetric("sealane_gateway_plaintext_connections_total", "Connections without TLS served since the gateway started, Sealane's own probes included.", prometheus.CounterValue,
+		func(c plaintext.Counts) float64 { return float64(c.Served) }),
+	plaintextMetric("sealane_gateway_plaintext_connections_closed_total", "Connections of clients without TLS that were closed because plaintext was.",
+		prometheus.CounterValue, func(c plaintext.Counts) float64 { return float64(c.Closed) }),
 
 	// These two are of what a gateway learns of its clients, which a gateway of before that has nothing to say of.
 	{"sealane_ca_clients_evicted_total", "Clients of whom no account is kept since the gateway started, because there were too many.",

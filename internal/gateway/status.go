@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sealane/sealane/internal/plaintext"
 	"github.com/sealane/sealane/internal/process"
 	"github.com/sealane/sealane/internal/routing"
 	"github.com/sealane/sealane/internal/systemmemory"
@@ -59,6 +60,8 @@ type Status struct {
 	Memory *systemmemory.Usage `json:"memory,omitempty"`
 	// RefusedOOM counts the commands that were refused because the memory was used up.
 	RefusedOOM uint64 `json:"refused_oom,omitempty"`
+	// Plaintext counts the clients without TLS. Nil: the gateway is of a version that does not.
+	Plaintext *plaintext.Counts `json:"plaintext,omitempty"`
 	// Resident is the resident memory of the process in bytes, PerConnection that divided by Connections.
 	Resident      uint64 `json:"resident"`
 	PerConnection uint64 `json:"per_connection"`
@@ -127,6 +130,8 @@ func (g *gateway) status() Status {
 	}
 	memory := g.memory.Usage()
 	st.Memory, st.RefusedOOM = &memory, relayed.Refused
+	plain := g.plaintext.Counts()
+	st.Plaintext = &plain
 	var versions [2]uint64
 	var failed uint64
 	st.Completed, versions = g.count.handshakes()

@@ -22,7 +22,10 @@ func answer(k firstline.Kind, line []byte, connect string) []byte {
 func advice(k firstline.Kind, connect string) string {
 	switch k {
 	case firstline.TLS:
-		return "this port has no TLS: connect without it, or enable in-transit encryption"
+		if connect == "" {
+			connect = "connect without it"
+		}
+		return "this port has no TLS: " + connect
 	case firstline.HTTP:
 		return "this is a Redis port with TLS, not a web server: point the probe or the browser elsewhere"
 	case firstline.SSLv2:

@@ -97,6 +97,30 @@ func (a Addresses) allocate(taken map[netip.AddrPort]bool, tls bool) (netip.Addr
 	return netip.AddrPort{}, e
 }
 
+// secondPort finds a free port for an instance that has one at host already: of the range where host is the configured one, and the usual
+// one where host is the instance's alone. taken are the addresses of all instances.
+func (a Addresses) secondPort(taken map[netip.AddrPort]bool, host netip.Addr, tls bool) (int, error) {
+	if a.Host == host {
+		address, err := a.allocate(taken, tls)
+		return int(address.Port()), err
+	}
+	port := plainPort
+	if tls {
+		port = tlsPort
+	}
+	address := netip.AddrPortFrom(host, uint16(port))
+	if taken[address] {
+		return 0, &Error{Code: ResourceExhausted, Reason: AddressesExhausted, Message: fmt.Sprintf("%s is another instance's", address)}
+	}
+	l, err := net.Listen("tcp", address.String())
+	if err != nil {
+		return 0, &Error{Code: ResourceExhausted, Reason: AddressesExhausted,
+			Message: fmt.Sprintf("another program has the port that this instance needs besides: %v: end it, and try again", err)}
+	}
+	l.Close()
+	return port, nil
+}
+
 // dnsNames are the instance's names by the configuration.
 func (a Addresses) dnsNames(n Name) []string {
 	var names []string

@@ -2,30 +2,21 @@ package instance
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/pki"
-	"github.com/sealane/sealane/internal/store"
 )
 
-// Gateways gather, in memory, what clients have shown of the CAs that they trust. It is kept here, in a record of its own beside
-// the instance's, because it is written at other times, and losing some of it does no harm.
+// Gateways gather, in memory, what clients have shown of the CAs that they trust. It is kept here (client_records.go).
 
 const (
 	ledgerPrefix = "ledgers/"
 
-	// collectInterval is how often gateways are asked, and the most often that a ledger is written.
-	collectInterval = time.Minute
 	// ledgerLag is how far times may be behind in the record where they have only moved on.
 	ledgerLag = time.Hour
-	// keepClients is for how long a client is listed that is not seen any more, clientsCount for how long all others wait for it to
-	// be ready.
-	keepClients  = 90 * 24 * time.Hour
+	// clientsCount is for how long all others wait for a client, that is not seen any more, to be ready.
 	clientsCount = 30 * 24 * time.Hour
 )
 
@@ -41,6 +32,7 @@ type Clients struct {
 // ClientEvidence is what the clients of all instances have shown of the CAs that they trust.
 type ClientEvidence struct {
 	records *records
+	kept    clientRecords[ledger.Ledger]
 	reader  *reader
 	runtime Runtime
 	now     func() time.Time
@@ -124,7 +116,7 @@ func (e *ClientEvidence) known(ctx context.Context, name Name, now time.Time) (I
 
 // ledgerOf returns what is stored, with its version, and what is known at the time now.
 func (e *ClientEvidence) ledgerOf(ctx context.Context, i Instance, now time.Time) (stored, known ledger.Ledger, version uint64, err error) {
-	if stored, version, err = e.stored(i); err != nil {
+	if stored, version, err = e.kept.get(i); err != nil {
 		return stored, known, 0, err
 	}
 	var fresh ledger.Ledger
@@ -140,50 +132,14 @@ func (e *ClientEvidence) ledgerOf(ctx context.Context, i Instance, now time.Time
 	return stored, ledger.Merge(stored, fresh, now.Add(-keepClients), keep), version, nil
 }
 
-func (e *ClientEvidence) stored(i Instance) (stored ledger.Ledger, version uint64, err error) {
-	r, err := e.records.store.Get(ledgerPrefix + i.UID)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return stored, 0, nil
-	case err != nil:
-		return stored, 0, stateError("read", err)
-	}
-	if err := json.Unmarshal(r.Value, &stored); err != nil {
-		return stored, 0, fmt.Errorf("record %s: %w", r.Key, err)
-	}
-	return stored, r.Version, nil
-}
-
 // collect asks all gateways every minute what their clients have shown, and stores it.
 func (e *ClientEvidence) collect(ctx context.Context) {
-	tick := time.NewTicker(collectInterval)
-	defer tick.Stop()
-	failing := make(map[Name]string)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+	collectEvery(ctx, e.records, e.log, "collect what clients have shown", func(ctx context.Context, i Instance) error {
+		if i.Certificates == nil || i.Certificates.Leaf == nil {
+			return nil
 		}
-		live, err := e.records.live()
-		if err != nil {
-			e.log.Error("collect what clients have shown", "err", err)
-			continue
-		}
-		for _, i := range live {
-			if i.Certificates == nil || i.Certificates.Leaf == nil {
-				continue
-			}
-			text := ""
-			if err := e.collectFrom(ctx, e.reader.withObserved(i)); err != nil && ctx.Err() == nil {
-				text = err.Error()
-			}
-			if text != "" && failing[i.Name] != text {
-				e.log.Error("collect what clients have shown", "instance", i.Name, "err", text)
-			}
-			failing[i.Name] = text
-		}
-	}
+		return e.collectFrom(ctx, e.reader.withObserved(i))
+	})
 }
 
 // collectFrom stores what an instance's clients have shown, and records on the instance whether they are ready for the next CA.
@@ -194,13 +150,8 @@ func (e *ClientEvidence) collectFrom(ctx context.Context, i Instance) error {
 		return err
 	}
 	if ledger.Outdated(stored, known, ledgerLag) {
-		value, err := json.Marshal(known)
-		if err != nil {
+		if err := e.kept.put(i, known, version); err != nil {
 			return err
-		}
-		// A conflict means that another server was faster; the next tick merges.
-		if _, err := e.records.store.Put(ledgerPrefix+i.UID, value, version); err != nil && !errors.Is(err, store.ErrConflict) {
-			return stateError("write", err)
 		}
 	}
 	return e.recordReadiness(i, known, now)
@@ -241,29 +192,4 @@ func (e *ClientEvidence) recordReadiness(i Instance, known ledger.Ledger, now ti
 		return nil // an operation is under way: the next tick records it
 	}
 	return err
-}
-
-// forget deletes what was kept of a deleted instance's clients. When that fails the sweep does it.
-func (e *ClientEvidence) forget(uid string) {
-	if r, err := e.records.store.Get(ledgerPrefix + uid); err == nil {
-		_ = e.records.store.Delete(r.Key, r.Version)
-	}
-}
-
-// sweep deletes the ledgers of instances that are gone.
-func (e *ClientEvidence) sweep(all []Instance) {
-	ledgers, err := e.records.store.List(ledgerPrefix)
-	if err != nil {
-		e.log.Error("sweep ledgers", "err", err)
-		return
-	}
-	alive := make(map[string]bool)
-	for _, i := range all {
-		alive[ledgerPrefix+i.UID] = !i.Deleted
-	}
-	for _, r := range ledgers {
-		if !alive[r.Key] {
-			_ = e.records.store.Delete(r.Key, r.Version)
-		}
-	}
 }

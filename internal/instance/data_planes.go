@@ -132,7 +132,7 @@ func (i *Instance) checkPolicy(t gateway.TLSPolicy) error {
 	if t.MinTLSVersion == "" && len(t.Groups)+len(t.TLS12Ciphers) == 0 {
 		return nil // the default suits every instance
 	}
-	if i.Certificates == nil {
+	if i.TLSPort() == 0 {
 		return precondition("the instance '%s' has no encryption (transit_encryption_mode DISABLED), so there is no TLS to have a policy for", i.Name).
 			because(EncryptionDisabled)
 	}

@@ -9,7 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/plaintext"
 )
 
 // scenario is a user who wants something and asks for it until it is there.
@@ -161,6 +163,10 @@ func scenarios() []scenario {
 			},
 			"create", 4,
 		},
+		modeScenario("prefer", instance.ModePreferred, "6378+ 6379-", 3, prefer),
+		modeScenario("enforce", instance.ModeEnforced, "6378+ 6379+", 1, enforce, prefer),
+		modeScenario("roll back", instance.ModePreferred, "6378+ 6379-", 1, func(m *machine) error { return m.server.Encryption.Rollback(m.t.Context(), first) }, prefer, enforce),
+		modeScenario("disable", instance.ModeDisabled, "6379-", 1, func(m *machine) error { return m.server.Encryption.Disable(m.t.Context(), first, false) }, prefer),
 		{
 			"renew",
 			func(m *machine) {
@@ -174,6 +180,37 @@ func scenarios() []scenario {
 			},
 			"create", 0,
 		},
+	}
+}
+
+func prefer(m *machine) error { return m.server.Encryption.Prefer(m.t.Context(), first, false) }
+
+func enforce(m *machine) error {
+	_, err := m.server.Encryption.Enforce(m.t.Context(), first, 0, true)
+	return err
+}
+
+// modeScenario is one step of an instance that was created without TLS, after others.
+func modeScenario(name string, want instance.EncryptionMode, listens string, commit int, ask func(*machine) error, before ...func(*machine) error) scenario {
+	return scenario{
+		name, func(m *machine) {
+			m.status = func() (gateway.Status, error) { return gateway.Status{Plaintext: &plaintext.Counts{}}, nil }
+			m.madePlain()
+			for _, step := range before {
+				if err := step(m); err != nil {
+					m.t.Fatal(err)
+				}
+			}
+		},
+		ask,
+		func(m *machine) bool {
+			i, err := m.server.Get(first)
+			if err != nil || i.State != instance.Ready || i.EncryptionMode() != want {
+				return false
+			}
+			return m.listens() == listens
+		},
+		"create", commit,
 	}
 }
 

@@ -76,11 +76,12 @@ type Instance struct {
 	Host    string
 	Port    int
 
-	Certificates *pki.State // nil without encryption
-	Sampling     *Sampling  `json:",omitempty"` // nil: none
-	SealedAuth   []byte     // the AUTH string; nil without AUTH
-	OldAuth      []OldAuth  `json:",omitempty"` // replaced AUTH strings that are still accepted, newest first
-	AuthVersion  uint64     `json:",omitempty"` // grows with each change of AUTH
+	Encryption   *Encryption `json:",omitempty"` // nil: as the Spec says, since the instance was created
+	Certificates *pki.State  // nil where there was never encryption
+	Sampling     *Sampling   `json:",omitempty"` // nil: none
+	SealedAuth   []byte      // the AUTH string; nil without AUTH
+	OldAuth      []OldAuth   `json:",omitempty"` // replaced AUTH strings that are still accepted, newest first
+	AuthVersion  uint64      `json:",omitempty"` // grows with each change of AUTH
 	// Schedule is when maintenance that waits takes place; nil: none waits.
 	Schedule    *MaintenanceSchedule `json:",omitempty"`
 	SealedAdmin []byte               // the password of the control plane's own user in the engine

@@ -10,9 +10,11 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +26,7 @@ import (
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/pki"
+	"github.com/sealane/sealane/internal/plaintext"
 	"github.com/sealane/sealane/internal/store"
 )
 
@@ -65,6 +68,7 @@ type machine struct {
 	status    func() (gateway.Status, error)    // of every gateway
 	info      func() (map[string]string, error) // of every engine; nil: its data take nothing
 	ledger    func() (ledger.Ledger, error)     // likewise
+	plain     func() (plaintext.Account, error) // likewise
 
 	server *server
 }
@@ -207,6 +211,9 @@ func (m *machine) now() time.Time {
 	m.skew += m.tick
 	return time.Now().Add(m.skew)
 }
+
+// bubbleNow is now for whoever holds the lock.
+func (m *machine) bubbleNow() time.Time { return time.Now().Add(m.skew) }
 
 // jump sets the clock forward.
 func (m *machine) jump(d time.Duration) {
@@ -527,6 +534,17 @@ func (h host) Ledger(context.Context, string) (ledger.Ledger, error) {
 	return gathered()
 }
 
+// PlaintextClients implements instance.PlaintextReader.
+func (h host) PlaintextClients(context.Context, string) (plaintext.Account, error) {
+	h.m.mu.Lock()
+	gathered := h.m.plain
+	h.m.mu.Unlock()
+	if gathered == nil {
+		return plaintext.Account{}, errBroken
+	}
+	return gathered()
+}
+
 // crash ends one process of an instance's node.
 func (m *machine) crash(name instance.Name, process string) {
 	m.t.Helper()
@@ -697,13 +715,23 @@ func (m *machine) checkServed(i instance.Instance) {
 		m.t.Errorf("%s is ready without a node", i.Name)
 		return
 	}
-	if got := n.Gateway.Listeners[0].Address; got != i.Address() || n.Gateway.Listeners[0].TLS != (i.Certificates != nil) {
-		m.t.Errorf("%s: its node listens at %s, the record says %s", i.Name, got, i.Address())
+	want := []gateway.Listener{}
+	for _, at := range []struct {
+		port int
+		tls  bool
+	}{{i.TLSPort(), true}, {i.PlaintextPort(), false}} {
+		if at.port != 0 {
+			want = append(want, gateway.Listener{Address: net.JoinHostPort(i.Host, strconv.Itoa(at.port)), TLS: at.tls})
+		}
+	}
+	// Where plaintext was closed its port is left, for clients to be told.
+	if got := n.Gateway.Listeners; !slices.Equal(got[:min(len(want), len(got))], want) || len(got) > len(want) && (i.EncryptionMode() != instance.ModeEnforced || !got[1].TLS) {
+		m.t.Errorf("%s: its node listens at %v, the record says %v", i.Name, got, want)
 	}
 	if got := pathOf(n.Gateway); got != cmp.Or(i.Spec.DataPath, instance.DefaultDataPath) {
 		m.t.Errorf("%s: its node serves the data path %s, the record says %q", i.Name, got, i.Spec.DataPath)
 	}
-	if i.Certificates == nil {
+	if i.TLSPort() == 0 {
 		return
 	}
 	if !bytes.HasPrefix(n.Gateway.Certificate, pki.EncodePEM(i.Certificates.Leaf.Certificate)) || !bytes.Equal(n.Bundle, i.Certificates.At(m.now()).Bundle()) {

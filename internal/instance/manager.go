@@ -14,7 +14,9 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/sealane/sealane/internal/audit"
+	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/pki"
+	"github.com/sealane/sealane/internal/plaintext"
 	"github.com/sealane/sealane/internal/store"
 )
 
@@ -66,6 +68,7 @@ type Manager struct {
 	Clients      *ClientEvidence
 	DataPlanes   *DataPlanes
 	Engines      *Engines
+	Encryption   *TransitEncryption
 
 	records    *records
 	reader     *reader
@@ -78,8 +81,8 @@ type Manager struct {
 	now        func() time.Time
 	metrics    *metrics
 
-	// creating is held while an address is chosen and recorded: two creates must not choose the same.
-	creating sync.Mutex
+	// creating is held while an address is chosen and recorded: two must not choose the same.
+	creating *sync.Mutex
 }
 
 // defaults are for new instances, where a create doesn't say.
@@ -87,6 +90,15 @@ type defaults struct {
 	lifetimes       pki.Lifetimes
 	keyAlgorithm    pki.Algorithm
 	nameConstraints bool
+}
+
+// certificates are those of an instance that has none yet.
+func (d defaults) certificates(spec Spec, names pki.Names) *pki.State {
+	s := &pki.State{Algorithm: cmp.Or(spec.KeyAlgorithm, d.keyAlgorithm), Lifetimes: d.lifetimes, Names: names, NameConstraints: d.nameConstraints}
+	if spec.NameConstraints != nil {
+		s.NameConstraints = *spec.NameConstraints
+	}
+	return s
 }
 
 // New returns a Manager. It fails when the master key is not the one that the store's secrets were sealed with.
@@ -105,16 +117,21 @@ func New(cfg Config) (*Manager, error) {
 	m := &Manager{
 		Operations:  &Operations{records: recs, reader: read, workers: ws, waits: make(chan struct{}, maxWaits)},
 		AuthStrings: &AuthStrings{records: recs, reader: read, workers: ws, secrets: sealed, now: cfg.Now, log: cfg.Log},
-		Clients:     &ClientEvidence{records: recs, reader: read, runtime: cfg.Runtime, now: cfg.Now, log: cfg.Log},
+		Clients:     &ClientEvidence{records: recs, kept: clientRecords[ledger.Ledger]{recs, ledgerPrefix}, reader: read, runtime: cfg.Runtime, now: cfg.Now, log: cfg.Log},
 		DataPlanes:  &DataPlanes{records: recs, reader: read, workers: ws, runtime: cfg.Runtime, log: cfg.Log},
 		Engines:     &Engines{reader: read, workers: ws, runtime: cfg.Runtime},
 		records:     recs, reader: read, workers: ws, secrets: sealed, runtime: cfg.Runtime,
-		defaults: defaults{cfg.Lifetimes, cfg.KeyAlgorithm, cfg.NameConstraints}, addresses: cfg.Addresses, now: cfg.Now,
+		defaults: defaults{cfg.Lifetimes, cfg.KeyAlgorithm, cfg.NameConstraints}, addresses: cfg.Addresses, now: cfg.Now, creating: new(sync.Mutex),
+	}
+	plain := &plaintextClients{records: recs, kept: clientRecords[plaintext.Account]{recs, plaintextPrefix}, runtime: cfg.Runtime, now: cfg.Now, log: cfg.Log}
+	m.Encryption = &TransitEncryption{
+		records: recs, reader: read, workers: ws, runtime: cfg.Runtime, secrets: sealed, issuer: issuer, evidence: m.Clients, clients: plain,
+		defaults: m.defaults, addresses: cfg.Addresses, choosing: m.creating, now: cfg.Now, log: cfg.Log,
 	}
 	m.Certificates = &Certificates{records: recs, reader: read, workers: ws, secrets: sealed, issuer: issuer, evidence: m.Clients, now: cfg.Now, log: cfg.Log}
 	m.metrics = newMetrics(m)
 	m.reconciler = &reconciler{
-		records: recs, workers: ws, runtime: cfg.Runtime, secrets: sealed, issuer: issuer, authStrings: m.AuthStrings, evidence: m.Clients,
+		records: recs, workers: ws, runtime: cfg.Runtime, secrets: sealed, issuer: issuer, authStrings: m.AuthStrings, evidence: m.Clients, plaintext: plain,
 		commands: cfg.Commands, now: cfg.Now, log: cfg.Log, restarted: m.metrics.restarted,
 	}
 	ws.step = m.reconciler.step
@@ -134,6 +151,7 @@ func (m *Manager) Start() error {
 	m.workers.running.Go(func() { m.reconciler.watchExits(ctx) })
 	m.workers.running.Go(func() { m.reconciler.sweep(ctx) })
 	m.workers.running.Go(func() { m.Clients.collect(ctx) })
+	m.workers.running.Go(func() { m.Encryption.clients.collect(ctx) })
 	return nil
 }
 
@@ -216,10 +234,7 @@ func (m *Manager) newInstance(name Name, spec Spec) (Instance, error) {
 		i.SealedAuth = m.secrets.newAuthString(&i)
 	}
 	if spec.TransitEncryption {
-		i.Certificates = &pki.State{Algorithm: spec.KeyAlgorithm, Lifetimes: m.defaults.lifetimes, Names: names, NameConstraints: m.defaults.nameConstraints}
-		if spec.NameConstraints != nil {
-			i.Certificates.NameConstraints = *spec.NameConstraints
-		}
+		i.Certificates = m.defaults.certificates(spec, names)
 	}
 	return i, nil
 }

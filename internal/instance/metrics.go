@@ -10,6 +10,7 @@ import (
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/pki"
+	"github.com/sealane/sealane/internal/plaintext"
 )
 
 // metrics are what the ops listener shows of the instances. Those of an instance's gateway are declared in
@@ -55,13 +56,15 @@ var (
 	descRotated  = prometheus.NewDesc("sealane_certificate_rotation_ok", "1 when all that was due for the certificates is done, 0 when the last try failed.", instanceLabels, nil)
 
 	descMemoryLimit = prometheus.NewDesc("sealane_engine_memory_limit_bytes", "Memory at which the system ends the engine, by what keeps that bound; 0 where nothing does.", append(instanceLabels, "by"), nil)
+	descMode        = prometheus.NewDesc("sealane_transit_encryption_mode", "1 for the mode that the instance is in: DISABLED, PREFERRED, SERVER_AUTHENTICATION.", append(instanceLabels, "mode"), nil)
+	descPlaintext   = prometheus.NewDesc("sealane_plaintext_clients", "Clients seen without TLS in the last 7 days, where there is a port without TLS.", instanceLabels, nil)
 	descReadiness   = prometheus.NewDesc("sealane_ca_clients", "Clients of the last 30 days by what they have shown of the CA that is to sign next, or of the newest.", append(instanceLabels, "readiness"), nil)
 )
 
 // Describe implements prometheus.Collector.
 func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descInstance, descExpiry, descIntended, descIssued, descRotated, descReadiness, descMemoryLimit,
+		descInstance, descExpiry, descIntended, descIssued, descRotated, descReadiness, descMemoryLimit, descMode, descPlaintext,
 	} {
 		ch <- d
 	}
@@ -83,9 +86,26 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 		if e, err := x.manager.Engines.Get(ctx, i.Name); err == nil {
 			ch <- prometheus.MustNewConstMetric(descMemoryLimit, prometheus.GaugeValue, float64(e.Memory.Limit), i.Name.labels(cmp.Or(e.Memory.By, "nothing"))...)
 		}
+		x.collectPlaintext(ch, i)
 		x.collectCertificates(ch, i)
 		x.collectGateway(ctx, ch, i)
 	}
+}
+
+// collectPlaintext counts the clients that are kept account of, without asking the gateway: a scrape must stay cheap.
+func (x *metrics) collectPlaintext(ch chan<- prometheus.Metric, i Instance) {
+	ch <- prometheus.MustNewConstMetric(descMode, prometheus.GaugeValue, 1, i.Name.labels(string(i.EncryptionMode()))...)
+	kept, _, err := x.manager.Encryption.clients.kept.get(i)
+	if err != nil || i.PlaintextPort() == 0 {
+		return
+	}
+	since, n := x.manager.now().Add(-plaintext.DefaultUnseenFor), 0
+	for _, c := range kept.Seen.Clients {
+		if c.Last.After(since) {
+			n++
+		}
+	}
+	ch <- prometheus.MustNewConstMetric(descPlaintext, prometheus.GaugeValue, float64(n), i.Name.labels()...)
 }
 
 func (x *metrics) collectCertificates(ch chan<- prometheus.Metric, i Instance) {
@@ -114,7 +134,7 @@ func (x *metrics) collectCertificates(ch chan<- prometheus.Metric, i Instance) {
 // collectReadiness counts the clients of the stored ledger. The gateway's own, which may be newer, is not asked for: a scrape must
 // stay cheap.
 func (x *metrics) collectReadiness(i Instance, view pki.View, now time.Time, gauge func(*prometheus.Desc, float64, ...string)) {
-	known, _, err := x.manager.Clients.stored(i)
+	known, _, err := x.manager.Clients.kept.get(i)
 	published := view.Published()
 	if err != nil || len(published) == 0 {
 		return

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/plaintext"
 	"github.com/sealane/sealane/internal/routing"
 	"github.com/sealane/sealane/internal/systemmemory"
 )
@@ -35,6 +36,7 @@ func wholeStatus() (gateway.Status, error) {
 		Resident:  35, PerConnection: 36, EngineUnreachable: 37, BytesIn: 38, BytesOut: 39,
 		Commands: map[string]uint64{"shared": 40, "own": 41}, Pins: map[routing.Pin]uint64{routing.PinWatch: 42}, TimedOut: 43,
 		Memory: &systemmemory.Usage{Total: 1000, Engine: 44, Snapshot: 45, Gateway: 46, FullTime: 47 * time.Second}, RefusedOOM: 48,
+		Plaintext: &plaintext.Counts{Connections: 49, Served: 50, Closed: 51},
 	}, nil
 }
 

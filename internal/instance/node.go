@@ -17,7 +17,7 @@ func (r *reconciler) node(i Instance, now time.Time) (Node, error) {
 		ID: i.nodeID(0), Instance: i.Name, Version: i.Spec.RedisVersion, Directives: i.Spec.directives(),
 		AdminPassword: admin, KeepDump: i.Spec.SnapshotPeriod > 0, MemoryLimit: i.Spec.memoryLimit(),
 		Gateway: gateway.Snapshot{
-			Listeners:   []gateway.Listener{{Address: i.Address(), TLS: i.Certificates != nil}},
+			Listeners:   i.listeners(),
 			Connect:     i.connectHint(r.commands),
 			Auth:        i.AuthVersion,
 			MaxClients:  i.Spec.maxClients(),
@@ -32,7 +32,7 @@ func (r *reconciler) node(i Instance, now time.Time) (Node, error) {
 	if n.PasswordHashes, err = r.secrets.passwordHashes(i); err != nil {
 		return Node{}, err
 	}
-	if i.Certificates != nil && i.Certificates.Leaf != nil {
+	if i.TLSPort() != 0 && i.Certificates != nil && i.Certificates.Leaf != nil {
 		view := i.Certificates.At(now)
 		if n.Gateway.Certificate, n.Gateway.PrivateKey, err = view.Chain(r.secrets.key); err != nil {
 			return Node{}, err
@@ -47,10 +47,10 @@ func (r *reconciler) node(i Instance, now time.Time) (Node, error) {
 
 // connectHint is what the gateway tells a client that connects without TLS, or with it where there is none.
 func (i Instance) connectHint(c Commands) string {
-	if i.Certificates == nil {
+	if i.TLSPort() == 0 {
 		return fmt.Sprintf("redis-cli -h %s -p %d", i.Host, i.Port)
 	}
-	hint := fmt.Sprintf("redis-cli --tls --cacert ca.pem -h %s -p %d", i.Host, i.Port)
+	hint := fmt.Sprintf("redis-cli --tls --cacert ca.pem -h %s -p %d", i.Host, i.TLSPort())
 	if c.CABundle != nil {
 		hint += fmt.Sprintf(" (ca.pem: %s > ca.pem)", c.CABundle(i.Name))
 	}

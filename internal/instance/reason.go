@@ -14,6 +14,12 @@ const (
 	ChangeNotApplied Reason = "CHANGE_NOT_APPLIED"
 	// EncryptionDisabled is of a request about certificates or TLS for an instance that has none.
 	EncryptionDisabled Reason = "ENCRYPTION_DISABLED"
+	// PlaintextClients is of closing plaintext while clients may still use it. Force does it all the same.
+	PlaintextClients Reason = "PLAINTEXT_CLIENTS"
+	// TLSClients is of closing TLS while clients use it. Force does it all the same.
+	TLSClients Reason = "TLS_CLIENTS"
+	// PlaintextNotAllowed is of opening plaintext on an instance that has TLS alone, without saying that this is meant.
+	PlaintextNotAllowed Reason = "PLAINTEXT_NOT_ALLOWED"
 	// AuthDisabled is of a request about the AUTH string for an instance without AUTH.
 	AuthDisabled Reason = "AUTH_DISABLED"
 	// EngineStaysUp is of a restart: the engine could not be stopped without a loss, and goes on. Force ends it. Metadata:
@@ -39,7 +45,7 @@ const (
 
 // Reasons are all of them.
 var Reasons = []Reason{
-	OperationInProgress, ClientsNotReady, ChangeNotApplied, EncryptionDisabled, AuthDisabled, EngineStaysUp, RestartInProgress,
+	OperationInProgress, ClientsNotReady, ChangeNotApplied, EncryptionDisabled, PlaintextClients, TLSClients, PlaintextNotAllowed, AuthDisabled, EngineStaysUp, RestartInProgress,
 	EngineNotInstalled, DataTooLarge, AddressesExhausted, DiskFull, StateNotWritable, StateDamaged, ServerStopping,
 }
 

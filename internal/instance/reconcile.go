@@ -38,6 +38,7 @@ type reconciler struct {
 	issuer      *certificateIssuer
 	authStrings *AuthStrings
 	evidence    *ClientEvidence
+	plaintext   *plaintextClients
 	commands    Commands
 	now         func() time.Time
 	log         *slog.Logger
@@ -169,7 +170,8 @@ func (r *reconciler) tearDown(ctx context.Context, i Instance, failure *Failure)
 	if err := r.records.save(&i); err != nil {
 		return err
 	}
-	r.evidence.forget(i.UID)
+	r.evidence.kept.forget(i.UID)
+	r.plaintext.kept.forget(i.UID)
 	r.log.Info("instance is removed", "instance", i.Name)
 	return errGone
 }

@@ -137,8 +137,12 @@ func (r *records) takenAddresses() (map[netip.AddrPort]bool, error) {
 	live, err := r.live()
 	taken := make(map[netip.AddrPort]bool, len(live))
 	for _, i := range live {
-		if a, err := netip.ParseAddrPort(i.Address()); err == nil {
-			taken[a] = true
+		host, err := netip.ParseAddr(i.Host)
+		if err != nil {
+			continue
+		}
+		for _, port := range i.ports() {
+			taken[netip.AddrPortFrom(host, uint16(port))] = true
 		}
 	}
 	return taken, err

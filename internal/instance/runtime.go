@@ -7,6 +7,7 @@ import (
 
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/ledger"
+	"github.com/sealane/sealane/internal/plaintext"
 )
 
 // Runtime runs nodes. Calls for different nodes may be concurrent; those for one node are made one at a time.
@@ -111,6 +112,12 @@ type Exit struct {
 type Ledgerer interface {
 	// Ledger returns what the gateway has gathered since it started.
 	Ledger(ctx context.Context, nodeID string) (ledger.Ledger, error)
+}
+
+// PlaintextReader is an optional part of a Runtime: it says which clients of a node have no TLS.
+type PlaintextReader interface {
+	// PlaintextClients returns what the gateway has gathered since it started.
+	PlaintextClients(ctx context.Context, nodeID string) (plaintext.Account, error)
 }
 
 // GatewayStatuser is an optional part of a Runtime: it says how a node's gateway is, for metrics and the data plane.

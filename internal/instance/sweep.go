@@ -30,7 +30,8 @@ func (r *reconciler) sweepOnce() {
 		r.log.Error("sweep old operations", "err", err)
 		return
 	}
-	r.evidence.sweep(all)
+	r.evidence.kept.sweep(all, r.log)
+	r.plaintext.kept.sweep(all, r.log)
 	for _, i := range all {
 		if n := len(i.Operations); !i.Deleted || n > 0 && r.now().Sub(i.Operations[n-1].Ended) < keepTombstones {
 			continue

@@ -29,7 +29,8 @@ type Identity struct {
 // maxText bounds what is kept of each thing that a client says of itself.
 const maxText = 64
 
-func (i Identity) bounded() Identity {
+// Bounded is the identity as it is kept: of each thing that a client says of itself, the beginning.
+func (i Identity) Bounded() Identity {
 	for _, s := range []*string{&i.Name, &i.Library, &i.User} {
 		*s = strings.ToValidUTF8((*s)[:min(len(*s), maxText)], "") // JSON would change it
 	}

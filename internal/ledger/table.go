@@ -65,7 +65,7 @@ func (t *Table) Failed(address netip.Addr, anchors []string, how Failure, now ti
 
 // client is called with mu held.
 func (t *Table) client(id Identity, first, last time.Time) *Client {
-	id, first, last = id.bounded(), stamp(first), stamp(last)
+	id, first, last = id.Bounded(), stamp(first), stamp(last)
 	if at := t.clients[id]; at != nil {
 		c := at.Value.(*Client)
 		c.Last = later(c.Last, last)

@@ -20,6 +20,7 @@ import (
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/ledger"
+	"github.com/sealane/sealane/internal/plaintext"
 	"github.com/sealane/sealane/internal/process"
 )
 
@@ -319,7 +320,7 @@ func (l *Runtime) ensureSnapshot(ctx context.Context, n *node, node instance.Nod
 	}
 	progress("proving that it serves")
 	if err := prove(ctx, snapshot, node); err != nil {
-		return fmt.Errorf("prove that %s serves: %w", snapshot.Listeners[0].Address, err)
+		return err
 	}
 	n.proved = digest
 	return nil
@@ -393,6 +394,11 @@ func (l *Runtime) Remove(ctx context.Context, nodeID string) error {
 // GatewayStatus implements GatewayStatuser.
 func (l *Runtime) GatewayStatus(ctx context.Context, nodeID string) (gateway.Status, error) {
 	return gateway.NewClient(l.nodeDir(nodeID)).Status(ctx)
+}
+
+// PlaintextClients implements instance.PlaintextReader.
+func (l *Runtime) PlaintextClients(ctx context.Context, nodeID string) (plaintext.Account, error) {
+	return gateway.NewClient(l.nodeDir(nodeID)).Plaintext(ctx)
 }
 
 // Ledger implements Ledgerer.

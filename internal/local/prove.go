@@ -18,36 +18,56 @@ import (
 	"github.com/sealane/sealane/internal/wire"
 )
 
-// prove connects as a client would, through the network, and returns nil when the intended certificates are
-// presented and verify, and an engine answers behind them.
+// prove connects as a client would, through the network, to each listener. It returns nil when those with TLS present the intended
+// certificates, which verify, and an engine answers behind all of them.
 func prove(ctx context.Context, snapshot gateway.Snapshot, node instance.Node) error {
-	if err := proveChain(ctx, snapshot, snapshot.Certificate, node.Host, node.Bundle); err != nil {
-		return err
-	}
-	for _, n := range []*gateway.NextChain{snapshot.Next, snapshot.NextCross} {
-		if n == nil {
+	tested := false
+	for _, l := range snapshot.Listeners {
+		if err := proveListener(ctx, l, snapshot.Certificate, node.Host, node.Bundle); err != nil {
+			return fmt.Errorf("prove that %s serves: %w", l.Address, err)
+		}
+		if !l.TLS || tested {
 			continue
 		}
-		if err := proveChain(ctx, snapshot, n.Certificate, n.Name, node.Bundle); err != nil {
-			return fmt.Errorf("%s: %w", n.Name, err)
+		tested = true
+		for _, n := range []*gateway.NextChain{snapshot.Next, snapshot.NextCross} {
+			if n == nil {
+				continue
+			}
+			if err := proveListener(ctx, l, n.Certificate, n.Name, node.Bundle); err != nil {
+				return fmt.Errorf("prove that %s serves: %s: %w", l.Address, n.Name, err)
+			}
 		}
 	}
 	return nil
 }
 
-// proveChain shows that who asks for a name is presented the chain.
-func proveChain(ctx context.Context, snapshot gateway.Snapshot, chain []byte, name string, bundle []byte) error {
-	l := snapshot.Listeners[0]
+// proveListener shows that who connects is answered, and with TLS that who asks for a name is presented the chain.
+func proveListener(ctx context.Context, l gateway.Listener, chain []byte, name string, bundle []byte) error {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", l.Address)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if l.TLS {
-		if conn, err = proveTLS(ctx, conn, chain, name, bundle); err != nil {
-			return err
-		}
+	if !l.TLS {
+		return provePlaintext(ctx, conn)
+	}
+	if conn, err = proveTLS(ctx, conn, chain, name, bundle); err != nil {
+		return err
+	}
+	return provePing(ctx, conn)
+}
+
+// provePlaintext says first that it is no client, so that it isn't listed as one that has to move to TLS. Whether the engine knows that
+// command doesn't matter.
+func provePlaintext(ctx context.Context, conn net.Conn) error {
+	reply, err := resp.NewClient(conn, maxPong).Do(ctx, "CLIENT", "SETINFO", "LIB-NAME", wire.ProbeLibrary)
+	if failed, ok := errors.AsType[*resp.ReadError](err); ok {
+		return fmt.Errorf("read the answer to CLIENT SETINFO: %w", failed.Err)
+	}
+	if strings.HasPrefix(reply.Str, wire.MaxClients) {
+		return nil // the connection is closed now
 	}
 	return provePing(ctx, conn)
 }

@@ -1,11 +1,18 @@
 package local
 
 import (
+	"bytes"
 	"crypto/x509"
+	"io"
+	"net"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/pki"
+	"github.com/sealane/sealane/internal/wire"
 )
 
 // A chain is proved only when all of it is presented: without the cross-certificate some clients fail.
@@ -34,5 +41,52 @@ func TestTheWholeChainIsProved(t *testing.T) {
 		if got := presents(c.presented, c.intended); got != c.want {
 			t.Errorf("%s: %t; want %t", name, got, c.want)
 		}
+	}
+}
+
+// Each listener is proved: one that is not served fails the proof, whatever the others do.
+func TestEveryListenerIsProved(t *testing.T) {
+	t.Parallel()
+	var served []gateway.Listener
+	for range 2 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ln.Close() })
+		go func() {
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					for b := make([]byte, 4096); ; {
+						n, err := c.Read(b)
+						if err != nil {
+							return
+						}
+						answer := "+PONG\r\n"
+						if bytes.Contains(b[:n], []byte(wire.ProbeLibrary)) {
+							answer = "-ERR unknown subcommand\r\n"
+						}
+						_, _ = io.WriteString(c, answer)
+					}
+				}()
+			}
+		}()
+		served = append(served, gateway.Listener{Address: ln.Addr().String()})
+	}
+	if err := prove(t.Context(), gateway.Snapshot{Listeners: served}, instance.Node{}); err != nil {
+		t.Errorf("two that answer: %v", err)
+	}
+	full := append(slices.Clone(served), gateway.Listener{Address: "127.0.0.1:1"})
+	if err := prove(t.Context(), gateway.Snapshot{Listeners: full}, instance.Node{}); err == nil || !strings.Contains(err.Error(), "127.0.0.1:1 serves") {
+		t.Errorf("one that doesn't listen: %v", err)
+	}
+	wrong := []gateway.Listener{served[0], {Address: served[1].Address, TLS: true}}
+	if err := prove(t.Context(), gateway.Snapshot{Listeners: wrong}, instance.Node{}); err == nil || !strings.Contains(err.Error(), served[1].Address) {
+		t.Errorf("one that has no TLS: %v", err)
 	}
 }

@@ -82,6 +82,7 @@ const (
 	EngineAway   Reason = "engine_away"   // there was none
 	IdleTooLong  Reason = "idle_too_long" // the instance's timeout
 	Killed       Reason = "killed"        // by CLIENT KILL
+	Retired      Reason = "retired"       // Retire was called, and the client was between two requests
 	Misdirected  Reason = "misdirected"   // Config.Opening had an answer
 	Cut          Reason = "cut"           // Close was called, or the client never read what a gone engine had said
 )
@@ -129,6 +130,7 @@ type Session struct {
 	linger     linger
 	goaway     goaway
 	invalidate bool // the client is to be told that its cache may be stale
+	retire     bool // it ends at the next moment at which nothing is under way
 
 	input       input
 	state       routing.State
@@ -255,6 +257,15 @@ func (s *Session) Result() Result {
 
 // Close cuts the connection, whatever it is doing. It may be called more than once.
 func (s *Session) Close() { s.loop.post(func() { s.closeNotify(Cut) }) }
+
+// Retire ends the session as soon as the client is between two requests and outside of a transaction. What it has been asked by then is
+// answered. A client may be in the middle of something for ever, so whoever cannot wait calls Close later.
+func (s *Session) Retire() {
+	s.loop.post(func() {
+		s.retire = true
+		s.markDirty()
+	})
+}
 
 // Quiet reports whether nothing has moved since the call before, and what moved last was a reply, so that
 // closing now most likely interrupts nothing. (Only most likely: a subscriber may be sent something just now.)

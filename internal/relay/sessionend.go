@@ -56,6 +56,9 @@ func (s *Session) maybeClose() {
 		s.busy = busy
 		s.activity.busy.Store(busy)
 	}
+	if s.retire && !s.busy && s.mayRetire() {
+		s.quit(Retired)
+	}
 	if s.phase < engineGone && !waits && (s.conn.eof || s.phase == closeAfterReply) {
 		switch {
 		case s.dedicated != nil:
@@ -96,6 +99,12 @@ func (s *Session) discard(n int) {
 	if s.linger.discarded += int64(n); s.linger.discarded > s.cfg.LingerBytes {
 		s.close(Cut, nil)
 	}
+}
+
+// mayRetire says that a client with no request under way loses nothing but its connection: it is in no transaction, and has been told the
+// whole of each message that it was sent.
+func (s *Session) mayRetire() bool {
+	return !s.state.Multi && !s.state.Queuing && (s.dedicated == nil || !s.dedicated.isMidReply(s))
 }
 
 // quit ends the session once the replies under way are there.

@@ -12,6 +12,7 @@ import (
 	"cloud.google.com/go/redis/apiv1/redispb"
 	"google.golang.org/protobuf/proto"
 
+	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/pki"
 )
@@ -66,7 +67,8 @@ type Instance struct {
 // *diagnosis.Fault says itself what to do.
 type APIGet func(ctx context.Context, path string, answer proto.Message) error
 
-// FromAPI is a Source of an instance. It asks for nothing but what the Memorystore API has.
+// FromAPI is a Source of an instance. It asks for nothing but what the Memorystore API has, except where an instance is on its way from
+// plaintext to TLS.
 func FromAPI(get APIGet, i Instance) Source {
 	path := "/v1/projects/" + i.Project + "/locations/" + i.Region + "/instances/" + i.ID
 	return func(ctx context.Context) (Server, error) {
@@ -74,11 +76,15 @@ func FromAPI(get APIGet, i Instance) Source {
 		if err := get(ctx, path, &answer); err != nil {
 			return Server{}, err
 		}
-		address := net.JoinHostPort(answer.GetHost(), strconv.Itoa(int(answer.GetPort())))
+		port, encrypted, err := tlsPort(ctx, get, path, &answer)
+		if err != nil {
+			return Server{}, err
+		}
+		address := net.JoinHostPort(answer.GetHost(), strconv.Itoa(port))
 		switch {
 		case answer.GetHost() == "":
 			return Server{}, SourceFault(fmt.Sprintf("instance %s is %s and has no address", i.ID, answer.GetState()), "wait until it is READY; it is asked again by itself")
-		case answer.GetTransitEncryptionMode() != redispb.Instance_SERVER_AUTHENTICATION:
+		case !encrypted:
 			return Server{}, SourceFault(fmt.Sprintf("instance %s has no encryption", i.ID), "clients need no sidecar for it: connect to "+address)
 		}
 		s := Server{Address: address, Identity: pki.Identity(i.Project, i.Region, i.ID)}
@@ -94,6 +100,25 @@ func FromAPI(get APIGet, i Instance) Source {
 		}
 		return s, nil
 	}
+}
+
+// tlsPort is the port of an instance, and whether it has TLS. An instance that takes both, each at a port of its own, is shown by the
+// Memorystore API as it was before; that it has a CA gives it away, and Sealane's own API knows the port.
+func tlsPort(ctx context.Context, get APIGet, path string, i *redispb.Instance) (port int, encrypted bool, err error) {
+	if i.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION {
+		return int(i.GetPort()), true, nil
+	}
+	if len(i.GetServerCaCerts()) == 0 {
+		return int(i.GetPort()), false, nil
+	}
+	var mode sealanepb.TransitEncryption
+	if err := get(ctx, path+"/transitEncryption", &mode); err != nil {
+		return 0, false, err
+	}
+	if mode.GetTlsPort() == 0 {
+		return int(i.GetPort()), false, nil
+	}
+	return int(mode.GetTlsPort()), true, nil
 }
 
 // SourceFault is what a Source returns that knows what to do about its failure.

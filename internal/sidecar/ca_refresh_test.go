@@ -13,6 +13,7 @@ import (
 	"cloud.google.com/go/redis/apiv1/redispb"
 	"google.golang.org/protobuf/proto"
 
+	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/sidecar"
 )
@@ -45,8 +46,13 @@ func TestASourceOfTheAPITellsWhatAnInstanceNeeds(t *testing.T) {
 		{"it has no password", true, func(i *redispb.Instance) { i.AuthEnabled = false }, without(func(s *sidecar.Server) { s.Password = "" }), "", []string{path}},
 		{"it is being created", true, func(i *redispb.Instance) { i.Host, i.State = "", redispb.Instance_CREATING }, sidecar.Server{},
 			"instance first is CREATING and has no address", []string{path}},
-		{"it has no encryption", true, func(i *redispb.Instance) { i.TransitEncryptionMode = redispb.Instance_DISABLED }, sidecar.Server{},
+		{"it has no encryption", true, func(i *redispb.Instance) { i.TransitEncryptionMode, i.ServerCaCerts = redispb.Instance_DISABLED, nil }, sidecar.Server{},
 			"instance first has no encryption", []string{path}},
+		// It is shown as it was before it took both, at a port without TLS.
+		{"it takes TLS beside plaintext", true, func(i *redispb.Instance) { i.TransitEncryptionMode, i.Port = redispb.Instance_DISABLED, 6379 }, whole,
+			"", []string{path, path + "/transitEncryption", path + "/authString"}},
+		{"its TLS was closed again", true, func(i *redispb.Instance) { i.TransitEncryptionMode, i.Port = redispb.Instance_DISABLED, 1 }, sidecar.Server{},
+			"instance first has no encryption", []string{path, path + "/transitEncryption"}},
 	} {
 		var asked []string
 		get := func(_ context.Context, path string, answer proto.Message) error {
@@ -56,6 +62,11 @@ func TestASourceOfTheAPITellsWhatAnInstanceNeeds(t *testing.T) {
 				i := instance()
 				tc.change(i)
 				proto.Merge(a, i)
+			case *sealanepb.TransitEncryption:
+				i := instance()
+				if tc.change(i); i.Port == 6379 {
+					a.TlsPort = 6378
+				}
 			case *redispb.InstanceAuthString:
 				a.AuthString = "secret-horse"
 			}

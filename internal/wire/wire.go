@@ -19,6 +19,10 @@ const (
 	ALPNTrustsCA = "sealane-ca/"
 )
 
+// ProbeLibrary is what a probe without TLS says its library is (CLIENT SETINFO LIB-NAME), since it can't offer ALPNProbe. A gateway keeps
+// it out of the list of clients without TLS.
+const ProbeLibrary = "sealane-probe"
+
 // GoawayPush asks a sidecar to go on with a fresh connection. It is a RESP3 push that comes between two replies, also
 // where the client speaks RESP2. The gateway serves the connection on until the sidecar closes it.
 const GoawayPush = ">1\r\n$14\r\nsealane-goaway\r\n"

@@ -16,6 +16,7 @@ func TestValuesNeverChange(t *testing.T) {
 		{"ALPNSealane", wire.ALPNSealane, "sealane/1"},
 		{"ALPNProbe", wire.ALPNProbe, "sealane-probe"},
 		{"ALPNTrustsCA", wire.ALPNTrustsCA, "sealane-ca/"},
+		{"ProbeLibrary", wire.ProbeLibrary, "sealane-probe"},
 		{"GoawayPush", wire.GoawayPush, ">1\r\n$14\r\nsealane-goaway\r\n"},
 		{"MaxClients", wire.MaxClients, "ERR max number of clients"},
 		{"EngineUnavailable", wire.EngineUnavailable, "ERR the engine behind this port"},
