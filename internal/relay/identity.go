@@ -104,7 +104,7 @@ func (s *Session) hasReset() {
 	s.loop.group.monitors.Remove(s.id)
 	s.profile.subscriber.Store(false)
 	s.profile.redirect.Store(0)
-	s.login.auth, s.login.secret = s.loop.group.backend.Load().Auth, nil // the engine has logged it out, if there is anything to log in to
+	s.logOut() // the engine has, if there is anything to log in to
 	s.setIdentity(s.login.AfterReset())
 }
 
