@@ -43,6 +43,7 @@ var levels = map[string]int{
 	"internal/routing":     1,
 	"internal/objects":     1,
 	"internal/relay":       2,
+	"internal/backend":     2,
 	"internal/ops":         1,
 	"internal/audit":       1,
 	"internal/diagnosis":   1,

@@ -101,7 +101,7 @@ func (x *snapshots) publish(next *serving, opened map[string]*listener) {
 	}
 	renewed := x.lastGood != nil && !bytes.Equal(x.lastGood.snapshot.Certificate, next.snapshot.Certificate)
 	x.lastGood = next
-	g.loops.SetBackend(g.backend(next.snapshot))
+	g.loops.SetBackend(g.backend(next))
 	x.active.Store(next)
 	x.problem.Store(nil)
 	for address, ln := range opened {

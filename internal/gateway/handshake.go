@@ -166,21 +166,3 @@ func (c *conn) localAddr() netip.AddrPort {
 	}
 	return at
 }
-
-// dialWindow is for how long a client waits for an engine that is being restarted.
-const dialWindow = 2 * time.Second
-
-const engineAway = "-" + wire.EngineUnavailable + " is not answering, it is being restarted: retry with backoff\r\n"
-
-// backend says how the clients of a snapshot share the engine.
-func (g *gateway) backend(s Snapshot) *relay.Backend {
-	limit, _ := g.limit.limit(s)
-	return &relay.Backend{
-		Engine: s.Engine, Connect: relay.UnixSocket(s.Engine), ConnectTimeout: dialWindow, UnavailableReply: func() string { return engineAway },
-		Unreachable: func(c netip.AddrPort, err error) {
-			g.count.unreachable.Add(1)
-			g.limitedLog.warn("engine", "engine cannot be reached, client told to retry", "client", c.String(), "error", err)
-		},
-		Auth: s.Auth, Multiplexed: s.DataPath == Multiplexed, IdleTimeout: s.IdleTimeout, MaxClients: int(limit),
-	}
-}

@@ -11,7 +11,8 @@ type serving struct {
 	digest   string
 	modes    map[string]bool // by listener address; true: it has TLS
 	chains   *chains         // nil when no listener has TLS
-	timeout  time.Duration   // for a handshake, from the client's first byte
+	behind   behind
+	timeout  time.Duration // for a handshake, from the client's first byte
 	// firstByte is how long a client of a listener with TLS may send nothing.
 	firstByte time.Duration
 }
@@ -30,6 +31,12 @@ func newServing(s Snapshot, previous *serving) (*serving, error) {
 	}
 	for _, l := range s.Listeners {
 		v.modes[l.Address] = l.TLS
+	}
+	if len(p) == 0 {
+		var err error
+		if v.behind, err = newBehind(s, previous); err != nil {
+			p.add("backend.%w", err)
+		}
 	}
 	if !s.hasTLS() {
 		return v, errors.Join(p...)

@@ -18,7 +18,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sealane/sealane/internal/backend"
 	"github.com/sealane/sealane/internal/pki"
+	"github.com/sealane/sealane/internal/routing"
 )
 
 const (
@@ -50,8 +52,13 @@ type Snapshot struct {
 	// Generation orders snapshots, from 1. One that is not newer than the gateway's is refused, unless its content is the same.
 	Generation uint64     `json:"generation"`
 	Listeners  []Listener `json:"listeners"`
-	// Engine is the path of the engine's Unix socket.
+	// Engine is the path of the engine's Unix socket. "": there is Backend.
 	Engine string `json:"engine"`
+	// Backend is a Redis that runs elsewhere, in place of Engine. Nil: there is Engine.
+	Backend *backend.Server `json:"backend,omitempty"`
+	// Passwords are the SHA-256 hashes, in hex, of those by which clients log in at the gateway, where there is a Backend. An engine
+	// checks its own. None: the backend decides.
+	Passwords []string `json:"passwords,omitempty"`
 	// Certificate is the PEM chain to serve, leaf first; PrivateKey the leaf's, PEM PKCS#8. Needed when a listener has TLS.
 	Certificate []byte `json:"certificate,omitempty"`
 	PrivateKey  []byte `json:"private_key,omitempty"`
@@ -136,9 +143,7 @@ func (s Snapshot) check() problems {
 	} else {
 		s.checkListeners(&p)
 	}
-	if !filepath.IsAbs(s.Engine) || len(s.Engine) > maxSocketPath {
-		p.add("engine %q: must be an absolute path of at most %d bytes", s.Engine, maxSocketPath)
-	}
+	s.checkEngine(&p)
 	if s.Connect == "" && s.hasTLS() {
 		p.add(`connect "": must say how to connect, because a listener has TLS`)
 	}
@@ -165,6 +170,40 @@ func (s Snapshot) check() problems {
 	}
 	s.checkAnchors(&p)
 	return p
+}
+
+// checkEngine checks what is behind the gateway.
+func (s Snapshot) checkEngine(p *problems) {
+	if s.Backend == nil {
+		if !filepath.IsAbs(s.Engine) || len(s.Engine) > maxSocketPath {
+			p.add("engine %q: must be an absolute path of at most %d bytes", s.Engine, maxSocketPath)
+		}
+		if len(s.Passwords) > 0 {
+			p.add("passwords: there are %d: must be none where there is an engine, which has them itself", len(s.Passwords))
+		}
+		return
+	}
+	if s.Engine != "" {
+		p.add("engine %q: must be empty, because there is a backend", s.Engine)
+	}
+	for _, problem := range s.Backend.Check() {
+		p.add("backend.%w", problem)
+	}
+	if _, err := s.passwords(); err != nil {
+		p.add("%w", err)
+	}
+}
+
+// passwords are Passwords, decoded.
+func (s Snapshot) passwords() (all routing.Passwords, err error) {
+	for i, text := range s.Passwords {
+		hash, err := hex.DecodeString(text)
+		if err != nil || len(hash) != sha256.Size {
+			return nil, fmt.Errorf("passwords[%d] (%d bytes, not shown): must be a SHA-256 in hex", i, len(text))
+		}
+		all = append(all, [sha256.Size]byte(hash))
+	}
+	return all, nil
 }
 
 func (s Snapshot) checkListeners(p *problems) {

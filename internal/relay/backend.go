@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/netloop"
+	"github.com/sealane/sealane/internal/routing"
 )
 
 // Backend says how the engine is reached, and how it is shared. It is not changed once it is given to SetBackend.
@@ -22,6 +23,9 @@ type Backend struct {
 	Generation uint64
 	// Login has the arguments of an AUTH for clients that have not logged in themselves. Nil: there is none. Only with Dial.
 	Login []string
+	// Passwords, where there are any, are those by which clients log in, here and not at the server. Its own users are out of clients'
+	// reach then: they are what Login is.
+	Passwords routing.Passwords
 	// Refused is called when Login, or its absence, does not let clients in. If it returns true then attempts go on, within
 	// ConnectTimeout; meanwhile it may set another Backend. It must not wait. Only with Dial.
 	Refused func(reply string) (retry bool)

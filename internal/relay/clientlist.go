@@ -236,8 +236,8 @@ func (s *Session) listClients(engine string, sel selection) string {
 
 // otherClients are the lines of a remote server's clients that do not come from here.
 func (ls *Loops) otherClients(list string) []clientlist.Line {
-	if !ls.backend.Load().remote() {
-		return nil
+	if !ls.backend.Load().remote() || ls.idsUntold.Load() {
+		return nil // none, or they can't be told from our own connections
 	}
 	ours := ls.trackedEngineIDs()
 	var others []clientlist.Line

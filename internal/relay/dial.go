@@ -157,6 +157,10 @@ func (u *upstream) loginRefused(reply []byte) {
 		u.redialAfter(failure)
 		return
 	}
+	if b.Login != nil {
+		u.failDial(failure) // the server's words are about a login that clients don't know, and may repeat its password
+		return
+	}
 	u.firstError = append(u.firstError[:0], reply...)
 	u.fail(failure)
 }

@@ -10,6 +10,10 @@ import (
 // Who a client is comes along to every engine connection that serves it. The engine decides: AUTH, HELLO and SELECT go to it, and
 // what it says is noted.
 
+// failureLogsOut is how Redis before 6.0 refuses a password. Nobody is logged in on that connection then, whoever was before: it can be
+// given to no other client.
+var failureLogsOut = []byte("-ERR invalid password")
+
 func prepareIdentityChange(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	if len(args) == 0 {
 		return raw, nil
@@ -54,6 +58,10 @@ func (s *Session) identityReplied(u *upstream, after routing.Identity, known boo
 	switch {
 	case isQueued(reply), !known && (!failed || secret != nil), !accepted && !failed:
 		s.state.LoseTrack(routing.DirtyUntilReset) // what it comes to is not followed
+	case bytes.HasPrefix(reply, failureLogsOut) && s.dedicated == u && s.isBorrowed(u):
+		s.detach().end() // the client goes on as who it was, over connections of its own
+	case bytes.HasPrefix(reply, failureLogsOut):
+		s.state.LoseTrack(routing.DirtyForGood)
 	case failed:
 		if s.dedicated == u && s.isBorrowed(u) {
 			s.returnDedicated() // it was one of what the client did not become
@@ -104,7 +112,7 @@ func (s *Session) hasReset() {
 	s.loop.group.monitors.Remove(s.id)
 	s.profile.subscriber.Store(false)
 	s.profile.redirect.Store(0)
-	s.login.auth, s.login.secret = s.loop.group.backend.Load().Auth, nil // the engine has logged it out, if there is anything to log in to
+	s.logOut() // the engine has, if there is anything to log in to
 	s.setIdentity(s.login.AfterReset())
 }
 

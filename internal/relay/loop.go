@@ -26,6 +26,9 @@ type Loops struct {
 	all         []*loop
 	next        atomic.Uint32
 	done        sync.WaitGroup
+	// idsUntold says that the server does not tell the ids of connections: Redis before 5.0, or CLIENT is not allowed.
+	idsUntold atomic.Bool
+
 	engineIDsMu sync.Mutex         // guards engineIDs
 	engineIDs   map[int64]struct{} // of connections, at a server that is far
 	life        context.Context    // of all attempts to connect

@@ -11,9 +11,6 @@ const (
 	// maxBuffered is how long a request may be that is looked at as a whole, or that shares a connection. A longer one is
 	// passed on as it comes, on a connection where nobody waits for its end.
 	maxBuffered = 64 << 10
-	// Who has not logged in may send no more than this (the servers' limits); more would end the connection.
-	maxUnauthenticated     = 16384
-	maxUnauthenticatedArgs = 10
 )
 
 // input is where a session is in what its client says.
@@ -114,6 +111,9 @@ func (s *Session) open(b []byte) []byte {
 // headArrived deals with a request that is not complete.
 func (s *Session) headArrived(b []byte) {
 	in := &s.input
+	if s.mustLogIn(s.loop.group.backend.Load()) && s.refuseTooLarge() {
+		return
+	}
 	if s.exceedsUnauthenticatedLimits() {
 		s.passHead(routing.Large, b)
 		return
@@ -142,7 +142,7 @@ func (s *Session) headArrived(b []byte) {
 // may send no more than this. It would end the connection.
 func (s *Session) exceedsUnauthenticatedLimits() bool {
 	scan := &s.input.scan
-	return s.login.User == "" && !s.loop.letsInWithoutAuth && (scan.Longest() > maxUnauthenticated || scan.Args() > maxUnauthenticatedArgs)
+	return s.login.User == "" && !s.loop.letsInWithoutAuth && routing.UnauthenticatedTooLarge(scan.Longest(), scan.Args()) != nil
 }
 
 // passHead passes on the head of a large request; the rest follows as it comes.
@@ -289,7 +289,7 @@ func (s *Session) appendToBatch(run *batch, raw []byte) bool {
 func (s *Session) batchConn() *upstream {
 	g, b := s.loop.group, s.loop.group.backend.Load()
 	switch u := s.dedicated; {
-	case s.state.Queuing || s.state.Unpipelined() || g.monitors.Any() || g.outOfMemory.Load() || s.loop.held || s.blocked != nil && s.state.InFlight() > 0:
+	case s.state.Queuing || s.state.Unpipelined() || g.monitors.Any() || g.outOfMemory.Load() || s.loop.held || s.mustLogIn(b) || s.blocked != nil && s.state.InFlight() > 0:
 		return nil
 	case u != nil:
 		if !u.ready || u.closed || u.draining || b.Multiplexed && s.isClean() && s.state.DedicatedLeft == 0 {

@@ -13,6 +13,13 @@ func (s *Session) route(raw []byte) bool {
 	if s.loop.held && !s.mayFinish() || s.change != nil {
 		return false
 	}
+	if len(b.Passwords) > 0 && !s.state.Passthrough {
+		forward, decided := s.checkLogin(b, raw)
+		if forward == nil {
+			return decided
+		}
+		raw = forward
+	}
 	if !s.state.Passthrough {
 		if s.blockUntilCommands(b) {
 			return false
@@ -269,7 +276,7 @@ func (s *Session) resetLocally(raw []byte) bool {
 	}
 	s.activity.lastCommand.Store(s.input.cmd)
 	s.activity.commands.Add(1)
-	s.login.auth, s.login.secret = s.loop.group.backend.Load().Auth, nil
+	s.logOut()
 	s.setIdentity(s.login.AfterReset())
 	s.reply([]byte("+RESET\r\n"))
 	return true

@@ -191,6 +191,8 @@ type login struct {
 	routing.Identity
 	auth   uint64              // Backend.Auth when the client came, or was reset
 	secret routing.Credentials // that let it in; nil: it has not logged in
+	// admitted says that the client came when there were no Backend.Passwords, or has shown one of them.
+	admitted bool
 }
 
 // linger is how a client takes the last words of an engine that is gone.
@@ -223,12 +225,13 @@ func (ls *Loops) session(l *loop, client netloop.Conn, cfg Config) *Session {
 		cfg.StallTime = defaultStallTime
 	}
 	s := &Session{loop: l, cfg: cfg, done: make(chan struct{}), began: time.Now()}
-	s.login.Proto, s.login.auth, s.replySize.assumed = 2, ls.backend.Load().Auth, assumedReplySize
+	b := ls.backend.Load()
+	s.login.Proto, s.login.auth, s.login.admitted, s.replySize.assumed = 2, b.Auth, len(b.Passwords) == 0, assumedReplySize
 	s.activity.lastRequest.Store(s.began.UnixNano())
 	s.publish()
 	s.conn.loop = l
 	s.conn.attach(client)
-	ls.clients.add(s, ls.backend.Load().remote())
+	ls.clients.add(s, b.remote())
 	return s
 }
 

@@ -23,6 +23,9 @@ var (
 	idRequest      = resp.AppendCommand(nil, "CLIENT", "ID")
 	noEvictRequest = resp.AppendCommand(nil, "CLIENT", "NO-EVICT", "on")
 	resetRequest   = resp.AppendCommand(nil, "RESET")
+
+	// olderThanClientID is how Redis before 5.0 answers CLIENT ID, once it has let the client in.
+	olderThanClientID = []byte("-ERR Syntax error, try CLIENT ")
 )
 
 var (
@@ -203,7 +206,11 @@ func (u *upstream) engineIDReplied(reply []byte) {
 	id := int64(idUnknown)
 	u.needsAuth = noAuth
 	if u.key.user == "" {
-		u.loop.letsInWithoutAuth = reply[0] == ':'
+		u.loop.group.idsUntold.Store(!noAuth && reply[0] != ':')
+		u.loop.letsInWithoutAuth = reply[0] == ':' || bytes.HasPrefix(reply, olderThanClientID)
+	}
+	if bytes.HasPrefix(reply, olderThanClientID) {
+		u.letsInWithoutAuth = true
 	}
 	if reply[0] == ':' {
 		u.letsInWithoutAuth = true
