@@ -75,7 +75,9 @@ var workerKinds = []struct {
 		n := w.next()
 		return w.ask([]string{"1", "[" + key + " " + n + "]"}, []string{"LPUSH", key, n}, []string{"BRPOP", key, "0"})
 	}},
-	{"reads", func(w *worker, key string) error { return w.ask([]string{"nil", "0"}, []string{"GET", "none:" + key}, []string{"STRLEN", "none:" + key}) }},
+	{"reads", func(w *worker, key string) error {
+		return w.ask([]string{"nil", "0"}, []string{"GET", "none:" + key}, []string{"STRLEN", "none:" + key})
+	}},
 }
 
 // Nobody notices that the engine is replaced, under load and often: no connection ends, no request fails, and each INCR is done once.

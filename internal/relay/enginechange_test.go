@@ -532,4 +532,3 @@ func flags(list string) string {
 	}
 	return strings.Join(all, " ")
 }
-

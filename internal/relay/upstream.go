@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/resp"
 	"github.com/sealane/sealane/internal/routing"
@@ -261,8 +263,23 @@ func (u *upstream) detachUnaffected(err error) {
 // mustCloseClient says which of the reasons for a connection's end are one for its client's, too.
 func (u *upstream) mustCloseClient(s *Session, err error) bool {
 	refused := (*SetupError)(nil)
-	return !u.loop.group.backend.Load().remote() || !u.ready || errors.As(err, &refused) || len(u.firstError) > 0 ||
-		s.state.InFlight() > 0 || s.phase >= engineGone || !s.state.WillBeClean(routing.Conn{Exists: true, Closing: u.WriteClosing()})
+	return !u.ready || errors.As(err, &refused) || len(u.firstError) > 0 ||
+		s.state.InFlight() > 0 || s.phase >= engineGone || !s.state.WillBeClean(routing.Conn{Exists: true, Closing: u.WriteClosing()}) ||
+		!u.loop.group.backend.Load().remote() && !u.engineIsGone()
+}
+
+// engineIsGone says that the connection has ended because its engine has, and not because the engine has closed this one, as it
+// closes those that take too much memory: their clients are to notice.
+func (u *upstream) engineIsGone() bool {
+	b := u.loop.group.backend.Load()
+	if !u.eof || u.key.engine != b.Engine {
+		return u.eof
+	}
+	fd, err := b.Connect()
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err != nil && !errors.Is(err, unix.EAGAIN)
 }
 
 // replyUnavailable ends a session whose engine can't be reached.
