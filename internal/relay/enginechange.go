@@ -164,7 +164,7 @@ func (s *Session) leaveEngine(b *Backend, c *engineChange) {
 		return
 	}
 	waits := s.loop.held && s.waitsInEngine()
-	leaving := routing.Leaving{Waits: waits, MidReply: u.isMidReply(s), Closing: u.WriteClosing()}
+	leaving := routing.Leaving{Waits: waits, MidReply: u.isMidReply(s) || waits && len(u.replyBuffer) > 0, Closing: u.WriteClosing()}
 	switch routing.ChangeEngine(&s.state, leaving) {
 	case routing.Lost:
 		s.detach().end()

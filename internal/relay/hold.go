@@ -246,10 +246,9 @@ func (s *Session) busyWith() string {
 		if u != nil && !u.closed && !u.taken() {
 			return "the engine has not read its request yet"
 		}
+	case u != nil && u.isMidReply(s), u != nil && s.state.InFlight() > 0 && len(u.replyBuffer) > 0:
+		return "in the middle of a reply"
 	case s.state.InFlight() == 0:
-		if u != nil && u.isMidReply(s) {
-			return "in the middle of a message"
-		}
 	case !s.waitsInEngine():
 		return "waits for a reply"
 	case u != nil && !u.taken():

@@ -10,7 +10,7 @@ import (
 // resume.
 func (s *Session) route(raw []byte) bool {
 	in, b := &s.input, s.loop.group.backend.Load()
-	if s.loop.held && !s.mayFinish() || s.change != nil {
+	if s.loop.held && !s.mayFinish() || s.change != nil || s.suspectsDeath {
 		return false
 	}
 	if !s.state.Passthrough {

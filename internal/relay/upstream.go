@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sealane/sealane/internal/netloop"
 	"github.com/sealane/sealane/internal/resp"
 	"github.com/sealane/sealane/internal/routing"
@@ -253,7 +251,11 @@ func (u *upstream) detachUnaffected(err error) {
 	}
 	if s := u.client; s != nil && !u.mustCloseClient(s, err) {
 		s.detach()
-		s.conn.requeue()
+		if u.loop.group.backend.Load().remote() {
+			s.conn.requeue()
+		} else {
+			s.suspectDeath()
+		}
 	}
 	if u.shared && u.loop.group.backend.Load().remote() && u.ready && len(u.firstError) == 0 {
 		u.unblockAll() // what they ask was not sent yet
@@ -265,21 +267,7 @@ func (u *upstream) mustCloseClient(s *Session, err error) bool {
 	refused := (*SetupError)(nil)
 	return !u.ready || errors.As(err, &refused) || len(u.firstError) > 0 ||
 		s.state.InFlight() > 0 || s.phase >= engineGone || !s.state.WillBeClean(routing.Conn{Exists: true, Closing: u.WriteClosing()}) ||
-		!u.loop.group.backend.Load().remote() && !u.engineIsGone()
-}
-
-// engineIsGone says that the connection has ended because its engine has, and not because the engine has closed this one, as it
-// closes those that take too much memory: their clients are to notice.
-func (u *upstream) engineIsGone() bool {
-	b := u.loop.group.backend.Load()
-	if !u.eof || u.key.engine != b.Engine {
-		return u.eof
-	}
-	fd, err := b.Connect()
-	if err == nil {
-		unix.Close(fd)
-	}
-	return err != nil && !errors.Is(err, unix.EAGAIN)
+		!u.eof && !u.loop.group.backend.Load().remote()
 }
 
 // replyUnavailable ends a session whose engine can't be reached.
