@@ -75,7 +75,7 @@ func (e *BusyError) Error() string {
 	if len(e.All) == 0 {
 		return fmt.Sprintf("the engine does not answer after %v", e.For.Round(time.Millisecond))
 	}
-	return fmt.Sprintf("%d clients are still busy after %v: %s", len(e.All), e.For.Round(time.Millisecond), strings.Join(shown, ", "))
+	return fmt.Sprintf("still in flight after %v: %s", e.For.Round(time.Millisecond), strings.Join(shown, ", "))
 }
 
 // errReleased says that a hold has ended while its beginning was waited for.

@@ -85,6 +85,8 @@ func (st *State) SendingDedicated(c *Command, unpipelined bool) {
 	switch {
 	case c == Unknown:
 		st.UnknownEffects++ // its reply tells whether there is anything
+	case c == Unparsed:
+		st.LoseTrack(DirtyForGood)
 	case c.ResetBeforeReuse: // for the connection to remember
 	case c.Affinity == DirtiesForGood:
 		st.Soil(DirtyForGood)
