@@ -25,8 +25,8 @@ func (w *world) both(generation uint64, plain string, open bool) gateway.Snapsho
 	return s
 }
 
-// clients are those without TLS, as their names and connections.
-func (w *world) clients() (names []string, a plaintext.Account) {
+// plaintextClients are those without TLS, as their names and connections.
+func (w *world) plaintextClients() (names []string, a plaintext.Account) {
 	w.t.Helper()
 	a, err := w.client.Plaintext(context.Background())
 	if err != nil {
@@ -53,7 +53,7 @@ func TestBothAreTakenUntilPlaintextIsClosed(t *testing.T) {
 		t.Errorf("plaintext %+v of %d clients", st.Plaintext, st.Clients)
 	}
 	eventually(t, "both connections without TLS are known", func() bool {
-		names, _ := w.clients()
+		names, _ := w.plaintextClients()
 		return slices.Equal(names, []string{"//=1", "//default=1"})
 	})
 
@@ -185,14 +185,14 @@ func TestProbesWithoutTLSAreNoClients(t *testing.T) {
 	send(t, client, "CLIENT SETINFO LIB-NAME go-redis\r\n")
 	expect(t, client, "-NOAUTH\r\n")
 	want := []string{"/go-redis/default=1"}
-	if names, _ := w.clients(); !slices.Equal(names, want) {
+	if names, _ := w.plaintextClients(); !slices.Equal(names, want) {
 		t.Errorf("while they are connected: %q; want %q", names, want)
 	}
 	probe.Close()
 	client.Close()
 	eventually(t, "both have ended", func() bool { return w.status().Plaintext.Connections == 0 })
 	want = []string{"/go-redis/default=0"}
-	if names, a := w.clients(); !slices.Equal(names, want) || a.Since.IsZero() {
+	if names, a := w.plaintextClients(); !slices.Equal(names, want) || a.Since.IsZero() {
 		t.Errorf("afterwards: %q, since %s; want %q", names, a.Since, want)
 	}
 }

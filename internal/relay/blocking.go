@@ -23,10 +23,11 @@ type sentRequest struct {
 	command *routing.Command
 	count   int   // how many it is to the engine
 	at      int64 // Unix nanoseconds
+	wanted  bool  // the client wants the reply
 }
 
 // noteBlocked is called before a request goes over the dedicated connection, for one that may wait and for those behind it.
-func (s *Session) noteBlocked(c *routing.Command, raw []byte, count int) {
+func (s *Session) noteBlocked(c *routing.Command, raw []byte, count int, wanted bool) {
 	b := s.blocked
 	if b == nil || s.state.InFlight() == 0 {
 		if s.blocked = nil; !c.Waits() || s.state.Queuing {
@@ -39,7 +40,7 @@ func (s *Session) noteBlocked(c *routing.Command, raw []byte, count int) {
 		b.lost, b.all = true, nil
 	}
 	if !b.lost {
-		b.all = append(b.all, sentRequest{bytes.Clone(raw), c, count, s.loop.now.UnixNano()})
+		b.all = append(b.all, sentRequest{bytes.Clone(raw), c, count, s.loop.now.UnixNano(), wanted})
 	}
 }
 
@@ -71,6 +72,7 @@ func (s *Session) askBlockedAgain() {
 			again = append(again, r.raw...)
 			continue
 		}
+		s.state.SkipReply = !r.wanted && !s.state.RepliesOff
 		words := r.command.AfterWaiting(texts(resp.Arguments(nil, r.raw)), s.loop.now.UnixNano()-r.at)
 		again = resp.AppendCommand(again, words...)
 	}

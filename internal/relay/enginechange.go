@@ -32,13 +32,14 @@ import (
 // engineChange is one replacement of the engine.
 type engineChange struct {
 	group *Loops
+	hold  holdTerm
 	left  atomic.Int64 // clients that need a connection to the new engine first; one more until all have left the old one
 }
 
 // ready is called when one of those that the change waits for is ready, or has ended.
 func (c *engineChange) ready() {
 	if c.left.Add(-1) == 0 {
-		c.group.Release()
+		c.group.endHold(c.hold)
 	}
 }
 
@@ -50,7 +51,7 @@ type moveCounts struct{ moved, lost atomic.Uint64 }
 func (ls *Loops) changeEngine(b *Backend) {
 	ls.commands.Store(nil)
 	ls.pausedUntil.Store(0) // CLIENT PAUSE was the old engine's
-	c := &engineChange{group: ls}
+	c := &engineChange{group: ls, hold: ls.holdTerm()}
 	c.left.Add(1)
 	ls.onEach(func(l *loop) { l.leaveEngine(b, c) })
 	ls.onEach(func(l *loop) {
@@ -100,7 +101,7 @@ func (l *loop) leaveEngine(b *Backend, c *engineChange) {
 	}
 	for u := range l.upstreams {
 		if u.key.engine != b.Engine {
-			u.hangUp()
+			u.end()
 		}
 	}
 	l.flushClients()
@@ -159,30 +160,36 @@ func (s *Session) leaveEngine(b *Backend, c *engineChange) {
 	s.shared, s.blockedOn = nil, nil
 	s.conn.requeue()
 	if u == nil {
-		s.loop.group.moves.moved.Add(1)
+		s.moved(c)
 		return
 	}
 	waits := s.loop.held && s.waitsInEngine()
-	leaving := routing.Leaving{Waits: waits, MidReply: u.isMidReply(s), Closing: u.WriteClosing()}
+	leaving := routing.Leaving{Waits: waits, MidReply: u.isMidReply(s) || waits && len(u.replyBuffer) > 0, Closing: u.WriteClosing()}
 	switch routing.ChangeEngine(&s.state, leaving) {
 	case routing.Lost:
-		s.detach().hangUp()
+		s.detach().end()
 		s.loseEngine()
 	case routing.Finished:
 		s.setReason(ClientClosed, nil)
-		s.detach().hangUp()
+		s.detach().end()
 		s.endAfterEngine()
 		s.markDirty()
 	case routing.Moved:
-		s.loop.group.moves.moved.Add(1)
-		s.detach().hangUp()
+		s.detach().end()
 		if waits {
 			s.askBlockedAgain()
 		}
-		if s.state.HasPushes(s.kept != nil && s.kept.tracking != nil) {
-			s.change = c
-			c.left.Add(1)
-		}
+		s.moved(c)
+	}
+}
+
+// moved is called when a client has left the engine before. If it may be sent something, the change waits for its new connection.
+func (s *Session) moved(c *engineChange) {
+	s.loop.group.moves.moved.Add(1)
+	s.changed() // it may not have come to the end of the change before
+	if s.state.HasPushes(s.kept != nil && s.kept.tracking != nil) {
+		c.left.Add(1)
+		s.change = c
 	}
 }
 

@@ -494,6 +494,34 @@ var movingStates = []struct {
 		k.want("CLIENT REPLY ON", "OK")
 		return func() { k.want("PING", "PONG") }
 	}},
+	{"CLIENT REPLY OFF", func(f *fleet, k *talker, _ string) func() {
+		must(k.send("CLIENT", "REPLY", "OFF"), k.send("SELECT", "5"), k.send("INCR", "unseen"))
+		return func() {
+			must(k.send("INCR", "unseen"), k.send("CLIENT", "REPLY", "ON"))
+			if got := k.next(); got != "OK" {
+				k.t.Errorf("CLIENT REPLY ON: %s", got)
+			}
+			k.want("GET unseen", "2")
+			k.want("SELECT 0", "OK")
+			k.want("EXISTS unseen", "0")
+		}
+	}},
+	{"CLIENT REPLY SKIP", func(f *fleet, k *talker, _ string) func() {
+		must(k.send("CLIENT", "REPLY", "SKIP"))
+		return func() {
+			must(k.send("INCR", "skipped"))
+			k.want("GET skipped", "1")
+		}
+	}},
+	{"CLIENT REPLY SKIP and BLPOP", func(f *fleet, k *talker, _ string) func() {
+		must(k.send("CLIENT", "REPLY", "SKIP"), k.send("BLPOP", "skipped-queue", "0"), k.send("INCR", "behind-it"))
+		return func() {
+			f.client().want("LPUSH skipped-queue a", "1")
+			if got := k.next(); got != "1" {
+				k.t.Errorf("got %s", got)
+			}
+		}
+	}},
 	{"half of a request", func(f *fleet, k *talker, _ string) func() {
 		_, err := k.c.Write([]byte("*2\r\n$4\r\nECHO\r\n$5\r\nhe"))
 		must(err)

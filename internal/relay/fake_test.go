@@ -86,7 +86,9 @@ func (d *dialogue) request(args []string) {
 	d.skip = false
 	d.answer(args)
 	refused := d.mute && before > 0 && bytes.HasPrefix(d.out[before:], []byte("-WRONGPASS"))
-	if d.silent || skipped || refused || d.drops != "" && args[len(args)-1] == d.drops {
+	// What comes of subscriptions comes all the same (the engines' way).
+	unasked := strings.HasSuffix(strings.ToLower(args[0]), "subscribe") && len(d.out) > before && (d.out[before] == '*' || d.out[before] == '>')
+	if (d.silent || skipped) && !unasked || refused || d.drops != "" && args[len(args)-1] == d.drops {
 		d.out = d.out[:before]
 	}
 }

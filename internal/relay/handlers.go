@@ -34,6 +34,9 @@ func whole(answer func(u *upstream, s *Session, reply []byte) []byte) handler {
 
 // Some lead back to the map, which the compiler takes for a cycle.
 func init() {
+	handlers[routing.ReplyOn] = handler{onRequest: prepareReplyMode}
+	handlers[routing.ReplyOff] = handler{onRequest: prepareReplyMode}
+	handlers[routing.ReplySkip] = handler{onRequest: prepareReplyMode}
 	handlers[routing.Unknown] = handler{onRequest: prepareUnknown}
 	for name, h := range map[string]handler{
 		"auth":   {onRequest: prepareIdentityChange},

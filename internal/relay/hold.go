@@ -30,6 +30,13 @@ const (
 type hold struct {
 	since, until time.Time
 	end          *time.Timer
+	begun        int // how often it was asked for
+}
+
+// holdTerm is a hold up to the next time that it is asked for. The zero value is any hold.
+type holdTerm struct {
+	hold  *hold
+	begun int
 }
 
 // holding is what a loop knows of a hold.
@@ -68,7 +75,7 @@ func (e *BusyError) Error() string {
 	if len(e.All) == 0 {
 		return fmt.Sprintf("the engine does not answer after %v", e.For.Round(time.Millisecond))
 	}
-	return fmt.Sprintf("%d clients are still busy after %v: %s", len(e.All), e.For.Round(time.Millisecond), strings.Join(shown, ", "))
+	return fmt.Sprintf("still in flight after %v: %s", e.For.Round(time.Millisecond), strings.Join(shown, ", "))
 }
 
 // errReleased says that a hold has ended while its beginning was waited for.
@@ -108,13 +115,18 @@ func (ls *Loops) beginHold(now time.Time, limit time.Duration) *hold {
 	defer ls.holdMu.Unlock()
 	h := ls.hold
 	if h != nil {
-		h.until = now.Add(limit)
-		h.end.Reset(limit)
+		h.end.Stop()
+	} else {
+		h = &hold{since: now}
+		ls.hold = h
+	}
+	h.begun++
+	h.until = now.Add(limit)
+	term := holdTerm{h, h.begun}
+	h.end = time.AfterFunc(limit, func() { ls.endHold(term) })
+	if h.begun > 1 {
 		return h
 	}
-	h = &hold{since: now, until: now.Add(limit)}
-	h.end = time.AfterFunc(limit, func() { ls.endHold(h) })
-	ls.hold = h
 	for _, l := range ls.all {
 		l.post(func() { l.holding = holding{held: true, finishing: true} })
 	}
@@ -122,21 +134,31 @@ func (ls *Loops) beginHold(now time.Time, limit time.Duration) *hold {
 }
 
 // Release ends a hold. It does nothing where there is none.
-func (ls *Loops) Release() { ls.endHold(nil) }
+func (ls *Loops) Release() { ls.endHold(holdTerm{}) }
 
-// endHold ends a hold; nil: the one that there is.
-func (ls *Loops) endHold(which *hold) {
+// endHold ends a hold, unless it is another one by now, or was asked for again.
+func (ls *Loops) endHold(term holdTerm) {
 	ls.holdMu.Lock()
 	defer ls.holdMu.Unlock()
 	h := ls.hold
-	if h == nil || which != nil && (which != h || time.Now().Before(h.until)) {
-		return // it is another one, or was made longer just now
+	if h == nil || term != (holdTerm{}) && term != (holdTerm{h, h.begun}) {
+		return
 	}
 	h.end.Stop()
 	ls.hold = nil
 	for _, l := range ls.all {
 		l.post(l.endHold)
 	}
+}
+
+// holdTerm is the hold that there is now.
+func (ls *Loops) holdTerm() holdTerm {
+	ls.holdMu.Lock()
+	defer ls.holdMu.Unlock()
+	if ls.hold == nil {
+		return holdTerm{hold: &hold{}} // none: a later one is another
+	}
+	return holdTerm{ls.hold, ls.hold.begun}
 }
 
 func (ls *Loops) holds(h *hold) bool {
@@ -224,10 +246,9 @@ func (s *Session) busyWith() string {
 		if u != nil && !u.closed && !u.taken() {
 			return "the engine has not read its request yet"
 		}
+	case u != nil && u.isMidReply(s), u != nil && s.state.InFlight() > 0 && len(u.replyBuffer) > 0:
+		return "in the middle of a reply"
 	case s.state.InFlight() == 0:
-		if u != nil && u.isMidReply(s) {
-			return "in the middle of a message"
-		}
 	case !s.waitsInEngine():
 		return "waits for a reply"
 	case u != nil && !u.taken():

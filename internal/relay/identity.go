@@ -56,6 +56,7 @@ func (s *Session) identityReplied(u *upstream, after routing.Identity, known boo
 	failed := reply[0] == '-'
 	accepted := isOK(reply) || reply[0] == '*' || reply[0] == '%' // HELLO's answer is a list
 	switch {
+	case bytes.HasPrefix(reply, []byte("-NOPROTO")): // HELLO looks at the protocol before it does anything
 	case isQueued(reply), !known && (!failed || secret != nil), !accepted && !failed:
 		s.state.LoseTrack(routing.DirtyUntilReset) // what it comes to is not followed
 	case bytes.HasPrefix(reply, failureLogsOut) && s.dedicated == u && s.isBorrowed(u):

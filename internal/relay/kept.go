@@ -231,13 +231,19 @@ func (u *upstream) resubscribed(w *pendingReply) {
 
 var (
 	// onResubscribed gets errors only: confirmations go to resubscribed.
-	onResubscribed = &replyHandler{complete: true, subscription: &subscription{}, answer: onSetup.answer}
-	onAborted      = &replyHandler{complete: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
+	onResubscribed = &replyHandler{complete: true, subscription: &subscription{}}
+	onAborted      = &replyHandler{complete: true}
+)
+
+// They lead back to where they are asked from, which the compiler takes for a cycle.
+func init() {
+	onResubscribed.answer = func(u *upstream, s *Session, reply []byte) []byte { return onSetup.answer(u, s, reply) }
+	onAborted.answer = func(u *upstream, _ *Session, reply []byte) []byte {
 		if bytes.HasPrefix(reply, []byte("-BUSY")) {
 			u.fail(&SetupError{string(reply)})
 			return nil
 		}
 		u.setupReplied()
 		return nil
-	}}
-)
+	}
+}

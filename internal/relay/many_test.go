@@ -2,11 +2,13 @@ package relay_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,21 +48,24 @@ type script struct {
 	log      []string
 }
 
-func write(c *choices, id int64, user string, length int) *script {
+func write(c *choices, id int64, user string, length int, moves bool) *script {
 	s := &script{id: id, cut: -1, seed: c.rnd.Uint64()}
 	d := newDialogue(id)
 	d.user, d.home = user, user
 	blind := false
 	for i := range length {
 		b := request(c, d, fmt.Sprintf("c%d.%d", id, i))
-		// Who has said CLIENT REPLY, or SUBSCRIBE in a transaction, is between itself and the engine, which knows neither
-		// the name nor the id that the client had before: a known gap.
+		// Who has said CLIENT REPLY or SUBSCRIBE in a transaction is between itself and the engine, which knows neither the name nor
+		// the id that the client had before: a known gap.
 		if low := bytes.ToLower(b); blind && (bytes.Contains(low, []byte("client")) || bytes.Contains(low, []byte("hello")) ||
 			bytes.Contains(low, []byte("auth")) || // which the engine may leave unanswered
 			user != "default" && bytes.Contains(low, []byte("reset"))) { // and there the login is not known to be gone
 			b = []byte("echo blind\r\n")
-		} else if bytes.Contains(low, []byte("reply")) || d.multi && bytes.Contains(low, []byte("subscribe")) {
+		} else if d.multi && (bytes.Contains(low, []byte("reply")) || bytes.Contains(low, []byte("subscribe"))) {
 			blind = true
+		}
+		if moves && leavesTraces(b, d) {
+			b, blind = []byte("echo moves\r\n"), false
 		}
 		s.log = append(s.log, fmt.Sprintf("%.120q", b))
 		d.hear(b)
@@ -74,6 +79,22 @@ func write(c *choices, id int64, user string, length int) *script {
 		s.cut = c.rnd.IntN(len(s.requests) + 1)
 	}
 	return s
+}
+
+// leavesTraces says that the client would notice that its engine is replaced after this request: its transaction fails, its cache is
+// declared stale, or it is closed because it is not known what it has left there.
+func leavesTraces(request []byte, d *dialogue) bool {
+	low := string(bytes.ToLower(request))
+	for _, word := range []string{"watch", "tracking", "quit", "subscribe", "nonsense"} {
+		if strings.Contains(low, word) {
+			return true
+		}
+	}
+	if slices.Contains(strings.Fields(low), "01") { // a database in a form that is not understood here, and by real engines neither
+		return true
+	}
+	return d.multi && (strings.Contains(low, "auth") || strings.Contains(low, "reply")) || low == "*x\r\n" || strings.HasPrefix(low, "*1\r\n:") || strings.HasPrefix(low, "*1\r\n$-") ||
+		strings.Contains(low, "\"")
 }
 
 // request makes the next request of a client that is in the state d.
@@ -187,6 +208,7 @@ type scenario struct {
 	switching       bool // the path changes meanwhile, and if there is a server between, which one that is
 	multiplexed     bool // at first
 	far             bool // there is a server with TLS between, which asks its clients to go
+	moving          bool // the engine is replaced meanwhile, each time after a hold
 	mute            bool // the engine leaves logins that fail unanswered while it has replies to send
 }
 
@@ -213,7 +235,7 @@ func play(t *testing.T, sc scenario, seed uint64, steer []byte) {
 	backend("a", sc.multiplexed)
 	scripts := make([]*script, sc.clients)
 	for i := range scripts {
-		scripts[i] = write(c, ls.FirstIDForTest()+int64(i+1), user, 1+c.n(sc.length))
+		scripts[i] = write(c, ls.FirstIDForTest()+int64(i+1), user, 1+c.n(sc.length), sc.moving)
 	}
 	stop := make(chan struct{})
 	var switcher, clients sync.WaitGroup
@@ -227,12 +249,15 @@ func play(t *testing.T, sc scenario, seed uint64, steer []byte) {
 				case <-time.After(time.Duration(500+rnd.IntN(4000)) * time.Microsecond):
 					engine := []string{"a", "a", "b"}[rnd.IntN(3)]
 					if !sc.far {
-						engine = "a" // another one is another thing: see TestManyClientsMoveToAnotherEngine
+						engine = "a" // another one is another thing: see moving
 					}
 					backend(engine, rnd.IntN(3) > 0)
 				}
 			}
 		})
+	}
+	if sc.moving {
+		switcher.Go(func() { moveToAndFro(t, ls, seed, stop, backend) })
 	}
 	problems := make([]string, len(scripts))
 	for i, s := range scripts {
@@ -273,6 +298,32 @@ func play(t *testing.T, sc scenario, seed uint64, steer []byte) {
 			buf := make([]byte, 1<<16)
 			t.Fatalf("seed %d: %d goroutines and %d descriptors; before there were %d and %d\n%s", seed, g, n, goroutines, files,
 				buf[:runtime.Stack(buf, true)])
+		}
+	}
+}
+
+// moveToAndFro replaces the engine again and again.
+func moveToAndFro(t *testing.T, ls *relay.Loops, seed uint64, stop chan struct{}, backend func(engine string, multiplexed bool)) {
+	rnd := rand.New(rand.NewPCG(seed, 4))
+	for n := 0; ; n++ {
+		select {
+		case <-stop:
+			return
+		case <-time.After(time.Duration(100+rnd.IntN(2000)) * time.Microsecond):
+		}
+		began := time.Now()
+		if err := ls.Hold(context.Background(), patience, patience/2); err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+			return
+		}
+		if time.Since(began) > 100*time.Millisecond {
+			ls.Release() // on a busy machine a transaction may take so long that it is aborted
+			continue
+		}
+		backend([]string{"a", "b"}[n%2], rnd.IntN(2) == 0)
+		if c := ls.Counts(); c.MovedLost > 0 {
+			t.Errorf("seed %d: %d clients were closed", seed, c.MovedLost)
+			return
 		}
 	}
 }
@@ -382,6 +433,8 @@ func TestEveryReplyReachesWhoAsked(t *testing.T) {
 		{"far, shared", scenario{clients: 24, length: 40, multiplexed: true, far: true, switching: true}},
 		{"far, of their own", scenario{clients: 12, length: 40, far: true, switching: true}},
 		{"far, and it breaks off", scenario{clients: 24, length: 40, multiplexed: true, far: true, switching: true, cutting: 6}},
+		{"the engine is replaced, shared", scenario{clients: 24, length: 80, multiplexed: true, moving: true}},
+		{"the engine is replaced, of their own", scenario{clients: 24, length: 80, moving: true}},
 		{"logins unanswered, shared", scenario{clients: 24, length: 60, multiplexed: true, mute: true}},
 		{"logins unanswered, of their own", scenario{clients: 16, length: 60, mute: true}},
 		{"logins unanswered, far", scenario{clients: 24, length: 40, multiplexed: true, mute: true, far: true, switching: true}},

@@ -19,7 +19,9 @@ func (u *upstream) receive(b []byte) {
 		switch s := u.client; {
 		case s != nil && s.state.Passthrough && w == nil && u.scan.Between():
 			u.goawayNegotiated = false // who sends this is past asking
-			s.reply(b)
+			if !s.state.Muted() {
+				s.reply(b)
+			}
 			return
 		case s != nil && s.state.Subscriber.On() && (u.scan.Between() || u.relayingReply || len(u.replyBuffer) > 0):
 			b = u.receivePush(s, b)

@@ -289,7 +289,8 @@ func (s *Session) appendToBatch(run *batch, raw []byte) bool {
 func (s *Session) batchConn() *upstream {
 	g, b := s.loop.group, s.loop.group.backend.Load()
 	switch u := s.dedicated; {
-	case s.state.Queuing || s.state.Unpipelined() || g.monitors.Any() || g.outOfMemory.Load() || s.loop.held || s.mustLogIn(b) || s.blocked != nil && s.state.InFlight() > 0:
+	case s.state.Queuing || s.state.Unpipelined() || g.monitors.Any() || g.outOfMemory.Load() || s.loop.held || s.mustLogIn(b) || s.state.Muted() ||
+		s.blocked != nil && s.state.InFlight() > 0:
 		return nil
 	case u != nil:
 		if !u.ready || u.closed || u.draining || b.Multiplexed && s.isClean() && s.state.DedicatedLeft == 0 {

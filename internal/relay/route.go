@@ -10,7 +10,7 @@ import (
 // resume.
 func (s *Session) route(raw []byte) bool {
 	in, b := &s.input, s.loop.group.backend.Load()
-	if s.loop.held && !s.mayFinish() || s.change != nil {
+	if s.loop.held && !s.mayFinish() || s.change != nil || s.suspectsDeath {
 		return false
 	}
 	if len(b.Passwords) > 0 && !s.state.Passthrough {
@@ -150,11 +150,12 @@ func (s *Session) sendUnauthenticated(u *upstream, c *routing.Command, raw []byt
 func (s *Session) sendDedicated(c *routing.Command, raw []byte) {
 	switch {
 	case c == routing.Empty:
+		s.state.SkipReply = false // it counts as a request
 		s.passBytes(raw)
 		return
 	case s.refused(s.dedicated, c, raw):
 		return
-	case c.Affinity == routing.PassesThrough:
+	case c.Affinity == routing.PassesThrough, c.SetsReplyMode() && s.state.Queuing && c != routing.ReplyOn:
 		s.passBytes(raw)
 		s.state.EnterPassthrough()
 		s.input.passingHead = false
@@ -165,7 +166,7 @@ func (s *Session) sendDedicated(c *routing.Command, raw []byte) {
 		// The engine forgets who logged the connection in: the client goes on with another one.
 		s.dedicated.draining, s.state.Resetting = true, true
 	}
-	s.state.SendingDedicated(c, s.isBorrowed(s.dedicated))
+	s.state.SendingDedicated(c, s.isBorrowed(s.dedicated) || c.SetsReplyMode())
 	login := c.Unpipelined && c.Affinity == routing.ChangesIdentity && (s.state.Subscriber.On() || s.state.Dirt != routing.NotDirty) && !s.state.Multi
 	s.send(s.dedicated, c, raw)
 	if login {
@@ -194,9 +195,14 @@ func (s *Session) send(u *upstream, c *routing.Command, raw []byte) {
 			})
 		}
 	}
+	wanted := !s.state.Muted()
+	if !wanted {
+		onReply = mute(c, onReply)
+		s.state.SkipReply = false
+	}
 	n := onReply.requests()
 	if !u.shared && (s.blocked != nil || c.Waits()) {
-		s.noteBlocked(c, raw, n)
+		s.noteBlocked(c, raw, n, wanted)
 	}
 	s.state.Sent(n)
 	u.pendingReplies.push(pendingReply{client: s, count: n, handler: onReply, command: c, sent: s.loop.now.UnixNano()})

@@ -152,6 +152,7 @@ type Session struct {
 	active            bool // something moved since the connection was last looked at for idleness
 	busy              bool // what activity.busy was set to
 	dirty             bool // is in loop.dirtyClients
+	suspectsDeath     bool // is in loop.suspects
 	lastWasRequest    bool // in passthrough: what moved last came from the client
 }
 
@@ -359,7 +360,7 @@ func (s *Session) mustNotRead() bool {
 	if s.phase >= engineGone {
 		return false
 	}
-	return s.input.waits() || s.loop.held && !s.mayFinish() || s.dedicated != nil && s.dedicated.Pending() >= highWater
+	return s.input.waits() || s.loop.held && !s.mayFinish() || s.suspectsDeath || s.dedicated != nil && s.dedicated.Pending() >= highWater
 }
 
 // reply gives the client some of what the engine said. It is sent at the end of the step.

@@ -145,19 +145,7 @@ func (u *upstream) setupReplied() {
 
 var (
 	// onSetup is for what has to succeed.
-	onSetup = &replyHandler{complete: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
-		if bytes.HasPrefix(reply, []byte("-BUSY")) {
-			u.failBusy(reply)
-			return nil
-		}
-		if reply[0] == '-' {
-			u.noteFirstError(reply)
-			u.fail(&SetupError{string(reply)})
-			return nil
-		}
-		u.setupReplied()
-		return nil
-	}}
+	onSetup = &replyHandler{complete: true}
 	// onOptional is for what may fail.
 	onOptional = &replyHandler{complete: true, answer: func(u *upstream, _ *Session, reply []byte) []byte {
 		u.noteFirstError(reply)
@@ -170,6 +158,19 @@ var (
 
 // They lead back to where they are asked from, which the compiler takes for a cycle.
 func init() {
+	onSetup.answer = func(u *upstream, _ *Session, reply []byte) []byte {
+		if bytes.HasPrefix(reply, []byte("-BUSY")) {
+			u.failBusy(reply)
+			return nil
+		}
+		if reply[0] == '-' {
+			u.noteFirstError(reply)
+			u.fail(&SetupError{string(reply)})
+			return nil
+		}
+		u.setupReplied()
+		return nil
+	}
 	onBackendLogin.answer = func(u *upstream, _ *Session, reply []byte) []byte {
 		u.noteFirstError(reply)
 		if reply[0] == '-' {

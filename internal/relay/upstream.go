@@ -251,7 +251,11 @@ func (u *upstream) detachUnaffected(err error) {
 	}
 	if s := u.client; s != nil && !u.mustCloseClient(s, err) {
 		s.detach()
-		s.conn.requeue()
+		if u.loop.group.backend.Load().remote() {
+			s.conn.requeue()
+		} else {
+			s.suspectDeath()
+		}
 	}
 	if u.shared && u.loop.group.backend.Load().remote() && u.ready && len(u.firstError) == 0 {
 		u.unblockAll() // what they ask was not sent yet
@@ -261,8 +265,9 @@ func (u *upstream) detachUnaffected(err error) {
 // mustCloseClient says which of the reasons for a connection's end are one for its client's, too.
 func (u *upstream) mustCloseClient(s *Session, err error) bool {
 	refused := (*SetupError)(nil)
-	return !u.loop.group.backend.Load().remote() || !u.ready || errors.As(err, &refused) || len(u.firstError) > 0 ||
-		s.state.InFlight() > 0 || s.phase >= engineGone || !s.state.WillBeClean(routing.Conn{Exists: true, Closing: u.WriteClosing()})
+	return !u.ready || errors.As(err, &refused) || len(u.firstError) > 0 ||
+		s.state.InFlight() > 0 || s.phase >= engineGone || !s.state.WillBeClean(routing.Conn{Exists: true, Closing: u.WriteClosing()}) ||
+		!u.eof && !u.loop.group.backend.Load().remote()
 }
 
 // replyUnavailable ends a session whose engine can't be reached.

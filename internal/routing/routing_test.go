@@ -264,7 +264,7 @@ func fields(request string) (args [][]byte) {
 func TestTableIsConsistent(t *testing.T) {
 	t.Parallel()
 	for name, c := range table {
-		if c.Name != name && c != replyOn {
+		if c.Name != name && c != ReplyOn {
 			t.Errorf("%s is called %s", name, c.Name)
 		}
 		if c.RetrySafe && c.Affinity != Shareable {

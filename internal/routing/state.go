@@ -35,6 +35,9 @@ type State struct {
 
 	Subscriber Subscriber
 
+	RepliesOff bool // the client wants no replies (CLIENT REPLY OFF)
+	SkipReply  bool // nor one to its next request (CLIENT REPLY SKIP)
+
 	// DedicatedLeft is for how many more requests the client stays on a dedicated connection, because its replies are long.
 	DedicatedLeft int
 
@@ -63,7 +66,7 @@ func (st *State) Clean(conn Conn) bool { return st.inFlight == 0 && st.WillBeCle
 // WillBeClean says whether the client will be clean once the requests in flight are answered.
 func (st *State) WillBeClean(conn Conn) bool {
 	return !st.Multi && !st.Queuing && !st.Watching && st.Dirt == NotDirty && st.UnknownEffects == 0 && !st.Passthrough && !st.PassingRest &&
-		!st.Subscriber.On() && !conn.Closing
+		!st.Subscriber.On() && !st.Muted() && !conn.Closing
 }
 
 // blockedByDrain says that the next request is to go over another connection, once what is in flight on the draining one is
@@ -88,6 +91,8 @@ func (st *State) SendingDedicated(c *Command, unpipelined bool) {
 	switch {
 	case c == Unknown:
 		st.UnknownEffects++ // its reply tells whether there is anything
+	case c == Unparsed:
+		st.LoseTrack(DirtyForGood)
 	case c.ResetBeforeReuse: // for the connection to remember
 	case c.Affinity == DirtiesForGood:
 		st.Soil(DirtyForGood)
@@ -98,6 +103,9 @@ func (st *State) SendingDedicated(c *Command, unpipelined bool) {
 	}
 	st.unpipelined = c.Unpipelined || unpipelined
 }
+
+// Muted says that the client wants no reply to its next request.
+func (st *State) Muted() bool { return st.RepliesOff || st.SkipReply }
 
 // Pinned says that the client has left something on its dedicated connection, or on one before it, that the next one is to have.
 func (st *State) Pinned() bool { return !st.WillBeClean(Conn{}) }
@@ -137,7 +145,7 @@ func (st *State) HasReset() {
 	if st.Dirt != DirtyForGood || st.Resetting { // a connection that is left is left with all that is on it
 		st.Dirt, st.Unfollowed = NotDirty, false
 	}
-	st.Resetting = false
+	st.Resetting, st.RepliesOff = false, false
 	st.Subscriber = Subscriber{PendingConfirmations: st.Subscriber.PendingConfirmations}
 }
 

@@ -92,7 +92,8 @@ var table = func() map[string]*Command {
 	add(Dedicated, PinScript, "eval eval_ro evalsha evalsha_ro fcall fcall_ro")
 	add(DirtiesUntilReset, PinState, "asking readonly readwrite client|import-source")
 	// RESET does not end the debugger, and what it says is no reply.
-	add(PassesThrough, PinState, "sync psync replconf client|reply script|debug")
+	add(PassesThrough, PinState, "sync psync replconf script|debug")
+	m["client|reply"] = ReplyOn
 	add(Quits, PinState, "quit")
 	add(Shareable, "", "client client|help script|kill function|kill function|load function|restore")
 	for _, name := range []string{"sync", "psync"} {
@@ -127,12 +128,14 @@ func addVariants(m map[string]*Command) {
 			return c
 		}
 	}
-	reply := m["client|reply"]
-	reply.variant = func(args [][]byte) *Command {
-		if len(args) == 3 && !is(args[2], "off") && !is(args[2], "skip") {
-			return replyOn
+	ReplyOn.variant = func(args [][]byte) *Command {
+		switch {
+		case len(args) == 3 && is(args[2], "off"):
+			return ReplyOff
+		case len(args) == 3 && is(args[2], "skip"):
+			return ReplySkip
 		}
-		return reply
+		return ReplyOn
 	}
 }
 
@@ -149,8 +152,14 @@ var (
 	// ProtocolError is what the engine is to call an error.
 	ProtocolError = &Command{Name: "NULL", Affinity: PassesThrough, Pin: PinProtocol}
 
-	replyOn = &Command{Name: "client|reply", Affinity: Shareable} // replies are on, or the client would be in passthrough
+	// CLIENT REPLY is one of three commands, by its argument. What it asks for is done by package relay.
+	ReplyOn   = &Command{Name: "client|reply", Affinity: Shareable, Handled: true}
+	ReplyOff  = &Command{Name: "client|reply", Affinity: Dedicated, Pin: PinState, Handled: true}
+	ReplySkip = &Command{Name: "client|reply", Affinity: Dedicated, Pin: PinState, Handled: true}
 )
+
+// SetsReplyMode says that a command is about whether those behind it are answered.
+func (c *Command) SetsReplyMode() bool { return c == ReplyOn || c == ReplyOff || c == ReplySkip }
 
 // Find returns the command of a request whose first two arguments are these, in lower case. engine is what its engine has said of its
 // commands; nil: nothing.
