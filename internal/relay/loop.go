@@ -23,9 +23,9 @@ const (
 
 // Loops are event loops: each has its own epoll instance and goroutine, and the connections that were given to it.
 type Loops struct {
-	all         []*loop
-	next        atomic.Uint32
-	done        sync.WaitGroup
+	all  []*loop
+	next atomic.Uint32
+	done sync.WaitGroup
 	// idsUntold says that the server does not tell the ids of connections: Redis before 5.0, or CLIENT is not allowed.
 	idsUntold atomic.Bool
 
