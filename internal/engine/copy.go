@@ -64,9 +64,27 @@ func (e *Engine) OpenForCopy(ctx context.Context, buffer int64) (restore func(co
 	}, nil
 }
 
-// Follow makes the engine a replica: it drops its data and takes those of the engine at that address, and what changes there.
+// secondChannels are the directives by which a replica takes the snapshot over a connection of its own, beside that for the changes. Redis
+// does from 8.0 on by itself.
+var secondChannels = []string{"repl-rdb-channel", "dual-channel-replication-enabled"}
+
+// Follow makes the engine a replica: it drops its data and takes those of the engine at that address, and what changes there. It opens one
+// connection.
 func (e *Engine) Follow(ctx context.Context, host, port string) error {
-	if _, err := e.call(ctx, []string{"REPLICAOF", host, port}); err != nil {
+	var ask, tell [][]string
+	for _, name := range secondChannels {
+		ask = append(ask, []string{"CONFIG", "GET", name})
+	}
+	replies, err := e.call(ctx, ask...)
+	for i, r := range replies {
+		if len(r.Elems) == 2 && r.Elems[1].Str != "no" {
+			tell = append(tell, []string{"CONFIG", "SET", secondChannels[i], "no"})
+		}
+	}
+	if err == nil {
+		_, err = e.call(ctx, append(tell, []string{"REPLICAOF", host, port})...)
+	}
+	if err != nil {
 		return fmt.Errorf("make engine %s a replica: %w", e.dir, err)
 	}
 	return nil
