@@ -40,6 +40,7 @@ var levels = map[string]int{
 	"internal/rdb":         0,
 	"internal/store":       1,
 	"internal/engine":      1,
+	"internal/replication": 1,
 	"internal/routing":     1,
 	"internal/objects":     1,
 	"internal/relay":       2,

@@ -27,7 +27,8 @@ import (
 
 func newInstances(e *env) *cobra.Command {
 	return group("instances", "Create, list and change instances", "  sealane instances create first\n  sealane instances list",
-		newCreate(e), newList(e), newDescribe(e), newUpdate(e), newRestart(e), newDelete(e), newAuthString(e), newRotateAuthString(e))
+		newCreate(e), newList(e), newDescribe(e), newUpdate(e), newRestart(e), newDelete(e), newAuthString(e), newRotateAuthString(e),
+		newUpgrade(e), newImport(e), newExport(e), newRescheduleMaintenance(e))
 }
 
 func (p *parentFlags) add(c *cobra.Command) {

@@ -16,6 +16,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/sealane/sealane/internal/enginetest"
+	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/local"
 	"github.com/sealane/sealane/internal/statedir"
 )
 
@@ -28,9 +31,12 @@ var pools atomic.Int32
 
 // TestScripts runs the stories in testdata: the real program, in processes of its own, with a real engine.
 // "serve" starts a server for the script, which the script's end stops; "stopserve SIGNAL" ends it earlier. "layout"
-// holds the state folder against statedir.Layout.
+// holds the state folder against statedir.Layout. The configuration engines.yaml has all engines that there are: OLD is the version of one
+// that NEW can take over from, and OLD_PATCH and NEW_PATCH are two of one version. The conditions [upgrade] and [maintenance] say that
+// there are such ones.
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	engines := scriptEngines(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
@@ -42,14 +48,56 @@ func TestScripts(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(e.WorkDir, "serve.yaml"), []byte(config), 0o600); err != nil {
 				return err
 			}
+			config += "engines: [" + strings.Join(engines.paths, ", ") + "]\n"
+			if err := os.WriteFile(filepath.Join(e.WorkDir, "engines.yaml"), []byte(config), 0o600); err != nil {
+				return err
+			}
+			for name, value := range engines.env {
+				e.Setenv(name, value)
+			}
 			e.Setenv("POOL", strings.TrimSuffix(pool, ".0/24"))
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "s"))
 			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, "c"))
 			e.Values[serverKey{}] = &scriptServer{}
 			return nil
 		},
+		Condition: func(name string) (bool, error) {
+			switch name {
+			case "upgrade":
+				return engines.env["NEW"] != "", nil
+			case "maintenance":
+				return engines.env["NEW_PATCH"] != "", nil
+			}
+			return false, fmt.Errorf("unknown condition %q", name)
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"serve": startServer, "stopserve": stopServerWith, "layout": checkLayout},
 	})
+}
+
+// engineList is what the scripts know of engines.
+type engineList struct {
+	paths []string
+	env   map[string]string
+}
+
+func scriptEngines(t *testing.T) engineList {
+	t.Helper()
+	l := engineList{env: map[string]string{}}
+	all := enginetest.All(t)
+	versions := local.New("", nil, all).Engines()
+	for i, b := range all {
+		l.paths = append(l.paths, b.Path)
+		for j, o := range versions {
+			if instance.CheckUpgrade(versions[i].Version, o.Version) == nil && l.env["NEW"] == "" {
+				l.env["OLD"], l.env["NEW"] = versions[i].Version, o.Version
+			}
+			if o.Version == versions[i].Version && b.Version.Compare(all[j].Version) < 0 {
+				l.env["MAINTAINED"], l.env["OLD_PATCH"], l.env["NEW_PATCH"] = o.Version, versions[i].Patch, o.Patch
+				l.env["OLD_ENGINE"], l.env["NEW_ENGINE"] = b.Path, all[j].Path
+			}
+		}
+	}
+	return l
 }
 
 type serverKey struct{}

@@ -18,7 +18,7 @@ func newOperations(e *env) *cobra.Command {
 	return group("operations", "Look at operations, under way and past", "  sealane operations list",
 		newOperationList(e),
 		operationCommand(e, "describe", "Show an operation", http.MethodGet, "", &longrunningpb.Operation{}),
-		operationCommand(e, "cancel", "Give an operation up: a create is undone", http.MethodPost, ":cancel", &emptypb.Empty{}),
+		operationCommand(e, "cancel", "Give an operation up: a create is undone, and so are an upgrade, an import and an export", http.MethodPost, ":cancel", &emptypb.Empty{}),
 		operationCommand(e, "delete", "Forget a finished operation", http.MethodDelete, "", &emptypb.Empty{}))
 }
 
@@ -92,7 +92,7 @@ func printOperation(w io.Writer, op *longrunningpb.Operation) {
 	row(w, "verb:", m.GetVerb())
 	row(w, "target:", m.GetTarget())
 	if m.GetStatusDetail() != "" {
-		row(w, "doing:", m.GetStatusDetail())
+		row(w, "detail:", m.GetStatusDetail())
 	}
 	if e := op.GetError(); e != nil {
 		row(w, "error:", e.GetMessage())

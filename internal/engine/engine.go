@@ -362,6 +362,9 @@ func OutOfMemory(dir string) bool {
 	return strings.Contains(strings.ToLower(tail(filepath.Join(dir, logName), 0)), "out of memory allocating")
 }
 
+// Dir is the engine's folder.
+func (e *Engine) Dir() string { return e.dir }
+
 // Identity tells the process from all others.
 func (e *Engine) Identity() process.Identity { return e.proc.Identity() }
 

@@ -55,6 +55,16 @@ func saveSnapshot(dir string, s Snapshot) error {
 	return durable.WriteFile(snapshotFile(dir), data, 0o600)
 }
 
+// ServedEngine is the path of the engine's socket in the last good snapshot of the gateway in dir, which need not run. The error is
+// fs.ErrNotExist where there is no snapshot.
+func ServedEngine(dir string) (string, error) {
+	last, err := loadSnapshot(dir)
+	if err != nil {
+		return "", err
+	}
+	return last.snapshot.Engine, nil
+}
+
 // loadSnapshot reads the last good snapshot and checks it. The error is fs.ErrNotExist where there is none.
 func loadSnapshot(dir string) (*serving, error) {
 	f, err := os.Open(snapshotFile(dir))

@@ -53,10 +53,10 @@ type Spec struct {
 	KeyAlgorithm          pki.Algorithm
 	NameConstraints       *bool `json:"-"` // of the CAs; nil: the server's default. It is stored in Instance.Certificates, because a rotation may change it
 	AuthEnabled           bool
+	MaintenanceVersion    string             `json:"-"` // that a create or an update asks for; what runs is in Instance
 	SnapshotPeriod        time.Duration      // RDB persistence; 0: none
 	SnapshotStart         time.Time          `json:",omitzero"`  // when the first snapshot is due, and each further one a period later
-	Maintenance           *MaintenancePolicy `json:",omitempty"` // nil: at any time
-	MaintenanceVersion    string             `json:"-"`          // that a create or an update asks for; what runs is in Instance
+	Maintenance           *MaintenancePolicy `json:",omitempty"` // nil: maintenance takes place when somebody asks for it
 	DataPath              gateway.DataPath   // "": whatever DefaultDataPath is
 	TLS                   gateway.TLSPolicy
 
@@ -82,6 +82,12 @@ type Instance struct {
 	SealedAuth   []byte      // the AUTH string; nil without AUTH
 	OldAuth      []OldAuth   `json:",omitempty"` // replaced AUTH strings that are still accepted, newest first
 	AuthVersion  uint64      `json:",omitempty"` // grows with each change of AUTH
+
+	// EngineSlot is which of the node's places its engine is in; see Node.Slot. EnginePatch is which engine of Spec.RedisVersion it
+	// is; "": the newest that is installed. Both change when the engine is replaced.
+	EngineSlot  int    `json:",omitempty"`
+	EnginePatch string `json:",omitempty"`
+
 	// Schedule is when maintenance that waits takes place; nil: none waits.
 	Schedule    *MaintenanceSchedule `json:",omitempty"`
 	SealedAdmin []byte               // the password of the control plane's own user in the engine

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sealane/sealane/internal/audit"
 	"github.com/sealane/sealane/internal/ledger"
+	"github.com/sealane/sealane/internal/objects"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/plaintext"
 	"github.com/sealane/sealane/internal/store"
@@ -50,6 +51,9 @@ type Config struct {
 	NameConstraints bool
 	Now             func() time.Time
 	Log             *slog.Logger
+
+	// Objects are what imports and exports read and write; nil: there are neither.
+	Objects *objects.Store
 
 	// Commands are what users are told to type.
 	Commands Commands
@@ -131,7 +135,7 @@ func New(cfg Config) (*Manager, error) {
 	m.Certificates = &Certificates{records: recs, reader: read, workers: ws, secrets: sealed, issuer: issuer, evidence: m.Clients, now: cfg.Now, log: cfg.Log}
 	m.metrics = newMetrics(m)
 	m.reconciler = &reconciler{
-		records: recs, workers: ws, runtime: cfg.Runtime, secrets: sealed, issuer: issuer, authStrings: m.AuthStrings, evidence: m.Clients, plaintext: plain,
+		records: recs, workers: ws, runtime: cfg.Runtime, objects: cfg.Objects, secrets: sealed, issuer: issuer, authStrings: m.AuthStrings, evidence: m.Clients, plaintext: plain,
 		commands: cfg.Commands, now: cfg.Now, log: cfg.Log, restarted: m.metrics.restarted,
 	}
 	ws.step = m.reconciler.step
@@ -148,10 +152,10 @@ func (m *Manager) Start() error {
 	for _, i := range live {
 		m.workers.wake(i.Name)
 	}
-	m.workers.running.Go(func() { m.reconciler.watchExits(ctx) })
-	m.workers.running.Go(func() { m.reconciler.sweep(ctx) })
-	m.workers.running.Go(func() { m.Clients.collect(ctx) })
-	m.workers.running.Go(func() { m.Encryption.clients.collect(ctx) })
+	m.workers.goroutines.Go(func() { m.reconciler.watchExits(ctx) })
+	m.workers.goroutines.Go(func() { m.reconciler.sweep(ctx) })
+	m.workers.goroutines.Go(func() { m.Clients.collect(ctx) })
+	m.workers.goroutines.Go(func() { m.Encryption.clients.collect(ctx) })
 	return nil
 }
 
@@ -229,6 +233,7 @@ func (m *Manager) newInstance(name Name, spec Spec) (Instance, error) {
 	if err != nil {
 		return Instance{}, err
 	}
+	i.EnginePatch = buildOf(m.runtime.Engines(), spec.RedisVersion).Patch
 	i.SealedAdmin = m.secrets.newAdminPassword(&i)
 	if spec.AuthEnabled {
 		i.SealedAuth = m.secrets.newAuthString(&i)
@@ -279,6 +284,8 @@ func (m *Manager) Update(ctx context.Context, name Name, change Change, apiVersi
 		before := i.before()
 		change(&i.Spec)
 		i.Spec.stamp(before.Spec, m.now().UTC())
+		maintenance := i.Spec.MaintenanceVersion
+		i.Spec.MaintenanceVersion = ""
 		if i.Spec.AuthEnabled != before.Spec.AuthEnabled {
 			m.AuthStrings.follow(i)
 		}
@@ -290,8 +297,23 @@ func (m *Manager) Update(ctx context.Context, name Name, change Change, apiVersi
 				return err
 			}
 		}
+		var target *EngineTarget
+		if maintenance != "" {
+			var err error
+			if target, err = i.maintenanceTarget(maintenance, m.runtime.Engines(), m.workers.running(name)); err != nil {
+				return err
+			}
+		}
+		if was, _ := before.Spec.Maintenance.window(); !i.Spec.Maintenance.hasWindow(was) {
+			i.Schedule = nil // it is scheduled anew
+		}
 		op = i.begin(Update, before, apiVersion, m.now().UTC())
 		i.State = Updating
+		if target != nil {
+			i.State = Maintained
+			op.Target = target
+			*i.pending() = op
+		}
 		return nil
 	})
 	return op, err

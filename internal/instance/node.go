@@ -14,7 +14,7 @@ func (r *reconciler) node(i Instance, now time.Time) (Node, error) {
 		return Node{}, err
 	}
 	n := Node{
-		ID: i.nodeID(0), Instance: i.Name, Version: i.Spec.RedisVersion, Directives: i.Spec.directives(),
+		ID: i.nodeID(0), Instance: i.Name, Version: i.Spec.RedisVersion, Patch: i.EnginePatch, Slot: i.EngineSlot, Directives: i.Spec.directives(),
 		AdminPassword: admin, KeepDump: i.Spec.SnapshotPeriod > 0, MemoryLimit: i.Spec.memoryLimit(),
 		Gateway: gateway.Snapshot{
 			Listeners:   i.listeners(),

@@ -23,6 +23,7 @@ const (
 	Import     Verb = "import"
 	Export     Verb = "export"
 	Reschedule Verb = "rescheduleMaintenance"
+	Maintain   Verb = "maintenance" // which begins by itself
 )
 
 // Operation is one long-running change of an instance. It lives in the instance's record.
@@ -38,9 +39,20 @@ type Operation struct {
 	// Before is what to go back to when the change can't be made; nil: there is nothing to go back to, or the operation is done.
 	Before *Before `json:",omitempty"`
 	Object string  `json:",omitempty"` // of an import and an export: gs://bucket/object
+	// Target is the engine that takes the place of the present one; nil: it stays.
+	Target *EngineTarget `json:",omitempty"`
+	// Held is for how long clients waited while they were moved to another engine.
+	Held time.Duration `json:",omitempty"`
 
 	// Detail says what the operation is doing or waiting for; observed, not stored.
 	Detail string `json:"-"`
+}
+
+// EngineTarget is an engine that takes the place of an instance's present one.
+type EngineTarget struct {
+	Version string // as Spec.RedisVersion
+	Patch   string // as Instance.EnginePatch
+	Slot    int    // as Instance.EngineSlot
 }
 
 // Before is what an update changes of an instance, as it was.
@@ -204,8 +216,8 @@ func (o *Operations) List(project, location string) ([]OperationOf, error) {
 	return ops, nil
 }
 
-// Cancel asks for an operation to be given up. A create is undone. An update or a delete goes on to its end, and a finished
-// operation stays as it is.
+// Cancel asks for an operation to be given up. A create is undone, and so are an upgrade, an import and an export, unless the new engine
+// has taken over. An update or a delete goes on to its end, and a finished operation stays as it is.
 func (o *Operations) Cancel(project, location, id string) error {
 	of, err := o.Get(project, location, id)
 	if err != nil || of.Done {
@@ -217,7 +229,7 @@ func (o *Operations) Cancel(project, location, id string) error {
 		}
 		return nil
 	})
-	if of.Verb == Create {
+	if of.Verb == Create || of.isTask() {
 		o.workers.interrupt(of.Instance.Name) // after an error too: the request may be there all the same
 	}
 	return err
@@ -237,6 +249,9 @@ func (o *Operations) Delete(project, location, id string) error {
 		return nil
 	})
 }
+
+// isTask says whether the operation is work that may take long and is given up where that is asked for; see tasks.go.
+func (op Operation) isTask() bool { return op.Target != nil || op.Verb == Export }
 
 // requireNoOperation returns an error while another operation is under way.
 func (i *Instance) requireNoOperation() error {

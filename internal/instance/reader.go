@@ -1,6 +1,10 @@
 package instance
 
-import "time"
+import (
+	"cmp"
+	"fmt"
+	"time"
+)
 
 // reader reads instances as users see them: the record with what is observed beside it.
 type reader struct {
@@ -37,8 +41,15 @@ func (r *reader) withObserved(i Instance) Instance {
 		i.ServerCAs = i.Certificates.At(now).Published()
 	}
 	i.NextSnapshot = i.Spec.nextSnapshot(now)
-	i.MaintenanceVersion = buildOf(r.builds, i.Spec.RedisVersion).Patch
 	i = i.clone()
+	running := r.workers.running(i.Name)
+	i.MaintenanceVersion = cmp.Or(running, i.EnginePatch, buildOf(r.builds, i.Spec.RedisVersion).Patch)
+	i.AvailableMaintenanceVersions = maintenanceVersions(r.builds, i.Spec.RedisVersion, running)
+	for n := range i.Operations {
+		if held := i.Operations[n].Held; held > 0 {
+			i.Operations[n].Detail = fmt.Sprintf("clients waited for %v while they were moved to the new engine", held.Round(100*time.Microsecond))
+		}
+	}
 	if op := i.pending(); op != nil {
 		op.Detail = o.detail
 		if o.trouble != "" {

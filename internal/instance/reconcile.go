@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sealane/sealane/internal/objects"
 	"github.com/sealane/sealane/internal/store"
 )
 
@@ -34,6 +36,7 @@ type reconciler struct {
 	records     *records
 	workers     *workers
 	runtime     Runtime
+	objects     *objects.Store // nil: none
 	secrets     secrets
 	issuer      *certificateIssuer
 	authStrings *AuthStrings
@@ -61,6 +64,9 @@ func (r *reconciler) step(ctx context.Context, w *worker) error {
 	case op != nil && op.Verb == Create && op.CancelRequested:
 		return r.tearDown(ctx, i, &Failure{Cancelled, "the operation was cancelled"})
 	}
+	if settled, err := r.settleTask(w, &i); settled || err != nil {
+		return err
+	}
 	r.restartIfAsked(ctx, w, i)
 	if err := r.workers.checkRestart(w); err != nil {
 		return err
@@ -74,10 +80,17 @@ func (r *reconciler) step(ctx context.Context, w *worker) error {
 		if op != nil && op.Before != nil && ctx.Err() == nil && errors.Is(err, ErrFatal) {
 			return r.goBack(w, i, err)
 		}
+		if op != nil && op.isTask() && ctx.Err() == nil && tooLong {
+			r.log.Error("operation failed", "instance", i.Name, "operation", op.ID, "verb", op.Verb, "err", err)
+			return r.endTask(w, &i, op.ID, taskFailure(*op, i.Name, precondition("the instance is not well: see its status")))
+		}
 		return err
 	}
+	if op := i.pending(); op != nil && op.isTask() {
+		return r.doTask(ctx, w, &i)
+	}
 	if i.pending() == nil && i.State == Ready {
-		return nil
+		return r.maintain(w, i)
 	}
 	i.State = Ready
 	i.finish(nil, r.now().UTC())
@@ -140,6 +153,9 @@ func (r *reconciler) converge(ctx context.Context, w *worker, i *Instance) error
 		w.applied = i.version
 	}
 	r.workers.mu.Unlock()
+	if err == nil {
+		r.observeEngine(ctx, w, *i)
+	}
 	if failed != nil && err != nil {
 		return fmt.Errorf("%w; %w", failed, err)
 	}
@@ -147,6 +163,21 @@ func (r *reconciler) converge(ctx context.Context, w *worker, i *Instance) error
 		return failed
 	}
 	return err
+}
+
+// observeEngine finds out which engine runs: after a crash it may be another one than before.
+func (r *reconciler) observeEngine(ctx context.Context, w *worker, i Instance) {
+	reader, ok := r.runtime.(EngineInfoReader)
+	if !ok {
+		return
+	}
+	info, err := reader.EngineInfo(ctx, i.nodeID(0), "server")
+	if err != nil {
+		return
+	}
+	r.workers.mu.Lock()
+	defer r.workers.mu.Unlock()
+	w.running = cmp.Or(info["valkey_version"], info["redis_version"]) // Valkey's redis_version says what it is compatible with
 }
 
 func (r *reconciler) ensure(ctx context.Context, i Instance, now time.Time) error {

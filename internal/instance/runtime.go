@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	"github.com/sealane/sealane/internal/gateway"
@@ -71,6 +72,33 @@ type EngineStopper interface {
 	StopEngine(ctx context.Context, node Node, how StopOptions) error
 }
 
+// Slots is how many places besides the first a node has for its engines.
+const Slots = 2
+
+// DataSource opens the RDB file whose data an engine is to have. size is how many bytes it has; 0: not known. The errors of what it
+// returns are for users. Its io.EOF says that the file is whole.
+type DataSource func(ctx context.Context) (file io.ReadCloser, size int64, err error)
+
+// EngineReplacer is an optional part of a Runtime: it replaces a node's engine by another one, while clients stay connected. Its errors
+// are an *Error where a user may read them.
+type EngineReplacer interface {
+	// ReplaceEngine starts the engine that to describes beside the one of from, which Ensure has brought up, gives it the data, and
+	// moves the clients there. They are held for a moment; held is how long. The data are those of the present engine, or of a file.
+	// After an error the clients are on the present engine, with all its data, and nothing of the new one is left. After nil they
+	// are on the new one, and the next Ensure, for to, removes the other.
+	ReplaceEngine(ctx context.Context, from, to Node, data DataSource, progress func(string)) (held time.Duration, err error)
+
+	// ServedSlot is the slot of the engine that the node's clients are on, whether its processes run or not.
+	ServedSlot(nodeID string) (int, error)
+}
+
+// EngineDumper is an optional part of a Runtime: it gives out an engine's data as an RDB file.
+type EngineDumper interface {
+	// DumpEngine calls write with the file, which is made while it is read. Its io.EOF says that it is whole. The errors are those of
+	// write, and an *Error where a user may read them.
+	DumpEngine(ctx context.Context, node Node, write func(context.Context, io.Reader) error) error
+}
+
 // BusyError says that a script or function has been running in a node's engine for longer than its time limit, so that the engine
 // answers no client.
 type BusyError struct {
@@ -87,6 +115,8 @@ type Node struct {
 	ID       string
 	Instance Name // for messages
 	Version  string
+	Patch    string // of the version, as EngineBuild.Patch: to be preferred where it is installed; "": the newest
+	Slot     int    // where among the places for a node's engines this one is
 
 	Directives     map[string]string // of the engine's configuration
 	PasswordHashes []string          // SHA-256 of the default user's passwords, hexadecimal; none for no password

@@ -41,12 +41,58 @@ func installedVersions(builds []EngineBuild) (versions []string) {
 	return versions
 }
 
-// buildOf is the engine that runs a version. Where none is installed, it is one that can do everything.
+// buildOf is the engine that runs a version, the newest where there are several. Where none is installed, it is one that can do
+// everything.
 func buildOf(builds []EngineBuild, version string) EngineBuild {
-	if at := slices.IndexFunc(builds, func(b EngineBuild) bool { return b.Version == version }); at >= 0 {
-		return builds[at]
+	best := EngineBuild{Version: version, ActiveDefrag: true}
+	for _, b := range builds {
+		if b.Version == version && newerPatch(b.Patch, best.Patch) {
+			best = b
+		}
 	}
-	return EngineBuild{Version: version, ActiveDefrag: true}
+	return best
+}
+
+// newerPatch compares how engines name themselves: 7.0.9 and 7.0.15.
+func newerPatch(a, b string) bool {
+	return slices.Compare(patchNumbers(a), patchNumbers(b)) > 0
+}
+
+func patchNumbers(s string) (numbers []int) {
+	for part := range strings.SplitSeq(s, ".") {
+		n, _ := strconv.Atoi(part)
+		numbers = append(numbers, n)
+	}
+	return numbers
+}
+
+// isValkey says whose version it is.
+func isValkey(version string) bool { return strings.HasPrefix(version, "VALKEY_") }
+
+// CheckUpgrade returns an error where an engine of a version can't take over from one of another: only a newer engine is sure to read what
+// the present one has written. Redis and Valkey have parted after Redis 7.2, and each reads what the other has written until then. So
+// Valkey takes over from Redis up to 7.2, and Redis from 7.4 on from Valkey up to 8; e2e/upgrade_test.go tries each pair of engines that
+// is there.
+func CheckUpgrade(from, to string) error {
+	const field = "redis_version"
+	old, next := parseVersion(from), parseVersion(to)
+	switch {
+	case from == to:
+		return precondition("%s: the instance has %s already; want a newer version", field, to)
+	case isValkey(from) == isValkey(to):
+		if next.before(old) {
+			return precondition("%s: %s is older than %s, which the instance has: an upgrade can't be undone; want a newer version", field, to, from)
+		}
+	case isValkey(to):
+		if (version{7, 2}).before(old) {
+			return precondition("%s: %s can't read the data of %s: the formats have parted after Redis 7.2; want a newer version of Redis", field, to, from)
+		}
+	case next.before(version{7, 4}):
+		return precondition("%s: %s can't read the data of %s; want a newer version of Valkey, or Redis 8.0 or newer", field, to, from)
+	case !old.before(version{9, 0}):
+		return precondition("%s: %s can't read all data of %s: the formats have parted after Redis 7.2; want a newer version of Valkey", field, to, from)
+	}
+	return nil
 }
 
 // chooseVersion returns the version to run for what was asked ("" is any).

@@ -38,7 +38,7 @@ type workers struct {
 	observations map[Name]observation
 	ctx          context.Context // of the goroutines; nil before start and after close
 	cancel       context.CancelFunc
-	running      sync.WaitGroup
+	goroutines   sync.WaitGroup
 }
 
 // worker is one instance's.
@@ -60,6 +60,7 @@ type worker struct {
 	restart          *restart           // of the engine: asked for, and not begun
 	lastExit         string             // how the engine last ended by itself
 	lastExitTime     time.Time
+	running          string // which engine runs, to the patch; "": not known
 
 	// The worker's goroutine owns these.
 	firstTried time.Time // the first failed step in a row
@@ -91,7 +92,7 @@ func (ws *workers) close() {
 	}
 	ws.ctx = nil
 	ws.mu.Unlock()
-	ws.running.Wait()
+	ws.goroutines.Wait()
 }
 
 // settled returns when every worker has done its first step, or when ctx ends.
@@ -123,7 +124,7 @@ func (ws *workers) wake(name Name) {
 		w = &worker{name: name, wake: make(chan struct{}, 1), firstStep: make(chan struct{}), stepped: make(chan struct{})}
 		ws.byName[name] = w
 		ctx := ws.ctx
-		ws.running.Go(func() { ws.run(ctx, w) })
+		ws.goroutines.Go(func() { ws.run(ctx, w) })
 		return
 	}
 	w.poke()
@@ -348,6 +349,16 @@ func (ws *workers) waitApplied(ctx context.Context, i *Instance) error {
 	}
 	return &Error{Code: Unavailable, Reason: ChangeNotApplied, Message: "the change of '" + i.Name.String() + "' is recorded, but not served yet: " + trouble +
 		"; the server goes on trying"}
+}
+
+// running is which engine an instance has, to the patch; "": it is not known.
+func (ws *workers) running(name Name) string {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if w := ws.byName[name]; w != nil {
+		return w.running
+	}
+	return ""
 }
 
 // certificateHealth says whether all that was due for an instance's certificates is done, and whether the node was last shown to

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -32,6 +33,8 @@ type Runtime struct {
 	exits    chan instance.Exit
 	closed   chan struct{}
 	watchers sync.WaitGroup
+
+	startLimit time.Duration // for an engine without data to start
 
 	// mu guards the map. What is in a node is guarded by the node's own lock.
 	mu    sync.Mutex
@@ -67,7 +70,8 @@ const (
 // New returns a Runtime with its nodes' folders in dir. command starts a gateway; --dir and a folder are added.
 // binaries are the engines, the default first.
 func New(dir string, command []string, binaries []engine.Binary) *Runtime {
-	return &Runtime{dir: dir, command: command, binaries: binaries, exits: make(chan instance.Exit), closed: make(chan struct{}), nodes: make(map[string]*node)}
+	return &Runtime{dir: dir, command: command, binaries: binaries, exits: make(chan instance.Exit), closed: make(chan struct{}), nodes: make(map[string]*node),
+		startLimit: emptyStart}
 }
 
 // Engines implements Runtime.
@@ -129,6 +133,9 @@ func (l *Runtime) Ensure(ctx context.Context, node instance.Node, progress func(
 	if err := l.ensureSnapshot(ctx, n, node, progress); err != nil {
 		return err
 	}
+	if err := l.removeOtherEngines(ctx, node); err != nil {
+		return asFatal(err)
+	}
 	if busy != nil {
 		return busy
 	}
@@ -147,7 +154,9 @@ func (l *Runtime) configure(ctx context.Context, n *node, node instance.Node) (*
 	}
 	if err == nil {
 		l.raiseMemoryBound(n, node) // before there is more data, and it is lowered after there is less
-		err = e.Configure(ctx, node.Directives)
+		directives := maps.Clone(node.Directives)
+		directives[engine.NeededReplicas] = "0" // a server that was killed while it replaced the engine has left it so that it refuses writes
+		err = e.Configure(ctx, directives)
 	}
 	if err == nil {
 		l.boundMemory(n, node)
@@ -177,7 +186,8 @@ func asFatal(err error) error {
 }
 
 func (l *Runtime) ensureEngine(ctx context.Context, n *node, node instance.Node, progress func(string)) error {
-	if e := n.engine.Load(); e != nil && !isClosed(e.Done()) {
+	dir := l.dirOf(node)
+	if e := n.engine.Load(); e != nil && !isClosed(e.Done()) && e.Dir() == dir {
 		return nil
 	}
 	progress("starting the engine and loading its data")
@@ -186,35 +196,55 @@ func (l *Runtime) ensureEngine(ctx context.Context, n *node, node instance.Node,
 	n.boundMu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	e, err := engine.Adopt(ctx, l.nodeDir(node.ID), node.AdminPassword)
+	e, err := engine.Adopt(ctx, dir, node.AdminPassword)
 	if errors.Is(err, process.ErrNotRunning) {
-		l.removeGroup(node.ID)
-		var binary engine.Binary
-		if binary, err = l.binary(node.Version); err != nil {
-			return err
-		}
-		e, err = engine.Start(ctx, binary, engine.Config{
-			Dir: l.nodeDir(node.ID), Directives: node.Directives, PasswordHashes: node.PasswordHashes,
-			AdminPassword: node.AdminPassword, KeepDump: node.KeepDump,
-		})
+		removeGroup(dir)
+		e, err = l.startEngine(ctx, node, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
+	l.takeEngine(n, node, e)
+	return nil
+}
+
+// takeEngine makes an engine the node's own, whose end is reported.
+func (l *Runtime) takeEngine(n *node, node instance.Node, e *engine.Engine) {
 	n.engine.Store(e)
 	l.boundMemory(n, node)
 	bound := n.bound
 	l.watch(n, node.ID, "engine", e.Done(), func() string {
-		return cmp.Or(outOfMemory(l.nodeDir(node.ID), bound), e.Exit())
+		return cmp.Or(outOfMemory(e.Dir(), bound), e.Exit())
 	})
-	return nil
 }
 
-func (l *Runtime) binary(version string) (engine.Binary, error) {
+// startEngine starts an engine in the node's slot. extra are directives for this start alone.
+func (l *Runtime) startEngine(ctx context.Context, node instance.Node, extra map[string]string) (*engine.Engine, error) {
+	binary, err := l.binary(node.Version, node.Patch)
+	if err != nil {
+		return nil, err
+	}
+	directives := maps.Clone(node.Directives)
+	maps.Copy(directives, extra)
+	return engine.Start(ctx, binary, engine.Config{
+		Dir: l.dirOf(node), Directives: directives, PasswordHashes: node.PasswordHashes,
+		AdminPassword: node.AdminPassword, KeepDump: node.KeepDump,
+	})
+}
+
+// binary is the engine of a version and a patch of it. Where that patch is not installed any more, it is the newest one.
+func (l *Runtime) binary(version, patch string) (newest engine.Binary, err error) {
 	for _, b := range l.binaries {
-		if versionName(b) == version {
+		switch {
+		case versionName(b) != version:
+		case b.Version.String() == patch:
 			return b, nil
+		case newest.Path == "" || b.Version.Compare(newest.Version) > 0:
+			newest = b
 		}
+	}
+	if newest.Path != "" {
+		return newest, nil
 	}
 	return engine.Binary{}, fmt.Errorf("%w: no engine of version %s is installed any more; install it, or list its path under engines in the configuration", instance.ErrFatal, version)
 }
@@ -297,17 +327,14 @@ func (l *Runtime) ensureSnapshot(ctx context.Context, n *node, node instance.Nod
 		pid := n.gateway.Identity().PID
 		return fmt.Errorf("the gateway (process %d) is stopped (SIGSTOP, or a debugger) and serves nobody until it is continued: kill -CONT %d", pid, pid)
 	}
-	dir := l.nodeDir(node.ID)
-	snapshot := node.Gateway
-	snapshot.Engine = engine.Socket(dir)
-	client := gateway.NewClient(dir)
+	client := gateway.NewClient(l.nodeDir(node.ID))
 	ctx, cancel := context.WithTimeout(ctx, gatewayTimeout+proveTimeout)
 	defer cancel()
 	status, err := client.Status(ctx)
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
-	snapshot = snapshot.Older(status)
+	snapshot := l.snapshotFor(node, status)
 	digest := snapshot.Digest()
 	if status.Digest != digest || status.Problem != "" {
 		progress("giving the gateway its certificate and address")
@@ -324,6 +351,13 @@ func (l *Runtime) ensureSnapshot(ctx context.Context, n *node, node instance.Nod
 	}
 	n.proved = digest
 	return nil
+}
+
+// snapshotFor is what a node's gateway is to serve, without its generation.
+func (l *Runtime) snapshotFor(node instance.Node, status gateway.Status) gateway.Snapshot {
+	snapshot := node.Gateway
+	snapshot.Engine = engine.Socket(l.dirOf(node))
+	return snapshot.Older(status)
 }
 
 // watch reports the end of a process that nobody asked to end.

@@ -33,12 +33,18 @@ func (l *Runtime) boundMemory(n *node, node instance.Node) {
 		return
 	}
 	n.bounded = node.MemoryLimit
-	n.bound = n.engine.Load().BoundMemory(node.ID, node.MemoryLimit)
-	file := filepath.Join(l.nodeDir(node.ID), groupFile)
-	if have, err := os.ReadFile(file); n.bound.Group != "" && (err != nil || string(have) != n.bound.Group) {
+	n.bound = boundEngine(n.engine.Load(), groupName(node.ID, node.Slot), node.MemoryLimit)
+}
+
+// boundEngine bounds an engine's memory, and notes its group in its folder.
+func boundEngine(e *engine.Engine, group string, limit int64) process.MemoryBound {
+	bound := e.BoundMemory(group, limit)
+	file := filepath.Join(e.Dir(), groupFile)
+	if have, err := os.ReadFile(file); bound.Group != "" && (err != nil || string(have) != bound.Group) {
 		// Where the disk is full and this server ends before the engine does, an empty group stays behind.
-		_ = durable.WriteFile(file, []byte(n.bound.Group), 0o600)
+		_ = durable.WriteFile(file, []byte(bound.Group), 0o600)
 	}
+	return bound
 }
 
 // instance.EngineMemory implements EngineMemoryReader.
@@ -63,10 +69,10 @@ func outOfMemory(dir string, b process.MemoryBound) string {
 	return ""
 }
 
-// removeGroup removes the group that boundMemory has made, once the engine has ended. While a process that writes a snapshot is
+// removeGroup removes the group that boundEngine has made for the engine of a folder, once the engine has ended. While a process that writes a snapshot is
 // still alive it can't be removed; then the next call does it.
-func (l *Runtime) removeGroup(nodeID string) {
-	file := filepath.Join(l.nodeDir(nodeID), groupFile)
+func removeGroup(engineDir string) {
+	file := filepath.Join(engineDir, groupFile)
 	if dir, err := os.ReadFile(file); err == nil && process.RemoveGroup(string(dir)) == nil {
 		os.Remove(file)
 	}

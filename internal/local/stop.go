@@ -31,7 +31,14 @@ func (l *Runtime) Stop(ctx context.Context, node instance.Node, how instance.Sto
 	if err := l.stopGateway(ctx, l.nodeDir(node.ID)); err != nil {
 		return err
 	}
-	return l.stopEngine(ctx, n, node, how)
+	// Where a server was killed while it replaced the engine, the one that has the clients' data need not be the recorded one.
+	if slot, err := l.ServedSlot(node.ID); err == nil {
+		node.Slot = slot
+	}
+	if err := l.stopEngine(ctx, n, node, how); err != nil {
+		return err
+	}
+	return l.removeOtherEngines(ctx, node)
 }
 
 // StopEngine implements EngineStopper.
@@ -53,25 +60,25 @@ func (l *Runtime) stopEngine(ctx context.Context, n *node, node instance.Node, h
 	defer cancel()
 	err := l.saveAndStop(limited, n, node, how)
 	if err == nil {
-		l.removeGroup(node.ID)
+		removeGroup(l.dirOf(node))
 		return nil
 	}
 	if !how.Force || ctx.Err() != nil {
 		return err
 	}
 	how.Report(fmt.Sprintf("its engine is being killed, because: %v", err))
-	dir := l.nodeDir(node.ID)
+	dir := l.dirOf(node)
 	err = killListener(ctx, engine.Socket(dir), engine.Lock(dir))
-	l.removeGroup(node.ID)
+	removeGroup(dir)
 	return err
 }
 
 // saveAndStop lets the engine save its data and end. A script that is in the way is asked to end too.
 func (l *Runtime) saveAndStop(ctx context.Context, n *node, node instance.Node, how instance.StopOptions) error {
 	e := n.engine.Load()
-	if e == nil || isClosed(e.Done()) {
+	if e == nil || isClosed(e.Done()) || e.Dir() != l.dirOf(node) {
 		err := reportWhile(how, "waiting for its engine to answer", func() (err error) {
-			e, err = engine.Adopt(ctx, l.nodeDir(node.ID), node.AdminPassword)
+			e, err = engine.Adopt(ctx, l.dirOf(node), node.AdminPassword)
 			return err
 		})
 		if errors.Is(err, process.ErrNotRunning) {
@@ -149,8 +156,13 @@ func (l *Runtime) stopGateway(ctx context.Context, dir string) error {
 // KillNode ends a node's processes at once. What its engine has not saved is lost.
 func (l *Runtime) KillNode(ctx context.Context, nodeID string) error {
 	dir := l.nodeDir(nodeID)
-	defer l.removeGroup(nodeID)
-	return errors.Join(killListener(ctx, gateway.Socket(dir), gatewayLock(dir)), killListener(ctx, engine.Socket(dir), engine.Lock(dir)))
+	errs := []error{killListener(ctx, gateway.Socket(dir), gatewayLock(dir))}
+	for _, slot := range l.slots(nodeID) {
+		dir := l.engineDir(nodeID, slot)
+		errs = append(errs, killListener(ctx, engine.Socket(dir), engine.Lock(dir)))
+		removeGroup(dir)
+	}
+	return errors.Join(errs...)
 }
 
 // KillAll ends the processes of all nodes that have a folder, whether there is a record of them or not. Engines get SIGTERM first, on
@@ -162,7 +174,9 @@ func (l *Runtime) KillAll(ctx context.Context) error {
 	}
 	var errs []error
 	for _, f := range folders {
-		terminate(ctx, l.nodeDir(f.Name()))
+		for _, slot := range l.slots(f.Name()) {
+			terminate(ctx, l.engineDir(f.Name(), slot))
+		}
 		errs = append(errs, l.KillNode(ctx, f.Name()))
 	}
 	return errors.Join(errs...)

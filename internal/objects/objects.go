@@ -75,7 +75,7 @@ type Object struct {
 type source interface {
 	// open returns the content from an offset on. With a version it is that version's, or an error of kind Changed.
 	open(ctx context.Context, object string, offset int64, version string) (content, error)
-	// put writes an object of a size. Until it has returned, and when it returns an error, the object is what it was.
+	// put writes an object of a size, -1 where it isn't known. Until it has returned, and when it returns an error, the object is what it was.
 	put(ctx context.Context, object string, r io.Reader, size int64) error
 	// prepare finds what would keep put from working, as far as that can be found without writing the object.
 	prepare(ctx context.Context, object string) error
@@ -130,7 +130,7 @@ func (s *Store) PrepareExport(ctx context.Context, r Request) error {
 	return finish(ctx, r.URI, src.prepare(ctx, u.object))
 }
 
-// Put writes an object of a size, and replaces the one that is there. When the content ends early, is longer, or fails with an error,
+// Put writes an object of a size, or of any size (-1), and replaces the one that is there. When the content ends early, is longer, or fails with an error,
 // Put fails and the object stays what it was; the content's error is in the chain.
 func (s *Store) Put(ctx context.Context, r Request, from io.Reader, size int64) error {
 	if err := s.CheckExport(r.Project, r.URI); err != nil {

@@ -241,10 +241,11 @@ func TestAFailedPutLeavesWhatWasThere(t *testing.T) {
 		size int64
 		want error
 	}{
-		"content fails":      {t.Context(), io.MultiReader(strings.NewReader("new"), iotest.ErrReader(broken)), 10, broken},
-		"content is short":   {t.Context(), strings.NewReader("new"), 10, io.ErrUnexpectedEOF},
-		"content is long":    {t.Context(), strings.NewReader("newer"), 3, io.ErrUnexpectedEOF},
-		"content is missing": {t.Context(), strings.NewReader(""), 1, io.ErrUnexpectedEOF},
+		"content fails":                 {t.Context(), io.MultiReader(strings.NewReader("new"), iotest.ErrReader(broken)), 10, broken},
+		"content of unknown size fails": {t.Context(), io.MultiReader(strings.NewReader("new"), iotest.ErrReader(broken)), -1, broken},
+		"content is short":              {t.Context(), strings.NewReader("new"), 10, io.ErrUnexpectedEOF},
+		"content is long":               {t.Context(), strings.NewReader("newer"), 3, io.ErrUnexpectedEOF},
+		"content is missing":            {t.Context(), strings.NewReader(""), 1, io.ErrUnexpectedEOF},
 		"cancelled": {cancelled, io.MultiReader(strings.NewReader("new"), readerFunc(func(p []byte) (int, error) {
 			cancel()
 			return copy(p, "more"), nil
@@ -357,6 +358,20 @@ func TestAnObjectThatChangesWhileItIsReadIsAnError(t *testing.T) {
 		}
 	})
 	wantKind(t, err, objects.Changed, "changed while it was read")
+}
+
+func TestAnObjectsSizeNeedNotBeKnown(t *testing.T) {
+	t.Parallel()
+	s, _ := newStore(t)
+	const uri = "gs://bucket/cache.rdb"
+	for _, text := range []string{"whole", ""} {
+		if err := s.Put(t.Context(), request(uri), strings.NewReader(text), -1); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := get(s, uri); got != text || err != nil {
+			t.Errorf("%q, %v; want %q", got, err, text)
+		}
+	}
 }
 
 func TestProgressReachesTheTotal(t *testing.T) {

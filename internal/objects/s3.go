@@ -128,9 +128,15 @@ func (b *s3Bucket) put(ctx context.Context, object string, r io.Reader, size int
 	return b.error(err)
 }
 
+// unknownPart is the size of the parts where that of the object isn't known: 625 GiB in 10,000 parts.
+const unknownPart = 64 << 20
+
 // partSize keeps an object within the 10,000 parts that S3 allows.
 func partSize(size int64) uint64 {
 	const parts = 10_000
+	if size < 0 {
+		return unknownPart // one part is in memory at a time
+	}
 	n := uint64(chunkSize)
 	for int64(n)*parts < size {
 		n *= 2

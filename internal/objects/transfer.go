@@ -16,7 +16,7 @@ func (c *contentError) Error() string { return c.err.Error() }
 func (c *contentError) Unwrap() error { return c.err }
 
 // exactly is the content of a Put: it has the size that was announced, or fails. Otherwise an endpoint would take what ends early for a
-// whole object.
+// whole object. Where the size isn't known (-1) the content says itself by io.EOF that it is whole.
 type exactly struct {
 	r        io.Reader
 	size     int64
@@ -37,7 +37,7 @@ func (e *exactly) Read(p []byte) (int, error) {
 	n, err := e.r.Read(p)
 	e.done += int64(n)
 	switch {
-	case e.done > e.size || errors.Is(err, io.EOF) && e.done < e.size:
+	case e.size >= 0 && (e.done > e.size || errors.Is(err, io.EOF) && e.done < e.size):
 		e.err = &contentError{fmt.Errorf("export: %d bytes were announced, and %d came: %w", e.size, e.done, io.ErrUnexpectedEOF)}
 	case err != nil && !errors.Is(err, io.EOF):
 		e.err = &contentError{err}
@@ -45,7 +45,7 @@ func (e *exactly) Read(p []byte) (int, error) {
 		e.err = io.EOF
 	}
 	if e.progress != nil && n > 0 {
-		e.progress(e.done, e.size)
+		e.progress(e.done, max(e.size, 0))
 	}
 	if e.err != nil && e.err != io.EOF {
 		return 0, e.err

@@ -107,7 +107,7 @@ func (s *Server) open(ctx context.Context, o Options) error {
 	runtime := local.New(s.dir.Nodes(), []string{self, "gateway"}, binaries)
 	s.closers = append(s.closers, runtime.Close)
 	s.manager, err = instance.New(instance.Config{
-		Store: s.store, Audit: s.audit, Runtime: runtime, Key: key, Addresses: s.config.InstanceAddresses,
+		Store: s.store, Audit: s.audit, Runtime: runtime, Objects: s.objects, Key: key, Addresses: s.config.InstanceAddresses,
 		Projects: s.config.Projects, Locations: s.config.Locations, Lifetimes: s.config.Lifetimes, KeyAlgorithm: pki.Algorithm(s.config.CAKeyAlgorithm),
 		NameConstraints: s.config.CANameConstraints, Now: time.Now, Log: s.log, Commands: o.Commands, Changed: o.Changed,
 	})
