@@ -74,6 +74,8 @@ var rules = withBeta(map[string]rule{
 	"sealane.v1.DataPlanes/UpdateDataPlane":   {permission: access.DataPlanesUpdate, field: "data_plane.name", effect: changes},
 	"sealane.v1.Engines/GetEngine":            {permission: access.EnginesGet, field: "name"},
 	"sealane.v1.Engines/RestartEngine":        {permission: access.EnginesRestart, field: "name", effect: changes},
+	"sealane.v1.Persistences/GetPersistence":  {permission: access.PersistencesGet, field: "name"},
+	"sealane.v1.Persistences/ListSnapshots":   {permission: access.PersistencesGet, field: "parent"},
 	"sealane.v1.AuthStrings/RotateAuthString": {permission: access.InstancesUpdateAuth, field: "name", effect: changes},
 	"sealane.v1.Certificates/GetCertificates": {permission: access.CertificatesGet, field: "name"},
 	"sealane.v1.Certificates/ListClients":     {permission: access.ClientsList, field: "name"},

@@ -65,6 +65,7 @@ func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 	} {
 		ch <- d
 	}
+	describeEngine(ch)
 	x.gateways.Describe(ch)
 }
 
@@ -83,6 +84,8 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 		if e, err := x.manager.Engines.Get(ctx, i.Name); err == nil {
 			ch <- prometheus.MustNewConstMetric(descMemoryLimit, prometheus.GaugeValue, float64(e.Memory.Limit), i.Name.labels(cmp.Or(e.Memory.By, "nothing"))...)
 		}
+		x.collectEngine(ctx, ch, i)
+		x.collectSnapshots(ctx, ch, i)
 		x.collectCertificates(ch, i)
 		x.collectGateway(ctx, ch, i)
 	}

@@ -1,6 +1,9 @@
 package instance
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // reader reads instances as users see them: the record with what is observed beside it.
 type reader struct {
@@ -31,6 +34,9 @@ func (r *reader) withObserved(i Instance) Instance {
 	i.StatusMessage = o.trouble
 	if o.busy != nil {
 		i.StatusMessage = o.busy.advice(i, r.commands, now)
+	}
+	if i.StatusMessage == "" {
+		i.StatusMessage = strings.Join(nonEmpty(r.workers.note(i.Name, memoryNote, snapshotNote, restoreNote)...), "; ")
 	}
 	if i.Certificates != nil {
 		i.ServerCAs = i.Certificates.At(now).Published()

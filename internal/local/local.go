@@ -45,6 +45,7 @@ type node struct {
 	proved        string                  // digest of the snapshot that was last shown to be served
 	stopRequested map[string]*atomic.Bool // by process: whether its end was asked for
 	busy          *instance.BusyError
+	restored      atomic.Pointer[restored] // nil: the last dump
 
 	// boundMu guards what follows, which is read while the node is locked for a long time.
 	boundMu sync.Mutex
@@ -192,7 +193,7 @@ func (l *Runtime) ensureEngine(ctx context.Context, n *node, node instance.Node,
 		if binary, err = l.binary(node.Version); err != nil {
 			return err
 		}
-		e, err = engine.Start(ctx, binary, engine.Config{
+		e, err = l.startEngine(ctx, n, binary, engine.Config{
 			Dir: l.nodeDir(node.ID), Directives: node.Directives, PasswordHashes: node.PasswordHashes,
 			AdminPassword: node.AdminPassword, KeepDump: node.KeepDump,
 		})
