@@ -62,6 +62,7 @@ var levels = map[string]int{
 	"internal/statedir": 2,
 
 	"internal/systemmemory": 1,
+	"internal/snapshot":     0,
 	"internal/server":       6,
 
 	"internal/sidecarconfig": 4,

@@ -27,7 +27,7 @@ import (
 
 func newInstances(e *env) *cobra.Command {
 	return group("instances", "Create, list and change instances", "  sealane instances create first\n  sealane instances list",
-		newCreate(e), newList(e), newDescribe(e), newUpdate(e), newRestart(e), newDelete(e), newAuthString(e), newRotateAuthString(e),
+		newCreate(e), newList(e), newDescribe(e), newUpdate(e), newRestart(e), newSnapshots(e), newDelete(e), newAuthString(e), newRotateAuthString(e),
 		newUpgrade(e), newImport(e), newExport(e), newRescheduleMaintenance(e))
 }
 
@@ -277,6 +277,9 @@ func describeTable(w io.Writer, i *redispb.Instance, plane *sealanepb.DataPlane,
 	row(w, "tier:", i.GetTier().String())
 	row(w, "size:", fmt.Sprintf("%d GB", i.GetMemorySizeGb()))
 	row(w, "memory bound:", memoryText(engine))
+	if total := engine.GetSystemMemoryBytes(); total > 0 {
+		row(w, "system memory:", fmt.Sprintf("%.1f %% of %.2f GiB used", 100*engine.GetSystemMemoryUsageRatio(), float64(total)/(1<<30)))
+	}
 	if t := engine.GetLastExitTime(); t != nil {
 		row(w, "engine ended:", t.AsTime().Format(time.RFC3339)+", "+engine.GetLastExit())
 	}

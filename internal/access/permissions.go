@@ -55,6 +55,7 @@ const (
 	DataPlanesUpdate       Permission = "redis.dataPlanes.update"
 	EnginesGet             Permission = "redis.engines.get"
 	EnginesRestart         Permission = "redis.engines.restart"
+	PersistencesGet        Permission = "redis.persistences.get" // the schedule of snapshots, and what has become of them
 	TokensCreate           Permission = "redis.tokens.create"
 	TokensGet              Permission = "redis.tokens.get"
 	TokensList             Permission = "redis.tokens.list"
@@ -71,7 +72,7 @@ var Permissions = []Permission{
 	InstancesCreate, InstancesDelete, InstancesExport, InstancesFailover, InstancesGet, InstancesGetAuthString, InstancesImport, InstancesList,
 	InstancesRescheduleMaintenance, InstancesUpdate, InstancesUpdateAuth, InstancesUpgrade,
 	LocationsGet, LocationsList, OperationsCancel, OperationsDelete, OperationsGet, OperationsList,
-	TokensCreate, TokensGet, TokensList, TokensRevoke, TransitEncryptionsGet, TransitEncryptionsUpdate,
+	PersistencesGet, TokensCreate, TokensGet, TokensList, TokensRevoke, TransitEncryptionsGet, TransitEncryptionsUpdate,
 }
 
 func (p Permission) verb() string { return string(p[strings.LastIndexByte(string(p), '.')+1:]) }

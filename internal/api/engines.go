@@ -41,7 +41,9 @@ func (s *enginesServer) show(ctx context.Context, name instance.Name) (*sealanep
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
+	memory := s.manager.Engines.SystemMemory(ctx, name)
 	return &sealanepb.Engine{
+		SystemMemoryBytes: memory.Total, SystemMemoryUsedBytes: memory.Used(), SystemMemoryUsageRatio: memory.Ratio(),
 		Name:             name.String() + engineSuffix,
 		MemoryLimitBytes: e.Memory.Limit, MemoryLimitedBy: e.Memory.By, MemoryLimitProblem: e.Memory.Problem,
 		LastExit: e.LastExit, LastExitTime: timeUnlessZero(e.LastExitTime),

@@ -94,6 +94,8 @@ var rules = withBeta(map[string]rule{
 	"sealane.v1.Tokens/GetToken":                         {permission: access.TokensGet, within: true},
 	"sealane.v1.Tokens/ListTokens":                       {permission: access.TokensList, within: true},
 	"sealane.v1.Tokens/RevokeToken":                      {permission: access.TokensRevoke, within: true, effect: revokes},
+	"sealane.v1.Persistences/GetPersistence":             {permission: access.PersistencesGet, field: "name"},
+	"sealane.v1.Persistences/ListSnapshots":              {permission: access.PersistencesGet, field: "parent"},
 })
 
 const redisV1 = "google.cloud.redis.v1.CloudRedis/"

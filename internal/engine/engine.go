@@ -70,6 +70,8 @@ type Engine struct {
 type StartError struct {
 	Exit string // as process.Process.Exit says it
 	Log  string // the last lines that it wrote
+	// signed says that there is a dump with the signature of one, of this engine's version or another.
+	signed bool
 }
 
 func (e *StartError) Error() string {
@@ -132,6 +134,7 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 			if logged, err = rotate(log); err != nil {
 				return err
 			}
+			removeUnfinished(cfg.Dir)
 			return writeUnlessSame(filepath.Join(cfg.Dir, confName), conf)
 		},
 	})
@@ -144,10 +147,13 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 	}
 	if err == nil {
 		e.configured = maps.Clone(cfg.Directives)
+		if cfg.KeepDump {
+			_ = keepPrevious(cfg.Dir) // this one has just shown that it can be loaded; as in BeginSnapshot, it may fail
+		}
 		return e, nil
 	}
 	if errors.Is(err, process.ErrNotRunning) {
-		err = &StartError{Exit: proc.Exit(), Log: tail(log, logged)}
+		err = &StartError{Exit: proc.Exit(), Log: tail(log, logged), signed: isSigned(filepath.Join(cfg.Dir, dumpName))}
 	}
 	// Nothing was written since the dump, so a kill loses nothing.
 	if killErr := e.Kill(); killErr != nil {
@@ -270,6 +276,9 @@ func (e *Engine) ping(ctx context.Context) (final bool, err error) {
 func (e *Engine) retireDump() error {
 	keep, err := keepsDump(filepath.Join(e.dir, confName))
 	if err != nil || keep {
+		return err
+	}
+	if err := os.Remove(filepath.Join(e.dir, previousName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	err = os.Rename(filepath.Join(e.dir, dumpName), filepath.Join(e.dir, loadedName))

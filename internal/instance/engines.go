@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/sealane/sealane/internal/systemmemory"
 )
 
 // restartTimeout is how long a caller waits for a restart. The API's HTTP server gives a request up after 30 s.
@@ -48,6 +50,22 @@ func (e *Engines) Get(ctx context.Context, name Name) (EngineStatus, error) {
 	}
 	s.Memory, err = reader.EngineMemory(ctx, i.nodeID(0))
 	return s, err
+}
+
+// SystemMemory is what is used of an instance's memory, as its gateway last saw it; zero: it has not said.
+func (e *Engines) SystemMemory(ctx context.Context, name Name) systemmemory.Usage {
+	i, err := e.reader.get(name)
+	statuser, ok := e.runtime.(GatewayStatuser)
+	if err != nil || !ok || i.State == Creating {
+		return systemmemory.Usage{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	s, err := statuser.GatewayStatus(ctx, i.nodeID(0))
+	if err != nil || s.Memory == nil {
+		return systemmemory.Usage{}
+	}
+	return *s.Memory
 }
 
 // Restart ends the engine of an instance and starts it again. The engine saves its data first. An engine that can't save them, or

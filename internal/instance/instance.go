@@ -24,6 +24,7 @@ import (
 
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/pki"
+	"github.com/sealane/sealane/internal/snapshot"
 )
 
 // State is the life of an instance as the API shows it.
@@ -89,8 +90,10 @@ type Instance struct {
 	EnginePatch string `json:",omitempty"`
 
 	// Schedule is when maintenance that waits takes place; nil: none waits.
-	Schedule    *MaintenanceSchedule `json:",omitempty"`
-	SealedAdmin []byte               // the password of the control plane's own user in the engine
+	Schedule *MaintenanceSchedule `json:",omitempty"`
+	// Snapshots are the last snapshots of the data.
+	Snapshots   snapshot.History `json:",omitempty"`
+	SealedAdmin []byte           // the password of the control plane's own user in the engine
 
 	// Deleted makes the record a tombstone: it stays for a while, so that its operations can be looked up, and the name is free.
 	Deleted    bool

@@ -73,6 +73,7 @@ type Manager struct {
 	DataPlanes   *DataPlanes
 	Engines      *Engines
 	Encryption   *TransitEncryption
+	Snapshots    *Snapshots
 
 	records    *records
 	reader     *reader
@@ -114,7 +115,7 @@ func New(cfg Config) (*Manager, error) {
 	if err := sealed.checkMasterKey(cfg.Store); err != nil {
 		return nil, err
 	}
-	ws := &workers{now: cfg.Now, log: cfg.Log, byName: make(map[Name]*worker), observations: make(map[Name]observation)}
+	ws := &workers{now: cfg.Now, log: cfg.Log, byName: make(map[Name]*worker), observations: make(map[Name]observation), notes: make(map[Name]notes)}
 	recs := &records{store: cfg.Store, scope: scope{cfg.Projects, cfg.Locations}, changed: ws.wake}
 	read := &reader{records: recs, workers: ws, commands: cfg.Commands, builds: cfg.Runtime.Engines(), now: cfg.Now}
 	issuer := &certificateIssuer{records: recs, secrets: sealed, addresses: cfg.Addresses, audit: cfg.Audit, changed: cfg.Changed, log: cfg.Log}
@@ -124,6 +125,7 @@ func New(cfg Config) (*Manager, error) {
 		Clients:     &ClientEvidence{records: recs, kept: clientRecords[ledger.Ledger]{recs, ledgerPrefix}, reader: read, runtime: cfg.Runtime, now: cfg.Now, log: cfg.Log},
 		DataPlanes:  &DataPlanes{records: recs, reader: read, workers: ws, runtime: cfg.Runtime, log: cfg.Log},
 		Engines:     &Engines{reader: read, workers: ws, runtime: cfg.Runtime},
+		Snapshots:   &Snapshots{reader: read, workers: ws, runtime: cfg.Runtime, now: cfg.Now},
 		records:     recs, reader: read, workers: ws, secrets: sealed, runtime: cfg.Runtime,
 		defaults: defaults{cfg.Lifetimes, cfg.KeyAlgorithm, cfg.NameConstraints}, addresses: cfg.Addresses, now: cfg.Now, creating: new(sync.Mutex),
 	}

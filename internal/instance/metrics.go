@@ -68,6 +68,7 @@ func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 	} {
 		ch <- d
 	}
+	describeEngine(ch)
 	x.gateways.Describe(ch)
 }
 
@@ -87,6 +88,8 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(descMemoryLimit, prometheus.GaugeValue, float64(e.Memory.Limit), i.Name.labels(cmp.Or(e.Memory.By, "nothing"))...)
 		}
 		x.collectPlaintext(ch, i)
+		x.collectEngine(ctx, ch, i)
+		x.collectSnapshots(ctx, ch, i)
 		x.collectCertificates(ch, i)
 		x.collectGateway(ctx, ch, i)
 	}

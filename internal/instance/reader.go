@@ -3,6 +3,7 @@ package instance
 import (
 	"cmp"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -36,6 +37,9 @@ func (r *reader) withObserved(i Instance) Instance {
 	i.StatusMessage = o.trouble
 	if o.busy != nil {
 		i.StatusMessage = o.busy.advice(i, r.commands, now)
+	}
+	if i.StatusMessage == "" {
+		i.StatusMessage = strings.Join(nonEmpty(r.workers.note(i.Name, memoryNote, snapshotNote, restoreNote)...), "; ")
 	}
 	if i.Certificates != nil {
 		i.ServerCAs = i.Certificates.At(now).Published()

@@ -90,6 +90,12 @@ func (r *reconciler) step(ctx context.Context, w *worker) error {
 		return r.doTask(ctx, w, &i)
 	}
 	if i.pending() == nil && i.State == Ready {
+		r.noteMemory(ctx, i)
+		again, err := r.makeSnapshots(ctx, w, &i)
+		w.wakeBy(again)
+		if err != nil {
+			return err
+		}
 		return r.maintain(w, i)
 	}
 	i.State = Ready
@@ -98,7 +104,21 @@ func (r *reconciler) step(ctx context.Context, w *worker) error {
 		return err
 	}
 	r.log.Info("instance is ready", "instance", w.name, "address", i.Address())
+	w.poke() // for what waits for the operation's end, such as the first snapshot
 	return nil
+}
+
+// noteMemory shows users that the system memory is short.
+func (r *reconciler) noteMemory(ctx context.Context, i Instance) {
+	statuser, ok := r.runtime.(GatewayStatuser)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	if s, err := statuser.GatewayStatus(ctx, i.nodeID(0)); err == nil && s.Memory != nil {
+		r.workers.setNote(i.Name, memoryNote, s.Memory.Warning())
+	}
 }
 
 // goBack ends an operation that can't be done, and makes the instance what it was before. The next step, which begins at once, makes
@@ -135,9 +155,7 @@ func (r *reconciler) converge(ctx context.Context, w *worker, i *Instance) error
 	w.due = i.oldAuthDue()
 	if failed == nil && i.Certificates != nil {
 		if coming := i.Certificates.At(now).Upcoming(); len(coming) > 0 {
-			if w.due.IsZero() || coming[0].Due.Before(w.due) {
-				w.due = coming[0].Due
-			}
+			w.wakeBy(coming[0].Due)
 		}
 	}
 	r.workers.mu.Lock()

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sealane/sealane/internal/snapshot"
 )
 
 // redisConfig is one parameter that users may set: the table of "Supported Redis configurations".
@@ -75,6 +77,8 @@ func (s Spec) directives() map[string]string {
 		"maxmemory":        strconv.FormatInt(int64(s.MemorySizeGB)<<30, 10),
 		"maxmemory-policy": "volatile-lru", // the managed service's default, not the engine's
 		"save":             "",
+		// A snapshot that fails is the server's problem, which it shows, and not that of clients.
+		"stop-writes-on-bgsave-error": "no",
 		// The gateway enforces the limit of clients. The server's own connections to the engine come on top of it.
 		"maxclients": strconv.Itoa(s.maxClients() + 32),
 	}
@@ -85,7 +89,8 @@ func (s Spec) directives() map[string]string {
 		}
 	}
 	if s.SnapshotPeriod > 0 {
-		d["save"] = fmt.Sprintf("%d 1", int64(s.SnapshotPeriod.Seconds()))
+		fallback := snapshot.Schedule{Period: s.SnapshotPeriod}.Fallback()
+		d["save"] = fmt.Sprintf("%d 1", int64(fallback.Seconds()))
 	}
 	for name, value := range s.RedisConfigs {
 		if redisConfigs[name].gateway {

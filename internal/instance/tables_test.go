@@ -160,12 +160,12 @@ func TestDirectives(t *testing.T) {
 		spec instance.Spec
 		want map[string]string
 	}{
-		{instance.Spec{MemorySizeGB: 2}, map[string]string{"maxmemory": "2147483648", "maxmemory-policy": "volatile-lru", "save": ""}},
+		{instance.Spec{MemorySizeGB: 2}, map[string]string{"maxmemory": "2147483648", "maxmemory-policy": "volatile-lru", "save": "", "stop-writes-on-bgsave-error": "no"}},
 		{
 			instance.Spec{MemorySizeGB: 2, SnapshotPeriod: 12 * time.Hour, RedisConfigs: map[string]string{
 				"maxmemory-gb": "0.5", "maxmemory-policy": "noeviction", "timeout": "7",
 			}},
-			map[string]string{"maxmemory": "536870912", "maxmemory-policy": "noeviction", "save": "43200 1"}, // the gateway has the timeout
+			map[string]string{"maxmemory": "536870912", "maxmemory-policy": "noeviction", "save": "46800 1", "stop-writes-on-bgsave-error": "no"}, // the gateway has the timeout
 		},
 	} {
 		got := c.spec.Directives()

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sealane/sealane/internal/snapshot"
 	"github.com/sealane/sealane/internal/store"
 )
 
@@ -36,6 +37,7 @@ type workers struct {
 	mu           sync.Mutex
 	byName       map[Name]*worker
 	observations map[Name]observation
+	notes        map[Name]notes
 	ctx          context.Context // of the goroutines; nil before start and after close
 	cancel       context.CancelFunc
 	goroutines   sync.WaitGroup
@@ -63,10 +65,12 @@ type worker struct {
 	running          string // which engine runs, to the patch; "": not known
 
 	// The worker's goroutine owns these.
-	firstTried time.Time // the first failed step in a row
-	failures   int       // failed steps in a row
-	logged     string    // the last error that was logged
-	due        time.Time // when the certificates, or the AUTH strings, change next; zero: they don't
+	firstTried time.Time        // the first failed step in a row
+	failures   int              // failed steps in a row
+	logged     string           // the last error that was logged
+	snapshot   *snapshotRun     // of the data, under way; nil: none is
+	unsaved    snapshot.History // that could not be recorded yet; nil: all is
+	due        time.Time        // when the certificates or the AUTH strings change next, or snapshots do; zero: nothing does
 }
 
 // observation is what is known of an instance beside its record.
@@ -74,6 +78,37 @@ type observation struct {
 	trouble string     // why it is not as it should be; "" when it is
 	detail  string     // what the operation under way is doing
 	busy    *BusyError // if that is why
+}
+
+// notes are what a user should know of an instance that is as it should be, by kind; "": nothing.
+type notes [noteKinds]string
+
+const (
+	memoryNote   = iota // the system memory is short
+	snapshotNote        // the last snapshot has failed
+	restoreNote         // about the data that were restored
+	noteKinds
+)
+
+// setNote changes one note, and says whether it was another one before.
+func (ws *workers) setNote(name Name, kind int, text string) (changed bool) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	n := ws.notes[name]
+	changed = n[kind] != text
+	n[kind] = text
+	ws.notes[name] = n
+	return changed
+}
+
+// note returns notes of an instance, by kind.
+func (ws *workers) note(name Name, kinds ...int) (texts []string) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for _, kind := range kinds {
+		texts = append(texts, ws.notes[name][kind])
+	}
+	return texts
 }
 
 // start lets workers run from now on.
@@ -176,6 +211,7 @@ func (ws *workers) remove(w *worker) bool {
 	}
 	delete(ws.byName, w.name)
 	delete(ws.observations, w.name)
+	delete(ws.notes, w.name)
 	w.stepEnded()
 	return true
 }
@@ -236,6 +272,13 @@ func (ws *workers) idleInterval(w *worker) time.Duration {
 		return checkInterval
 	}
 	return min(checkInterval, max(0, w.due.Sub(ws.now())))
+}
+
+// wakeBy makes the worker look again at a time, or sooner; zero: whenever.
+func (w *worker) wakeBy(t time.Time) {
+	if !t.IsZero() && (w.due.IsZero() || t.Before(w.due)) {
+		w.due = t
+	}
 }
 
 // pause waits for d or until the worker is woken. It returns false when ctx ended.

@@ -49,6 +49,7 @@ type node struct {
 	proved        string                  // digest of the snapshot that was last shown to be served
 	stopRequested map[string]*atomic.Bool // by process: whether its end was asked for
 	busy          *instance.BusyError
+	restored      atomic.Pointer[restored] // nil: the last dump
 
 	// boundMu guards what follows, which is read while the node is locked for a long time.
 	boundMu sync.Mutex
@@ -199,7 +200,7 @@ func (l *Runtime) ensureEngine(ctx context.Context, n *node, node instance.Node,
 	e, err := engine.Adopt(ctx, dir, node.AdminPassword)
 	if errors.Is(err, process.ErrNotRunning) {
 		removeGroup(dir)
-		e, err = l.startEngine(ctx, node, nil)
+		e, err = l.startOrRestore(ctx, n, node)
 	}
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)

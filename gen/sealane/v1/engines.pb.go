@@ -39,10 +39,15 @@ type Engine struct {
 	// Why there is no bound, or a weaker one than a cgroup's; empty where there is nothing to say.
 	MemoryLimitProblem string `protobuf:"bytes,4,opt,name=memory_limit_problem,json=memoryLimitProblem,proto3" json:"memory_limit_problem,omitempty"`
 	// When the engine last ended by itself, as far as this server has seen it, and why: such as "killed by the system (OOM): …".
-	LastExitTime  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_exit_time,json=lastExitTime,proto3" json:"last_exit_time,omitempty"`
-	LastExit      string                 `protobuf:"bytes,6,opt,name=last_exit,json=lastExit,proto3" json:"last_exit,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LastExitTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_exit_time,json=lastExitTime,proto3" json:"last_exit_time,omitempty"`
+	LastExit     string                 `protobuf:"bytes,6,opt,name=last_exit,json=lastExit,proto3" json:"last_exit,omitempty"`
+	// How much memory the engine, its snapshots and the gateway may use together, in bytes, and how much they use. From a ratio of 1 on,
+	// commands that need memory are refused. 0: the gateway has not said.
+	SystemMemoryBytes      int64   `protobuf:"varint,7,opt,name=system_memory_bytes,json=systemMemoryBytes,proto3" json:"system_memory_bytes,omitempty"`
+	SystemMemoryUsedBytes  int64   `protobuf:"varint,8,opt,name=system_memory_used_bytes,json=systemMemoryUsedBytes,proto3" json:"system_memory_used_bytes,omitempty"`
+	SystemMemoryUsageRatio float64 `protobuf:"fixed64,9,opt,name=system_memory_usage_ratio,json=systemMemoryUsageRatio,proto3" json:"system_memory_usage_ratio,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Engine) Reset() {
@@ -115,6 +120,27 @@ func (x *Engine) GetLastExit() string {
 		return x.LastExit
 	}
 	return ""
+}
+
+func (x *Engine) GetSystemMemoryBytes() int64 {
+	if x != nil {
+		return x.SystemMemoryBytes
+	}
+	return 0
+}
+
+func (x *Engine) GetSystemMemoryUsedBytes() int64 {
+	if x != nil {
+		return x.SystemMemoryUsedBytes
+	}
+	return 0
+}
+
+func (x *Engine) GetSystemMemoryUsageRatio() float64 {
+	if x != nil {
+		return x.SystemMemoryUsageRatio
+	}
+	return 0
 }
 
 type GetEngineRequest struct {
@@ -221,14 +247,17 @@ var File_sealane_v1_engines_proto protoreflect.FileDescriptor
 const file_sealane_v1_engines_proto_rawDesc = "" +
 	"\n" +
 	"\x18sealane/v1/engines.proto\x12\n" +
-	"sealane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n" +
+	"sealane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\x03\n" +
 	"\x06Engine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
 	"\x12memory_limit_bytes\x18\x02 \x01(\x03B\x03\xe0A\x03R\x10memoryLimitBytes\x12/\n" +
 	"\x11memory_limited_by\x18\x03 \x01(\tB\x03\xe0A\x03R\x0fmemoryLimitedBy\x125\n" +
 	"\x14memory_limit_problem\x18\x04 \x01(\tB\x03\xe0A\x03R\x12memoryLimitProblem\x12E\n" +
 	"\x0elast_exit_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\flastExitTime\x12 \n" +
-	"\tlast_exit\x18\x06 \x01(\tB\x03\xe0A\x03R\blastExit\"+\n" +
+	"\tlast_exit\x18\x06 \x01(\tB\x03\xe0A\x03R\blastExit\x123\n" +
+	"\x13system_memory_bytes\x18\a \x01(\x03B\x03\xe0A\x03R\x11systemMemoryBytes\x12<\n" +
+	"\x18system_memory_used_bytes\x18\b \x01(\x03B\x03\xe0A\x03R\x15systemMemoryUsedBytes\x12>\n" +
+	"\x19system_memory_usage_ratio\x18\t \x01(\x01B\x03\xe0A\x03R\x16systemMemoryUsageRatio\"+\n" +
 	"\x10GetEngineRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"E\n" +
 	"\x14RestartEngineRequest\x12\x17\n" +
