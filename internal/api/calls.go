@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"net"
 	"sync"
 	"time"
 
@@ -32,7 +34,19 @@ type callLog struct {
 	mu      sync.Mutex // guards the rest
 	minute  time.Time
 	refused map[string]int // calls of that minute that were denied, by token
+	read    map[secretRead]time.Time
 }
+
+// secretRead is who has read which secret, from where.
+type secretRead struct{ token, resource, host string }
+
+const (
+	// readInterval is how often reads of the same secret, by the same token and from the same host, are entered: a sidecar asks every
+	// minute, and would fill the log and keep the disk busy. A secret that was changed meanwhile is another one.
+	readInterval = time.Hour
+	// maxReads bounds the memory for that.
+	maxReads = 10_000
+)
 
 // deniedPerMinute is how many denied calls of one token are entered: a caller without permissions must not push out of the log what
 // others did, nor keep the disk busy.
@@ -65,10 +79,13 @@ func (l *callLog) around(c *call, do func() (any, error)) (any, error) {
 	e := c.entry(l.now())
 	if c.rule.effect == secret {
 		resp, err := do()
-		e.Call.Outcome = outcome(err)
-		l.enter(c.ctx, e)
+		if err != nil || l.isNews(e) {
+			e.Call.Outcome = rest.StatusName(status.Code(err))
+			l.enter(c.ctx, e)
+		}
 		return resp, err
 	}
+	l.forgetReads(e.Call.Resource)
 	begun, err := l.entries.Enter(e)
 	if err != nil && c.rule.effect != revokes {
 		return nil, toStatus(c.ctx, l.log, unlogged(err))
@@ -89,7 +106,35 @@ func (l *callLog) around(c *call, do func() (any, error)) (any, error) {
 		of.Call.Resource = text(made, "token.name")
 	}
 	l.enter(c.ctx, of)
+	l.forgetReads(e.Call.Resource)
 	return resp, err
+}
+
+// isNews says whether a read of a secret is to be entered.
+func (l *callLog) isNews(e audit.Entry) bool {
+	host, _, err := net.SplitHostPort(e.Call.Peer)
+	if err != nil {
+		host = e.Call.Peer
+	}
+	r := secretRead{e.Call.Token, e.Call.Resource, host}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if last, ok := l.read[r]; ok && e.Time.Sub(last) < readInterval && !e.Time.Before(last) {
+		return false
+	}
+	if l.read == nil || len(l.read) >= maxReads {
+		l.read = make(map[secretRead]time.Time)
+	}
+	l.read[r] = e.Time
+	return true
+}
+
+// forgetReads makes the next read of a resource's secret news. It is called before and after a change of the resource, because
+// reads go on meanwhile.
+func (l *callLog) forgetReads(resource string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.read, func(r secretRead, _ time.Time) bool { return r.resource == resource })
 }
 
 // unlogged is the error for a call that is not made because it can't be entered.
@@ -136,5 +181,3 @@ func (l *callLog) denied(c *call) {
 	e.Call.Outcome = rest.StatusName(codes.PermissionDenied)
 	l.enter(c.ctx, e)
 }
-
-func outcome(err error) string { return rest.StatusName(status.Code(err)) }

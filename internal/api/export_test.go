@@ -36,3 +36,10 @@ func Methods() []string {
 
 // ScopeOfInstance is scopeOf for what belongs to an instance.
 func ScopeOfInstance(name string) (access.Scope, bool) { return scopeOf(instanceResource, name) }
+
+// Unauthenticated is how many connections have not shown a valid token.
+func (s *Server) Unauthenticated() int {
+	s.unauthenticated.mu.Lock()
+	defer s.unauthenticated.mu.Unlock()
+	return s.unauthenticated.oldest.Len()
+}
