@@ -85,7 +85,6 @@ func (l *callLog) around(c *call, do func() (any, error)) (any, error) {
 		}
 		return resp, err
 	}
-	l.forgetReads(e.Call.Resource)
 	begun, err := l.entries.Enter(e)
 	if err != nil && c.rule.effect != revokes {
 		return nil, toStatus(c.ctx, l.log, unlogged(err))
@@ -129,8 +128,7 @@ func (l *callLog) isNews(e audit.Entry) bool {
 	return true
 }
 
-// forgetReads makes the next read of a resource's secret news. It is called before and after a change of the resource, because
-// reads go on meanwhile.
+// forgetReads makes the next read of a resource's secret news: it was changed, and may be another one.
 func (l *callLog) forgetReads(resource string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
