@@ -94,6 +94,12 @@ func (e *apiError) errorInfo() (info struct {
 }
 
 func (e *apiError) Hint() string {
+	switch e.errorInfo().Reason {
+	case instance.DiskFull:
+		return "`df` of the server's state folder shows how full its disk is; the server's log has the details"
+	case instance.StateNotWritable:
+		return "`findmnt -T` and `ls -ld` of the server's state folder show why it can't be written; the server's log has the details"
+	}
 	switch e.Status {
 	case "UNAUTHENTICATED":
 		if reason := string(e.errorInfo().Reason); reason == api.TokenExpired || reason == api.TokenRevoked {

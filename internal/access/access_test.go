@@ -22,7 +22,8 @@ func TestRolesHaveTheManagedServicesPermissions(t *testing.T) {
 			access.Owner: true, access.RedisAdmin: true, access.Editor: !aboutTokens,
 			access.RedisEditor: !aboutTokens && !slices.Contains(notAnEditors, p),
 			access.Viewer:      reads(p), access.RedisViewer: reads(p),
-			"roles/gardener": false, "": false,
+			access.DBConnectionUser: slices.Contains([]access.Permission{"redis.instances.get", "redis.instances.getAuthString", "redis.certificates.get", "redis.dataPlanes.get"}, p),
+			"roles/gardener":        false, "": false,
 		} {
 			if got := role.Has(p); got != want {
 				t.Errorf("%s has %s: %t, want %t", role, p, got, want)

@@ -205,7 +205,7 @@ func TestEveryMethodHasAPermission(t *testing.T) {
 // callers are the columns of the table in docs/api.md.
 var callers = []struct{ column, binding string }{
 	{"no token", ""}, {"expired", ""}, {"revoked", ""}, {"viewer", "viewer=projects/p1"}, {"redis.viewer", "redis.viewer=projects/p1"},
-	{"redis.editor", "redis.editor=projects/p1"}, {"editor", "editor=projects/p1"}, {"redis.admin", "redis.admin=projects/p1"},
+	{"dbConnectionUser", "redis.dbConnectionUser=projects/p1"}, {"redis.editor", "redis.editor=projects/p1"}, {"editor", "editor=projects/p1"}, {"redis.admin", "redis.admin=projects/p1"},
 	{"owner", "owner=projects/p1"}, {"other project", "owner=projects/p2"},
 }
 

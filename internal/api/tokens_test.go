@@ -71,7 +71,7 @@ func TestATokenThatCannotBe(t *testing.T) {
 	s := newServer(t)
 	for _, c := range []struct{ body, field, says string }{
 		{`{}`, "token.bindings", "0 of them: want 1 to 50"},
-		{binding("roles/gardener", "*", ""), "token.bindings[0].role", "roles/gardener.*want roles/redis.viewer, .* or roles/owner"},
+		{binding("roles/gardener", "*", ""), "token.bindings[0].role", "roles/gardener.*want roles/redis.dbConnectionUser, roles/redis.viewer, .* or roles/owner"},
 		{binding("owner", "", ""), "token.bindings[0].scope", "is not a scope"},
 		{binding("owner", "projects/p1/instances/a", ""), "token.bindings[0].scope", "is not a scope"},
 		{binding("owner", "projects/Caps", ""), "token.bindings[0].scope", "project \"Caps\": want 2 to 63"},
