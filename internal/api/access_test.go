@@ -27,6 +27,7 @@ import (
 	"github.com/sealane/sealane/internal/access"
 	"github.com/sealane/sealane/internal/api"
 	"github.com/sealane/sealane/internal/audit"
+	"github.com/sealane/sealane/internal/authz"
 	"github.com/sealane/sealane/internal/rest"
 )
 
@@ -306,8 +307,8 @@ func (s *server) restCell(r rpc, token string) string {
 	case http.StatusUnauthorized:
 		return "401"
 	case http.StatusForbidden:
-		if reason, _ := deniedReason(v); reason != api.PermissionDenied {
-			s.t.Errorf("%s %s: %v has not the reason %s", r.verb, r.path, v, api.PermissionDenied)
+		if reason, _ := deniedReason(v); reason != authz.PermissionDenied {
+			s.t.Errorf("%s %s: %v has not the reason %s", r.verb, r.path, v, authz.PermissionDenied)
 		}
 		return "403"
 	}

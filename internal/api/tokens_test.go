@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/access"
-	"github.com/sealane/sealane/internal/api"
 	"github.com/sealane/sealane/internal/audit"
+	"github.com/sealane/sealane/internal/authz"
 )
 
 // binding is the body of a create of a token.
@@ -52,7 +52,7 @@ func TestATokenOverREST(t *testing.T) {
 	}
 	code, v := s.as(secret, "GET", first, "")
 	s.refused(401, "UNAUTHENTICATED", v, code, "was revoked", "sealane tokens create")
-	if why, metadata := reason(v); why != api.TokenRevoked || "tokens/"+metadata["token"].(string) != name {
+	if why, metadata := reason(v); why != authz.TokenRevoked || "tokens/"+metadata["token"].(string) != name {
 		t.Errorf("reason %s, %v", why, metadata)
 	}
 	_, expired, err := s.tokens.Create(access.Token{Bindings: bindings(t, "owner=*"), Expires: time.Now()})
@@ -61,7 +61,7 @@ func TestATokenOverREST(t *testing.T) {
 	}
 	code, v = s.as(expired, "GET", first, "")
 	s.refused(401, "UNAUTHENTICATED", v, code, "has expired", "sealane tokens create")
-	if why, _ := reason(v); why != api.TokenExpired {
+	if why, _ := reason(v); why != authz.TokenExpired {
 		t.Errorf("reason %s", why)
 	}
 }

@@ -237,16 +237,6 @@ func TestNamesThatLookLikeOthers(t *testing.T) {
 	s.refused(403, "PERMISSION_DENIED", v, code)
 	code, v = s.as(secret, "PATCH", first+"?updateMask=displayName", `{"name":"projects/p2/locations/local/instances/first","displayName":"mine"}`)
 	s.refused(404, "NOT_FOUND", v, code)
-	for name, want := range map[string]string{
-		"projects/p/locations/l/instances/i": "projects/p/locations/l/instances/i", "projects/p/locations/l/instances/i/dataPlane": "projects/p/locations/l/instances/i",
-		"projects/p/locations/l/instances/i/a/b": "", "projects/p/locations/l/instances": "", "projects/p/locations/-/instances/i": "", "projects//locations/l/instances/i": "",
-		"": "", "/": "", "//redis.googleapis.com/projects/p/locations/l/instances/i": "",
-	} {
-		got, ok := api.ScopeOfInstance(name)
-		if ok != (want != "") || ok && got.String() != want {
-			t.Errorf("the scope of %q is %q, %t; want %q", name, got, ok, want)
-		}
-	}
 }
 
 func TestSwitchingAuthNeedsMoreThanAnUpdate(t *testing.T) {

@@ -1,8 +1,7 @@
-package api
+package authz
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"maps"
 	"net"
@@ -15,7 +14,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sealane/sealane/internal/audit"
-	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/rest"
 )
 
@@ -30,6 +28,8 @@ type callLog struct {
 	entries CallLog // nil: they are not entered
 	log     *slog.Logger
 	now     func() time.Time
+	// notEntered is Config.NotEntered.
+	notEntered func(context.Context, error) error
 
 	mu      sync.Mutex // guards the rest
 	minute  time.Time
@@ -54,15 +54,15 @@ const deniedPerMinute = 30
 
 // entry is what the log says of a call, without its outcome.
 func (c *call) entry(now time.Time) audit.Entry {
-	p := principal(c.ctx)
+	p := Caller(c.ctx)
 	resource := c.resource
 	if c.made != "" {
 		resource += "/instances/" + c.made
 	}
 	e := audit.Entry{Time: now, Action: audit.CallMade, Call: &audit.Call{
-		Token: p.ID, Principal: p.Name, Method: c.method, Resource: shortened(resource),
+		Token: p.ID, Principal: p.Name, Method: c.method, Resource: Shortened(resource),
 	}}
-	if scope, ok := scopeOf(instanceResource, resource); ok {
+	if scope, ok := scopeOf(Instance, resource); ok {
 		e.Instance = scope.String()
 	}
 	if from, ok := peer.FromContext(c.ctx); ok && from.Addr != nil {
@@ -73,11 +73,11 @@ func (c *call) entry(now time.Time) audit.Entry {
 
 // around makes a call and enters it.
 func (l *callLog) around(c *call, do func() (any, error)) (any, error) {
-	if c.rule.effect == reads || l.entries == nil {
+	if c.rule.Effect == Reads || l.entries == nil {
 		return do()
 	}
 	e := c.entry(l.now())
-	if c.rule.effect == secret {
+	if c.rule.Effect == Secret {
 		resp, err := do()
 		if err != nil || l.isNews(e) {
 			e.Call.Outcome = rest.StatusName(status.Code(err))
@@ -86,8 +86,8 @@ func (l *callLog) around(c *call, do func() (any, error)) (any, error) {
 		return resp, err
 	}
 	begun, err := l.entries.Enter(e)
-	if err != nil && c.rule.effect != revokes {
-		return nil, toStatus(c.ctx, l.log, unlogged(err))
+	if err != nil && c.rule.Effect != Revokes {
+		return nil, l.notEntered(c.ctx, err)
 	}
 	if err != nil {
 		l.log.ErrorContext(c.ctx, "a call could not be entered into the log of calls and is made all the same", "method", c.method, "token", e.Call.Token, "err", err)
@@ -135,16 +135,6 @@ func (l *callLog) forgetReads(resource string) {
 	maps.DeleteFunc(l.read, func(r secretRead, _ time.Time) bool { return r.resource == resource })
 }
 
-// unlogged is the error for a call that is not made because it can't be entered.
-func unlogged(err error) error {
-	stated := instance.StateError("write", err)
-	var e *instance.Error
-	if errors.As(stated, &e) {
-		e.Message += "; a change that can't be entered into the log of calls is not made"
-	}
-	return stated
-}
-
 func ofCall(e audit.Entry, begun uint64, code codes.Code, now time.Time) audit.Entry {
 	of := *e.Call
 	of.Of, of.Outcome = begun, rest.StatusName(code)
@@ -160,11 +150,11 @@ func (l *callLog) enter(ctx context.Context, e audit.Entry) {
 
 // denied enters a call that was refused, unless that is no news.
 func (l *callLog) denied(c *call) {
-	if c.rule.effect == reads || l.entries == nil {
+	if c.rule.Effect == Reads || l.entries == nil {
 		return
 	}
 	now := l.now()
-	id := principal(c.ctx).ID
+	id := Caller(c.ctx).ID
 	l.mu.Lock()
 	if now.Sub(l.minute) >= time.Minute || now.Before(l.minute) {
 		l.minute, l.refused = now, make(map[string]int)
