@@ -59,6 +59,7 @@ var levels = map[string]int{
 
 	"internal/hint":     0,
 	"internal/access":   2,
+	"internal/authz":    3,
 	"internal/statedir": 2,
 
 	"internal/systemmemory": 1,

@@ -21,6 +21,7 @@ import (
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/access"
 	"github.com/sealane/sealane/internal/api"
+	"github.com/sealane/sealane/internal/authz"
 	"github.com/sealane/sealane/internal/diagnosis"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/sidecarconfig"
@@ -94,9 +95,15 @@ func (e *apiError) errorInfo() (info struct {
 }
 
 func (e *apiError) Hint() string {
+	switch e.errorInfo().Reason {
+	case instance.DiskFull:
+		return "`df` of the server's state folder shows how full its disk is; the server's log has the details"
+	case instance.StateNotWritable:
+		return "`findmnt -T` and `ls -ld` of the server's state folder show why it can't be written; the server's log has the details"
+	}
 	switch e.Status {
 	case "UNAUTHENTICATED":
-		if reason := string(e.errorInfo().Reason); reason == api.TokenExpired || reason == api.TokenRevoked {
+		if reason := string(e.errorInfo().Reason); reason == authz.TokenExpired || reason == authz.TokenRevoked {
 			return "set SEALANE_TOKEN to a token that is in force; whoever administers the server makes one with `sealane tokens create`"
 		}
 		return "run as the user who runs `sealane serve`, or set SEALANE_TOKEN to a token that `sealane tokens create` has made"

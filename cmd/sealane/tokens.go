@@ -35,7 +35,8 @@ func newTokensCreate(e *env) *cobra.Command {
 		Long: `Make a token and print it to standard output. It can't be shown again: the server keeps its hash. What it may do goes
 to standard error.
 
-Roles, each with what the one before it has:
+Roles, each with what the one before it has, but for the first:
+  redis.dbConnectionUser  connect, as a client or a sidecar: see an instance and its CA, and read its password
   redis.viewer (viewer)   see instances, operations, certificates and clients; no password
   redis.editor            change instances, read and replace passwords; not create or delete instances, nor give a CA up as stolen
   editor                  that too

@@ -83,7 +83,8 @@ func (p Permission) aboutTokens() bool { return strings.HasPrefix(string(p), "re
 // Role is the name of a set of permissions.
 type Role string
 
-// The roles of the managed service.
+// The roles of the managed service. DBConnectionUser is one that it has for connecting to clusters; here it is what a client or a
+// sidecar needs, which is too much for a viewer and much less than an editor has.
 const (
 	Owner       Role = "roles/owner"
 	Editor      Role = "roles/editor"
@@ -91,10 +92,12 @@ const (
 	RedisAdmin  Role = "roles/redis.admin"
 	RedisEditor Role = "roles/redis.editor"
 	RedisViewer Role = "roles/redis.viewer"
+
+	DBConnectionUser Role = "roles/redis.dbConnectionUser"
 )
 
 // Roles are all of them, those with fewer permissions first.
-var Roles = []Role{RedisViewer, Viewer, RedisEditor, Editor, RedisAdmin, Owner}
+var Roles = []Role{DBConnectionUser, RedisViewer, Viewer, RedisEditor, Editor, RedisAdmin, Owner}
 
 // ParseRole reads a role, with or without "roles/".
 func ParseRole(s string) (Role, bool) {
@@ -115,6 +118,8 @@ func (r Role) Has(p Permission) bool {
 	case RedisEditor:
 		// What makes an instance, ends it, or breaks its clients for good is not an editor's.
 		return !p.aboutTokens() && p != InstancesCreate && p != InstancesDelete && p != CertificatesCompromise
+	case DBConnectionUser:
+		return p == InstancesGet || p == InstancesGetAuthString || p == CertificatesGet || p == DataPlanesGet
 	case Viewer, RedisViewer:
 		return !p.aboutTokens() && (p.verb() == "get" || p.verb() == "list")
 	}

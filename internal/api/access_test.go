@@ -27,6 +27,7 @@ import (
 	"github.com/sealane/sealane/internal/access"
 	"github.com/sealane/sealane/internal/api"
 	"github.com/sealane/sealane/internal/audit"
+	"github.com/sealane/sealane/internal/authz"
 	"github.com/sealane/sealane/internal/rest"
 )
 
@@ -205,7 +206,7 @@ func TestEveryMethodHasAPermission(t *testing.T) {
 // callers are the columns of the table in docs/api.md.
 var callers = []struct{ column, binding string }{
 	{"no token", ""}, {"expired", ""}, {"revoked", ""}, {"viewer", "viewer=projects/p1"}, {"redis.viewer", "redis.viewer=projects/p1"},
-	{"redis.editor", "redis.editor=projects/p1"}, {"editor", "editor=projects/p1"}, {"redis.admin", "redis.admin=projects/p1"},
+	{"dbConnectionUser", "redis.dbConnectionUser=projects/p1"}, {"redis.editor", "redis.editor=projects/p1"}, {"editor", "editor=projects/p1"}, {"redis.admin", "redis.admin=projects/p1"},
 	{"owner", "owner=projects/p1"}, {"other project", "owner=projects/p2"},
 }
 
@@ -306,8 +307,8 @@ func (s *server) restCell(r rpc, token string) string {
 	case http.StatusUnauthorized:
 		return "401"
 	case http.StatusForbidden:
-		if reason, _ := deniedReason(v); reason != api.PermissionDenied {
-			s.t.Errorf("%s %s: %v has not the reason %s", r.verb, r.path, v, api.PermissionDenied)
+		if reason, _ := deniedReason(v); reason != authz.PermissionDenied {
+			s.t.Errorf("%s %s: %v has not the reason %s", r.verb, r.path, v, authz.PermissionDenied)
 		}
 		return "403"
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"container/list"
+	"context"
 	"net"
 	"net/http"
 	"sync"
@@ -9,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
 
 	"github.com/sealane/sealane/internal/ops"
 )
@@ -116,6 +118,13 @@ func (u *unauthenticated) add(conn net.Conn) net.Conn {
 		tooMany.Close()
 	}
 	return c
+}
+
+// known takes a call's connection from the unauthenticated ones.
+func (u *unauthenticated) known(ctx context.Context) {
+	if from, ok := peer.FromContext(ctx); ok {
+		u.remove(addressKey(from.LocalAddr, from.Addr))
+	}
 }
 
 // remove takes a connection from the unauthenticated ones, because its caller has shown a valid token or it is closed.

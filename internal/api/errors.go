@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 
+	"github.com/sealane/sealane/internal/authz"
 	"github.com/sealane/sealane/internal/instance"
 )
 
@@ -25,23 +26,11 @@ var grpcCodes = map[instance.Code]codes.Code{
 	instance.Internal:           codes.Internal,
 }
 
-// ErrorDomain is the domain of every google.rpc.ErrorInfo that this API sends. It says whose reasons they are.
-const ErrorDomain = "sealane"
-
-// The reasons that have to do with who calls. All other reasons are those of package instance.
-const (
-	TokenInvalid = "TOKEN_INVALID" // there is no token, or it is none of the server's
-	TokenExpired = "TOKEN_EXPIRED" // metadata: token, its id
-	TokenRevoked = "TOKEN_REVOKED" // metadata: token, its id
-	// PermissionDenied has the managed service's domain, access.Service. Metadata: permission, resource.
-	PermissionDenied = "IAM_PERMISSION_DENIED"
-)
-
-// errInternal is the caller's version of an error whose text is not meant for callers.
-var errInternal = status.Error(codes.Internal, "internal error: see the server's log")
+// ErrorDomain is the domain of every google.rpc.ErrorInfo that this API sends, but for authz.PermissionDenied.
+const ErrorDomain = authz.ErrorDomain
 
 // toStatus turns an error of the domain into what a caller gets. An error that isn't meant for callers is logged, and the caller
-// gets errInternal.
+// gets authz.ErrInternal.
 func toStatus(ctx context.Context, log *slog.Logger, err error) error {
 	if err == nil {
 		return nil
@@ -52,7 +41,7 @@ func toStatus(ctx context.Context, log *slog.Logger, err error) error {
 			return err
 		}
 		log.ErrorContext(ctx, "internal error", "err", err)
-		return errInternal
+		return authz.ErrInternal
 	}
 	if e.Err != nil {
 		log.ErrorContext(ctx, "request failed", "err", e)
@@ -69,13 +58,17 @@ func toStatus(ctx context.Context, log *slog.Logger, err error) error {
 		}
 		details = append(details, bad)
 	}
-	return withDetails(status.New(grpcCodes[e.Code], e.Message), details...).Err()
+	return authz.WithDetails(status.New(grpcCodes[e.Code], e.Message), details...).Err()
 }
 
-// withDetails returns the status with the details; without them where they can't be encoded, because the status matters more.
-func withDetails(st *status.Status, details ...protoadapt.MessageV1) *status.Status {
-	if with, err := st.WithDetails(details...); err == nil {
-		return with
+// notEntered is the caller's error for a call that isn't made because it can't be entered into the log of calls.
+func notEntered(log *slog.Logger) func(context.Context, error) error {
+	return func(ctx context.Context, err error) error {
+		err = instance.StateError("write", err)
+		var e *instance.Error
+		if errors.As(err, &e) {
+			e.Message += "; a change that can't be entered into the log of calls is not made"
+		}
+		return toStatus(ctx, log, err)
 	}
-	return st
 }

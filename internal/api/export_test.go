@@ -18,9 +18,9 @@ func PermissionsOf(method string, request proto.Message) []access.Permission {
 	if !ok {
 		return nil
 	}
-	permissions := []access.Permission{r.permission}
-	if r.also != nil && request != nil {
-		permissions = append(permissions, r.also(request)...)
+	permissions := []access.Permission{r.Permission}
+	if r.Also != nil && request != nil {
+		permissions = append(permissions, r.Also(request)...)
 	}
 	return permissions
 }
@@ -34,5 +34,9 @@ func Methods() []string {
 	return methods
 }
 
-// ScopeOfInstance is scopeOf for what belongs to an instance.
-func ScopeOfInstance(name string) (access.Scope, bool) { return scopeOf(instanceResource, name) }
+// Unauthenticated is how many connections have not shown a valid token.
+func (s *Server) Unauthenticated() int {
+	s.unauthenticated.mu.Lock()
+	defer s.unauthenticated.mu.Unlock()
+	return s.unauthenticated.oldest.Len()
+}

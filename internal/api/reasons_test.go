@@ -13,6 +13,7 @@ import (
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/api"
+	"github.com/sealane/sealane/internal/authz"
 	"github.com/sealane/sealane/internal/instance"
 )
 
@@ -48,8 +49,8 @@ func TestErrorsHaveReasonsOverREST(t *testing.T) {
 		}
 	}
 	_, v := s.doAs("Bearer wrong", "GET", first, "")
-	if got, _ := reason(v); got != api.TokenInvalid {
-		t.Errorf("a wrong token: got the reason %q, want %q: %v", got, api.TokenInvalid, v)
+	if got, _ := reason(v); got != authz.TokenInvalid {
+		t.Errorf("a wrong token: got the reason %q, want %q: %v", got, authz.TokenInvalid, v)
 	}
 	if _, v := s.do("GET", instances+"/nobody", ""); v["error"].(object)["details"] != nil {
 		t.Errorf("not found: got details in %v, want none", v)
@@ -94,7 +95,7 @@ func TestReasonsAreDocumented(t *testing.T) {
 	for _, row := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\|").FindAllStringSubmatch(section, -1) {
 		got = append(got, row[1])
 	}
-	want := []string{api.TokenInvalid, api.TokenExpired, api.TokenRevoked, api.PermissionDenied}
+	want := []string{authz.TokenInvalid, authz.TokenExpired, authz.TokenRevoked, authz.PermissionDenied}
 	for _, r := range instance.Reasons {
 		want = append(want, string(r))
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/sealane/sealane/internal/authz"
 	"github.com/sealane/sealane/internal/rest"
 )
 
@@ -54,16 +55,16 @@ func aliases(service string) []rest.Alias {
 }
 
 // newREST serves the registered services, but v1beta1, whose paths are aliases of v1's. Every call passes the gate.
-func newREST(registered []rest.Service, g *gate) (http.Handler, error) {
+func newREST(registered []rest.Service, g *authz.Gate) (http.Handler, error) {
 	c := rest.Config{
 		Rules: mixinRules, Aliases: aliases,
-		Admit: g.admit, Intercept: g.intercept, Recovered: g.recovered,
+		Admit: g.Admit, Intercept: g.Intercept, Recovered: g.Recovered,
 		Authenticate: func(ctx context.Context) error {
-			_, err := g.authenticate(ctx)
+			_, err := g.Authenticate(ctx)
 			return err
 		},
 		BadToken: func(message string) error {
-			return withDetails(status.New(codes.Unauthenticated, message), &errdetails.ErrorInfo{Reason: TokenInvalid, Domain: ErrorDomain}).Err()
+			return authz.WithDetails(status.New(codes.Unauthenticated, message), &errdetails.ErrorInfo{Reason: authz.TokenInvalid, Domain: authz.ErrorDomain}).Err()
 		},
 		Headers:   createHeaders,
 		JSONOnly:  []string{"satisfiesPzi", "satisfiesPzs", "tags"}, // of Instance
@@ -87,7 +88,7 @@ func refuseTags(method string, raw []byte) error {
 	if method != "CreateInstance" || json.Unmarshal(raw, &body) != nil || len(body.Tags) == 0 {
 		return nil
 	}
-	return withDetails(status.New(codes.FailedPrecondition, "tags: there are no resource manager tags on this server: leave them out; labels are kept and shown"),
+	return authz.WithDetails(status.New(codes.FailedPrecondition, "tags: there are no resource manager tags on this server: leave them out; labels are kept and shown"),
 		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "tags", Description: "not offered"}}}).Err()
 }
 

@@ -2,7 +2,7 @@
 // locations that belong to them. Beside it there is Sealane's own API, sealane.v1, for what the managed service doesn't have. The
 // package translates between the APIs' messages and package instance, and decides nothing else.
 //
-// Guaranteed: every call, over either transport, passes the same check of its bearer token and of what that may do (gate.go); a method
+// Guaranteed: every call, over either transport, passes the same check of its bearer token and of what that may do (package authz); a method
 // without a row in the table of permissions can't be called. What changes something is entered into the log of calls first, and what
 // reads a secret afterwards. Every error has a code and a sentence for
 // the caller; for bad input it names the fields, and where there is more to do than to read it, it has a reason for programs. A request
@@ -22,6 +22,7 @@ import (
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/access"
+	"github.com/sealane/sealane/internal/authz"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/rest"
 )
@@ -33,7 +34,7 @@ const maxRequest = rest.MaxBody
 type Config struct {
 	Manager *instance.Manager
 	Tokens  *access.Tokens // who may call
-	Calls   CallLog        // where calls are entered; nil: nowhere
+	Calls   authz.CallLog  // where calls are entered; nil: nowhere
 	Log     *slog.Logger
 	// Hold is for how long an answer waits for its operation to be done; 0: as long as DefaultHold.
 	Hold time.Duration
@@ -55,9 +56,11 @@ type Server struct {
 // New makes the API. opts are added to the gRPC server's options, such as TLS credentials.
 func New(cfg Config, opts ...grpc.ServerOption) (*Server, error) {
 	u := newUnauthenticated()
-	g := &gate{tokens: cfg.Tokens, calls: &callLog{entries: cfg.Calls, log: cfg.Log, now: time.Now}, unauthenticated: u, log: cfg.Log}
+	g := authz.NewGate(authz.Config{
+		Rules: rules, Tokens: cfg.Tokens, Calls: cfg.Calls, Log: cfg.Log, Known: u.known, NotEntered: notEntered(cfg.Log),
+	})
 	opts = append(opts, limits()...)
-	opts = append(opts, grpc.UnaryInterceptor(g.intercept), grpc.InTapHandle(g.tap))
+	opts = append(opts, grpc.UnaryInterceptor(g.Intercept), grpc.InTapHandle(g.Tap))
 	s := &services{grpc: grpc.NewServer(opts...)}
 
 	ops := &operationWaiter{operations: cfg.Manager.Operations, hold: cmp.Or(cfg.Hold, DefaultHold)}

@@ -14,6 +14,7 @@ import (
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/access"
+	"github.com/sealane/sealane/internal/authz"
 	"github.com/sealane/sealane/internal/instance"
 )
 
@@ -32,17 +33,17 @@ type tokensServer struct {
 const tokenPrefix = "tokens/"
 
 func (s *tokensServer) CreateToken(ctx context.Context, r *sealanepb.CreateTokenRequest) (*sealanepb.CreateTokenResponse, error) {
-	maker := principal(ctx)
+	maker := authz.Caller(ctx)
 	wanted, err := wantedToken(r.GetToken())
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
 	for _, b := range wanted.Bindings {
 		if !maker.May(access.TokensCreate, b.Scope) {
-			return nil, denied(access.TokensCreate, b.Scope.String())
+			return nil, authz.Denied(access.TokensCreate, b.Scope.String())
 		}
 		if lacks := maker.Lacks(b); lacks != "" {
-			return nil, denied(lacks, b.Scope.String())
+			return nil, authz.Denied(lacks, b.Scope.String())
 		}
 	}
 	if wanted.Expires, err = expiration(r, maker.Expires, s.now()); err != nil {
@@ -170,26 +171,26 @@ func (s *tokensServer) find(ctx context.Context, permission access.Permission, n
 	id, ok := strings.CutPrefix(name, tokenPrefix)
 	if !ok || id == "" || strings.Contains(id, "/") {
 		var p problems
-		p.invalid("name", fmt.Sprintf("%q is not the name of a token: want tokens/ID, as ListTokens shows it", shortened(name)))
+		p.invalid("name", fmt.Sprintf("%q is not the name of a token: want tokens/ID, as ListTokens shows it", authz.Shortened(name)))
 		return access.Token{}, p.err()
 	}
-	if id == access.AdminID && principal(ctx).May(permission, access.Scope{}) {
+	if id == access.AdminID && authz.Caller(ctx).May(permission, access.Scope{}) {
 		return access.Token{}, &instance.Error{Code: instance.FailedPrecondition, Message: "the administrator's token is the file admin.token of the server's state folder, " +
 			"and not one of those that are listed and revoked: to replace it, delete the file and restart the server"}
 	}
 	token, err := s.tokens.Get(id)
 	switch {
-	case err != nil && principal(ctx).May(permission, access.Scope{}):
-		return token, &instance.Error{Code: instance.NotFound, Message: fmt.Sprintf("Resource '%s' was not found", shortened(name))}
+	case err != nil && authz.Caller(ctx).May(permission, access.Scope{}):
+		return token, &instance.Error{Code: instance.NotFound, Message: fmt.Sprintf("Resource '%s' was not found", authz.Shortened(name))}
 	case err != nil || !mayAll(ctx, permission, token):
-		return token, denied(permission, name)
+		return token, authz.Denied(permission, name)
 	}
 	return token, nil
 }
 
 // mayAll says whether the caller has the permission at the scope of each of the token's bindings.
 func mayAll(ctx context.Context, permission access.Permission, token access.Token) bool {
-	return !slices.ContainsFunc(token.Bindings, func(b access.Binding) bool { return !principal(ctx).May(permission, b.Scope) })
+	return !slices.ContainsFunc(token.Bindings, func(b access.Binding) bool { return !authz.Caller(ctx).May(permission, b.Scope) })
 }
 
 func (s *tokensServer) ListTokens(ctx context.Context, r *sealanepb.ListTokensRequest) (*sealanepb.ListTokensResponse, error) {

@@ -37,7 +37,7 @@ func (f files) base(path string) string { return filepath.Base(path) }
 
 // openBoth opens the older file and the newest for reading; nil for one that is not there.
 func (f files) openBoth() (older, newest *os.File, err error) {
-	for {
+	for tries := 0; ; tries++ {
 		if newest, err = openIfThere(f.log); err != nil {
 			return nil, nil, err
 		}
@@ -48,10 +48,10 @@ func (f files) openBoth() (older, newest *os.File, err error) {
 			newest.Close()
 			return nil, nil, err
 		}
-		if older == nil || newest == nil || !sameFile(older, newest) {
+		if older == nil || newest == nil || !sameFile(older, newest) || tries > 10 {
 			return older, newest, nil
 		}
-		// It was renamed in between.
+		// It was renamed in between; or, after some tries, somebody has given one file both names.
 		older.Close()
 		newest.Close()
 	}
@@ -105,19 +105,29 @@ func (f files) open() (*realDisk, error) {
 // WriteHead implements disk.
 func (d *realDisk) WriteHead(b []byte) error { return durable.WriteFile(d.files.head, b, 0o600) }
 
-// Rotate implements disk. A crash between the two steps leaves the log without its newest file, which is then as good as empty.
+// Rotate implements disk. A crash between the two steps leaves the log without its newest file, which is then as good as empty. After an
+// error it may be called again, whatever was done: only the file that is full gets the older name.
 func (d *realDisk) Rotate() error {
-	if err := os.Rename(d.files.log, d.files.older()); err != nil && !errors.Is(err, fs.ErrNotExist) { // not there: it was renamed the last time
+	newest, err := openIfThere(d.files.log)
+	if err != nil {
 		return err
 	}
-	next, err := d.files.open()
-	if err == nil {
-		err = durable.SyncDir(filepath.Dir(d.files.log))
-	}
+	defer newest.Close()
+	full, err := d.Stat()
 	if err != nil {
-		if next != nil {
-			next.Close()
+		return err
+	}
+	if newest != nil && sameFile(newest, d.File) && full.Size() > 0 {
+		if err := os.Rename(d.files.log, d.files.older()); err != nil {
+			return err
 		}
+	}
+	next, err := d.files.open()
+	if err != nil {
+		return err
+	}
+	if err := durable.SyncDir(filepath.Dir(d.files.log)); err != nil {
+		next.Close()
 		return err
 	}
 	d.File.Close()

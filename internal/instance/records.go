@@ -157,7 +157,9 @@ func stateError(verb string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		e.Code, e.Reason, e.Message = ResourceExhausted, DiskFull, "cannot "+verb+" the state: the disk is full: free space in the server's state folder and try again"
-	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+	case errors.Is(err, syscall.EROFS):
+		e.Code, e.Reason, e.Message = FailedPrecondition, StateNotWritable, "cannot "+verb+" the state: the server's state folder is on a read-only file system: make it writable and try again"
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		e.Code, e.Reason, e.Message = FailedPrecondition, StateNotWritable, "cannot "+verb+" the state: the server's state folder is not writable: make it so and try again"
 	case errors.Is(err, store.ErrDamaged):
 		e.Reason, e.Message = StateDamaged, "cannot "+verb+" the state: state.db is damaged: stop the server, put it back from a backup, and start again; gateways and engines go on meanwhile"

@@ -200,7 +200,7 @@ func (x *Token) GetLastUseTime() *timestamppb.Timestamp {
 // TokenBinding gives a role at a scope and everywhere below it.
 type TokenBinding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// roles/owner, roles/editor, roles/viewer, roles/redis.admin, roles/redis.editor or roles/redis.viewer
+	// roles/owner, roles/editor, roles/viewer, roles/redis.admin, roles/redis.editor, roles/redis.viewer or roles/redis.dbConnectionUser
 	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
 	// *, projects/P, projects/P/locations/L or projects/P/locations/L/instances/I, which need not exist yet. It may begin with
 	// //redis.googleapis.com/.

@@ -1,9 +1,10 @@
-package api
+package authz
 
 import (
 	"context"
-	"errors"
 	"log/slog"
+	"maps"
+	"net"
 	"sync"
 	"time"
 
@@ -13,7 +14,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sealane/sealane/internal/audit"
-	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/rest"
 )
 
@@ -28,11 +28,25 @@ type callLog struct {
 	entries CallLog // nil: they are not entered
 	log     *slog.Logger
 	now     func() time.Time
+	// notEntered is Config.NotEntered.
+	notEntered func(context.Context, error) error
 
 	mu      sync.Mutex // guards the rest
 	minute  time.Time
 	refused map[string]int // calls of that minute that were denied, by token
+	read    map[secretRead]time.Time
 }
+
+// secretRead is who has read which secret, from where.
+type secretRead struct{ token, resource, host string }
+
+const (
+	// readInterval is how often reads of the same secret, by the same token and from the same host, are entered: a sidecar asks every
+	// minute, and would fill the log and keep the disk busy. A secret that was changed meanwhile is another one.
+	readInterval = time.Hour
+	// maxReads bounds the memory for that.
+	maxReads = 10_000
+)
 
 // deniedPerMinute is how many denied calls of one token are entered: a caller without permissions must not push out of the log what
 // others did, nor keep the disk busy.
@@ -40,15 +54,15 @@ const deniedPerMinute = 30
 
 // entry is what the log says of a call, without its outcome.
 func (c *call) entry(now time.Time) audit.Entry {
-	p := principal(c.ctx)
+	p := Caller(c.ctx)
 	resource := c.resource
 	if c.made != "" {
 		resource += "/instances/" + c.made
 	}
 	e := audit.Entry{Time: now, Action: audit.CallMade, Call: &audit.Call{
-		Token: p.ID, Principal: p.Name, Method: c.method, Resource: shortened(resource),
+		Token: p.ID, Principal: p.Name, Method: c.method, Resource: Shortened(resource),
 	}}
-	if scope, ok := scopeOf(instanceResource, resource); ok {
+	if scope, ok := scopeOf(Instance, resource); ok {
 		e.Instance = scope.String()
 	}
 	if from, ok := peer.FromContext(c.ctx); ok && from.Addr != nil {
@@ -59,19 +73,21 @@ func (c *call) entry(now time.Time) audit.Entry {
 
 // around makes a call and enters it.
 func (l *callLog) around(c *call, do func() (any, error)) (any, error) {
-	if c.rule.effect == reads || l.entries == nil {
+	if c.rule.Effect == Reads || l.entries == nil {
 		return do()
 	}
 	e := c.entry(l.now())
-	if c.rule.effect == secret {
+	if c.rule.Effect == Secret {
 		resp, err := do()
-		e.Call.Outcome = outcome(err)
-		l.enter(c.ctx, e)
+		if err != nil || l.isNews(e) {
+			e.Call.Outcome = rest.StatusName(status.Code(err))
+			l.enter(c.ctx, e)
+		}
 		return resp, err
 	}
 	begun, err := l.entries.Enter(e)
-	if err != nil && c.rule.effect != revokes {
-		return nil, toStatus(c.ctx, l.log, unlogged(err))
+	if err != nil && c.rule.Effect != Revokes {
+		return nil, l.notEntered(c.ctx, err)
 	}
 	if err != nil {
 		l.log.ErrorContext(c.ctx, "a call could not be entered into the log of calls and is made all the same", "method", c.method, "token", e.Call.Token, "err", err)
@@ -89,17 +105,34 @@ func (l *callLog) around(c *call, do func() (any, error)) (any, error) {
 		of.Call.Resource = text(made, "token.name")
 	}
 	l.enter(c.ctx, of)
+	l.forgetReads(e.Call.Resource)
 	return resp, err
 }
 
-// unlogged is the error for a call that is not made because it can't be entered.
-func unlogged(err error) error {
-	stated := instance.StateError("write", err)
-	var e *instance.Error
-	if errors.As(stated, &e) {
-		e.Message += "; a change that can't be entered into the log of calls is not made"
+// isNews says whether a read of a secret is to be entered.
+func (l *callLog) isNews(e audit.Entry) bool {
+	host, _, err := net.SplitHostPort(e.Call.Peer)
+	if err != nil {
+		host = e.Call.Peer
 	}
-	return stated
+	r := secretRead{e.Call.Token, e.Call.Resource, host}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if last, ok := l.read[r]; ok && e.Time.Sub(last) < readInterval && !e.Time.Before(last) {
+		return false
+	}
+	if l.read == nil || len(l.read) >= maxReads {
+		l.read = make(map[secretRead]time.Time)
+	}
+	l.read[r] = e.Time
+	return true
+}
+
+// forgetReads makes the next read of a resource's secret news: it was changed, and may be another one.
+func (l *callLog) forgetReads(resource string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.read, func(r secretRead, _ time.Time) bool { return r.resource == resource })
 }
 
 func ofCall(e audit.Entry, begun uint64, code codes.Code, now time.Time) audit.Entry {
@@ -117,11 +150,11 @@ func (l *callLog) enter(ctx context.Context, e audit.Entry) {
 
 // denied enters a call that was refused, unless that is no news.
 func (l *callLog) denied(c *call) {
-	if c.rule.effect == reads || l.entries == nil {
+	if c.rule.Effect == Reads || l.entries == nil {
 		return
 	}
 	now := l.now()
-	id := principal(c.ctx).ID
+	id := Caller(c.ctx).ID
 	l.mu.Lock()
 	if now.Sub(l.minute) >= time.Minute || now.Before(l.minute) {
 		l.minute, l.refused = now, make(map[string]int)
@@ -136,5 +169,3 @@ func (l *callLog) denied(c *call) {
 	e.Call.Outcome = rest.StatusName(codes.PermissionDenied)
 	l.enter(c.ctx, e)
 }
-
-func outcome(err error) string { return rest.StatusName(status.Code(err)) }

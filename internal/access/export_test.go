@@ -1,0 +1,7 @@
+package access
+
+// Times of the clockwork, for tests.
+const (
+	ForgetAfter = forgetAfter
+	UseInterval = useInterval
+)

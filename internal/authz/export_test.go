@@ -1,0 +1,4 @@
+package authz
+
+// ScopeOf is scopeOf.
+var ScopeOf = scopeOf
