@@ -60,8 +60,9 @@ func (d *dialogue) hear(b []byte) {
 		d.part = append(d.part, b[:n]...)
 		b = b[n:]
 		if err != nil {
-			d.out = append(d.out, "-ERR Protocol error\r\n"...)
-			d.over = true
+			if d.over = true; !d.silent && !d.skip {
+				d.out = append(d.out, "-ERR Protocol error\r\n"...)
+			}
 			return
 		}
 		if !done {
@@ -77,6 +78,8 @@ func (d *dialogue) hear(b []byte) {
 		d.part = d.part[:0]
 		if len(args) > 0 {
 			d.request(args)
+		} else {
+			d.skip = false // it counts as a request in Redis 7 and Valkey
 		}
 	}
 }
@@ -86,11 +89,29 @@ func (d *dialogue) request(args []string) {
 	d.skip = false
 	d.answer(args)
 	refused := d.mute && before > 0 && bytes.HasPrefix(d.out[before:], []byte("-WRONGPASS"))
-	// What comes of subscriptions comes all the same (the engines' way).
-	unasked := strings.HasSuffix(strings.ToLower(args[0]), "subscribe") && len(d.out) > before && (d.out[before] == '*' || d.out[before] == '>')
-	if (d.silent || skipped) && !unasked || refused || d.drops != "" && args[len(args)-1] == d.drops {
+	// What is pushed, and what comes of subscriptions, comes all the same (the engines' way).
+	if d.silent || skipped {
+		said := d.out[before:]
+		d.out = append(d.out[:before:before], pushes(said, strings.HasSuffix(strings.ToLower(args[0]), "subscribe"))...)
+	} else if refused || d.drops != "" && args[len(args)-1] == d.drops {
 		d.out = d.out[:before]
 	}
+}
+
+// pushes are those messages of an answer that are no replies; lists are too, if they confirm a subscription.
+func pushes(said []byte, subscription bool) (kept []byte) {
+	var scan resp.ReplyScanner
+	for len(said) > 0 {
+		n, _, err := scan.Next(said)
+		if err != nil {
+			panic(err) // it is the fake's own
+		}
+		if k := scan.Kind(); k == resp.Push || k == resp.Array && subscription {
+			kept = append(kept, said[:n]...)
+		}
+		said = said[n:]
+	}
+	return kept
 }
 
 func (d *dialogue) line(format string, args ...any) {
@@ -132,7 +153,11 @@ func (d *dialogue) answer(args []string) {
 		switch name {
 		case "ping", "subscribe", "unsubscribe", "quit", "reset":
 		default:
-			d.line("-ERR Can't execute '%s' in this context %s", name, args[len(args)-1][:min(20, len(args[len(args)-1]))])
+			last := args[len(args)-1]
+			if name == "client" {
+				last = args[1] // CLIENT REPLY OFF comes in other words
+			}
+			d.line("-ERR Can't execute '%s' in this context %s", name, last[:min(20, len(last))])
 			return
 		}
 	}
