@@ -395,11 +395,11 @@ func rsaKey(t *testing.T) *rsa.PrivateKey {
 
 // Without credentials_file those of the environment count, and their absence is told at once.
 func TestCredentialsOfTheEnvironment(t *testing.T) {
+	e := startS3(t)
 	t.Setenv("HOME", t.TempDir())
 	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY", "AWS_SHARED_CREDENTIALS_FILE", "GOOGLE_APPLICATION_CREDENTIALS"} {
 		t.Setenv(name, "")
 	}
-	e := startS3(t)
 	s := e.store(t, e.address, func(b *objects.Bucket) { b.CredentialsFile = "" })
 	wantKind(t, put(s, "s3://bucket/cache.rdb", "x"), objects.CredentialsRejected, "the server has no credentials for the S3 endpoint")
 	google := storeOf(t, objects.Config{Buckets: map[string]objects.Bucket{"bucket": {Service: objects.GCS, Endpoint: "http://" + e.address}}})
