@@ -69,11 +69,12 @@ var levels = map[string]int{
 	"internal/sidecarconfig": 4,
 
 	"internal/certtest":   0,
+	"internal/objecttest": 0,
 	"internal/enginetest": 2,
 }
 
 // testsOnly are packages that only _test.go files may import: they end the test that uses them, and no program may hold them.
-var testsOnly = []string{"internal/certtest", "internal/enginetest"}
+var testsOnly = []string{"internal/certtest", "internal/enginetest", "internal/objecttest"}
 
 // forbidden are imports that would break what a package promises.
 var forbidden = []struct{ by, what, why string }{
@@ -176,9 +177,9 @@ func TestOtherModulesKnowTheBinaryOnly(t *testing.T) {
 			}
 			for _, i := range f.Imports {
 				imported, ours := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), module)
-				forTests := strings.HasSuffix(path, "_test.go") && imported == "internal/certtest"
+				forTests := strings.HasSuffix(path, "_test.go") && (imported == "internal/certtest" || imported == "internal/objecttest")
 				if ours && !forTests && !strings.HasPrefix(imported, folder+"/") {
-					t.Errorf("%s imports %s: it may use the binary, and in tests internal/certtest", path, imported)
+					t.Errorf("%s imports %s: it may use the binary, and in tests internal/certtest and internal/objecttest", path, imported)
 				}
 			}
 			return nil

@@ -70,7 +70,7 @@ func TestObjectsAtEndpoints(t *testing.T) {
 		if err := s.PrepareExport(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
-		for _, size := range []int64{40 << 20, 0, 1, 16 << 20, 1<<20 + 1} { // in parts, and at once
+		for _, size := range []int64{20 << 20, 0, 1, 16 << 20, 1<<20 + 1} { // in parts, and at once
 			var last int64
 			r.Progress = func(done, total int64) {
 				if last = done; total != size {
@@ -82,6 +82,10 @@ func TestObjectsAtEndpoints(t *testing.T) {
 			}
 			if last != size {
 				t.Errorf("progress of %d bytes ends at %d", size, last)
+			}
+			wantSame(t, s, size)
+			if err := s.Put(t.Context(), request(r.URI), random(size), -1); err != nil {
+				t.Fatalf("%d bytes, which nobody knew before: %v", size, err)
 			}
 			wantSame(t, s, size)
 		}
@@ -117,21 +121,25 @@ func TestAFailedPutAtAnEndpointLeavesWhatWasThere(t *testing.T) {
 			t.Fatal(err)
 		}
 		broken := errors.New("broken")
-		for _, size := range []int64{100, 40 << 20} {
+		for _, size := range []int64{100, 20 << 20} {
 			cancelled, cancel := context.WithCancel(t.Context())
 			for name, c := range map[string]struct {
 				ctx  context.Context
 				from io.Reader
+				size int64
 				want error
 			}{
-				"content fails":    {t.Context(), io.MultiReader(random(size-1), iotest.ErrReader(broken)), broken},
-				"content is short": {t.Context(), random(size - 1), io.ErrUnexpectedEOF},
+				"content fails":                 {t.Context(), io.MultiReader(random(size-1), iotest.ErrReader(broken)), size, broken},
+				"content is short":              {t.Context(), random(size - 1), size, io.ErrUnexpectedEOF},
+				"content of unknown size fails": {t.Context(), io.MultiReader(random(size-1), iotest.ErrReader(broken)), -1, broken},
+				// Of its own accord minio-go takes this error for the end.
+				"content of unknown size breaks off": {t.Context(), io.MultiReader(random(size-1), iotest.ErrReader(io.ErrUnexpectedEOF)), -1, io.ErrUnexpectedEOF},
 				"cancelled": {cancelled, io.MultiReader(random(size-1), readerFunc(func([]byte) (int, error) {
 					cancel()
 					return 0, nil
-				}), random(1)), context.Canceled},
+				}), random(1)), size, context.Canceled},
 			} {
-				if err := s.Put(c.ctx, request(uri), c.from, size); !errors.Is(err, c.want) {
+				if err := s.Put(c.ctx, request(uri), c.from, c.size); !errors.Is(err, c.want) {
 					t.Errorf("%d bytes, %s: %v; want %v", size, name, err, c.want)
 				}
 				if got, err := get(s, uri); got != "old" || err != nil {
@@ -215,7 +223,7 @@ func TestAnObjectThatIsReplacedBetweenTwoConnectionsIsNoMixture(t *testing.T) {
 func TestAnUploadGoesOnAfterABrokenConnection(t *testing.T) {
 	t.Parallel()
 	eachEndpoint(t, func(t *testing.T, e *endpoint) {
-		const size = 40 << 20
+		const size = 20 << 20
 		var cut atomic.Bool
 		forward := forwardTo(t, e.address)
 		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -383,4 +391,25 @@ func rsaKey(t *testing.T) *rsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return key
+}
+
+// Without credentials_file those of the environment count, and their absence is told at once.
+func TestCredentialsOfTheEnvironment(t *testing.T) {
+	e := startS3(t)
+	t.Setenv("HOME", t.TempDir())
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY", "AWS_SHARED_CREDENTIALS_FILE", "GOOGLE_APPLICATION_CREDENTIALS"} {
+		t.Setenv(name, "")
+	}
+	s := e.store(t, e.address, func(b *objects.Bucket) { b.CredentialsFile = "" })
+	wantKind(t, put(s, "s3://bucket/cache.rdb", "x"), objects.CredentialsRejected, "the server has no credentials for the S3 endpoint")
+	google := storeOf(t, objects.Config{Buckets: map[string]objects.Bucket{"bucket": {Service: objects.GCS, Endpoint: "http://" + e.address}}})
+	wantKind(t, put(google, "gs://bucket/cache.rdb", "x"), objects.CredentialsRejected, "no credentials for Google Cloud Storage")
+	t.Setenv("AWS_ACCESS_KEY_ID", accessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", secretKey)
+	if err := put(s, "s3://bucket/cache.rdb", "x"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := get(s, "gs://bucket/cache.rdb"); got != "x" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
 }

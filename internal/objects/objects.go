@@ -130,8 +130,8 @@ func (s *Store) PrepareExport(ctx context.Context, r Request) error {
 	return finish(ctx, r.URI, src.prepare(ctx, u.object))
 }
 
-// Put writes an object of a size, or of any size (-1), and replaces the one that is there. When the content ends early, is longer, or fails with an error,
-// Put fails and the object stays what it was; the content's error is in the chain.
+// Put writes an object of a size, or of one that isn't known (-1), and replaces the one that is there. When the content ends early, is
+// longer, or fails with an error, Put fails and the object stays what it was; the content's error is in the chain.
 func (s *Store) Put(ctx context.Context, r Request, from io.Reader, size int64) error {
 	if err := s.CheckExport(r.Project, r.URI); err != nil {
 		return err

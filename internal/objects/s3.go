@@ -112,7 +112,7 @@ func (b *s3Bucket) put(ctx context.Context, object string, r io.Reader, size int
 		return err
 	}
 	defer t.CloseIdleConnections()
-	if size <= chunkSize { // what is sent at once is sent again only if the library can go back in it
+	if size >= 0 && size <= chunkSize { // what is sent at once is sent again only if the library can go back in it
 		all := make([]byte, size)
 		if _, err := io.ReadFull(r, all); err != nil {
 			return err

@@ -2,31 +2,18 @@ package objects_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"github.com/sealane/sealane/internal/objects"
-)
-
-// The endpoints are real servers, which scripts/object-servers.sh builds: processes of their own. The folders have what the bucket "there" has.
-
-const (
-	accessKey = "AKIATESTKEY"
-	secretKey = "a-secret-that-nobody-shows"
+	"github.com/sealane/sealane/internal/objecttest"
 )
 
 // endpoint is a running server with a bucket.
@@ -58,40 +45,17 @@ func (e *endpoint) store(t *testing.T, address string, change ...func(*objects.B
 }
 
 func startGCS(t *testing.T) *endpoint {
-	dir := tempDir(t)
-	address := freeAddress(t)
-	_, port, _ := net.SplitHostPort(address)
-	host, _, _ := net.SplitHostPort(address)
-	startServer(t, address, "fake-gcs-server", nil, "-scheme", "http", "-host", host, "-port", port, "-backend", "filesystem",
-		"-filesystem-root", dir, "-public-host", address, "-log-level", "error")
-	res, err := http.Post("http://"+address+"/storage/v1/b?project=p", "application/json", strings.NewReader(`{"name": "there"}`))
-	if err != nil || res.StatusCode != http.StatusOK {
-		t.Fatalf("make the bucket: %v, %v", res, err)
-	}
-	res.Body.Close()
-	return &endpoint{address, objects.Bucket{Service: objects.GCS, Bucket: "there", Anonymous: true}}
+	return &endpoint{objecttest.GCS(t), objects.Bucket{Service: objects.GCS, Bucket: objecttest.Bucket, Anonymous: true}}
 }
 
 func startS3(t *testing.T) *endpoint {
-	dir := tempDir(t)
-	for _, folder := range []string{"buckets/there", "meta"} {
-		if err := os.MkdirAll(filepath.Join(dir, folder), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	address := freeAddress(t)
-	startServer(t, address, "versitygw", []string{"ROOT_ACCESS_KEY_ID=" + accessKey, "ROOT_SECRET_ACCESS_KEY=" + secretKey},
-		"--port", address, "--quiet", "posix", "--sidecar", filepath.Join(dir, "meta"), filepath.Join(dir, "buckets"))
-	return &endpoint{address, objects.Bucket{Service: objects.S3, Bucket: "there", CredentialsFile: awsFile(t, accessKey, secretKey)}}
+	return &endpoint{objecttest.S3(t), objects.Bucket{Service: objects.S3, Bucket: objecttest.Bucket, CredentialsFile: awsFile(t, accessKey, secretKey)}}
 }
 
+const accessKey, secretKey = objecttest.AccessKey, objecttest.SecretKey
+
 func awsFile(t *testing.T, key, secret string) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "credentials")
-	if err := os.WriteFile(file, fmt.Appendf(nil, "[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", key, secret), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
+	return objecttest.S3Credentials(t, key, secret)
 }
 
 func tempDir(t *testing.T) string {
@@ -104,6 +68,7 @@ func tempDir(t *testing.T) string {
 	return dir
 }
 
+// freeAddress is one where nobody listens.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -114,43 +79,6 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// startServer starts a server of scripts/object-servers.sh, or skips the test.
-func startServer(t *testing.T, address, name string, env []string, args ...string) {
-	t.Helper()
-	folder := os.Getenv("SEALANE_OBJECT_SERVERS")
-	if cache, err := os.UserCacheDir(); folder == "" && err == nil {
-		folder = filepath.Join(cache, "sealane", "object-servers")
-	}
-	found, _ := filepath.Glob(filepath.Join(folder, name+"-v*"))
-	if len(found) == 0 {
-		t.Skipf("NOT TESTED WITH %s: scripts/object-servers.sh builds it", name)
-	}
-	c := exec.Command(slices.Max(found), args...)
-	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + tempDir(t), "TMPDIR=" + os.TempDir()}, env...)
-	output, err := os.Create(filepath.Join(t.TempDir(), "output"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer output.Close()
-	c.Stdout, c.Stderr = output, output
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = c.Process.Kill()
-		_ = c.Wait()
-	})
-	for until := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if conn, err := net.Dial("tcp", address); err == nil {
-			conn.Close()
-			return
-		} else if time.Now().After(until) {
-			text, _ := os.ReadFile(output.Name())
-			t.Fatalf("%s: %v\n%s", name, err, text)
-		}
-	}
-}
-
 // unfinished are the uploads that a server at S3 keeps the parts of.
 func (e *endpoint) unfinished(t *testing.T) (uploads []string) {
 	t.Helper()
@@ -158,7 +86,7 @@ func (e *endpoint) unfinished(t *testing.T) (uploads []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for u := range c.ListIncompleteUploads(context.Background(), "there", "", true) {
+	for u := range c.ListIncompleteUploads(context.Background(), objecttest.Bucket, "", true) {
 		if u.Err != nil {
 			t.Fatal(u.Err)
 		}
