@@ -23,3 +23,16 @@ func TestGoogleapisForNode(t *testing.T) {
 		}
 	}
 }
+
+// Google's API client for Python selects fields, sends long queries as POST, sends batches, and is refused without being made to try again.
+func TestGoogleapisForPython(t *testing.T) {
+	t.Parallel()
+	testdata, err := filepath.Abs(filepath.Join("testdata", "googleapis"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t, serverOptions{})
+	c := python(t, s, "googleapiclient", filepath.Join(testdata, "redis_discovery.py"))
+	c.Env = append(c.Env, "REST="+s.api, "TOKEN_FILE="+filepath.Join(s.state, "admin.token"))
+	tellStory(t, s, c, []string{"create", "fields", "long query", "batch", "refusal", "delete"})
+}
