@@ -37,7 +37,7 @@ engines:
 
 check:
 	@scripts/need.sh gcc redis-server redis-cli redis-benchmark openssl sslscan curl ss setpriv node npm python3-redis php php-redis php-predis javac gnutls-cli tstclnt
-	@scripts/need.sh --optional escript perl-ssl ruby wolfssl mbedtls bearssl botan
+	@scripts/need.sh --optional python3-googleapi escript perl-ssl ruby wolfssl mbedtls bearssl botan
 	@scripts/debian.sh trixie $(CLIENTS) >/dev/null || echo "NOT TESTED WITH those of Debian 13: $(CLIENTS)" >&2
 	@scripts/object-servers.sh
 	@test -z "$$(gofmt -l $(FORMATTED))" || { echo "gofmt is due:"; gofmt -l $(FORMATTED); exit 1; }

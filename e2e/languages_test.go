@@ -49,7 +49,7 @@ func libraries(s *server, testdata string) []library {
 	return []library{
 		{"ioredis", func(t *testing.T) *exec.Cmd { return node(t, s, testdata, "ioredis.mjs") }},
 		{"node-redis", func(t *testing.T) *exec.Cmd { return node(t, s, testdata, "node-redis.mjs") }},
-		{"redis-py", func(t *testing.T) *exec.Cmd { return python(t, s, filepath.Join(testdata, "redis_py.py")) }},
+		{"redis-py", func(t *testing.T) *exec.Cmd { return python(t, s, "redis", filepath.Join(testdata, "redis_py.py")) }},
 		{"Java", func(t *testing.T) *exec.Cmd { return java(t, s, filepath.Join(testdata, "Story.java")) }},
 	}
 }
@@ -77,16 +77,17 @@ func node(t *testing.T, s *server, testdata, story string) *exec.Cmd {
 	return c
 }
 
-// python makes the command for a Python program. It uses a Python that has the library, which may be Debian's own and not the first
+// python makes the command for a Python program. It uses a Python that has the module, which may be Debian's own and not the first
 // in PATH.
-func python(t *testing.T, s *server, story string) *exec.Cmd {
+func python(t *testing.T, s *server, module, story string) *exec.Cmd {
 	t.Helper()
 	for _, name := range []string{"python3", "/usr/bin/python3"} {
-		if exec.Command(name, "-c", "import redis").Run() == nil {
+		if exec.Command(name, "-c", "import "+module).Run() == nil {
 			return s.program(name, "-B", story)
 		}
 	}
-	t.Skipf("no Python has the module redis, so %s is not shown here; install it: apt-get install python3-redis", t.Name())
+	debian := map[string]string{"redis": "python3-redis", "googleapiclient": "python3-googleapi"}[module]
+	t.Skipf("no Python has the module %s, so %s is not shown here; install it: apt-get install %s", module, t.Name(), debian)
 	return nil
 }
 

@@ -102,7 +102,7 @@ func TestFleetBehindASidecarNoticesNothing(t *testing.T) {
 	third := clients / 3
 	fleets := []*fleet{
 		startFleet(t, node(t, s, testdata, "fleet.mjs"), side.address, third),
-		startFleet(t, python(t, s, filepath.Join(testdata, "fleet.py")), side.address, third),
+		startFleet(t, python(t, s, "redis", filepath.Join(testdata, "fleet.py")), side.address, third),
 	}
 	var streams []*stream
 	for i := range clients - 2*third {

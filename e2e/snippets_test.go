@@ -30,7 +30,7 @@ var snippets = []snippet{
 	}},
 	{"go-redis", "example.go", buildGo},
 	{"redis-py", "example.py", func(t *testing.T, s *server, file string) func() *exec.Cmd {
-		return func() *exec.Cmd { return python(t, s, file) }
+		return func() *exec.Cmd { return python(t, s, "redis", file) }
 	}},
 	{"ioredis", "ioredis.mjs", runNode},
 	{"node-redis", "node-redis.mjs", runNode},

@@ -45,8 +45,9 @@ have() {
 	case "$1" in
 	redis-server) command -v valkey-server >/dev/null 2>&1 ;;
 	redis-cli) command -v valkey-cli >/dev/null 2>&1 ;;
-	# A module of Python, either of the first python3 in PATH or of the system's.
+	# Modules of Python, either of the first python3 in PATH or of the system's.
 	python3-redis) python3 -c 'import redis' >/dev/null 2>&1 || /usr/bin/python3 -c 'import redis' >/dev/null 2>&1 ;;
+	python3-googleapi) python3 -c 'import googleapiclient' >/dev/null 2>&1 || /usr/bin/python3 -c 'import googleapiclient' >/dev/null 2>&1 ;;
 	# Libraries of PHP.
 	php-redis) php -r 'exit(class_exists("Redis") ? 0 : 1);' >/dev/null 2>&1 ;;
 	php-predis) php -r 'exit((@include "Predis/autoload.php") ? 0 : 1);' >/dev/null 2>&1 ;;

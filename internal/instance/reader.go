@@ -44,7 +44,9 @@ func (r *reader) withObserved(i Instance) Instance {
 	if i.Certificates != nil {
 		i.ServerCAs = i.Certificates.At(now).Published()
 	}
-	i.NextSnapshot = i.Spec.nextSnapshot(now)
+	if i.Spec.SnapshotPeriod > 0 {
+		_, i.NextSnapshot = i.schedule().Around(now)
+	}
 	i = i.clone()
 	running := r.workers.running(i.Name)
 	i.MaintenanceVersion = cmp.Or(running, i.EnginePatch, buildOf(r.builds, i.Spec.RedisVersion).Patch)

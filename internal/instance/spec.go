@@ -60,17 +60,6 @@ func (s *Spec) stamp(before Spec, now time.Time) {
 	s.Maintenance = &m
 }
 
-// nextSnapshot is when the next snapshot is due; zero: never.
-func (s Spec) nextSnapshot(now time.Time) time.Time {
-	switch {
-	case s.SnapshotPeriod <= 0 || s.SnapshotStart.IsZero():
-		return time.Time{}
-	case now.Before(s.SnapshotStart):
-		return s.SnapshotStart
-	}
-	return s.SnapshotStart.Add((now.Sub(s.SnapshotStart)/s.SnapshotPeriod + 1) * s.SnapshotPeriod)
-}
-
 // checkUpdate checks the spec that an update has made of another one.
 func (s Spec) checkUpdate(before Spec, builds []EngineBuild) error {
 	vs := s.checkMutable()
