@@ -22,7 +22,7 @@ func TestRolesHaveTheManagedServicesPermissions(t *testing.T) {
 			access.Owner: true, access.RedisAdmin: true, access.Editor: !aboutTokens,
 			access.RedisEditor: !aboutTokens && !slices.Contains(notAnEditors, p),
 			access.Viewer:      reads(p), access.RedisViewer: reads(p),
-			access.DBConnectionUser: slices.Contains([]access.Permission{"redis.instances.get", "redis.instances.getAuthString", "redis.certificates.get", "redis.dataPlanes.get"}, p),
+			access.DBConnectionUser: slices.Contains([]access.Permission{"redis.instances.get", "redis.instances.getAuthString", "redis.certificates.get", "redis.dataPlanes.get", "redis.transitEncryptions.get"}, p),
 			"roles/gardener":        false, "": false,
 		} {
 			if got := role.Has(p); got != want {

@@ -119,7 +119,7 @@ func (r Role) Has(p Permission) bool {
 		// What makes an instance, ends it, or breaks its clients for good is not an editor's.
 		return !p.aboutTokens() && p != InstancesCreate && p != InstancesDelete && p != CertificatesCompromise
 	case DBConnectionUser:
-		return p == InstancesGet || p == InstancesGetAuthString || p == CertificatesGet || p == DataPlanesGet
+		return slices.Contains([]Permission{InstancesGet, InstancesGetAuthString, CertificatesGet, DataPlanesGet, TransitEncryptionsGet}, p)
 	case Viewer, RedisViewer:
 		return !p.aboutTokens() && (p.verb() == "get" || p.verb() == "list")
 	}

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -130,4 +131,17 @@ func (p Principal) Lacks(b Binding) Permission {
 		}
 	}
 	return ""
+}
+
+type callerKey struct{}
+
+// WithCaller returns a context of a call by the principal.
+func WithCaller(ctx context.Context, p Principal) context.Context {
+	return context.WithValue(ctx, callerKey{}, p)
+}
+
+// Caller is who calls; nobody, who may do nothing, outside of a call.
+func Caller(ctx context.Context) Principal {
+	p, _ := ctx.Value(callerKey{}).(Principal)
+	return p
 }

@@ -107,7 +107,7 @@ func (s *operationsServer) find(ctx context.Context, permission access.Permissio
 	if err == nil {
 		at = instanceScope(of.Instance.Name)
 	}
-	if !authz.Caller(ctx).May(permission, at) {
+	if !access.Caller(ctx).May(permission, at) {
 		return instance.OperationOf{}, authz.Denied(permission, name)
 	}
 	return of, err
@@ -149,7 +149,7 @@ func (s *operationsServer) ListOperations(ctx context.Context, r *longrunningpb.
 		return nil, toStatus(ctx, s.log, err)
 	}
 	all = slices.DeleteFunc(all, func(o instance.OperationOf) bool {
-		return !authz.Caller(ctx).May(access.OperationsList, instanceScope(o.Instance.Name))
+		return !access.Caller(ctx).May(access.OperationsList, instanceScope(o.Instance.Name))
 	})
 	page, next, err := paginate(all, r.GetPageSize(), r.GetPageToken(), func(o instance.OperationOf) string { return o.ID }, newestFirst)
 	if err != nil {
@@ -204,7 +204,7 @@ func (s *locationsServer) ListLocations(ctx context.Context, r *location.ListLoc
 		return nil, toStatus(ctx, s.log, err)
 	}
 	names = slices.DeleteFunc(names, func(n string) bool {
-		return !authz.Caller(ctx).MayWithin(access.LocationsList, access.Scope{Project: project, Location: n})
+		return !access.Caller(ctx).MayWithin(access.LocationsList, access.Scope{Project: project, Location: n})
 	})
 	page, next, err := paginate(names, r.GetPageSize(), r.GetPageToken(), func(n string) string { return n }, strings.Compare)
 	if err != nil {

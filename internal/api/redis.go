@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/sealane/sealane/internal/access"
-	"github.com/sealane/sealane/internal/authz"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/pki"
 )
@@ -52,7 +51,7 @@ func (s *redisServer) ListInstances(ctx context.Context, r *redispb.ListInstance
 		return nil, toStatus(ctx, s.log, err)
 	}
 	all = slices.DeleteFunc(all, func(i instance.Instance) bool {
-		return !authz.Caller(ctx).May(access.InstancesList, instanceScope(i.Name))
+		return !access.Caller(ctx).May(access.InstancesList, instanceScope(i.Name))
 	})
 	page, next, err := paginate(all, r.GetPageSize(), r.GetPageToken(), func(i instance.Instance) string { return i.Name.String() }, strings.Compare)
 	if err != nil {

@@ -33,7 +33,7 @@ type tokensServer struct {
 const tokenPrefix = "tokens/"
 
 func (s *tokensServer) CreateToken(ctx context.Context, r *sealanepb.CreateTokenRequest) (*sealanepb.CreateTokenResponse, error) {
-	maker := authz.Caller(ctx)
+	maker := access.Caller(ctx)
 	wanted, err := wantedToken(r.GetToken())
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
@@ -174,13 +174,13 @@ func (s *tokensServer) find(ctx context.Context, permission access.Permission, n
 		p.invalid("name", fmt.Sprintf("%q is not the name of a token: want tokens/ID, as ListTokens shows it", authz.Shortened(name)))
 		return access.Token{}, p.err()
 	}
-	if id == access.AdminID && authz.Caller(ctx).May(permission, access.Scope{}) {
+	if id == access.AdminID && access.Caller(ctx).May(permission, access.Scope{}) {
 		return access.Token{}, &instance.Error{Code: instance.FailedPrecondition, Message: "the administrator's token is the file admin.token of the server's state folder, " +
 			"and not one of those that are listed and revoked: to replace it, delete the file and restart the server"}
 	}
 	token, err := s.tokens.Get(id)
 	switch {
-	case err != nil && authz.Caller(ctx).May(permission, access.Scope{}):
+	case err != nil && access.Caller(ctx).May(permission, access.Scope{}):
 		return token, &instance.Error{Code: instance.NotFound, Message: fmt.Sprintf("Resource '%s' was not found", authz.Shortened(name))}
 	case err != nil || !mayAll(ctx, permission, token):
 		return token, authz.Denied(permission, name)
@@ -190,7 +190,7 @@ func (s *tokensServer) find(ctx context.Context, permission access.Permission, n
 
 // mayAll says whether the caller has the permission at the scope of each of the token's bindings.
 func mayAll(ctx context.Context, permission access.Permission, token access.Token) bool {
-	return !slices.ContainsFunc(token.Bindings, func(b access.Binding) bool { return !authz.Caller(ctx).May(permission, b.Scope) })
+	return !slices.ContainsFunc(token.Bindings, func(b access.Binding) bool { return !access.Caller(ctx).May(permission, b.Scope) })
 }
 
 func (s *tokensServer) ListTokens(ctx context.Context, r *sealanepb.ListTokensRequest) (*sealanepb.ListTokensResponse, error) {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -237,6 +238,45 @@ func TestNamesThatLookLikeOthers(t *testing.T) {
 	s.refused(403, "PERMISSION_DENIED", v, code)
 	code, v = s.as(secret, "PATCH", first+"?updateMask=displayName", `{"name":"projects/p2/locations/local/instances/first","displayName":"mine"}`)
 	s.refused(404, "NOT_FOUND", v, code)
+}
+
+// Other ways to the same method: older and newer versions, another verb in a header, a call in a batch.
+func TestThereIsNoOtherWayIn(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.create("first", withAuth)
+	_, viewer := s.token("viewer=projects/p1")
+	_, stranger := s.token("owner=projects/p2")
+	for _, version := range []string{"/v1/", "/v1beta1/", "/v1alpha1/"} {
+		path := strings.Replace(first, "/v1/", version, 1)
+		for _, c := range []struct{ secret, verb, path string }{
+			{stranger, "GET", path}, {stranger, "GET", path + "?fields=name"}, {viewer, "GET", path + "/authString"}, {viewer, "DELETE", path},
+			{viewer, "PATCH", path + "?updateMask=displayName"}, {viewer, "POST", path + ":import"},
+		} {
+			code, v := s.as(c.secret, c.verb, c.path, "{}")
+			s.refused(403, "PERMISSION_DENIED", v, code)
+		}
+	}
+	code, v := s.doWith(http.Header{"Authorization": {"Bearer " + viewer}, "X-Http-Method-Override": {"DELETE"}}, "POST", first, "")
+	s.refused(403, "PERMISSION_DENIED", v, code, "redis.instances.delete")
+
+	batch := "--b\r\nContent-Type: application/http\r\n\r\nDELETE " + first + " HTTP/1.1\r\n\r\n" +
+		"--b\r\nContent-Type: application/http\r\n\r\nGET " + first + "/authString HTTP/1.1\r\nAuthorization: Bearer " + stranger + "\r\n\r\n--b--\r\n"
+	r, err := http.NewRequestWithContext(t.Context(), "POST", s.rest.URL+"/batch", strings.NewReader(batch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header = http.Header{"Authorization": {"Bearer " + viewer}, "Content-Type": {"multipart/mixed; boundary=b"}}
+	resp, err := s.rest.Client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil || strings.Count(string(raw), "403 Forbidden") != 2 {
+		t.Errorf("the batch's answers: %s, %v", raw, err)
+	}
+	s.ok("GET", first, "")
 }
 
 func TestSwitchingAuthNeedsMoreThanAnUpdate(t *testing.T) {

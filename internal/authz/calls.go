@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/sealane/sealane/internal/access"
 	"github.com/sealane/sealane/internal/audit"
 	"github.com/sealane/sealane/internal/rest"
 )
@@ -54,7 +55,7 @@ const deniedPerMinute = 30
 
 // entry is what the log says of a call, without its outcome.
 func (c *call) entry(now time.Time) audit.Entry {
-	p := Caller(c.ctx)
+	p := access.Caller(c.ctx)
 	resource := c.resource
 	if c.made != "" {
 		resource += "/instances/" + c.made
@@ -154,7 +155,7 @@ func (l *callLog) denied(c *call) {
 		return
 	}
 	now := l.now()
-	id := Caller(c.ctx).ID
+	id := access.Caller(c.ctx).ID
 	l.mu.Lock()
 	if now.Sub(l.minute) >= time.Minute || now.Before(l.minute) {
 		l.minute, l.refused = now, make(map[string]int)

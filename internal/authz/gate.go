@@ -5,7 +5,7 @@
 // same is said of a resource that the caller may not see and of one that isn't there. A call that changes something is entered
 // before it is made, or not made.
 //
-// Not guaranteed: what a method with Rule.Within, or without Rule.Field, shows or does. It checks that itself, by Caller and Denied.
+// Not guaranteed: what a method with Rule.Within, or without Rule.Field, shows or does. It checks that itself, by access.Caller and Denied.
 package authz
 
 import (
@@ -52,14 +52,6 @@ func NewGate(cfg Config) *Gate {
 	return &Gate{cfg, &callLog{entries: cfg.Calls, log: cfg.Log, notEntered: cfg.NotEntered, now: time.Now}}
 }
 
-type principalKey struct{}
-
-// Caller is who calls; nobody, who may do nothing, outside of a call.
-func Caller(ctx context.Context) access.Principal {
-	p, _ := ctx.Value(principalKey{}).(access.Principal)
-	return p
-}
-
 // Authenticate says who calls.
 func (g *Gate) Authenticate(ctx context.Context) (access.Principal, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
@@ -93,7 +85,7 @@ func (g *Gate) Admit(ctx context.Context, fullMethod string, path map[string]str
 	if err != nil {
 		return ctx, err
 	}
-	ctx = context.WithValue(ctx, principalKey{}, p)
+	ctx = access.WithCaller(ctx, p)
 	c, err := g.newCall(ctx, fullMethod)
 	if err != nil {
 		return ctx, err
@@ -108,12 +100,12 @@ func (g *Gate) Admit(ctx context.Context, fullMethod string, path map[string]str
 // Intercept is gRPC's interceptor, and the last part of the check over REST. It runs when the whole request is there.
 func (g *Gate) Intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	defer g.Recovered(ctx, info.FullMethod, &err)
-	if ctx.Value(principalKey{}) == nil {
+	if access.Caller(ctx).ID == "" {
 		p, err := g.Authenticate(ctx)
 		if err != nil {
 			return nil, err
 		}
-		ctx = context.WithValue(ctx, principalKey{}, p)
+		ctx = access.WithCaller(ctx, p)
 	}
 	c, err := g.newCall(ctx, info.FullMethod)
 	if err != nil {
@@ -183,7 +175,7 @@ func (g *Gate) authorize(c *call) error {
 }
 
 func (c *call) check() error {
-	p := Caller(c.ctx)
+	p := access.Caller(c.ctx)
 	var at access.Scope
 	if c.rule.Field != "" {
 		var ok bool

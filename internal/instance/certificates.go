@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sealane/sealane/internal/access"
 	"github.com/sealane/sealane/internal/audit"
 	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/pki"
@@ -52,8 +53,13 @@ func (i *Instance) requireTLS() error {
 	return precondition("the instance '%s' has no encryption (transit_encryption_mode DISABLED), so it has no certificates", i.Name).because(EncryptionDisabled)
 }
 
-// operator is the actor in the audit log. The API has one token, so nobody knows more about who asks.
-const operator = "operator"
+// actor is who asks, for the audit log: the token's id, or "operator" for the administrator's token and where there is no call.
+func actor(ctx context.Context) string {
+	if id := access.Caller(ctx).ID; id != "" && id != access.AdminID {
+		return "token " + id
+	}
+	return "operator"
+}
 
 // request is a change of certificates that an operator asks for.
 type request struct {
@@ -167,7 +173,7 @@ func (c *Certificates) change(ctx context.Context, name Name, r request) error {
 			return precondition("%v; nothing was changed, and what is served stays", err)
 		}
 		if !entered {
-			if err := c.logOperator(i.Name, r.action, actions, next, refusal, now); err != nil {
+			if err := c.logOperator(ctx, i.Name, r.action, actions, next, refusal, now); err != nil {
 				return err
 			}
 			entered = true
@@ -212,7 +218,7 @@ func testNames(view pki.View) string {
 }
 
 // logOperator enters what an operator asked for into the audit log, with the CA that it is about.
-func (c *Certificates) logOperator(name Name, what audit.Action, actions []pki.Action, next pki.State, overridden string, now time.Time) error {
+func (c *Certificates) logOperator(ctx context.Context, name Name, what audit.Action, actions []pki.Action, next pki.State, overridden string, now time.Time) error {
 	var entries []audit.Entry
 	if overridden != "" {
 		entries = append(entries, audit.Entry{Action: audit.Force, Reason: overridden})
@@ -234,7 +240,7 @@ func (c *Certificates) logOperator(name Name, what audit.Action, actions []pki.A
 		entries = append(entries, e)
 	}
 	for _, e := range entries {
-		e.Time, e.Instance, e.Actor = now, name.String(), operator
+		e.Time, e.Instance, e.Actor = now, name.String(), actor(ctx)
 		if err := c.issuer.enter(e); err != nil {
 			return err
 		}
