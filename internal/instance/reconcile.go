@@ -89,6 +89,9 @@ func (r *reconciler) step(ctx context.Context, w *worker) error {
 	if op := i.pending(); op != nil && op.isTask() {
 		return r.doTask(ctx, w, &i)
 	}
+	if i.pending() == nil && i.State == Ready && i.Spec.Backend != nil {
+		return nil // its memory, snapshots and maintenance are not Sealane's
+	}
 	if i.pending() == nil && i.State == Ready {
 		r.noteMemory(ctx, i)
 		again, err := r.makeSnapshots(ctx, w, &i)
@@ -215,7 +218,7 @@ func (r *reconciler) tearDown(ctx context.Context, i Instance, failure *Failure)
 	}
 	i.finish(failure, r.now().UTC())
 	i.Deleted, i.State = true, Deleting
-	i.Certificates, i.SealedAuth, i.OldAuth, i.SealedAdmin = nil, nil, nil, nil
+	i.Certificates, i.SealedAuth, i.OldAuth, i.SealedAdmin, i.SealedBackend = nil, nil, nil, nil, nil
 	if err := r.records.save(&i); err != nil {
 		return err
 	}
