@@ -8,6 +8,8 @@ import (
 	"log"
 	"os"
 
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"cloud.google.com/go/redis/apiv1/redispb"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -38,6 +40,8 @@ func main() {
 		fieldmaskpb.File_google_protobuf_field_mask_proto,
 		durationpb.File_google_protobuf_duration_proto,
 		timestamppb.File_google_protobuf_timestamp_proto,
+		longrunningpb.File_google_longrunning_operations_proto,
+		redispb.File_google_cloud_redis_v1_cloud_redis_proto,
 	} {
 		add(f)
 	}

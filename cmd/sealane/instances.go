@@ -39,6 +39,7 @@ func (p *parentFlags) add(c *cobra.Command) {
 type createFlags struct {
 	parentFlags
 	scheduleFlags
+	backendFlags
 	keyAlgorithm    string
 	nameConstraints bool
 	size            int32
@@ -56,10 +57,14 @@ func newCreate(e *env) *cobra.Command {
 		Use:   "create NAME",
 		Short: "Create an instance and wait until it serves",
 		Example: `  sealane instances create first
-  sealane instances create cache --size 4 --enable-auth --redis-config maxmemory-policy=allkeys-lru`,
+  sealane instances create cache --size 4 --enable-auth --redis-config maxmemory-policy=allkeys-lru
+  sealane instances create mine --backend 127.0.0.1:6379 --backend-password-file password.txt   # a Redis that runs already`,
 		Args: exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			in, err := f.instance(c)
+			if err == nil {
+				err = f.checkFlags(c)
+			}
 			if err != nil {
 				return usage(c, "%v", err)
 			}
@@ -67,9 +72,8 @@ func newCreate(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			op := &longrunningpb.Operation{}
 			api.headers = f.headers(c.Flags().Changed("ca-name-constraints"))
-			raw, err := api.call(c.Context(), http.MethodPost, "/v1/"+f.parent()+"/instances", url.Values{"instanceId": args[:1]}, in, op)
+			op, raw, err := f.create(c.Context(), e, api, args[0], in)
 			if err != nil {
 				return err
 			}
@@ -89,6 +93,22 @@ func newCreate(e *env) *cobra.Command {
 	return c
 }
 
+// create begins to make an instance, with an engine or with a backend.
+func (f *createFlags) create(ctx context.Context, e *env, api *apiClient, id string, in *redispb.Instance) (*longrunningpb.Operation, []byte, error) {
+	op := &longrunningpb.Operation{}
+	if f.address == "" {
+		raw, err := api.call(ctx, http.MethodPost, "/v1/"+f.parent()+"/instances", url.Values{"instanceId": {id}}, in, op)
+		return op, raw, err
+	}
+	b, err := f.backendFlags.backend(e)
+	if err != nil {
+		return nil, nil, err
+	}
+	request := &sealanepb.CreateBackendInstanceRequest{InstanceId: id, Instance: in, Backend: b}
+	raw, err := api.call(ctx, http.MethodPost, "/v1/"+f.parent()+"/backendInstances", nil, request, op)
+	return op, raw, err
+}
+
 func (f *createFlags) add(c *cobra.Command) {
 	f.parentFlags.add(c)
 	f.format.add(c)
@@ -103,6 +123,7 @@ func (f *createFlags) add(c *cobra.Command) {
 	fl.StringToStringVar(&f.labels, "labels", nil, "KEY=VALUE,…")
 	fl.StringToStringVar(&f.configs, "redis-config", nil, "KEY=VALUE,… such as maxmemory-policy=allkeys-lru")
 	f.scheduleFlags.add(c)
+	f.backendFlags.add(c)
 	fl.StringVar(&f.keyAlgorithm, "ca-key-algorithm", "", "keys of the CA and the certificates: ecdsa-p256, or rsa-2048 for clients that know no ECDSA (default: the server's)")
 	fl.BoolVar(&f.nameConstraints, "ca-name-constraints", false, "give the CA critical name constraints: it can vouch for nothing but this instance; but "+pki.ConstraintsCost+" (default: the server's)")
 	fl.BoolVar(&f.async, "async", false, "don't wait: print the operation's name")
@@ -242,6 +263,15 @@ func describe(ctx context.Context, e *env, api *apiClient, name string, format f
 	if err != nil {
 		return err
 	}
+	backend, backendRaw, err := api.backend(ctx, name)
+	if err != nil {
+		return err
+	}
+	if backend != nil {
+		if raw, err = withField(raw, "backend", backendRaw); err != nil {
+			return err
+		}
+	}
 	if raw, err = withField(raw, "dataPlane", planeRaw); err != nil {
 		return err
 	}
@@ -255,11 +285,11 @@ func describe(ctx context.Context, e *env, api *apiClient, name string, format f
 	if raw, err = withField(raw, "transitEncryption", modeRaw); err != nil {
 		return err
 	}
-	return format.print(e.out, raw, func(w io.Writer) { describeTable(w, i, plane, engine, mode) })
+	return format.print(e.out, raw, func(w io.Writer) { describeTable(w, i, plane, engine, mode, backend) })
 }
 
 // describeTable writes an instance for people, one line for each thing to know.
-func describeTable(w io.Writer, i *redispb.Instance, plane *sealanepb.DataPlane, engine *sealanepb.Engine, mode *sealanepb.TransitEncryption) {
+func describeTable(w io.Writer, i *redispb.Instance, plane *sealanepb.DataPlane, engine *sealanepb.Engine, mode *sealanepb.TransitEncryption, backend *sealanepb.Backend) {
 	row(w, "name:", i.GetName())
 	row(w, "state:", i.GetState().String())
 	if problem := cmp.Or(i.GetStatusMessage(), plane.GetProblem()); problem != "" {
@@ -276,9 +306,13 @@ func describeTable(w io.Writer, i *redispb.Instance, plane *sealanepb.DataPlane,
 	row(w, "version:", i.GetRedisVersion())
 	row(w, "tier:", i.GetTier().String())
 	row(w, "size:", fmt.Sprintf("%d GB", i.GetMemorySizeGb()))
-	row(w, "memory bound:", memoryText(engine))
-	if total := engine.GetSystemMemoryBytes(); total > 0 {
-		row(w, "system memory:", fmt.Sprintf("%.1f %% of %.2f GiB used", 100*engine.GetSystemMemoryUsageRatio(), float64(total)/(1<<30)))
+	if backend != nil {
+		describeBackend(w, backend)
+	} else {
+		row(w, "memory bound:", memoryText(engine))
+		if total := engine.GetSystemMemoryBytes(); total > 0 {
+			row(w, "system memory:", fmt.Sprintf("%.1f %% of %.2f GiB used", 100*engine.GetSystemMemoryUsageRatio(), float64(total)/(1<<30)))
+		}
 	}
 	if t := engine.GetLastExitTime(); t != nil {
 		row(w, "engine ended:", t.AsTime().Format(time.RFC3339)+", "+engine.GetLastExit())
@@ -380,7 +414,7 @@ func newDelete(e *env) *cobra.Command {
 				return err // before a question that makes no sense
 			}
 			if !quiet {
-				if err := confirm(e, fmt.Sprintf("Instance %s, its data and its certificate authority will be gone for good. Delete it?", args[0])); err != nil {
+				if err := confirm(e, deleteQuestion(c.Context(), api, name, args[0])); err != nil {
 					return err
 				}
 			}
@@ -403,6 +437,14 @@ func newDelete(e *env) *cobra.Command {
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "don't ask")
 	c.Flags().BoolVar(&async, "async", false, "don't wait: print the operation's name")
 	return c
+}
+
+// deleteQuestion says what will be gone.
+func deleteQuestion(ctx context.Context, api *apiClient, name, id string) string {
+	if b, _, err := api.backend(ctx, name); err == nil && b != nil {
+		return fmt.Sprintf("Instance %s and its certificate authority will be gone for good; its backend %s and the data there stay. Delete it?", id, b.GetAddress())
+	}
+	return fmt.Sprintf("Instance %s, its data and its certificate authority will be gone for good. Delete it?", id)
 }
 
 // confirm asks and returns nil for a yes only.

@@ -25,6 +25,8 @@ import (
 type updateFlags struct {
 	parentFlags
 	scheduleFlags
+	backendFlags
+	forceBackend       bool
 	auth, noAuth       bool
 	displayName        string
 	size               int32
@@ -140,14 +142,21 @@ func newUpdate(e *env) *cobra.Command {
 			if err != nil {
 				return usage(c, "%v", err)
 			}
-			if len(mask)+len(planeMask) == 0 {
-				return usage(c, "nothing to change: give for example --size, --update-redis-config, --display-name, --enable-auth, --persistence-mode or --data-path")
+			if len(mask)+len(planeMask)+len(f.backendFlags.changed(c)) == 0 {
+				return usage(c, "nothing to change: give for example --size, --update-redis-config, --display-name, --enable-auth, --persistence-mode, --data-path or --backend")
+			}
+			if backendMask := f.backendFlags.changed(c); len(backendMask) > 0 {
+				if err := f.updateBackend(c.Context(), e, args[0], backendMask); err != nil {
+					return err
+				}
 			}
 			return f.update(c.Context(), e, args[0], change, mask, plane, planeMask)
 		},
 	}
 	f.parentFlags.add(c)
 	f.scheduleFlags.add(c)
+	f.backendFlags.add(c)
+	c.Flags().BoolVar(&f.forceBackend, "force-backend", false, "change the backend even if it can't serve now")
 	f.addTo(c)
 	return c
 }
@@ -255,6 +264,22 @@ func changedMap(have, add map[string]string, drop []string) map[string]string {
 	}
 	maps.Copy(out, add)
 	return out
+}
+
+// updateBackend changes how the backend is reached.
+func (f *updateFlags) updateBackend(ctx context.Context, e *env, id string, mask []string) error {
+	b, err := f.backendFlags.backend(e)
+	if err != nil {
+		return err
+	}
+	api, err := newAPIClient(e)
+	if err != nil {
+		return err
+	}
+	p := newProgress(e.err)
+	defer p.done()
+	p.show("trying the backend, and moving the clients of " + id + " to it")
+	return api.updateBackend(ctx, f.parentFlags.instance(id), mask, b, f.forceBackend)
 }
 
 // update changes the fields of the mask, and those of the data plane.

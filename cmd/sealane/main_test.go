@@ -58,7 +58,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("POOL", strings.TrimSuffix(pool, ".0/24"))
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "s"))
 			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, "c"))
-			e.Values[serverKey{}] = &scriptServer{}
+			e.Values[serverKey{}], e.Values[redisKey{}] = &scriptServer{}, map[string]*exec.Cmd{}
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
@@ -70,7 +70,7 @@ func TestScripts(t *testing.T) {
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"serve": startServer, "stopserve": stopServerWith, "layout": checkLayout},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"serve": startServer, "stopserve": stopServerWith, "layout": checkLayout, "redis": runRedis},
 	})
 }
 

@@ -44,6 +44,8 @@ const (
 
 // Sealane's own.
 const (
+	BackendsGet            Permission = "redis.backends.get"
+	BackendsUpdate         Permission = "redis.backends.update"         // where a backend is and how to log in
 	CertificatesActivate   Permission = "redis.certificates.activate"   // let the next CA sign
 	CertificatesCompromise Permission = "redis.certificates.compromise" // give a CA up for good
 	CertificatesGet        Permission = "redis.certificates.get"
@@ -67,7 +69,7 @@ const (
 
 // Permissions are all of them, ordered by name.
 var Permissions = []Permission{
-	CertificatesActivate, CertificatesCompromise, CertificatesGet, CertificatesRetire, CertificatesRotate, CertificatesUpdate,
+	BackendsGet, BackendsUpdate, CertificatesActivate, CertificatesCompromise, CertificatesGet, CertificatesRetire, CertificatesRotate, CertificatesUpdate,
 	ClientsList, DataPlanesGet, DataPlanesUpdate, EnginesGet, EnginesRestart,
 	InstancesCreate, InstancesDelete, InstancesExport, InstancesFailover, InstancesGet, InstancesGetAuthString, InstancesImport, InstancesList,
 	InstancesRescheduleMaintenance, InstancesUpdate, InstancesUpdateAuth, InstancesUpgrade,

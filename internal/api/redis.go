@@ -94,11 +94,19 @@ func (s *redisServer) GetInstanceAuthString(ctx context.Context, r *redispb.GetI
 }
 
 func (s *redisServer) CreateInstance(ctx context.Context, r *redispb.CreateInstanceRequest) (*longrunningpb.Operation, error) {
-	op, err := s.create(ctx, r)
+	op, err := s.create(ctx, r, func(*instance.Spec) {})
 	return op, toStatus(ctx, s.log, err)
 }
 
-func (s *redisServer) create(ctx context.Context, r *redispb.CreateInstanceRequest) (*longrunningpb.Operation, error) {
+// createRequest is a request to make an instance, with an engine or with a backend.
+type createRequest interface {
+	GetParent() string
+	GetInstanceId() string
+	GetInstance() *redispb.Instance
+}
+
+// create makes an instance of what a request says, and of what complete adds to it.
+func (s *redisServer) create(ctx context.Context, r createRequest, complete func(*instance.Spec)) (*longrunningpb.Operation, error) {
 	project, location, err := instance.ParseParent("parent", r.GetParent())
 	if err != nil {
 		return nil, err
@@ -117,6 +125,7 @@ func (s *redisServer) create(ctx context.Context, r *redispb.CreateInstanceReque
 	if err := fromHeaders(ctx, &spec); err != nil {
 		return nil, err
 	}
+	complete(&spec)
 	op, err := s.manager.Create(name, spec, apiVersion(ctx))
 	return s.begun(ctx, name, op, err)
 }

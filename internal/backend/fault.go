@@ -23,6 +23,16 @@ type Fault struct {
 
 func (f *Fault) Error() string { return f.Sentence + "; " + f.Fix }
 
+// Lasting says that the fault won't go away by itself within a minute, as far as can be told.
+func (f *Fault) Lasting() bool {
+	switch f.Kind {
+	case diagnosis.Loading, diagnosis.MaxClients, diagnosis.Busy, diagnosis.MasterDown, diagnosis.EngineAway, diagnosis.NoReply, diagnosis.PortSilent,
+		diagnosis.DNSDown, diagnosis.ClosedAfterHandshake:
+		return false
+	}
+	return true
+}
+
 // Hint is what to do.
 func (f *Fault) Hint() string { return f.Fix }
 

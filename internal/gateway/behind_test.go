@@ -233,7 +233,7 @@ func TestClientsStayThroughARestartOfTheirBackend(t *testing.T) {
 		t.Parallel()
 		e := enginetest.Run(t, enginetest.All(t)[0].Path, "--requirepass", backendPassword)
 		w := withBackend(t, backend.Server{Address: e.Address, Password: backendPassword}, path)
-		idle, busy := w.clients(50), w.clients(50)
+		idle, busy := w.askers(50), w.askers(50)
 		var stop atomic.Bool
 		var asked, lost, loading, refused atomic.Int64
 		var clients sync.WaitGroup
@@ -272,7 +272,7 @@ func TestClientsStayThroughARestartOfTheirBackend(t *testing.T) {
 	})
 }
 
-func (w *world) clients(n int) (all []*asker) {
+func (w *world) askers(n int) (all []*asker) {
 	for range n {
 		c := w.asker()
 		c.want("PING", "PONG")
@@ -291,17 +291,17 @@ func TestABackendIsChangedWithoutDroppingAClient(t *testing.T) {
 		one.Do(backendPassword, "--", "SET", "where", "one")
 		two.Do("SET", "where", "two")
 		w := withBackend(t, backend.Server{Address: one.Address, Password: backendPassword}, path)
-		all := w.clients(20)
+		all := w.askers(20)
 		for _, c := range all {
 			c.want("GET where", "one")
 		}
 		one.Do(backendPassword, "--", "CONFIG", "SET", "requirepass", "another")
 		w.apply(w.toBackend(2, backend.Server{Address: one.Address, Password: "another"}, path))
-		for _, c := range append(all, w.clients(5)...) {
+		for _, c := range append(all, w.askers(5)...) {
 			c.want("GET where", "one")
 		}
 		w.apply(w.toBackend(3, backend.Server{Address: two.Address, TLS: true, CA: string(ca.PEM())}, path))
-		for _, c := range append(all, w.clients(5)...) {
+		for _, c := range append(all, w.askers(5)...) {
 			c.want("GET where", "two")
 		}
 		all[0].want("MULTI", "OK")
@@ -367,7 +367,7 @@ func TestABackendWithoutAdministration(t *testing.T) {
 		}
 		e := enginetest.Run(t, enginetest.All(t)[0].Path, append(args, "--requirepass", backendPassword)...)
 		w := withBackend(t, backend.Server{Address: e.Address, Password: backendPassword}, path)
-		for _, c := range w.clients(3) {
+		for _, c := range w.askers(3) {
 			c.want("SET k v", "OK")
 			c.want("MULTI", "OK")
 			c.want("GET k", "QUEUED")

@@ -42,6 +42,10 @@ func (e *Engines) Get(ctx context.Context, name Name) (EngineStatus, error) {
 		return EngineStatus{}, err
 	}
 	var s EngineStatus
+	if i.Spec.Backend != nil {
+		s.Memory.Problem = "its engine is not Sealane's: backend " + i.Spec.Backend.Address
+		return s, nil
+	}
 	s.LastExit, s.LastExitTime = e.workers.lastExit(name)
 	reader, ok := e.runtime.(EngineMemoryReader)
 	if !ok {
@@ -78,6 +82,9 @@ func (e *Engines) Restart(ctx context.Context, name Name, force bool) error {
 	}
 	if _, ok := e.runtime.(EngineStopper); !ok {
 		return &Error{Code: FailedPrecondition, Message: "engines are not this server's to restart"}
+	}
+	if err := i.requireEngine("", "to restart", "restart it where it runs; clients stay connected to Sealane meanwhile"); err != nil {
+		return err
 	}
 	if i.State == Creating || i.State == Deleting {
 		return precondition("'%s' is in state %s: there is no engine to restart", name, i.State)

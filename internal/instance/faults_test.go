@@ -163,6 +163,32 @@ func scenarios() []scenario {
 			},
 			"create", 4,
 		},
+		{
+			"create with a backend", func(*machine) {},
+			func(m *machine) error {
+				if exists(m) {
+					return nil
+				}
+				_, err := m.server.Create(first, backendSpec(), "v1")
+				return err
+			},
+			func(m *machine) bool {
+				return ready(m) && m.node(first).Gateway.Backend.Password == backendPassword && m.node(first).AdminPassword == ""
+			},
+			"create", 0,
+		},
+		{
+			"change of a backend", func(m *machine) { m.madeWithBackend() },
+			func(m *machine) error { return m.moveBackend("10.0.0.6:6379", "another-password") },
+			func(m *machine) bool {
+				if !ready(m) {
+					return false
+				}
+				b := m.node(first).Gateway.Backend
+				return b.Address == "10.0.0.6:6379" && b.Password == "another-password" && b.User == "app"
+			},
+			"create", 0,
+		},
 		modeScenario("prefer", instance.ModePreferred, "6378+ 6379-", 3, prefer),
 		modeScenario("enforce", instance.ModeEnforced, "6378+ 6379+", 1, enforce, prefer),
 		modeScenario("roll back", instance.ModePreferred, "6378+ 6379-", 1, func(m *machine) error { return m.server.Encryption.Rollback(m.t.Context(), first) }, prefer, enforce),

@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sealane/sealane/internal/backend"
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/snapshot"
@@ -59,7 +60,9 @@ type Spec struct {
 	SnapshotStart         time.Time          `json:",omitzero"`  // when the first snapshot is due, and each further one a period later
 	Maintenance           *MaintenancePolicy `json:",omitempty"` // nil: maintenance takes place when somebody asks for it
 	DataPath              gateway.DataPath   // "": whatever DefaultDataPath is
-	TLS                   gateway.TLSPolicy
+	// Backend is a Redis that Sealane did not start, in place of an engine; nil: there is an engine. In a record it has no password.
+	Backend *backend.Server `json:",omitempty"`
+	TLS     gateway.TLSPolicy
 
 	// They describe a virtual network that doesn't exist here; they are kept and shown, and change nothing.
 	AuthorizedNetwork string
@@ -94,6 +97,8 @@ type Instance struct {
 	// Snapshots are the last snapshots of the data.
 	Snapshots   snapshot.History `json:",omitempty"`
 	SealedAdmin []byte           // the password of the control plane's own user in the engine
+	// SealedBackend is the password of Spec.Backend; nil: there is none.
+	SealedBackend []byte `json:",omitempty"`
 
 	// Deleted makes the record a tombstone: it stays for a while, so that its operations can be looked up, and the name is free.
 	Deleted    bool

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/audit"
+	"github.com/sealane/sealane/internal/backend"
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/ledger"
@@ -68,6 +69,7 @@ type machine struct {
 	status    func() (gateway.Status, error)    // of every gateway
 	info      func() (map[string]string, error) // of every engine; nil: its data take nothing
 	ledger    func() (ledger.Ledger, error)     // likewise
+	probe     func(backend.Server) error        // of every backend; nil: it serves
 	plain     func() (plaintext.Account, error) // likewise
 
 	server *server
@@ -383,6 +385,22 @@ func (h host) EngineInfo(context.Context, string, ...string) (map[string]string,
 	return info()
 }
 
+// ProbeBackend and BackendFacts are those of a Redis 7.2.
+func (h host) ProbeBackend(_ context.Context, s backend.Server) (backend.Facts, error) {
+	h.m.mu.Lock()
+	defer h.m.mu.Unlock()
+	if h.m.probe != nil {
+		if err := h.m.probe(s); err != nil {
+			return backend.Facts{}, err
+		}
+	}
+	return backend.Facts{Version: "7.2.4"}, nil
+}
+
+func (h host) BackendFacts(string) (backend.Facts, bool) {
+	return backend.Facts{Version: "7.2.4"}, true
+}
+
 func (h host) Exits() <-chan instance.Exit { return h.s.exits }
 
 // begin marks a node as busy and returns what ends that; the calls for one node must not overlap.
@@ -411,6 +429,9 @@ func (h host) Ensure(ctx context.Context, want instance.Node, progress func(stri
 	progress("starting the engine")
 	h.m.mu.Lock()
 	h.m.secrets = append(h.m.secrets, want.AdminPassword, string(want.Gateway.PrivateKey))
+	if b := want.Gateway.Backend; b != nil {
+		h.m.secrets = append(h.m.secrets, b.Password)
+	}
 	before, after := h.m.onEnsure, h.m.onEnsured
 	h.m.mu.Unlock()
 	if before != nil {

@@ -196,6 +196,9 @@ func (r *reconciler) beginMaintenance(name Name, patch string) error {
 
 // RescheduleMaintenance puts the maintenance that waits at another time, which is at for SpecificTime.
 func (m *Manager) RescheduleMaintenance(ctx context.Context, name Name, how RescheduleType, at time.Time, apiVersion string) (Operation, error) {
+	if err := m.requireEngine(name, "", "to maintain", "there is no maintenance to reschedule"); err != nil {
+		return Operation{}, err
+	}
 	now, at := m.now().UTC(), at.UTC()
 	var done Operation
 	op, err := m.begin(name, apiVersion, func(i *Instance) (Operation, error) {

@@ -74,6 +74,7 @@ type Manager struct {
 	Engines      *Engines
 	Encryption   *TransitEncryption
 	Snapshots    *Snapshots
+	Backends     *Backends
 
 	records    *records
 	reader     *reader
@@ -117,7 +118,7 @@ func New(cfg Config) (*Manager, error) {
 	}
 	ws := &workers{now: cfg.Now, log: cfg.Log, byName: make(map[Name]*worker), observations: make(map[Name]observation), notes: make(map[Name]notes)}
 	recs := &records{store: cfg.Store, scope: scope{cfg.Projects, cfg.Locations}, changed: ws.wake}
-	read := &reader{records: recs, workers: ws, commands: cfg.Commands, builds: cfg.Runtime.Engines(), now: cfg.Now}
+	read := &reader{records: recs, workers: ws, runtime: cfg.Runtime, commands: cfg.Commands, builds: cfg.Runtime.Engines(), now: cfg.Now}
 	issuer := &certificateIssuer{records: recs, secrets: sealed, addresses: cfg.Addresses, audit: cfg.Audit, changed: cfg.Changed, log: cfg.Log}
 	m := &Manager{
 		Operations:  &Operations{records: recs, reader: read, workers: ws, waits: make(chan struct{}, maxWaits)},
@@ -126,6 +127,7 @@ func New(cfg Config) (*Manager, error) {
 		DataPlanes:  &DataPlanes{records: recs, reader: read, workers: ws, runtime: cfg.Runtime, log: cfg.Log},
 		Engines:     &Engines{reader: read, workers: ws, runtime: cfg.Runtime},
 		Snapshots:   &Snapshots{reader: read, workers: ws, runtime: cfg.Runtime, now: cfg.Now},
+		Backends:    &Backends{records: recs, reader: read, workers: ws, runtime: cfg.Runtime, secrets: sealed, log: cfg.Log},
 		records:     recs, reader: read, workers: ws, secrets: sealed, runtime: cfg.Runtime,
 		defaults: defaults{cfg.Lifetimes, cfg.KeyAlgorithm, cfg.NameConstraints}, addresses: cfg.Addresses, now: cfg.Now, creating: new(sync.Mutex),
 	}
@@ -237,6 +239,9 @@ func (m *Manager) newInstance(name Name, spec Spec) (Instance, error) {
 	}
 	i.EnginePatch = buildOf(m.runtime.Engines(), spec.RedisVersion).Patch
 	i.SealedAdmin = m.secrets.newAdminPassword(&i)
+	if spec.Backend != nil {
+		m.secrets.setBackend(&i, *spec.Backend)
+	}
 	if spec.AuthEnabled {
 		i.SealedAuth = m.secrets.newAuthString(&i)
 	}
@@ -294,7 +299,7 @@ func (m *Manager) Update(ctx context.Context, name Name, change Change, apiVersi
 		if err := i.Spec.checkUpdate(before.Spec, m.runtime.Engines()); err != nil {
 			return err
 		}
-		if i.Spec.MemorySizeGB < before.Spec.MemorySizeGB {
+		if i.Spec.MemorySizeGB < before.Spec.MemorySizeGB && i.Spec.Backend == nil {
 			if err := m.Engines.checkFits(ctx, *i); err != nil {
 				return err
 			}

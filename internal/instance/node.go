@@ -32,6 +32,11 @@ func (r *reconciler) node(i Instance, now time.Time) (Node, error) {
 	if n.PasswordHashes, err = r.secrets.passwordHashes(i); err != nil {
 		return Node{}, err
 	}
+	if i.Spec.Backend != nil {
+		if err := r.toBackend(&n, i); err != nil {
+			return Node{}, err
+		}
+	}
 	if i.TLSPort() != 0 && i.Certificates != nil && i.Certificates.Leaf != nil {
 		view := i.Certificates.At(now)
 		if n.Gateway.Certificate, n.Gateway.PrivateKey, err = view.Chain(r.secrets.key); err != nil {

@@ -14,6 +14,9 @@ import (
 // Import begins to replace an instance's data by those of an RDB file, which is gs://bucket/object. A file that is no whole RDB file, that
 // the engine can't load or whose data don't fit makes the operation fail, and the instance keeps its data.
 func (m *Manager) Import(ctx context.Context, name Name, object, apiVersion string) (Operation, error) {
+	if err := m.requireEngine(name, "input_config", "to import into", "put the file there as its dbfilename and restart it"); err != nil {
+		return Operation{}, err
+	}
 	if err := m.checkObject("input_config.gcs_source.uri", object, func(s *objects.Store) error { return s.CheckImport(name.Project, object) }); err != nil {
 		return Operation{}, err
 	}
@@ -26,6 +29,9 @@ func (m *Manager) Import(ctx context.Context, name Name, object, apiVersion stri
 // Export begins to write an instance's data into an RDB file, which is gs://bucket/object. Clients are served all the while. Until the file
 // is whole there is what was there before.
 func (m *Manager) Export(ctx context.Context, name Name, object, apiVersion string) (Operation, error) {
+	if err := m.requireEngine(name, "output_config", "to export from", "have it write its file there (BGSAVE), or redis-cli --rdb FILE"); err != nil {
+		return Operation{}, err
+	}
 	if err := m.checkObject("output_config.gcs_destination.uri", object, func(s *objects.Store) error { return s.CheckExport(name.Project, object) }); err != nil {
 		return Operation{}, err
 	}

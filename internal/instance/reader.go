@@ -11,6 +11,7 @@ import (
 type reader struct {
 	records  *records
 	workers  *workers
+	runtime  Runtime
 	commands Commands
 	builds   []EngineBuild
 	now      func() time.Time
@@ -41,6 +42,10 @@ func (r *reader) withObserved(i Instance) Instance {
 	if i.StatusMessage == "" {
 		i.StatusMessage = strings.Join(nonEmpty(r.workers.note(i.Name, memoryNote, snapshotNote, restoreNote)...), "; ")
 	}
+	if prober, ok := r.runtime.(BackendProber); ok && i.Spec.Backend != nil {
+		facts, _ := prober.BackendFacts(i.nodeID(0))
+		i.Spec.RedisVersion = backendVersion(facts)
+	}
 	if i.Certificates != nil {
 		i.ServerCAs = i.Certificates.At(now).Published()
 	}
@@ -49,8 +54,10 @@ func (r *reader) withObserved(i Instance) Instance {
 	}
 	i = i.clone()
 	running := r.workers.running(i.Name)
-	i.MaintenanceVersion = cmp.Or(running, i.EnginePatch, buildOf(r.builds, i.Spec.RedisVersion).Patch)
-	i.AvailableMaintenanceVersions = maintenanceVersions(r.builds, i.Spec.RedisVersion, running)
+	if i.Spec.Backend == nil {
+		i.MaintenanceVersion = cmp.Or(running, i.EnginePatch, buildOf(r.builds, i.Spec.RedisVersion).Patch)
+		i.AvailableMaintenanceVersions = maintenanceVersions(r.builds, i.Spec.RedisVersion, running)
+	}
 	for n := range i.Operations {
 		if held := i.Operations[n].Held; held > 0 {
 			i.Operations[n].Detail = fmt.Sprintf("clients waited for %v while they were moved to the new engine", held.Round(100*time.Microsecond))

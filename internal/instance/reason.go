@@ -31,6 +31,10 @@ const (
 	EngineNotInstalled Reason = "ENGINE_NOT_INSTALLED"
 	// DataTooLarge is of a size that an instance's data don't fit in.
 	DataTooLarge Reason = "DATA_TOO_LARGE"
+	// ExternalBackend is of a request for what only an engine of Sealane's can do, for an instance with a backend.
+	ExternalBackend Reason = "EXTERNAL_BACKEND"
+	// BackendNotServing is of a change to a backend that can't be reached, or refuses the login. Force changes it all the same.
+	BackendNotServing Reason = "BACKEND_NOT_SERVING"
 	// AddressesExhausted is of a create for which no address is free.
 	AddressesExhausted Reason = "ADDRESSES_EXHAUSTED"
 	// DiskFull is of any request that the server's full disk keeps from being recorded.
@@ -46,7 +50,7 @@ const (
 // Reasons are all of them.
 var Reasons = []Reason{
 	OperationInProgress, ClientsNotReady, ChangeNotApplied, EncryptionDisabled, PlaintextClients, TLSClients, PlaintextNotAllowed, AuthDisabled, EngineStaysUp, RestartInProgress,
-	EngineNotInstalled, DataTooLarge, AddressesExhausted, DiskFull, StateNotWritable, StateDamaged, ServerStopping,
+	EngineNotInstalled, DataTooLarge, ExternalBackend, BackendNotServing, AddressesExhausted, DiskFull, StateNotWritable, StateDamaged, ServerStopping,
 }
 
 // because gives an error its reason, with metadata as pairs of key and value.

@@ -90,13 +90,7 @@ func (r *reconciler) step(ctx context.Context, w *worker) error {
 		return r.doTask(ctx, w, &i)
 	}
 	if i.pending() == nil && i.State == Ready {
-		r.noteMemory(ctx, i)
-		again, err := r.makeSnapshots(ctx, w, &i)
-		w.wakeBy(again)
-		if err != nil {
-			return err
-		}
-		return r.maintain(w, i)
+		return r.tend(ctx, w, i)
 	}
 	i.State = Ready
 	i.finish(nil, r.now().UTC())
@@ -106,6 +100,20 @@ func (r *reconciler) step(ctx context.Context, w *worker) error {
 	r.log.Info("instance is ready", "instance", w.name, "address", i.Address())
 	w.poke() // for what waits for the operation's end, such as the first snapshot
 	return nil
+}
+
+// tend does what is due by itself for an instance that is as it should be.
+func (r *reconciler) tend(ctx context.Context, w *worker, i Instance) error {
+	if i.Spec.Backend != nil {
+		return nil // its memory, snapshots and maintenance are not Sealane's
+	}
+	r.noteMemory(ctx, i)
+	again, err := r.makeSnapshots(ctx, w, &i)
+	w.wakeBy(again)
+	if err != nil {
+		return err
+	}
+	return r.maintain(w, i)
 }
 
 // noteMemory shows users that the system memory is short.
@@ -215,7 +223,7 @@ func (r *reconciler) tearDown(ctx context.Context, i Instance, failure *Failure)
 	}
 	i.finish(failure, r.now().UTC())
 	i.Deleted, i.State = true, Deleting
-	i.Certificates, i.SealedAuth, i.OldAuth, i.SealedAdmin = nil, nil, nil, nil
+	i.Certificates, i.SealedAuth, i.OldAuth, i.SealedAdmin, i.SealedBackend = nil, nil, nil, nil, nil
 	if err := r.records.save(&i); err != nil {
 		return err
 	}

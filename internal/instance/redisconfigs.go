@@ -122,6 +122,8 @@ func (s Spec) idleTimeout() time.Duration {
 // maxClients is the limit of connections: with encryption and before Redis 7.0 it depends on the size.
 func (s Spec) maxClients() int {
 	switch {
+	case s.Backend != nil: // its own maxclients is what counts
+		return 65000
 	case !s.TransitEncryption || !parseVersion(s.RedisVersion).before(version{7, 0}) || s.MemorySizeGB > 100:
 		return 65000
 	case s.MemorySizeGB > 35:

@@ -126,7 +126,8 @@ type Node struct {
 	// MemoryLimit is at how many bytes, its child processes included, the system is to end the engine; 0: never.
 	MemoryLimit int64
 
-	Gateway gateway.Snapshot // the Runtime fills in Engine and Generation
+	// Gateway is what the gateway is given; the Runtime fills in Engine and Generation. With a Backend in it the node has no engine.
+	Gateway gateway.Snapshot
 	Host    string
 	Bundle  []byte // PEM: what a client trusts; nil without encryption
 }

@@ -20,6 +20,9 @@ var (
 
 // complete checks everything about the spec of a new instance, and fills the defaults in.
 func (s Spec) complete(name Name, builds []EngineBuild) (Spec, error) {
+	if s.Backend != nil {
+		return s.completeWithBackend(name)
+	}
 	var vs []Violation
 	version, versionErr := chooseVersion(s.RedisVersion, builds)
 	if e, ok := versionErr.(*Error); ok && e.Code == InvalidArgument {
@@ -60,9 +63,39 @@ func (s *Spec) stamp(before Spec, now time.Time) {
 	s.Maintenance = &m
 }
 
+// completeWithBackend is complete for an instance with a backend.
+func (s Spec) completeWithBackend(name Name) (Spec, error) {
+	vs := append(checkBackend(*s.Backend), s.checkMutable()...)
+	vs = append(vs, s.defaultZones(name)...)
+	vs = append(vs, s.completeNetwork(name)...)
+	if len(vs) > 0 {
+		return s, NewViolations(InvalidArgument, vs)
+	}
+	return s, s.checkConfigsOfBackend()
+}
+
+// checkConfigsOfBackend returns what can't be done for an instance with a backend, or is wrong.
+func (s Spec) checkConfigsOfBackend() error {
+	if vs := s.checkWithBackend(); len(vs) > 0 {
+		e := NewViolations(FailedPrecondition, vs)
+		e.Reason = ExternalBackend
+		return e
+	}
+	if vs := s.checkRedisConfigs(EngineBuild{Version: "REDIS_7_0"}); len(vs) > 0 { // what is left is the gateway's
+		return NewViolations(InvalidArgument, vs)
+	}
+	return nil
+}
+
 // checkUpdate checks the spec that an update has made of another one.
 func (s Spec) checkUpdate(before Spec, builds []EngineBuild) error {
 	vs := s.checkMutable()
+	if s.Backend != nil {
+		if len(vs) > 0 {
+			return NewViolations(InvalidArgument, vs)
+		}
+		return s.checkConfigsOfBackend()
+	}
 	vs = append(vs, s.checkRedisConfigs(buildOf(builds, s.RedisVersion))...)
 	if was, is := before.databases(), s.databases(); was != is {
 		vs = append(vs, Violation{`redis_configs["databases"]`, fmt.Sprintf("updating databases not supported: it is %s, and was chosen when the instance was created", was)})

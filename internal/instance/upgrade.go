@@ -6,6 +6,9 @@ import "context"
 // over, the operation fails, and the instance goes on with the present one.
 func (m *Manager) Upgrade(ctx context.Context, name Name, version, apiVersion string) (Operation, error) {
 	const field = "redis_version"
+	if err := m.requireEngine(name, field, "to upgrade", "upgrade it where it runs, or start a newer one and move to it (sealane instances update --backend)"); err != nil {
+		return Operation{}, err
+	}
 	if version == "" {
 		return Operation{}, invalid(field, `"": want the version to upgrade to, such as %s`, managedVersions[len(managedVersions)-1])
 	}

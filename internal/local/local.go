@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sealane/sealane/internal/backend"
 	"github.com/sealane/sealane/internal/engine"
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
@@ -49,7 +50,8 @@ type node struct {
 	proved        string                  // digest of the snapshot that was last shown to be served
 	stopRequested map[string]*atomic.Bool // by process: whether its end was asked for
 	busy          *instance.BusyError
-	restored      atomic.Pointer[restored] // nil: the last dump
+	restored      atomic.Pointer[restored]      // nil: the last dump
+	facts         atomic.Pointer[backend.Facts] // what the backend last said of itself; nil: nothing, or there is an engine
 
 	// boundMu guards what follows, which is read while the node is locked for a long time.
 	boundMu sync.Mutex
@@ -120,12 +122,15 @@ func (l *Runtime) Ensure(ctx context.Context, node instance.Node, progress func(
 	if err := os.MkdirAll(l.nodeDir(node.ID), 0o700); err != nil {
 		return asFatal(fmt.Errorf("make the node's folder: %w", err))
 	}
-	if err := l.ensureEngine(ctx, n, node, progress); err != nil {
-		return asFatal(err)
-	}
-	busy, err := l.configure(ctx, n, node)
-	if err != nil {
-		return asFatal(err)
+	var busy *instance.BusyError
+	if node.Gateway.Backend == nil {
+		if err := l.ensureEngine(ctx, n, node, progress); err != nil {
+			return asFatal(err)
+		}
+		var err error
+		if busy, err = l.configure(ctx, n, node); err != nil {
+			return asFatal(err)
+		}
 	}
 	// Certificates don't wait for a script to end.
 	if err := l.ensureGateway(ctx, n, node, progress); err != nil {
@@ -343,8 +348,10 @@ func (l *Runtime) ensureSnapshot(ctx context.Context, n *node, node instance.Nod
 		if _, err := client.Apply(ctx, snapshot); err != nil {
 			return fmt.Errorf("gateway: %w", err)
 		}
-	} else if n.proved == digest {
-		return nil
+		n.proved = ""
+	}
+	if err := l.checkBackend(ctx, n, snapshot.Backend); err != nil || n.proved == digest {
+		return err
 	}
 	progress("proving that it serves")
 	if err := prove(ctx, snapshot, node); err != nil {
@@ -357,7 +364,9 @@ func (l *Runtime) ensureSnapshot(ctx context.Context, n *node, node instance.Nod
 // snapshotFor is what a node's gateway is to serve, without its generation.
 func (l *Runtime) snapshotFor(node instance.Node, status gateway.Status) gateway.Snapshot {
 	snapshot := node.Gateway
-	snapshot.Engine = engine.Socket(l.dirOf(node))
+	if snapshot.Backend == nil {
+		snapshot.Engine = engine.Socket(l.dirOf(node))
+	}
 	return snapshot.Older(status)
 }
 
