@@ -140,6 +140,8 @@ func moveHundredClients(t *testing.T, s *server, cache instance) {
 
 	prefer(t, s)
 	s.bundle("cache")
+	// One that knows no TLS stays as it is, with a sidecar on its machine.
+	behind := startMover(ctx, "behind", &goredis.Options{Addr: s.startSidecar("--instance", "cache").address})
 	target := instance{Host: cache.Host, Port: 6378}
 	if e := s.encryption("show", "cache"); e.PlaintextConnections < 98 || e.SafeToEnforce {
 		t.Errorf("preferred: %+v", e)
@@ -214,7 +216,7 @@ func moveHundredClients(t *testing.T, s *server, cache instance) {
 	stop()
 	shells.Wait()
 	var requests int64
-	for _, m := range movers {
+	for _, m := range append(movers, behind) {
 		if err := <-m.ended; err != nil {
 			t.Error(err)
 		}
@@ -223,7 +225,7 @@ func moveHundredClients(t *testing.T, s *server, cache instance) {
 	for _, f := range fleets {
 		t.Log(f.end(t))
 	}
-	t.Logf("57 clients of go-redis, %d requests", requests)
+	t.Logf("58 clients of go-redis, %d requests", requests)
 }
 
 // prefer takes TLS beside plaintext while the server is killed in the middle of it. Asked again, it does what is left.
