@@ -39,14 +39,14 @@ func (s *server) encryption(args ...string) (e encryption) {
 
 // mover is a client that is always at work on a key of its own, without TLS until it is told to move. It must see no error.
 type mover struct {
-	move     chan *goredis.Options // with TLS, to go on with
+	move     chan *goredis.Options // to go on with
 	moved    chan struct{}
 	requests atomic.Int64
 	ended    chan error
 }
 
 func startMover(ctx context.Context, key string, plain *goredis.Options) *mover {
-	m := &mover{move: make(chan *goredis.Options, 1), moved: make(chan struct{}), ended: make(chan error, 1)}
+	m := &mover{move: make(chan *goredis.Options, 1), moved: make(chan struct{}, 1), ended: make(chan error, 1)}
 	connect := func(o *goredis.Options) *goredis.Client {
 		o.ClientName, o.PoolSize, o.MaxRetries, o.DialerRetries, o.ReadTimeout = key, 1, -1, 1, soakPatience
 		return goredis.NewClient(o)
@@ -59,12 +59,12 @@ func startMover(ctx context.Context, key string, plain *goredis.Options) *mover 
 			case o := <-m.move:
 				next := connect(o)
 				if err := next.Ping(context.Background()).Err(); err != nil {
-					m.ended <- fmt.Errorf("%s: first request with TLS: %w", key, err)
+					m.ended <- fmt.Errorf("%s: first request elsewhere: %w", key, err)
 					return
 				}
 				db.Close()
 				db = next
-				close(m.moved)
+				m.moved <- struct{}{}
 			default:
 			}
 			if got, err := db.Incr(context.Background(), key).Result(); err != nil || got != n {
@@ -100,11 +100,51 @@ func TestHundredClientsGoFromPlaintextToTLS(t *testing.T) {
 	t.Parallel()
 	need(t, "redis-cli")
 	s := startServer(t, serverOptions{})
-	moveHundredClients(t, s, s.create("cache", "--transit-encryption-mode", "disabled"))
+	cache := s.create("cache", "--transit-encryption-mode", "disabled")
+	moveHundredClients(t, s, cache, cache.address())
 }
 
-// moveHundredClients takes the instance "cache", which has no TLS, all the way and back.
-func moveHundredClients(t *testing.T, s *server, cache instance) {
+// A Redis that runs already, with a hundred clients, goes to TLS without being touched: an instance stands in front of it. Some clients go by
+// the instance's port without TLS, the others straight to the one with TLS.
+func TestRunningRedisGoesToTLS(t *testing.T) {
+	t.Parallel()
+	need(t, "redis-cli")
+	s := startServer(t, serverOptions{})
+	if !strings.Contains(s.cli("instances", "create", "--help"), "--backend") {
+		t.Skip("this sealane has no --backend, so TestRunningRedisGoesToTLS is not shown here")
+	}
+	redis := s.plainRedis()
+	moveHundredClients(t, s, s.create("cache", "--backend", redis, "--transit-encryption-mode", "disabled"), redis)
+}
+
+// plainRedis starts a Redis of its own, without TLS, and returns its address.
+func (s *server) plainRedis() string {
+	s.t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+	_, port, _ := net.SplitHostPort(address)
+	c := s.program("redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", s.base)
+	if err := c.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	eventually(s.t, 10*time.Second, "Redis listens", func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	return address
+}
+
+// moveHundredClients takes the instance "cache", which has no TLS, all the way and back. Its clients are at first somewhere else, or at the
+// instance itself.
+func moveHundredClients(t *testing.T, s *server, cache instance, from string) {
 	testdata, err := filepath.Abs(filepath.Join("testdata", "clients"))
 	if err != nil {
 		t.Fatal(err)
@@ -112,22 +152,23 @@ func moveHundredClients(t *testing.T, s *server, cache instance) {
 	const tlsPort = "6378"
 	ca := filepath.Join(s.base, "cache.pem")
 	with := func(c *exec.Cmd) *exec.Cmd {
-		c.Env = append(c.Env, "CA_FILE="+ca, "TLS_PORT="+tlsPort)
+		c.Env = append(c.Env, "CA_FILE="+ca, "TLS_HOST="+cache.Host, "TLS_PORT="+tlsPort)
 		return c
 	}
 	fleets := []*fleet{
-		startFleet(t, with(node(t, s, testdata, "move.mjs")), cache.address(), 20),
-		startFleet(t, with(python(t, s, filepath.Join(testdata, "move.py"))), cache.address(), 20),
+		startFleet(t, with(node(t, s, testdata, "move.mjs")), from, 20),
+		startFleet(t, with(python(t, s, filepath.Join(testdata, "move.py"))), from, 20),
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var movers []*mover
 	for n := range 57 {
-		movers = append(movers, startMover(ctx, fmt.Sprint("go-redis-", n), &goredis.Options{Addr: cache.address()}))
+		movers = append(movers, startMover(ctx, fmt.Sprint("go-redis-", n), &goredis.Options{Addr: from}))
 	}
-	legacy := startMover(ctx, "legacy", &goredis.Options{Addr: cache.address()})
+	legacy := startMover(ctx, "legacy", &goredis.Options{Addr: from})
 	var connect atomic.Pointer[[]string]
-	connect.Store(&[]string{"-h", cache.Host, "-p", cache.port()})
+	host, port, _ := net.SplitHostPort(from)
+	connect.Store(&[]string{"-h", host, "-p", port})
 	var shells sync.WaitGroup
 	for n := range 2 {
 		shells.Go(func() {
@@ -140,38 +181,29 @@ func moveHundredClients(t *testing.T, s *server, cache instance) {
 
 	prefer(t, s)
 	s.bundle("cache")
+	without := 98 // but for redis-cli, which is there for a moment each time
+	if from != cache.address() {
+		tell(t, append(movers[:57:57], legacy), func() *goredis.Options { return &goredis.Options{Addr: cache.address()} })
+		without = 58
+	}
 	// One that knows no TLS stays as it is, with a sidecar on its machine.
 	behind := startMover(ctx, "behind", &goredis.Options{Addr: s.startSidecar("--instance", "cache").address})
 	target := instance{Host: cache.Host, Port: 6378}
-	if e := s.encryption("show", "cache"); e.PlaintextConnections < 98 || e.SafeToEnforce {
+	if e := s.encryption("show", "cache"); e.PlaintextConnections < without || e.SafeToEnforce {
 		t.Errorf("preferred: %+v", e)
 	}
 	said := s.cliFails(1, "encryption", "enforce", "cache")
-	if !strings.Contains(said, "clients are connected without TLS: 127.0.0.1 name=") || !strings.Contains(said, "and 8") {
+	if !strings.Contains(said, "clients are connected without TLS: 127.0.0.1 name=") || !strings.Contains(said, "more") {
 		t.Errorf("enforce: %s", said)
 	}
 	// Half of them move, the CA is rotated, and the others move.
-	tell := func(part []*mover) {
-		t.Helper()
-		for _, m := range part {
-			m.move <- goRedis(t, target, ca, "")
-		}
-		for _, m := range part {
-			select {
-			case <-m.moved:
-			case err := <-m.ended:
-				t.Fatalf("a client ended: %v", err)
-			case <-time.After(soakPatience):
-				t.Fatal("a client doesn't move")
-			}
-		}
-	}
-	tell(movers[:30])
+	withTLS := func() *goredis.Options { return goRedis(t, target, ca, "") }
+	tell(t, movers[:30], withTLS)
 	s.useDataPath("cache", "multiplexed")
 	s.cli("ca", "rotate", "cache")
 	s.bundle("cache")
 	s.cli("ca", "activate", "cache", "--force")
-	tell(movers[30:])
+	tell(t, movers[30:], withTLS)
 	for _, f := range fleets {
 		fmt.Fprintln(f.in, "tls")
 		if !f.out.Scan() || f.out.Text() != "all moved" {
@@ -226,6 +258,23 @@ func moveHundredClients(t *testing.T, s *server, cache instance) {
 		t.Log(f.end(t))
 	}
 	t.Logf("58 clients of go-redis, %d requests", requests)
+}
+
+// tell lets clients go on elsewhere, and returns when all do.
+func tell(t *testing.T, movers []*mover, where func() *goredis.Options) {
+	t.Helper()
+	for _, m := range movers {
+		m.move <- where()
+	}
+	for _, m := range movers {
+		select {
+		case <-m.moved:
+		case err := <-m.ended:
+			t.Fatalf("a client ended: %v", err)
+		case <-time.After(soakPatience):
+			t.Fatal("a client doesn't move")
+		}
+	}
 }
 
 // prefer takes TLS beside plaintext while the server is killed in the middle of it. Asked again, it does what is left.

@@ -10,8 +10,8 @@ let tls = false;
 const fail = (e) => { console.error(e); process.exit(1); };
 
 function connect(key, encrypted) {
-  const more = encrypted ? { port: Number(env.TLS_PORT), tls: { ca: fs.readFileSync(env.CA_FILE) } } : { port: Number(env.PORT) };
-  const db = new Redis({ host: env.HOST, connectionName: key, retryStrategy: null, maxRetriesPerRequest: 0, autoResendUnfulfilledCommands: false, ...more });
+  const more = encrypted ? { host: env.TLS_HOST, port: Number(env.TLS_PORT), tls: { ca: fs.readFileSync(env.CA_FILE) } } : { host: env.HOST, port: Number(env.PORT) };
+  const db = new Redis({ connectionName: key, retryStrategy: null, maxRetriesPerRequest: 0, autoResendUnfulfilledCommands: false, ...more });
   db.on('error', fail);
   return db;
 }

@@ -14,10 +14,10 @@ done = []
 
 
 def connect(key, encrypted):
-    more = {"port": int(os.environ["PORT"])}
+    more = {"host": os.environ["HOST"], "port": int(os.environ["PORT"])}
     if encrypted:
-        more = {"port": int(os.environ["TLS_PORT"]), "ssl": True, "ssl_ca_certs": os.environ["CA_FILE"], "ssl_check_hostname": True}
-    return redis.Redis(host=os.environ["HOST"], client_name=key, single_connection_client=True, retry=None, **more)
+        more = {"host": os.environ["TLS_HOST"], "port": int(os.environ["TLS_PORT"]), "ssl": True, "ssl_ca_certs": os.environ["CA_FILE"], "ssl_check_hostname": True}
+    return redis.Redis(client_name=key, single_connection_client=True, retry=None, **more)
 
 
 def work(key):
