@@ -211,3 +211,36 @@ func answering(c *net.UnixConn) {
 		}
 	}
 }
+
+// The limit counts clients with TLS and without together, and each kind is told in its own way that it is reached.
+func TestLimitCountsBothKindsOfClients(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	fakeEngine(t, w.engine, echo)
+	w.run()
+	plain := address()
+	s := w.both(1, plain, true)
+	s.MaxClients = 2
+	w.apply(s)
+	overTLS, without := w.dial(), dialTCP(t, plain)
+	roundTrip(t, overTLS, "a")
+	roundTrip(t, without, "b")
+	more := dialTCP(t, plain)
+	send(t, more, "PING\r\n")
+	if got, err := io.ReadAll(more); err != nil || string(got) != "-"+wire.MaxClients+" reached\r\n" {
+		t.Errorf("one more without TLS read %q, %v", got, err)
+	}
+	if got, err := io.ReadAll(w.dial()); err != nil || string(got) != "-"+wire.MaxClients+" reached\r\n" {
+		t.Errorf("one more with TLS read %q, %v", got, err)
+	}
+	// Plaintext is closed: its client makes room.
+	s = w.both(2, plain, false)
+	s.MaxClients = 2
+	w.apply(s)
+	if rest, err := io.ReadAll(without); err != nil || len(rest) > 0 {
+		t.Errorf("the client without TLS read %q, %v", rest, err)
+	}
+	without.Close()
+	eventually(t, "there is room", func() bool { return w.status().Clients == 1 })
+	roundTrip(t, w.dial(), "c")
+}

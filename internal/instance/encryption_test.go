@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -199,6 +200,9 @@ func TestForceNamesWhoIsCutOff(t *testing.T) {
 		m.set(func() { m.onEnsured = nil; s.connected[app("web")] = 1 })
 		_, err := m.server.Encryption.Enforce(t.Context(), first, 0, true)
 		wantError(t, "enforce", err, instance.Unavailable, "1 connections without TLS are still open")
+		m.set(func() { m.status = func() (gateway.Status, error) { return gateway.Status{Clients: 1}, nil } })
+		_, err = m.server.Encryption.Enforce(t.Context(), first, 0, true)
+		wantError(t, "enforce", err, instance.Unavailable, "of an older version and closes no connection")
 	})
 }
 
@@ -290,6 +294,22 @@ func TestSecondPortOutOfTheRange(t *testing.T) {
 		}
 		_, err := m.server.Create(named("second"), instance.Spec{MemorySizeGB: 1}, "v1")
 		wantError(t, "create another", err, instance.ResourceExhausted, "no address is free")
+	})
+}
+
+func TestSecondPortOfAnotherProgram(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		m.madePlain()
+		other, err := net.Listen("tcp", net.JoinHostPort(m.get(first).Host, "6378"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		err = m.server.Encryption.Prefer(t.Context(), first, false)
+		wantError(t, "prefer", err, instance.ResourceExhausted, "another program has the port", ":6378")
+		if got := m.get(first); got.EncryptionMode() != instance.ModeDisabled || got.Certificates != nil {
+			t.Errorf("after a refusal it is %s", got.EncryptionMode())
+		}
 	})
 }
 
