@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -23,7 +22,6 @@ import (
 
 	"github.com/sealane/sealane/internal/engine"
 	"github.com/sealane/sealane/internal/enginetest"
-	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/local"
 	"github.com/sealane/sealane/internal/pki"
@@ -31,20 +29,6 @@ import (
 	"github.com/sealane/sealane/internal/snapshot"
 	"github.com/sealane/sealane/internal/store"
 )
-
-// The test binary is the gateway of its instances, too.
-func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == "gateway" {
-		ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		defer cancel()
-		if err := gateway.Run(ctx, gateway.Config{Dir: os.Args[3]}); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
 
 const patience = 60 * time.Second
 
