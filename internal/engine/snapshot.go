@@ -26,7 +26,7 @@ const (
 // Snapshots is what there is of an engine's snapshots.
 type Snapshots struct {
 	InProgress bool
-	Began      time.Time // of the one in progress, to the second
+	Age        time.Duration // of the one in progress, to the second
 	// Finished and Size are those of the dump, which is the last good one; zero: there is none. Took is how long it took, to the
 	// second, where this engine has made it.
 	Finished time.Time
@@ -48,7 +48,7 @@ func (e *Engine) Snapshots(ctx context.Context) (Snapshots, error) {
 	}
 	s := Snapshots{InProgress: info["rdb_bgsave_in_progress"] == "1", Took: seconds("rdb_last_bgsave_time_sec")}
 	if s.InProgress {
-		s.Began = time.Now().Add(-seconds("rdb_current_bgsave_time_sec"))
+		s.Age = seconds("rdb_current_bgsave_time_sec")
 	}
 	if dump, err := os.Stat(filepath.Join(e.dir, dumpName)); err == nil {
 		s.Finished, s.Size = dump.ModTime(), dump.Size()

@@ -85,7 +85,7 @@ func TestFailedSnapshotLeavesTheLastGoodOne(t *testing.T) {
 		if err := e.BeginSnapshot(deadline(t)); err != nil {
 			t.Fatal(err)
 		}
-		if s, err := e.Snapshots(deadline(t)); err != nil || !s.InProgress || time.Since(s.Began) > 10*time.Second || !s.Finished.Equal(good.Finished) {
+		if s, err := e.Snapshots(deadline(t)); err != nil || !s.InProgress || s.Age > 10*time.Second || !s.Finished.Equal(good.Finished) {
 			t.Errorf("in progress: %+v, %v", s, err)
 		}
 		if err := e.BeginSnapshot(deadline(t)); err == nil || !strings.Contains(err.Error(), "Background save already in progress") {

@@ -104,6 +104,7 @@ func (x *snapshots) publish(next *serving, opened map[string]*listener) {
 	g.loops.SetBackend(g.backend(next))
 	x.active.Store(next)
 	x.problem.Store(nil)
+	g.memory.Wake()
 	for address, ln := range opened {
 		x.listeners[address] = ln
 		g.acceptor.watchListener(ln)

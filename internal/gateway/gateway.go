@@ -87,7 +87,7 @@ func newGateway(ctx context.Context, cfg Config) *gateway {
 	g.snapshots = snapshots{g: g, listeners: make(map[string]*listener)}
 	g.workers = &workers{work: g.serve}
 	// It is the gateway that looks at the memory, so that it is done while the controller is down too.
-	g.memory = &systemmemory.Watcher{Log: cfg.Log, Limits: g.memoryLimits, Changed: func(full bool) { g.loops.SetOutOfMemory(full) }}
+	g.memory = systemmemory.New(cfg.Log, g.memoryLimits, func(full bool) { g.loops.SetOutOfMemory(full) })
 	return g
 }
 

@@ -20,7 +20,7 @@ const snapshotPollMin, snapshotPollMax = 200 * time.Millisecond, 10 * time.Secon
 // EngineSnapshots is what there is of a node's snapshots.
 type EngineSnapshots struct {
 	InProgress bool
-	Began      time.Time // of the one in progress
+	Age        time.Duration // of the one in progress
 	// Finished, Size and Took are those of the last good one, which is restored when the engine starts; zero: there is none.
 	Finished time.Time
 	Size     int64
@@ -78,8 +78,8 @@ func (r *reconciler) makeSnapshots(ctx context.Context, w *worker, i *Instance) 
 	}
 	if state.InProgress {
 		if w.snapshot == nil { // another server has begun it, or the engine by itself
-			w.snapshot = &snapshotRun{started: state.Began.UTC()}
-			w.snapshot.due, _ = i.schedule().Around(state.Began)
+			w.snapshot = &snapshotRun{started: now.Add(-state.Age)}
+			w.snapshot.due, _ = i.schedule().Around(w.snapshot.started)
 		}
 		return now.Add(min(max(now.Sub(w.snapshot.started)/10, snapshotPollMin), snapshotPollMax)), nil
 	}
@@ -103,6 +103,11 @@ func (r *reconciler) noteSnapshot(w *worker, i *Instance, state EngineSnapshots,
 	run := w.snapshot
 	w.snapshot = nil
 	isKnown := slices.ContainsFunc(i.Snapshots, func(s snapshot.Run) bool { return s.Failure == "" && s.Finished.Equal(state.Finished) })
+	if state.Note != "" { // the last one could not be restored
+		if h := i.Snapshots.Damaged(state.Finished); h != nil {
+			return r.setSnapshots(w, i, h)
+		}
+	}
 	switch {
 	case !state.Finished.IsZero() && !isKnown:
 		s := snapshot.Run{Started: state.Finished.Add(-state.Took).UTC(), Finished: state.Finished.UTC(), Size: state.Size}
@@ -182,7 +187,7 @@ func (s *Snapshots) Get(ctx context.Context, name Name) (Persistence, error) {
 		state, err := snapshotter.Snapshots(ctx, i.nodeID(0))
 		switch {
 		case err == nil:
-			p.InProgress, p.Began, finished = state.InProgress, state.Began, state.Finished
+			p.InProgress, p.Began, finished = state.InProgress, s.now().Add(-state.Age), state.Finished
 		case errors.Is(err, ErrNoEngine):
 			p.Problem = strings.Join(nonEmpty(p.Problem, err.Error()), "; ")
 		default:

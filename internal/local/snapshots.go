@@ -30,7 +30,7 @@ func (l *Runtime) Snapshots(ctx context.Context, nodeID string) (instance.Engine
 	if err != nil {
 		return instance.EngineSnapshots{}, err
 	}
-	out := instance.EngineSnapshots{InProgress: s.InProgress, Began: s.Began, Finished: s.Finished, Size: s.Size, Took: s.Took, Failure: s.Failure}
+	out := instance.EngineSnapshots{InProgress: s.InProgress, Age: s.Age, Finished: s.Finished, Size: s.Size, Took: s.Took, Failure: s.Failure}
 	// Once there is a good snapshot of the data that were restored, everything is in order again.
 	if r := n.restored.Load(); r != nil && !s.Finished.After(r.at) {
 		out.Note = r.note

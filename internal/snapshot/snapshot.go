@@ -116,6 +116,20 @@ func (h History) With(r Run) History {
 	return all
 }
 
+// Damaged returns the history after the snapshot that was finished at a time had to be restored, because those after it are damaged. It is
+// nil where that changes nothing.
+func (h History) Damaged(restored time.Time) (changed History) {
+	for i, r := range h {
+		if r.Failure == "" && r.Finished.After(restored) {
+			if changed == nil {
+				changed = slices.Clone(h)
+			}
+			changed[i].Failure = "it was damaged on the disk when it was to be restored"
+		}
+	}
+	return changed
+}
+
 // Problem says what is wrong, in words for the user; "": nothing.
 func (h History) Problem() string {
 	failed, ok := h.Latest()

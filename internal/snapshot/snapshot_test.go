@@ -88,3 +88,15 @@ func TestHistoryKeepsTheLastGoodOne(t *testing.T) {
 		t.Errorf("the latest is %+v", latest)
 	}
 }
+
+func TestDamagedSnapshotIsNoGoodOne(t *testing.T) {
+	t.Parallel()
+	h := snapshot.History{{Finished: at("2030-01-01 00:00:00"), Size: 1}, {Finished: at("2030-01-02 00:00:00"), Size: 2}}
+	if got := h.Damaged(at("2030-01-02 00:00:00")); got != nil {
+		t.Errorf("the last one was restored: %+v", got)
+	}
+	after := h.Damaged(at("2030-01-01 00:00:00"))
+	if good, ok := after.LastGood(); !ok || good.Size != 1 || after[1].Failure == "" || h[1].Failure != "" {
+		t.Errorf("the first one was restored: %+v", after)
+	}
+}

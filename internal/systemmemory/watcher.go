@@ -15,18 +15,31 @@ const releasePace = 10 * time.Second
 
 // Watcher looks at the memory of an instance, from within the process in front of its engine.
 type Watcher struct {
-	Log *slog.Logger
-	// Limits says how much memory there is, in bytes (0: any), and on which Unix socket the engine listens. It is asked each time.
-	Limits func() (total int64, engine string)
-	// Changed is told after each look whether requests are to be refused.
-	Changed func(full bool)
+	log     *slog.Logger
+	limits  func() (total int64, engine string)
+	changed func(full bool)
 
 	usage atomic.Pointer[Usage]
+	wake  chan struct{} // capacity 1
 
 	// The goroutine of Run owns these.
 	engine   *process.Process // nil: it has to be found
 	socket   string           // where it was found
 	released time.Time        // when this process last gave memory back because there was none left
+}
+
+// New returns a Watcher. limits says how much memory there is, in bytes (0: any), and on which Unix socket the engine listens; it is asked
+// at each look. changed is told after each look whether requests are to be refused.
+func New(log *slog.Logger, limits func() (total int64, engine string), changed func(full bool)) *Watcher {
+	return &Watcher{log: log, limits: limits, changed: changed, wake: make(chan struct{}, 1)}
+}
+
+// Wake makes Run look at once, because the limits have changed.
+func (w *Watcher) Wake() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Usage is what was last seen. It may be called from anywhere.
@@ -46,6 +59,7 @@ func (w *Watcher) Run(done <-chan struct{}) {
 	for {
 		select {
 		case <-timer.C:
+		case <-w.wake:
 		case <-done:
 			return
 		}
@@ -61,8 +75,8 @@ func (w *Watcher) Run(done <-chan struct{}) {
 		u = u.followed(before, elapsed)
 		last = now
 		w.usage.Store(&u)
-		w.Changed(u.Full)
-		w.log(before, u)
+		w.changed(u.Full)
+		w.report(before, u)
 		timer.Reset(u.pace(took, u.Used()-before.Used(), elapsed))
 	}
 }
@@ -70,7 +84,7 @@ func (w *Watcher) Run(done <-chan struct{}) {
 // look reads the sizes.
 func (w *Watcher) look() Usage {
 	u := Usage{Gateway: process.Resident()}
-	total, socket := w.Limits()
+	total, socket := w.limits()
 	if total == 0 {
 		w.forgetEngine()
 		return u
@@ -110,12 +124,12 @@ func (w *Watcher) forgetEngine() {
 	}
 }
 
-// log says once when a mark is passed, in either direction.
-func (w *Watcher) log(before, now Usage) {
+// report says once when a mark is passed, in either direction.
+func (w *Watcher) report(before, now Usage) {
 	switch was, is := before.level(), now.level(); {
 	case is > was, now.Problem != before.Problem && now.Problem != "":
-		w.Log.Warn(now.Warning())
+		w.log.Warn(now.Warning())
 	case is < was && now.Total > 0:
-		w.Log.Info("there is system memory again", "memory", now.String(), "writes_refused", now.Full, "near_limit", now.High)
+		w.log.Info("there is system memory again", "memory", now.String(), "writes_refused", now.Full, "near_limit", now.High)
 	}
 }
