@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"github.com/sealane/sealane/internal/gateway"
 )
@@ -67,3 +68,6 @@ func (m *Manager) SetDataPath(ctx context.Context, name Name, path gateway.DataP
 
 // MemoryLimit is memoryLimit.
 func (s Spec) MemoryLimit() int64 { return s.memoryLimit() }
+
+// Next is next.
+func (w MaintenanceWindow) Next(after time.Time) time.Time { return w.next(after) }

@@ -90,6 +90,21 @@ func scenarios() []scenario {
 			"create update(failed precondition)", 0,
 		},
 		{
+			"upgrade", make,
+			func(m *machine) error {
+				if i, err := m.server.Get(first); err != nil || len(i.Operations) > 1 {
+					return err
+				}
+				_, err := m.server.Upgrade(context.Background(), first, "VALKEY_8_0", "v1")
+				return err
+			},
+			func(m *machine) bool {
+				i, err := m.server.Get(first)
+				return err == nil && ready(m) && i.Spec.RedisVersion == "VALKEY_8_0" && i.EngineSlot == 1
+			},
+			"create upgrade", 0,
+		},
+		{
 			"delete", make,
 			func(m *machine) error {
 				if i, err := m.server.Get(first); err != nil || i.State == instance.Deleting {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
@@ -37,8 +38,9 @@ type machine struct {
 	t         *testing.T
 	key       pki.MasterKey
 	addresses instance.Addresses
-	skew      time.Duration // of the clock
-	tick      time.Duration // by which the clock goes on each time that it is looked at
+	builds    []instance.EngineBuild // that are installed; nil: some
+	skew      time.Duration          // of the clock
+	tick      time.Duration          // by which the clock goes on each time that it is looked at
 	// constraints says that CAs have name constraints by the configuration.
 	constraints bool
 	configure   func(*instance.Config) // changes the configuration of the servers that start from now on
@@ -66,6 +68,7 @@ type machine struct {
 	onRemove  func(context.Context, string) error
 	onStop    func(context.Context, instance.Node) error
 	onRestart func(context.Context, instance.StopOptions) error
+	onReplace func(context.Context) error
 	status    func() (gateway.Status, error)    // of every gateway
 	info      func() (map[string]string, error) // of every engine; nil: its data take nothing
 	ledger    func() (ledger.Ledger, error)     // likewise
@@ -79,7 +82,8 @@ type machine struct {
 type node struct {
 	instance.Node
 	running bool
-	busy    bool // a call for it is under way
+	patch   string // of its engine
+	busy    bool   // a call for it is under way
 	starts  int
 	started time.Time // the last time
 	stops   int
@@ -371,16 +375,22 @@ type host struct {
 }
 
 func (h host) Engines() []instance.EngineBuild {
+	if h.m.builds != nil {
+		return h.m.builds
+	}
 	return instance.Builds(defaultVersion, "REDIS_6_X", "VALKEY_8_0")
 }
 
 // EngineInfo implements instance.EngineInfoReader.
-func (h host) EngineInfo(context.Context, string, ...string) (map[string]string, error) {
+func (h host) EngineInfo(_ context.Context, id string, _ ...string) (map[string]string, error) {
 	h.m.mu.Lock()
-	info := h.m.info
+	info, fields := h.m.info, map[string]string{"used_memory": "0"}
+	if n := h.m.nodes[id]; n != nil {
+		fields["redis_version"] = n.patch
+	}
 	h.m.mu.Unlock()
 	if info == nil {
-		return map[string]string{"used_memory": "0"}, nil
+		return fields, nil
 	}
 	return info()
 }
@@ -399,6 +409,48 @@ func (h host) ProbeBackend(_ context.Context, s backend.Server) (backend.Facts, 
 
 func (h host) BackendFacts(string) (backend.Facts, bool) {
 	return backend.Facts{Version: "7.2.4"}, true
+}
+
+// ReplaceEngine implements instance.EngineReplacer. It either works or changes nothing, so a fault can only be that the server is killed.
+func (h host) ReplaceEngine(ctx context.Context, from, to instance.Node, _ instance.DataSource, progress func(string)) (time.Duration, error) {
+	n, end := h.begin(to.ID)
+	defer end()
+	progress("copying the data")
+	h.m.mu.Lock()
+	hook := h.m.onReplace
+	h.m.mu.Unlock()
+	if hook != nil {
+		if err := hook(ctx); err != nil {
+			return 0, err
+		}
+	}
+	h.m.mu.Lock()
+	defer h.m.mu.Unlock()
+	if n.Slot != from.Slot || from.Slot == to.Slot {
+		h.m.t.Errorf("the engine in %d is to be replaced by one in %d, and the data are in %d", from.Slot, to.Slot, n.Slot)
+	}
+	replace := func() error {
+		n.Node, n.patch = to, to.Patch
+		return nil
+	}
+	if err := h.m.step(h.s, replace); errors.Is(err, errKilled) {
+		return 0, err
+	}
+	return time.Millisecond, replace()
+}
+
+// ServedSlot implements instance.EngineReplacer.
+func (h host) ServedSlot(id string) (int, error) {
+	h.m.mu.Lock()
+	defer h.m.mu.Unlock()
+	n := h.m.nodes[id]
+	switch {
+	case h.s.dead.Load():
+		return 0, errKilled
+	case n == nil || n.starts == 0:
+		return 0, fs.ErrNotExist
+	}
+	return n.Slot, nil
 }
 
 func (h host) Exits() <-chan instance.Exit { return h.s.exits }
@@ -452,6 +504,9 @@ func (h host) Ensure(ctx context.Context, want instance.Node, progress func(stri
 func (h host) ensure(n *node, want instance.Node) error {
 	h.m.mu.Lock()
 	defer h.m.mu.Unlock()
+	if n.starts > 0 && n.Slot != want.Slot && !h.s.dead.Load() {
+		h.m.t.Errorf("the engine in %d is brought up, and the data are in %d", want.Slot, n.Slot)
+	}
 	if n.running && n.Gateway.Digest() == want.Gateway.Digest() && slices.Equal(n.PasswordHashes, want.PasswordHashes) && maps.Equal(n.Directives, want.Directives) { // nothing to do: no step
 		n.Bundle = want.Bundle // only what the next proof trusts
 		return nil
@@ -465,6 +520,7 @@ func (h host) ensure(n *node, want instance.Node) error {
 		if !n.running {
 			n.starts++
 			n.started = time.Now()
+			n.patch = want.Patch
 		}
 		if n.Gateway.Digest() != want.Gateway.Digest() {
 			n.applied++
