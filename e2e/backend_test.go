@@ -63,8 +63,8 @@ func (r *ownRedis) kill() {
 	_ = r.cmd.Wait()
 }
 
-// crowd are clients that ask all the time, each over one connection, and none of them tries a request twice.
-type crowd struct {
+// hundred are clients that ask all the time, each over one connection, and none of them tries a request twice.
+type hundred struct {
 	t       *testing.T
 	options atomic.Pointer[goredis.Options] // where they are to be connected
 	asked   atomic.Int64
@@ -75,10 +75,10 @@ type crowd struct {
 	clients sync.WaitGroup
 }
 
-func startCrowd(t *testing.T, n int, options *goredis.Options) *crowd {
+func startHundred(t *testing.T, n int, options *goredis.Options) *hundred {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	c := &crowd{t: t, stop: cancel}
+	c := &hundred{t: t, stop: cancel}
 	c.options.Store(options)
 	for i := range n {
 		c.clients.Go(func() { c.ask(ctx, fmt.Sprintf("counter-%d", i)) })
@@ -88,7 +88,7 @@ func startCrowd(t *testing.T, n int, options *goredis.Options) *crowd {
 	return c
 }
 
-func (c *crowd) ask(ctx context.Context, key string) {
+func (c *hundred) ask(ctx context.Context, key string) {
 	var at *goredis.Options
 	var db *goredis.Client
 	for ctx.Err() == nil {
@@ -117,31 +117,31 @@ func (c *crowd) ask(ctx context.Context, key string) {
 	db.Close()
 }
 
-func (c *crowd) fail(err error) {
+func (c *hundred) fail(err error) {
 	text := err.Error()
 	c.failed.Add(1)
 	c.last.Store(&text)
 }
 
-func (c *crowd) wait(n int) {
+func (c *hundred) wait(n int) {
 	c.t.Helper()
 	eventually(c.t, 60*time.Second, "all clients are there", func() bool { return c.moved.Load() == int64(n) })
 }
 
 // move has all clients connect elsewhere, one after another as each comes to it.
-func (c *crowd) move(n int, to *goredis.Options) {
+func (c *hundred) move(n int, to *goredis.Options) {
 	c.t.Helper()
 	c.moved.Store(0)
 	c.options.Store(to)
 	c.wait(n)
 }
 
-func (c *crowd) end() {
+func (c *hundred) end() {
 	c.stop()
 	c.clients.Wait()
 }
 
-func (c *crowd) wantNoFailure(after string) {
+func (c *hundred) wantNoFailure(after string) {
 	c.t.Helper()
 	if n := c.failed.Load(); n != 0 {
 		c.t.Fatalf("%s: %d of %d requests failed, the last one with %s", after, n, c.asked.Load(), *c.last.Load())
@@ -154,7 +154,7 @@ func TestPlaintextRedisGoesToTLSWithItsClients(t *testing.T) {
 	t.Parallel()
 	const n = 100
 	redis := startOwnRedis(t)
-	clients := startCrowd(t, n, &goredis.Options{Addr: redis.address, Password: ownPassword})
+	clients := startHundred(t, n, &goredis.Options{Addr: redis.address, Password: ownPassword})
 
 	s := startServer(t, serverOptions{})
 	password := filepath.Join(s.base, "password")

@@ -411,6 +411,7 @@ type instance struct {
 	Name, DisplayName, Host, State, StatusMessage, RedisVersion, TransitEncryptionMode string
 
 	Port          int
+	MemorySizeGB  int `json:"memorySizeGb"`
 	AuthEnabled   bool
 	Labels        map[string]string
 	ServerCACerts []struct{ SerialNumber, Cert, CreateTime, ExpireTime, SHA1Fingerprint string } `json:"serverCaCerts"`

@@ -157,7 +157,7 @@ func moveHundredClients(t *testing.T, s *server, cache instance, from string) {
 	}
 	fleets := []*fleet{
 		startFleet(t, with(node(t, s, testdata, "move.mjs")), from, 20),
-		startFleet(t, with(python(t, s, filepath.Join(testdata, "move.py"))), from, 20),
+		startFleet(t, with(python(t, s, "redis", filepath.Join(testdata, "move.py"))), from, 20),
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
