@@ -67,18 +67,24 @@ func (g group) limit() int64 {
 	return n
 }
 
-// setLimit limits memory, and memory with swap.
+// setLimit limits memory, and memory with swap. A group that has a limit may get another one.
 func (g group) setLimit(limit int64) error {
 	swapFile, swap := "memory.memsw.limit_in_bytes", limit
 	if g.v2 {
 		swapFile, swap = "memory.swap.max", 0
 	}
-	// In v1 the limit of memory with swap may at no time be below that of memory.
-	err := g.write(g.limitFile(), limit)
-	if swapErr := g.write(swapFile, swap); err == nil && !errors.Is(swapErr, fs.ErrNotExist) { // kernels may count no swap
-		err = swapErr
+	setSwap := func() error {
+		if err := g.write(swapFile, swap); !errors.Is(err, fs.ErrNotExist) { // kernels may count no swap
+			return err
+		}
+		return nil
 	}
-	return err
+	// In v1 the limit of memory with swap may at no time be below that of memory. So a raise begins with the one, and anything else
+	// with the other.
+	if have := g.limit(); !g.v2 && have > 0 && have < limit {
+		return errors.Join(setSwap(), g.write(g.limitFile(), limit))
+	}
+	return errors.Join(g.write(g.limitFile(), limit), setSwap())
 }
 
 // oomKills is how many processes of the group the kernel has killed for want of memory.

@@ -39,7 +39,7 @@ func (p *Process) BoundMemory(name string, limit int64) MemoryBound {
 }
 
 func (p *Process) boundByRlimit(limit int64, noGroup error) MemoryBound {
-	problem := fmt.Sprintf("no cgroup: %v", noGroup)
+	problem := "no cgroup: " + strings.ReplaceAll(noGroup.Error(), "\n", "; ")
 	// Only the soft limit is set: without a privilege the hard one could never be raised again.
 	var lim unix.Rlimit
 	if err := unix.Prlimit(p.id.PID, unix.RLIMIT_DATA, nil, &lim); err != nil {

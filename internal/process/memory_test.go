@@ -100,6 +100,12 @@ func TestMemoryIsBoundedByACgroup(t *testing.T) {
 	if again := p.BoundMemory(name, bound); again != b {
 		t.Errorf("bounded again: %+v, want %+v", again, b)
 	}
+	// The bound follows an instance's size.
+	for _, limit := range []int64{3 * bound, 2 * bound, bound} {
+		if moved := p.BoundMemory(name, limit); moved.Limit != limit || moved.Group != b.Group || moved.Problem != "" {
+			t.Errorf("moved to %d: %+v", limit, moved)
+		}
+	}
 	begin()
 	waitForEnd(t, p)
 	if p.Exit() != "signal: killed" || !b.OutOfMemory() {
@@ -123,6 +129,11 @@ func TestMemoryIsBoundedWithoutCgroups(t *testing.T) {
 	}
 	if again := p.MemoryBound(); again.Limit != bound || again.By != "RLIMIT_DATA" {
 		t.Errorf("found again: %+v", again)
+	}
+	for _, limit := range []int64{2 * bound, bound} {
+		if moved := process.BoundWithoutGroup(p, limit); moved.Limit != limit {
+			t.Errorf("moved to %d: %+v", limit, moved)
+		}
 	}
 	begin()
 	waitForEnd(t, p) // of a MemoryError
