@@ -86,11 +86,29 @@ func (d *dialogue) request(args []string) {
 	d.skip = false
 	d.answer(args)
 	refused := d.mute && before > 0 && bytes.HasPrefix(d.out[before:], []byte("-WRONGPASS"))
-	// What comes of subscriptions comes all the same (the engines' way).
-	unasked := strings.HasSuffix(strings.ToLower(args[0]), "subscribe") && len(d.out) > before && (d.out[before] == '*' || d.out[before] == '>')
-	if (d.silent || skipped) && !unasked || refused || d.drops != "" && args[len(args)-1] == d.drops {
+	// What is pushed, and what comes of subscriptions, comes all the same (the engines' way).
+	if d.silent || skipped {
+		said := d.out[before:]
+		d.out = append(d.out[:before:before], pushes(said, strings.HasSuffix(strings.ToLower(args[0]), "subscribe"))...)
+	} else if refused || d.drops != "" && args[len(args)-1] == d.drops {
 		d.out = d.out[:before]
 	}
+}
+
+// pushes are those messages of an answer that are no replies; lists are too, if they confirm a subscription.
+func pushes(said []byte, subscription bool) (kept []byte) {
+	var scan resp.ReplyScanner
+	for len(said) > 0 {
+		n, _, err := scan.Next(said)
+		if err != nil {
+			panic(err) // it is the fake's own
+		}
+		if k := scan.Kind(); k == resp.Push || k == resp.Array && subscription {
+			kept = append(kept, said[:n]...)
+		}
+		said = said[n:]
+	}
+	return kept
 }
 
 func (d *dialogue) line(format string, args ...any) {
