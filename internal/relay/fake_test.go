@@ -60,8 +60,9 @@ func (d *dialogue) hear(b []byte) {
 		d.part = append(d.part, b[:n]...)
 		b = b[n:]
 		if err != nil {
-			d.out = append(d.out, "-ERR Protocol error\r\n"...)
-			d.over = true
+			if d.over = true; !d.silent && !d.skip {
+				d.out = append(d.out, "-ERR Protocol error\r\n"...)
+			}
 			return
 		}
 		if !done {
@@ -77,6 +78,8 @@ func (d *dialogue) hear(b []byte) {
 		d.part = d.part[:0]
 		if len(args) > 0 {
 			d.request(args)
+		} else {
+			d.skip = false // it counts as a request in Redis 7 and Valkey
 		}
 	}
 }
@@ -150,7 +153,11 @@ func (d *dialogue) answer(args []string) {
 		switch name {
 		case "ping", "subscribe", "unsubscribe", "quit", "reset":
 		default:
-			d.line("-ERR Can't execute '%s' in this context %s", name, args[len(args)-1][:min(20, len(args[len(args)-1]))])
+			last := args[len(args)-1]
+			if name == "client" {
+				last = args[1] // CLIENT REPLY OFF comes in other words
+			}
+			d.line("-ERR Can't execute '%s' in this context %s", name, last[:min(20, len(last))])
 			return
 		}
 	}

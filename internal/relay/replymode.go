@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"github.com/sealane/sealane/internal/resp"
 	"github.com/sealane/sealane/internal/routing"
 )
 
@@ -9,10 +8,8 @@ import (
 // always known what the client's requests have come to, and who gets which reply. Whether the user may say CLIENT REPLY is for the
 // engine to decide, which is asked for CLIENT REPLY ON in its place. Within MULTI the command is the engine's (passthrough).
 
-var replyOnRequest = resp.AppendCommand(nil, "CLIENT", "REPLY", "ON")
-
 // prepareReplyMode is for CLIENT REPLY. No request follows it before it is answered.
-func prepareReplyMode(s *Session, raw []byte, _ [][]byte) ([]byte, *replyHandler) {
+func prepareReplyMode(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	c := s.input.cmd
 	if c == routing.ReplyOn {
 		return raw, onLine(func(s *Session, reply []byte) {
@@ -21,7 +18,7 @@ func prepareReplyMode(s *Session, raw []byte, _ [][]byte) ([]byte, *replyHandler
 			}
 		})
 	}
-	return replyOnRequest, &replyHandler{answer: func(_ *upstream, s *Session, reply []byte) []byte {
+	return withArgument(args, 2, "on"), &replyHandler{answer: func(_ *upstream, s *Session, reply []byte) []byte {
 		switch {
 		case !isOK(reply):
 			return reply
