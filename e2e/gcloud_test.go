@@ -140,6 +140,11 @@ var gcloudCalls = []struct {
 	{"instances update full --replica-count=2", nil, "replica_count: replicas are of tier STANDARD_HA"},
 	{"instances update full --read-replicas-mode=read-replicas-enabled --secondary-ip-range=auto", nil, "read_replicas_mode: replicas are of tier STANDARD_HA"},
 
+	{"instances export gs://backups/full.rdb full", nil, ""},
+	{"instances import gs://backups/full.rdb full", nil, ""},
+	{"instances describe full", map[string]string{"state": "READY", "displayName": "Renamed"}, ""},
+	{"instances import gs://backups/none.rdb full", nil, "gs://backups/none.rdb"},
+
 	{"instances failover full", nil, "FAILED_PRECONDITION"},
 	{"instances failover full --data-protection-mode=force-data-loss", nil, "has no replica to fail over to"},
 	{"instances reschedule-maintenance full --reschedule-type=immediate", nil, "FAILED_PRECONDITION"},
