@@ -86,12 +86,7 @@ func TestGcloudExportsAndImports(t *testing.T) {
 	ca := filepath.Join(s.base, "ca.pem")
 	s.write(ca, i.ServerCACerts[0].Cert)
 	gcloud := func(args ...string) string {
-		c := s.program("gcloud", append(args, "first", "--region=us-central1", "--quiet")...)
-		c.Env = append(c.Env, "CLOUDSDK_CONFIG="+filepath.Join(s.base, "gcloud"), "CLOUDSDK_API_ENDPOINT_OVERRIDES_REDIS="+s.api+"/",
-			"CLOUDSDK_AUTH_ACCESS_TOKEN_FILE="+filepath.Join(s.state, "admin.token"), "CLOUDSDK_CORE_PROJECT=my-project",
-			"CLOUDSDK_CORE_DISABLE_USAGE_REPORTING=true", "CLOUDSDK_SURVEY_DISABLE_PROMPTS=true",
-			"CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK=true", "CLOUDSDK_CORE_CHECK_GCE_METADATA=false")
-		return s.mustRun(c)
+		return s.mustRun(s.gcloud(append(args, "first", "--region=us-central1", "--quiet")...))
 	}
 	s.redis(i, ca, "SET", "kept", "value")
 	client := verifiedDial(t, i, ca)
