@@ -5,7 +5,14 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,12 +86,7 @@ func TestGcloudExportsAndImports(t *testing.T) {
 	ca := filepath.Join(s.base, "ca.pem")
 	s.write(ca, i.ServerCACerts[0].Cert)
 	gcloud := func(args ...string) string {
-		c := s.program("gcloud", append(args, "first", "--region=us-central1", "--quiet")...)
-		c.Env = append(c.Env, "CLOUDSDK_CONFIG="+filepath.Join(s.base, "gcloud"), "CLOUDSDK_API_ENDPOINT_OVERRIDES_REDIS="+s.api+"/",
-			"CLOUDSDK_AUTH_ACCESS_TOKEN_FILE="+filepath.Join(s.state, "admin.token"), "CLOUDSDK_CORE_PROJECT=my-project",
-			"CLOUDSDK_CORE_DISABLE_USAGE_REPORTING=true", "CLOUDSDK_SURVEY_DISABLE_PROMPTS=true",
-			"CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK=true", "CLOUDSDK_CORE_CHECK_GCE_METADATA=false")
-		return s.mustRun(c)
+		return s.mustRun(s.gcloud(append(args, "first", "--region=us-central1", "--quiet")...))
 	}
 	s.redis(i, ca, "SET", "kept", "value")
 	client := verifiedDial(t, i, ca)
@@ -270,6 +272,99 @@ func TestKilledServerInTheMiddleOfATask(t *testing.T) {
 				t.Errorf("the key is %q", got)
 			}
 			client.wantUnnoticed(t)
+		})
+	}
+}
+
+// stallingEndpoint is an endpoint whose uploads wait until they are released.
+type stallingEndpoint struct {
+	address  string
+	begun    chan struct{} // one for each upload
+	released chan struct{}
+}
+
+func stalling(t *testing.T, to string) *stallingEndpoint {
+	t.Helper()
+	e := &stallingEndpoint{begun: make(chan struct{}, 100), released: make(chan struct{})}
+	forward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: to})
+		r.Out.Host = to
+	}, ErrorLog: log.New(io.Discard, "", 0)}
+	ended := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/upload/") {
+			e.begun <- struct{}{}
+			select {
+			case <-e.released:
+			case <-ended: // a server does not notice that a client is gone whose request it has not read
+				return
+			}
+		}
+		forward.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() {
+		close(ended)
+		server.Close()
+	})
+	e.address = strings.TrimPrefix(server.URL, "http://")
+	return e
+}
+
+// What is killed or given up in the middle of an export's upload costs the export at most: the object is the old one or a whole new one, the
+// operation ends, and the instance is READY.
+func TestWhatIsKilledWhileAnExportIsUploaded(t *testing.T) {
+	t.Parallel()
+	gcs := objecttest.GCS(t)
+	for name, c := range map[string]struct {
+		happens func(s *server, op string)
+		failure string // "": the export succeeds
+	}{
+		"server":  {func(s *server, _ string) { s.kill9(s.pid); s.waitEnd(); s.start() }, ""},
+		"gateway": {func(s *server, _ string) { s.kill9(s.node("gateway")) }, ""},
+		"engine":  {func(s *server, _ string) { s.kill9(s.nodes("engine")...) }, "export first: "},
+		"cancel":  {func(s *server, op string) { s.rest("POST", "/v1/"+op+":cancel", "{}") }, "cancelled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := stalling(t, gcs)
+			s := startServer(t, serverOptions{config: localConfig() + fmt.Sprintf(`buckets:
+  slow: {service: gcs, endpoint: "http://%s", bucket: %s, anonymous: true}
+  direct: {service: gcs, endpoint: "http://%s", bucket: %[2]s, anonymous: true}
+`, e.address, objecttest.Bucket, gcs)})
+			i := s.create("first")
+			ca := s.bundle("first")
+			object := name + ".rdb"
+			s.redis(i, ca, "SET", "state", "old")
+			s.does(i, "export", "gs://direct/"+object)
+			s.redis(i, ca, "SET", "state", "new")
+			// The engine must still be sending when the upload begins, of which 16 MiB are read ahead.
+			for n := range 8 {
+				cli := s.program("redis-cli", "--tls", "--cacert", ca, "-h", i.Host, "-p", i.port(), "-x", "SET", fmt.Sprint("large", n))
+				cli.Stdin = io.LimitReader(rand.NewChaCha8([32]byte{byte(n)}), 5<<20)
+				s.mustRun(cli)
+			}
+			op, refused := s.task(i, "export", "gs://slow/"+object)
+			if refused != "" {
+				t.Fatal(refused)
+			}
+			<-e.begun
+			c.happens(s, op)
+			if c.failure == "" {
+				close(e.released)
+			}
+			var failure string
+			eventually(t, 60*time.Second, op+" is done", func() (done bool) {
+				done, failure = s.operation(op)
+				return done
+			})
+			if (failure == "") != (c.failure == "") || !strings.Contains(failure, c.failure) {
+				t.Errorf("the operation ended with %q; want %q", failure, c.failure)
+			}
+			eventually(t, 20*time.Second, "the instance is READY", func() bool { return s.describe("first").State == "READY" })
+			s.does(i, "import", "gs://direct/"+object)
+			if got, want := s.redis(i, ca, "GET", "state"), map[bool]string{true: "new", false: "old"}[c.failure == ""]; got != want {
+				t.Errorf("the object has the %s state; want the %s one", got, want)
+			}
 		})
 	}
 }
