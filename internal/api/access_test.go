@@ -163,9 +163,9 @@ func (s *server) rpc(service string, m protoreflect.MethodDescriptor, names map[
 }
 
 // overGRPC makes the call. token "" is none.
-func (s *server) overGRPC(r rpc, token string) (proto.Message, error) {
+func (s *server) overGRPC(r rpc, token string, timeout time.Duration) (proto.Message, error) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), timeout)
 	defer cancel()
 	if token != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
@@ -276,7 +276,7 @@ func TestEveryRPCByEveryRole(t *testing.T) {
 // cell is the outcome of a call over gRPC as the table shows it.
 func (s *server) cell(r rpc, token string) string {
 	s.t.Helper()
-	out, err := s.overGRPC(r, token)
+	out, err := s.overGRPC(r, token, patience)
 	switch status.Code(err) {
 	case codes.Unauthenticated:
 		return "401"
