@@ -118,8 +118,8 @@ func (r Role) Has(p Permission) bool {
 	case Editor:
 		return !p.aboutTokens()
 	case RedisEditor:
-		// What makes an instance, ends it, or breaks its clients for good is not an editor's.
-		return !p.aboutTokens() && p != InstancesCreate && p != InstancesDelete && p != CertificatesCompromise
+		// What makes an instance, ends it, points it elsewhere, or breaks its clients for good is not an editor's.
+		return !p.aboutTokens() && p != InstancesCreate && p != InstancesDelete && p != CertificatesCompromise && p != BackendsUpdate
 	case DBConnectionUser:
 		return slices.Contains([]Permission{InstancesGet, InstancesGetAuthString, CertificatesGet, DataPlanesGet, TransitEncryptionsGet}, p)
 	case Viewer, RedisViewer:

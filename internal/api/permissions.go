@@ -33,9 +33,11 @@ var rules = withBeta(map[string]authz.Rule{
 	"google.cloud.location.Locations/ListLocations": {Permission: access.LocationsList, Field: "name", Kind: authz.Project, Within: true},
 	"google.cloud.location.Locations/GetLocation":   {Permission: access.LocationsGet, Field: "name", Kind: authz.Location, Within: true},
 
-	"sealane.v1.Backends/CreateInstance":                 {Permission: access.InstancesCreate, Field: "parent", Kind: authz.Location, Effect: authz.Changes, Also: authOfCreate, ID: "instance_id"},
+	// A backend is reached with the server's own network and files, and with a password that is never shown. So whoever names one must
+	// have the permission for everything: within a project it would be a way to the Redis of another one.
+	"sealane.v1.Backends/CreateInstance":                 {Permission: access.InstancesCreate, Field: "parent", Kind: authz.Location, Effect: authz.Changes, Also: authOfCreate, ID: "instance_id", Everywhere: access.BackendsUpdate},
 	"sealane.v1.Backends/GetBackend":                     {Permission: access.BackendsGet, Field: "name"},
-	"sealane.v1.Backends/UpdateBackend":                  {Permission: access.BackendsUpdate, Field: "backend.name", Effect: authz.Changes},
+	"sealane.v1.Backends/UpdateBackend":                  {Permission: access.BackendsUpdate, Field: "backend.name", Effect: authz.Changes, Everywhere: access.BackendsUpdate},
 	"sealane.v1.DataPlanes/GetDataPlane":                 {Permission: access.DataPlanesGet, Field: "name"},
 	"sealane.v1.DataPlanes/UpdateDataPlane":              {Permission: access.DataPlanesUpdate, Field: "data_plane.name", Effect: authz.Changes},
 	"sealane.v1.Engines/GetEngine":                       {Permission: access.EnginesGet, Field: "name"},

@@ -187,6 +187,12 @@ func (c *call) check() error {
 			return Denied(c.rule.Permission, c.resource)
 		}
 	}
+	if e := c.rule.Everywhere; e != "" && !p.May(e, access.Scope{}) {
+		if !p.MayWithin(c.rule.Permission, at) {
+			return Denied(c.rule.Permission, c.resource)
+		}
+		return Denied(e, access.Scope{}.String())
+	}
 	may := p.May
 	if c.rule.Within {
 		may = p.MayWithin

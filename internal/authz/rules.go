@@ -34,6 +34,8 @@ type Rule struct {
 	Effect Effect
 	// Also are further permissions on the same resource that the request's content needs.
 	Also func(request proto.Message) []access.Permission
+	// Everywhere is a further permission, which the caller must have for everything; "": none. It is for what reaches beyond a project.
+	Everywhere access.Permission
 	// ID is the field with the id of what a call makes in the resource; it is for the log of calls.
 	ID string
 }
