@@ -181,6 +181,15 @@ func (r *reconciler) toBackend(n *Node, i Instance) error {
 	return nil
 }
 
+// backendPatience is how long an update waits for a backend that is away: it may be restarting.
+const backendPatience = 10 * time.Second
+
+// mayComeBack says that a step failed because of a backend that has not been away for long.
+func (r *reconciler) mayComeBack(w *worker, err error) bool {
+	_, ofBackend := errors.AsType[*backend.Fault](err)
+	return ofBackend && (w.firstTried.IsZero() || r.now().Sub(w.firstTried) < backendPatience)
+}
+
 // checkBackend returns what is wrong with a backend, by the names that its fields have in the API.
 func checkBackend(s backend.Server) (vs []Violation) {
 	for _, p := range s.Check() {

@@ -3,6 +3,7 @@ package instance_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -151,6 +152,45 @@ func TestBackendThatCannotServeIsNotChangedTo(t *testing.T) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
+	})
+}
+
+// An update goes on when a backend is back after a moment. When it stays away the update fails, and the instance is as it was before.
+func TestUpdateWhileTheBackendIsAway(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		m.madeWithBackend()
+		fault := fmt.Errorf("%w: %w", instance.ErrFatal, &backend.Fault{Kind: diagnosis.PortClosed, Sentence: "nothing listens there", Fix: "start it"})
+		away := func(d time.Duration) {
+			back := time.Now().Add(d)
+			m.set(func() {
+				m.onEnsure = func(context.Context, instance.Node) error {
+					if time.Now().Before(back) {
+						return fault
+					}
+					return nil
+				}
+			})
+		}
+		rename := func(to string) instance.Operation {
+			op, err := m.server.Update(t.Context(), first, func(s *instance.Spec) { s.DisplayName = to }, "v1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return op
+		}
+		away(5 * time.Second)
+		op := rename("after a restart")
+		if i := m.waitReady(first); i.Spec.DisplayName != "after a restart" || m.operation(op).Failure != nil {
+			t.Errorf("%q, %+v", i.Spec.DisplayName, m.operation(op).Failure)
+		}
+		away(time.Hour)
+		op = rename("in vain")
+		m.wait("the update fails", func() bool { return m.operation(op).Failure != nil })
+		if i := m.get(first); i.Spec.DisplayName != "after a restart" || !strings.Contains(m.operation(op).Failure.Message, "nothing listens there; start it; the instance is as it was before") {
+			t.Errorf("%q, %+v", i.Spec.DisplayName, m.operation(op).Failure)
+		}
+		m.set(func() { m.onEnsure = nil })
+		m.waitReady(first)
 	})
 }
 

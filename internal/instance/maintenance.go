@@ -133,6 +133,9 @@ func maintenanceVersions(builds []EngineBuild, version, running string) (patches
 
 // maintenanceTarget is the engine that a maintenance version asks for; nil: it runs already.
 func (i *Instance) maintenanceTarget(asked string, builds []EngineBuild, running string) (*EngineTarget, error) {
+	if err := i.requireEngine("maintenance_version", "to maintain", "leave it out, because the version is the backend's own"); err != nil {
+		return nil, err
+	}
 	running = cmp.Or(running, i.EnginePatch)
 	available := maintenanceVersions(builds, i.Spec.RedisVersion, running)
 	switch {

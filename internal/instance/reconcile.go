@@ -77,7 +77,7 @@ func (r *reconciler) step(ctx context.Context, w *worker) error {
 			r.log.Error("create failed", "instance", w.name, "err", err)
 			return r.tearDown(ctx, i, &Failure{codeOfFailure(err), fmt.Sprintf("create %s: %v", i.Name.ID, err)})
 		}
-		if op != nil && op.Before != nil && ctx.Err() == nil && errors.Is(err, ErrFatal) {
+		if op != nil && op.Before != nil && ctx.Err() == nil && errors.Is(err, ErrFatal) && !r.mayComeBack(w, err) {
 			return r.goBack(w, i, err)
 		}
 		if op != nil && op.isTask() && ctx.Err() == nil && tooLong {

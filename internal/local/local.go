@@ -123,7 +123,11 @@ func (l *Runtime) Ensure(ctx context.Context, node instance.Node, progress func(
 		return asFatal(fmt.Errorf("make the node's folder: %w", err))
 	}
 	var busy *instance.BusyError
-	if node.Gateway.Backend == nil {
+	if s := node.Gateway.Backend; s != nil {
+		if err := l.checkForeign(s); err != nil {
+			return err
+		}
+	} else {
 		if err := l.ensureEngine(ctx, n, node, progress); err != nil {
 			return asFatal(err)
 		}

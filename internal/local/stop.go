@@ -28,7 +28,7 @@ func (l *Runtime) Stop(ctx context.Context, node instance.Node, how instance.Sto
 	defer n.Unlock()
 	n.requestStop("engine", "gateway")
 	how.Report("its clients are being drained")
-	if err := l.stopGateway(ctx, l.nodeDir(node.ID)); err != nil {
+	if err := l.stopGateway(ctx, l.nodeDir(node.ID)); err != nil || node.Gateway.Backend != nil {
 		return err
 	}
 	// Where a server was killed while it replaced the engine, the one that has the clients' data need not be the recorded one.
