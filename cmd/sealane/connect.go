@@ -193,11 +193,23 @@ func verify(ctx context.Context, t target, bundle []byte, auth string) (string, 
 		}
 		seen = tls.VersionName(c.ConnectionState().Version) + ", " + tls.CipherSuiteName(c.ConnectionState().CipherSuite) + ", certificate verified"
 		conn = c
+	} else if err := sayProbe(ctx, conn); err != nil {
+		return "", err
 	}
 	if err := logInAndPing(ctx, conn, auth); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%s, PONG in %s", seen, time.Since(began).Round(100*time.Microsecond)), nil
+}
+
+// sayProbe says that this is no client, which would be listed as one that has yet to move to TLS. Whether the engine knows the command
+// doesn't matter.
+func sayProbe(ctx context.Context, conn net.Conn) error {
+	_, err := resp.NewClient(conn, maxReply).Do(ctx, "CLIENT", "SETINFO", "LIB-NAME", wire.ProbeLibrary)
+	if failed, ok := errors.AsType[*resp.ReadError](err); ok {
+		return fmt.Errorf("CLIENT SETINFO is answered by %q: %w", failed.Received, failed.Err)
+	}
+	return nil
 }
 
 // maxReply is far above the length of any reply to AUTH and PING.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
 	"time"
@@ -51,7 +52,17 @@ func (d *dialer) pingPlain(ctx context.Context) ([]byte, error) {
 	}
 	b := make([]byte, maxFirst)
 	n, err := conn.Read(b)
+	if err == nil && diagnosis.IsPlainRedis(b[:n]) {
+		_ = sayProbe(ctx, resp.NewClient(conn, maxReply))
+	}
 	return b[:n], err
+}
+
+// sayProbe says that this is no client, or a gateway would count it as one that has yet to move to TLS. Whether the server knows the
+// command doesn't matter.
+func sayProbe(ctx context.Context, c *resp.Client) error {
+	_, err := c.Do(ctx, "CLIENT", "SETINFO", "LIB-NAME", wire.ProbeLibrary)
+	return err
 }
 
 // handshake is what a TLS client sees that accepts every certificate.
@@ -172,6 +183,10 @@ func (d *dialer) open(ctx context.Context, t trust) (*session, error) {
 	}
 	s := &session{conn: conn, client: resp.NewClient(conn, maxReply), connect: time.Since(began)}
 	if d.plain {
+		if err := sayProbe(ctx, s.client); errors.As(err, new(*resp.ReadError)) {
+			conn.Close()
+			return nil, err
+		}
 		return s, nil
 	}
 	if t.host == "" {

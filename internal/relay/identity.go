@@ -138,6 +138,13 @@ func prepareSetName(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandle
 	}}
 }
 
+// claimLibrary notes the library of a client that the engine wasn't told of, or didn't take.
+func (s *Session) claimLibrary(name string) {
+	if routing.IsName([]byte(name)) {
+		s.profile.claimedLibrary.Store(&name)
+	}
+}
+
 func prepareSetInfo(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	if len(args) != 4 {
 		return raw, nil
@@ -145,9 +152,8 @@ func prepareSetInfo(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandle
 	value, version := string(args[3]), equalFold(args[2], "lib-ver")
 	return raw, onLine(func(s *Session, reply []byte) {
 		if !isOK(reply) {
-			// Engines before 7.2 don't know the command.
-			if !version && routing.IsName([]byte(value)) {
-				s.profile.claimedLibrary.Store(&value)
+			if !version { // engines before 7.2 don't know the command
+				s.claimLibrary(value)
 			}
 			return
 		}

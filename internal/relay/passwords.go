@@ -51,6 +51,10 @@ func (s *Session) checkLogin(b *Backend, raw []byte) (forward []byte, done bool)
 	case login.Reply == nil:
 		return login.Request, false
 	}
+	// Libraries say who they are before they log in, and a probe never does.
+	if args := s.arguments(raw); len(args) == 4 && equalFold(args[0], "client") && equalFold(args[1], "setinfo") && equalFold(args[2], "lib-name") {
+		s.claimLibrary(string(args[3]))
+	}
 	s.activity.lastCommand.Store(c)
 	s.activity.commands.Add(1)
 	s.reply(login.Reply)

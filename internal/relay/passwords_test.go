@@ -280,3 +280,24 @@ func (e *realEngine) admin(t *testing.T) net.Conn {
 	}
 	return c
 }
+
+// A client that may not do anything yet has said who it is all the same: a probe never logs in.
+func TestLibraryIsKnownBeforeTheLogin(t *testing.T) {
+	for path, multiplexed := range map[string]bool{"transparent": false, "multiplexed": true} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			e := newRealEngine(t, multiplexed)
+			e.base.Passwords = hashes("one")
+			e.use(multiplexed)
+			k := e.client()
+			k.want("CLIENT SETINFO LIB-NAME a-probe", "NOAUTH*")
+			if got := k.session.Client().Library; got != "a-probe" {
+				t.Errorf("the client's library is %q", got)
+			}
+			k.want("client setinfo lib-ver 1.0", "NOAUTH*")
+			if got := k.session.Client().Library; got != "a-probe" {
+				t.Errorf("the client's library is %q after its version", got)
+			}
+		})
+	}
+}
