@@ -311,7 +311,7 @@ func describeTable(w io.Writer, i *redispb.Instance, plane *sealanepb.DataPlane,
 	} else {
 		row(w, "memory bound:", memoryText(engine))
 		if total := engine.GetSystemMemoryBytes(); total > 0 {
-			row(w, "system memory:", fmt.Sprintf("%.1f %% of %.2f GiB used", 100*engine.GetSystemMemoryUsageRatio(), float64(total)/(1<<30)))
+			row(w, "memory used:", fmt.Sprintf("%.1f %% of %.2f GiB used", 100*engine.GetSystemMemoryUsageRatio(), float64(total)/(1<<30)))
 		}
 	}
 	if t := engine.GetLastExitTime(); t != nil {

@@ -153,7 +153,7 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 		return e, nil
 	}
 	if errors.Is(err, process.ErrNotRunning) {
-		err = &StartError{Exit: proc.Exit(), Log: tail(log, logged), signed: isSigned(filepath.Join(cfg.Dir, dumpName))}
+		err = &StartError{Exit: proc.Exit(), Log: withoutKeys(tail(log, logged)), signed: isSigned(filepath.Join(cfg.Dir, dumpName))}
 	}
 	// Nothing was written since the dump, so a kill loses nothing.
 	if killErr := e.Kill(); killErr != nil {

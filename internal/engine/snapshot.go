@@ -140,6 +140,18 @@ func (e *StartError) DamagedDump() string {
 	return ""
 }
 
+// withoutKeys leaves out what an engine prints of a damaged dump while it looks for the damage: it names the key that it reads, and what it
+// says of it is nobody's business but the owner's of the data.
+func withoutKeys(log string) string {
+	var kept []string
+	for line := range strings.Lines(log) {
+		if !strings.HasPrefix(line, "[additional info]") && !strings.HasPrefix(line, "[offset ") && !strings.HasPrefix(line, "[info]") {
+			kept = append(kept, line)
+		}
+	}
+	return strings.TrimRight(strings.Join(kept, ""), "\n")
+}
+
 // isSigned says whether a file begins as dumps do. Redis calls the signature of Valkey's wrong, and Valkey that of a Redis to come.
 func isSigned(path string) bool {
 	f, err := os.Open(path)
