@@ -260,6 +260,7 @@ func (r *replacement) takeOver() {
 	r.n.requestStop("engine")
 	r.old.Release()
 	r.takeEngine(r.n, r.to, r.new)
+	r.n.restored.Store(nil) // what was noted of the old one's data
 }
 
 func pause(ctx context.Context, d time.Duration) error {
