@@ -17,6 +17,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sealane/sealane/internal/resp"
 )
@@ -27,6 +28,8 @@ const (
 	eofPrefix   = "$EOF:"
 	maxHead     = 64 << 10
 	dumpBuffer  = 1 << 20
+	// stalledAfter is how long an engine may send nothing: by then its own patience with replicas (repl-timeout) has ended too.
+	stalledAfter = 2 * time.Minute
 )
 
 // ErrCut says that the engine ended a snapshot before its end.
@@ -64,7 +67,7 @@ func NewDump(ctx context.Context, conn net.Conn) (*Dump, error) {
 }
 
 func newDump(conn net.Conn) (*Dump, error) {
-	d := &Dump{src: bufio.NewReaderSize(conn, dumpBuffer)}
+	d := &Dump{src: bufio.NewReaderSize(impatient{conn}, dumpBuffer)}
 	for _, option := range options {
 		if _, err := conn.Write(resp.AppendCommand(nil, "REPLCONF", option.name, option.value)); err != nil {
 			return nil, err
@@ -94,6 +97,16 @@ func newDump(conn net.Conn) (*Dump, error) {
 		return nil, fmt.Errorf("the engine announces its snapshot with %.80q", line)
 	}
 	return d, nil
+}
+
+// impatient is a connection on which something comes now and then: an engine that prepares a snapshot sends line ends.
+type impatient struct{ net.Conn }
+
+func (c impatient) Read(p []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(stalledAfter)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
 }
 
 // line reads one line that is not empty: while the snapshot is prepared the engine sends empty ones.

@@ -93,9 +93,10 @@ type scripted struct {
 	io.Reader
 }
 
-func (s *scripted) Read(p []byte) (int, error)  { return s.Reader.Read(p) }
-func (s *scripted) Write(p []byte) (int, error) { return len(p), nil }
-func (s *scripted) Close() error                { return nil }
+func (s *scripted) Read(p []byte) (int, error)      { return s.Reader.Read(p) }
+func (s *scripted) Write(p []byte) (int, error)     { return len(p), nil }
+func (s *scripted) Close() error                    { return nil }
+func (s *scripted) SetReadDeadline(time.Time) error { return nil }
 
 const mark = "0123456789abcdef0123456789abcdef01234567"
 
