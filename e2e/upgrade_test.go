@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -149,6 +150,35 @@ func needVersions(t *testing.T, names ...string) (engines []testEngine) {
 	return engines
 }
 
+// oldest leaves one engine of each version.
+func oldest(engines []testEngine) (one []testEngine) {
+	seen := map[string]bool{}
+	for _, e := range engines {
+		if version := e.name[:strings.LastIndex(e.name, ".")]; !seen[version] {
+			seen[version] = true
+			one = append(one, e)
+		}
+	}
+	return one
+}
+
+// newerPatch adds a newer engine of the version to the server's configuration, which counts from its next start. "": there is none.
+func (s *server) newerPatch(version string) string {
+	s.t.Helper()
+	all := versions(s.t)[version]
+	if len(all) < 2 {
+		s.t.Logf("NOT SHOWN HERE: maintenance, for want of a second patch of %s", version)
+		return ""
+	}
+	conf, err := os.ReadFile(s.conf)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	newest := all[len(all)-1]
+	s.write(s.conf, strings.Replace(string(conf), "engines: [", "engines: ["+newest.program+", ", 1))
+	return newest.name
+}
+
 func sortedNames(m map[string][]testEngine) (names []string) {
 	for n := range maps.Keys(m) {
 		names = append(names, n)
@@ -164,7 +194,7 @@ func TestManyClientsGoThroughEveryChange(t *testing.T) {
 		"to Valkey 9": {"REDIS_7_0", "VALKEY_8_1", "VALKEY_9_1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := startServer(t, serverOptions{config: withEngines(needVersions(t, path...)...)})
+			s := startServer(t, serverOptions{config: withEngines(oldest(needVersions(t, path...))...)})
 			first := s.create("first", "--redis-version", path[0])
 			ca := s.bundle("first")
 			clients := startCrowd(t, first, ca, 200)
@@ -177,6 +207,11 @@ func TestManyClientsGoThroughEveryChange(t *testing.T) {
 				if got := s.describe("first"); got.RedisVersion != version || got.State != "READY" {
 					t.Errorf("after the upgrade to %s: %+v", version, got)
 				}
+			}
+			if newer := s.newerPatch(path[len(path)-1]); newer != "" {
+				s.signal(syscall.SIGTERM)
+				s.start()
+				t.Log(strings.TrimSpace(s.cli("instances", "reschedule-maintenance", "first", "--reschedule-type", "immediate")))
 			}
 			clients.wantUnnoticed()
 			s.wantOneEngine()
