@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -251,6 +253,48 @@ func (s *server) wantKeys(i instance, ca string, n int, besides ...string) {
 	}
 }
 
+// begin has the CLI ask for an operation, and returns its name as soon as there is one. The answer to the CLI itself waits for its end.
+func (s *server) begin(args ...string) (operation string) {
+	s.t.Helper()
+	before := s.operations()
+	command := s.command(append(args, "--async")...)
+	if err := command.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		command.Wait()
+		close(ended)
+	}()
+	s.t.Cleanup(func() { <-ended })
+	within(20*time.Second, func() bool {
+		for _, name := range s.operations() {
+			if !slices.Contains(before, name) {
+				operation = name
+			}
+		}
+		return operation != "" || isClosed(ended)
+	})
+	if operation == "" {
+		s.t.Fatalf("%v began no operation", args)
+	}
+	return operation
+}
+
+// operations are the names of all.
+func (s *server) operations() (names []string) {
+	s.t.Helper()
+	var list struct{ Operations []struct{ Name string } }
+	r := s.rest("GET", "/v1/projects/local/locations/local/operations", "")
+	if err := json.Unmarshal(r.body, &list); err != nil || r.code != 200 {
+		s.t.Fatalf("operations: %d, %s", r.code, r.body)
+	}
+	for _, op := range list.Operations {
+		names = append(names, op.Name)
+	}
+	return names
+}
+
 // endOf waits until an operation has ended, and returns why it failed, "" if it did not.
 func (s *server) endOf(name string) (failure string) {
 	s.t.Helper()
@@ -274,7 +318,7 @@ func TestServerKilledInTheMiddleOfAnUpgrade(t *testing.T) {
 		ca := s.bundle(name)
 		s.fillKeys(i, ca, 50000)
 		client := startStream(t, i, ca, "counter")
-		op := strings.TrimSpace(s.cli("instances", "upgrade", name, "--redis-version", "redis_8_0", "-q", "--async"))
+		op := s.begin("instances", "upgrade", name, "--redis-version", "redis_8_0", "-q")
 		time.Sleep(delay) // this picks the moment of the kill; it does not wait for anything
 		s.kill9(s.pid)
 		s.waitEnd()
@@ -300,7 +344,7 @@ func TestServerKilledInTheMiddleOfAnImportOrExport(t *testing.T) {
 	s.cli("instances", "export", "gs://backups/good.rdb", "first")
 	for n, delay := range killDelays {
 		object := fmt.Sprintf("gs://backups/export-%d.rdb", n)
-		op := strings.TrimSpace(s.cli("instances", "export", object, "first", "--async"))
+		op := s.begin("instances", "export", object, "first")
 		time.Sleep(delay)
 		s.kill9(s.pid)
 		s.waitEnd()
@@ -309,7 +353,7 @@ func TestServerKilledInTheMiddleOfAnImportOrExport(t *testing.T) {
 			t.Errorf("export, killed after %v: %s", delay, failure)
 		}
 		s.redisCLI(i, ca, "SET", "besides", "x")
-		op = strings.TrimSpace(s.cli("instances", "import", "gs://backups/good.rdb", "first", "-q", "--async"))
+		op = s.begin("instances", "import", "gs://backups/good.rdb", "first", "-q")
 		time.Sleep(delay)
 		s.kill9(s.pid)
 		s.waitEnd()
@@ -339,7 +383,7 @@ func TestEverythingStoppedInTheMiddleOfAnUpgrade(t *testing.T) {
 		i := s.create(name, "--redis-version", "redis_7_0")
 		ca := s.bundle(name)
 		s.fillKeys(i, ca, 50000)
-		op := strings.TrimSpace(s.cli("instances", "upgrade", name, "--redis-version", "redis_8_0", "-q", "--async"))
+		op := s.begin("instances", "upgrade", name, "--redis-version", "redis_8_0", "-q")
 		time.Sleep(delay)
 		s.cli("stop")
 		s.waitEnd()
@@ -476,7 +520,7 @@ func TestAnExportIsCancelled(t *testing.T) {
 	i := s.create("first")
 	ca := s.bundle("first")
 	s.fillKeys(i, ca, 300000)
-	op := strings.TrimSpace(s.cli("instances", "export", "gs://backups/first.rdb", "first", "--async"))
+	op := s.begin("instances", "export", "gs://backups/first.rdb", "first")
 	s.cli("operations", "cancel", op)
 	failure := s.endOf(op)
 	files, _ := os.ReadDir(filepath.Join(s.state, "buckets", "backups"))
@@ -487,4 +531,50 @@ func TestAnExportIsCancelled(t *testing.T) {
 		t.Errorf("%q, and there are %v", failure, files)
 	}
 	s.wantKeys(i, ca, 300000)
+}
+
+// A gateway or an engine that is killed in the middle of an operation ends it, with an error or not, and the instance is READY again. Only
+// an engine's own end costs data, as at any other time.
+func TestNodeKilledInTheMiddleOfAnOperation(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, serverOptions{config: withEngines(needVersions(t, "REDIS_7_0", "REDIS_8_0")...)})
+	for _, victim := range []string{"gateway", "engine"} {
+		for n, operation := range [][]string{
+			{"upgrade", "NAME", "--redis-version", "redis_8_0", "-q"},
+			{"export", "gs://backups/out.rdb", "NAME"},
+			{"import", "gs://backups/in.rdb", "NAME", "-q"},
+		} {
+			name := fmt.Sprint(victim, n)
+			i := s.create(name, "--redis-version", "redis_7_0")
+			ca := s.bundle(name)
+			s.fillKeys(i, ca, 50000)
+			s.cli("instances", "export", "gs://backups/in.rdb", name)
+			for _, delay := range []time.Duration{20 * time.Millisecond, 150 * time.Millisecond} {
+				args := append([]string{"instances"}, operation...)
+				args[slices.Index(args, "NAME")] = name
+				if operation[0] == "upgrade" && s.describe(name).RedisVersion == "REDIS_8_0" {
+					break
+				}
+				op := s.begin(args...)
+				time.Sleep(delay) // this picks the moment of the kill; it does not wait for anything
+				for _, pid := range s.nodes(victim) {
+					syscall.Kill(pid, syscall.SIGKILL)
+				}
+				if failure := s.endOf(op); failure != "" {
+					t.Logf("%s, %s killed after %v: %s", operation[0], victim, delay, failure)
+					if strings.Contains(failure, s.state) || strings.Contains(failure, "\n") {
+						t.Errorf("the message has a path or a log in it: %q", failure)
+					}
+				}
+				eventually(t, 20*time.Second, name+" is READY", func() bool { return s.describe(name).State == "READY" })
+				eventually(t, 20*time.Second, name+" serves", func() bool { return s.redisCLI(i, ca, "PING").stdout == "PONG\n" })
+				if victim == "gateway" {
+					s.wantKeys(i, ca, 50000)
+				} else {
+					s.fillKeys(i, ca, 50000)
+				}
+			}
+			s.cli("instances", "delete", name, "-q")
+		}
+	}
 }
