@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,9 +10,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -149,6 +152,35 @@ func needVersions(t *testing.T, names ...string) (engines []testEngine) {
 	return engines
 }
 
+// oldest leaves one engine of each version.
+func oldest(engines []testEngine) (one []testEngine) {
+	seen := map[string]bool{}
+	for _, e := range engines {
+		if version := e.name[:strings.LastIndex(e.name, ".")]; !seen[version] {
+			seen[version] = true
+			one = append(one, e)
+		}
+	}
+	return one
+}
+
+// newerPatch adds a newer engine of the version to the server's configuration, which counts from its next start. "": there is none.
+func (s *server) newerPatch(version string) string {
+	s.t.Helper()
+	all := versions(s.t)[version]
+	if len(all) < 2 {
+		s.t.Logf("NOT SHOWN HERE: maintenance, for want of a second patch of %s", version)
+		return ""
+	}
+	conf, err := os.ReadFile(s.conf)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	newest := all[len(all)-1]
+	s.write(s.conf, strings.Replace(string(conf), "engines: [", "engines: ["+newest.program+", ", 1))
+	return newest.name
+}
+
 func sortedNames(m map[string][]testEngine) (names []string) {
 	for n := range maps.Keys(m) {
 		names = append(names, n)
@@ -164,7 +196,7 @@ func TestManyClientsGoThroughEveryChange(t *testing.T) {
 		"to Valkey 9": {"REDIS_7_0", "VALKEY_8_1", "VALKEY_9_1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := startServer(t, serverOptions{config: withEngines(needVersions(t, path...)...)})
+			s := startServer(t, serverOptions{config: withEngines(oldest(needVersions(t, path...))...)})
 			first := s.create("first", "--redis-version", path[0])
 			ca := s.bundle("first")
 			clients := startCrowd(t, first, ca, 200)
@@ -178,12 +210,27 @@ func TestManyClientsGoThroughEveryChange(t *testing.T) {
 					t.Errorf("after the upgrade to %s: %+v", version, got)
 				}
 			}
-			clients.wantUnnoticed()
-			if engines := s.nodes("engine"); len(engines) != 1 {
-				t.Errorf("engines: %v", engines)
+			if newer := s.newerPatch(path[len(path)-1]); newer != "" {
+				s.signal(syscall.SIGTERM)
+				s.start()
+				t.Log(strings.TrimSpace(s.cli("instances", "reschedule-maintenance", "first", "--reschedule-type", "immediate")))
 			}
+			clients.wantUnnoticed()
+			s.wantOneEngine()
 		})
 	}
+}
+
+// wantOneEngine waits until of several engines of an instance only one is left.
+func (s *server) wantOneEngine() {
+	s.t.Helper()
+	var sockets []string
+	eventually(s.t, 10*time.Second, "one engine is left", func() bool {
+		own, _ := filepath.Glob(filepath.Join(s.state, "nodes", "*", "engine.sock"))
+		others, _ := filepath.Glob(filepath.Join(s.state, "nodes", "*", "[12]", "engine.sock"))
+		sockets = append(own, others...)
+		return len(sockets) == 1
+	})
 }
 
 // fillKeys writes n keys of 100 bytes.
@@ -204,6 +251,48 @@ func (s *server) wantKeys(i instance, ca string, n int, besides ...string) {
 	if got := strings.TrimSpace(s.redisCLI(i, ca, "GET", fmt.Sprintf("key:%d", n)).stdout); got != strings.Repeat("v", 100)+fmt.Sprint(n) {
 		s.t.Errorf("the last key has %q", got)
 	}
+}
+
+// begin has the CLI ask for an operation, and returns its name as soon as there is one. The answer to the CLI itself waits for its end.
+func (s *server) begin(args ...string) (operation string) {
+	s.t.Helper()
+	before := s.operations()
+	command := s.command(append(args, "--async")...)
+	if err := command.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		command.Wait()
+		close(ended)
+	}()
+	s.t.Cleanup(func() { <-ended })
+	within(20*time.Second, func() bool {
+		for _, name := range s.operations() {
+			if !slices.Contains(before, name) {
+				operation = name
+			}
+		}
+		return operation != "" || isClosed(ended)
+	})
+	if operation == "" {
+		s.t.Fatalf("%v began no operation", args)
+	}
+	return operation
+}
+
+// operations are the names of all.
+func (s *server) operations() (names []string) {
+	s.t.Helper()
+	var list struct{ Operations []struct{ Name string } }
+	r := s.rest("GET", "/v1/projects/local/locations/local/operations", "")
+	if err := json.Unmarshal(r.body, &list); err != nil || r.code != 200 {
+		s.t.Fatalf("operations: %d, %s", r.code, r.body)
+	}
+	for _, op := range list.Operations {
+		names = append(names, op.Name)
+	}
+	return names
 }
 
 // endOf waits until an operation has ended, and returns why it failed, "" if it did not.
@@ -229,7 +318,7 @@ func TestServerKilledInTheMiddleOfAnUpgrade(t *testing.T) {
 		ca := s.bundle(name)
 		s.fillKeys(i, ca, 50000)
 		client := startStream(t, i, ca, "counter")
-		op := strings.TrimSpace(s.cli("instances", "upgrade", name, "--redis-version", "redis_8_0", "-q", "--async"))
+		op := s.begin("instances", "upgrade", name, "--redis-version", "redis_8_0", "-q")
 		time.Sleep(delay) // this picks the moment of the kill; it does not wait for anything
 		s.kill9(s.pid)
 		s.waitEnd()
@@ -255,7 +344,7 @@ func TestServerKilledInTheMiddleOfAnImportOrExport(t *testing.T) {
 	s.cli("instances", "export", "gs://backups/good.rdb", "first")
 	for n, delay := range killDelays {
 		object := fmt.Sprintf("gs://backups/export-%d.rdb", n)
-		op := strings.TrimSpace(s.cli("instances", "export", object, "first", "--async"))
+		op := s.begin("instances", "export", object, "first")
 		time.Sleep(delay)
 		s.kill9(s.pid)
 		s.waitEnd()
@@ -264,7 +353,7 @@ func TestServerKilledInTheMiddleOfAnImportOrExport(t *testing.T) {
 			t.Errorf("export, killed after %v: %s", delay, failure)
 		}
 		s.redisCLI(i, ca, "SET", "besides", "x")
-		op = strings.TrimSpace(s.cli("instances", "import", "gs://backups/good.rdb", "first", "-q", "--async"))
+		op = s.begin("instances", "import", "gs://backups/good.rdb", "first", "-q")
 		time.Sleep(delay)
 		s.kill9(s.pid)
 		s.waitEnd()
@@ -294,7 +383,7 @@ func TestEverythingStoppedInTheMiddleOfAnUpgrade(t *testing.T) {
 		i := s.create(name, "--redis-version", "redis_7_0")
 		ca := s.bundle(name)
 		s.fillKeys(i, ca, 50000)
-		op := strings.TrimSpace(s.cli("instances", "upgrade", name, "--redis-version", "redis_8_0", "-q", "--async"))
+		op := s.begin("instances", "upgrade", name, "--redis-version", "redis_8_0", "-q")
 		time.Sleep(delay)
 		s.cli("stop")
 		s.waitEnd()
@@ -431,7 +520,7 @@ func TestAnExportIsCancelled(t *testing.T) {
 	i := s.create("first")
 	ca := s.bundle("first")
 	s.fillKeys(i, ca, 300000)
-	op := strings.TrimSpace(s.cli("instances", "export", "gs://backups/first.rdb", "first", "--async"))
+	op := s.begin("instances", "export", "gs://backups/first.rdb", "first")
 	s.cli("operations", "cancel", op)
 	failure := s.endOf(op)
 	files, _ := os.ReadDir(filepath.Join(s.state, "buckets", "backups"))
@@ -442,4 +531,50 @@ func TestAnExportIsCancelled(t *testing.T) {
 		t.Errorf("%q, and there are %v", failure, files)
 	}
 	s.wantKeys(i, ca, 300000)
+}
+
+// A gateway or an engine that is killed in the middle of an operation ends it, with an error or not, and the instance is READY again. Only
+// an engine's own end costs data, as at any other time.
+func TestNodeKilledInTheMiddleOfAnOperation(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, serverOptions{config: withEngines(needVersions(t, "REDIS_7_0", "REDIS_8_0")...)})
+	for _, victim := range []string{"gateway", "engine"} {
+		for n, operation := range [][]string{
+			{"upgrade", "NAME", "--redis-version", "redis_8_0", "-q"},
+			{"export", "gs://backups/out.rdb", "NAME"},
+			{"import", "gs://backups/in.rdb", "NAME", "-q"},
+		} {
+			name := fmt.Sprint(victim, n)
+			i := s.create(name, "--redis-version", "redis_7_0")
+			ca := s.bundle(name)
+			s.fillKeys(i, ca, 50000)
+			s.cli("instances", "export", "gs://backups/in.rdb", name)
+			for _, delay := range []time.Duration{20 * time.Millisecond, 150 * time.Millisecond} {
+				args := append([]string{"instances"}, operation...)
+				args[slices.Index(args, "NAME")] = name
+				if operation[0] == "upgrade" && s.describe(name).RedisVersion == "REDIS_8_0" {
+					break
+				}
+				op := s.begin(args...)
+				time.Sleep(delay) // this picks the moment of the kill; it does not wait for anything
+				for _, pid := range s.nodes(victim) {
+					syscall.Kill(pid, syscall.SIGKILL)
+				}
+				if failure := s.endOf(op); failure != "" {
+					t.Logf("%s, %s killed after %v: %s", operation[0], victim, delay, failure)
+					if strings.Contains(failure, s.state) || strings.Contains(failure, "\n") {
+						t.Errorf("the message has a path or a log in it: %q", failure)
+					}
+				}
+				eventually(t, 20*time.Second, name+" is READY", func() bool { return s.describe(name).State == "READY" })
+				eventually(t, 20*time.Second, name+" serves", func() bool { return s.redisCLI(i, ca, "PING").stdout == "PONG\n" })
+				if victim == "gateway" {
+					s.wantKeys(i, ca, 50000)
+				} else {
+					s.fillKeys(i, ca, 50000)
+				}
+			}
+			s.cli("instances", "delete", name, "-q")
+		}
+	}
 }

@@ -366,6 +366,9 @@ func (e *Engine) BoundMemory(name string, limit int64) process.MemoryBound {
 	return e.proc.BoundMemory(name, limit)
 }
 
+// MemoryBound is the bound that the engine has.
+func (e *Engine) MemoryBound() process.MemoryBound { return e.proc.MemoryBound() }
+
 // OutOfMemory says whether the last engine of a folder has ended because it was refused memory.
 func OutOfMemory(dir string) bool {
 	return strings.Contains(strings.ToLower(tail(filepath.Join(dir, logName), 0)), "out of memory allocating")

@@ -79,11 +79,17 @@ func (r *replacement) copyAndSwitch(ctx context.Context) (held time.Duration, er
 // up to a second after the copy. ended is when the link does, which it must not.
 func (r *replacement) awaitCopy(ctx context.Context, ended <-chan error) error {
 	goal := int64(-1) // the old engine's offset when the new one had all data; -1: it has not
+	answered := time.Now()
 	for {
 		state, err := r.new.Replication(ctx)
+		if err == nil {
+			answered = time.Now()
+		}
 		switch {
 		case isClosed(r.new.Done()):
 			return r.copyFailed(ctx, errEngineEnded)
+		case time.Since(answered) > r.startLimit && ctx.Err() == nil:
+			return failed(err, "the new engine does not answer while it copies the data; see whether the server's machine is overloaded, and try again")
 		case err == nil && goal >= 0 && state.Offset >= goal:
 			return nil
 		case err == nil && goal < 0 && state.Linked:

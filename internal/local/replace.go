@@ -259,7 +259,11 @@ func (r *replacement) apply(ctx context.Context, client *gateway.Client, s gatew
 func (r *replacement) takeOver() {
 	r.n.requestStop("engine")
 	r.old.Release()
+	r.n.boundMu.Lock()
+	r.n.bounded = 0
+	r.n.boundMu.Unlock()
 	r.takeEngine(r.n, r.to, r.new)
+	r.n.restored.Store(nil) // what was noted of the old one's data
 }
 
 func pause(ctx context.Context, d time.Duration) error {

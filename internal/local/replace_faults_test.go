@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/process"
+	"github.com/sealane/sealane/internal/rdb"
 )
 
 // pair is an engine, and one that can take over from it; the second is the first where there is one only.
@@ -188,6 +190,104 @@ func TestAReplacementIsGivenUp(t *testing.T) {
 			if got := fmt.Sprint(c.do("CONFIG", "GET", "client-output-buffer-limit").Elems[1].Str); !strings.Contains(got, "slave 268435456 67108864 60") {
 				t.Errorf("client-output-buffer-limit is %s", got)
 			}
+		})
+	}
+}
+
+// Where snapshots are kept, the new engine has one from the first moment: a crash just after the move brings back what was copied.
+func TestAnEngineThatCrashesAfterItTookOverHasItsSnapshot(t *testing.T) {
+	t.Parallel()
+	from, to := pair(t)
+	m := newMachine(t, []engine.Binary{from, to}, versionOf(from))
+	m.node.KeepDump = true
+	m.ensure()
+	m.client().fill(5000)
+	next := m.next(versionOf(to))
+	if _, err := m.ReplaceEngine(t.Context(), m.node, next, nil, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	m.node = next
+	m.ensure()
+	syscall.Kill(pidOf(engine.Socket(filepath.Join(m.dir, m.node.ID, "1"))), syscall.SIGKILL)
+	m.ensure()
+	m.client().checkFilled(5000)
+}
+
+// The bound of memory is that of the engine that runs now.
+func TestTheNewEnginesMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	from, to := pair(t)
+	m := newMachine(t, []engine.Binary{from, to}, versionOf(from))
+	m.node.MemoryLimit = 1 << 30
+	m.ensure()
+	next := m.next(versionOf(to))
+	next.MemoryLimit = 1 << 30
+	if _, err := m.ReplaceEngine(t.Context(), m.node, next, nil, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	m.node = next
+	m.ensure()
+	e, err := engine.Adopt(t.Context(), filepath.Join(m.dir, m.node.ID, "1"), m.node.AdminPassword)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Release()
+	known := m.MemoryBound(m.node.ID)
+	if kept := e.MemoryBound(); kept.Limit != 1<<30 || known.Limit != kept.Limit || known.Group != kept.Group {
+		t.Errorf("known is %+v; the engine has %+v", known, kept)
+	}
+}
+
+// A new engine that neither answers nor ends is given up.
+func TestANewEngineThatStopsAnsweringIsGivenUp(t *testing.T) {
+	t.Parallel()
+	from, to := pair(t)
+	m := newMachine(t, []engine.Binary{from, to}, versionOf(from))
+	m.SetStartLimit(2 * time.Second)
+	m.client().fill(1000)
+	var once sync.Once
+	_, err := m.ReplaceEngine(t.Context(), m.node, m.next(versionOf(to)), nil, func(what string) {
+		if strings.HasPrefix(what, "copying") {
+			once.Do(func() { syscall.Kill(pidOf(engine.Socket(filepath.Join(m.dir, m.node.ID, "1"))), syscall.SIGSTOP) })
+		}
+	})
+	checkMessage(t, m.dir, err, "does not answer")
+	m.ensure()
+	m.client().checkFilled(1000)
+	m.checkOneEngine()
+}
+
+// An export ends with the engine, and goes on without the gateway, which is restarted meanwhile.
+func TestAProcessIsKilledDuringADump(t *testing.T) {
+	t.Parallel()
+	for _, victim := range []string{"engine", "gateway"} {
+		t.Run(victim, func(t *testing.T) {
+			t.Parallel()
+			from, _ := pair(t)
+			m := newMachine(t, []engine.Binary{from}, versionOf(from))
+			m.client().fill(50000) // more than the sockets' buffers hold
+			dir := filepath.Join(m.dir, m.node.ID)
+			socket := map[string]string{"engine": engine.Socket(dir), "gateway": gateway.Socket(dir)}[victim]
+			var checked *rdb.Reader
+			err := m.DumpEngine(t.Context(), m.node, func(_ context.Context, dump io.Reader) (err error) {
+				syscall.Kill(pidOf(socket), syscall.SIGKILL)
+				if victim == "gateway" {
+					for pidOf(socket) == 0 {
+						time.Sleep(10 * time.Millisecond)
+					}
+				}
+				checked, err = rdb.Check(dump)
+				return err
+			})
+			if victim == "gateway" {
+				if err != nil || checked.Size() < 1<<20 {
+					t.Errorf("got %v", err)
+				}
+				m.client().do("PING")
+				return
+			}
+			checkMessage(t, m.dir, err, "engine")
+			m.ensure()
 		})
 	}
 }

@@ -48,7 +48,7 @@ func newMachine(t *testing.T, engines []engine.Binary, version string) *machine 
 		t.Fatal(err)
 	}
 	m := &machine{t: t, dir: dir, node: instance.Node{
-		ID: "n-0", Version: version, AdminPassword: "admin-password", Host: "127.0.0.1",
+		ID: fmt.Sprintf("n%d-0", os.Getpid()), Version: version, AdminPassword: "admin-password", Host: "127.0.0.1",
 		Directives: map[string]string{"maxmemory": strconv.Itoa(64 << 20), "maxmemory-policy": "noeviction", "maxclients": "500", "save": ""},
 		Gateway:    gateway.Snapshot{Listeners: []gateway.Listener{{Address: freeAddress(t)}}},
 	}}

@@ -68,7 +68,7 @@ func (l *Runtime) slots(nodeID string) []int {
 }
 
 // engineFiles are what an engine has in its folder, as package statedir lists them.
-var engineFiles = []string{"engine.conf", "engine.sock", "engine.log*", "engine.cgroup", "dump.rdb", "dump.loaded.rdb", "temp-*.rdb", "engine.lock"}
+var engineFiles = []string{"engine.conf", "engine.sock", "engine.log*", "engine.cgroup", "dump*.rdb*", "temp-*.rdb", "engine.lock"}
 
 // removeEngine ends the engine of a slot, without saving its data, and removes its files.
 func (l *Runtime) removeEngine(ctx context.Context, nodeID string, slot int) error {

@@ -17,6 +17,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sealane/sealane/internal/resp"
 )
@@ -27,6 +28,8 @@ const (
 	eofPrefix   = "$EOF:"
 	maxHead     = 64 << 10
 	dumpBuffer  = 1 << 20
+	// stalledAfter is how long an engine may send nothing: by then its own patience with replicas (repl-timeout) has ended too.
+	stalledAfter = 2 * time.Minute
 )
 
 // ErrCut says that the engine ended a snapshot before its end.
@@ -39,6 +42,16 @@ type Dump struct {
 	mark []byte
 	left int64
 	done bool
+}
+
+// options are what an engine is told of who wants its snapshot (REPLCONF). One that doesn't know an option refuses it.
+var options = []struct {
+	name, value string
+	needed      bool
+}{
+	{"capa", "eof", true},        // it may send a snapshot whose size it does not know. Without this it writes a file of its own first
+	{"rdb-only", "1", false},     // what changes meanwhile is not wanted (from Redis 7.0 on); what older engines send of it is not read
+	{"version", "99.0.0", false}, // Valkey 9 takes who says nothing for old: then it can't send fields of hashes that expire, and breaks off
 }
 
 // NewDump asks an engine for a snapshot, over a connection that is logged in as a user who may replicate and is of no other use
@@ -54,17 +67,15 @@ func NewDump(ctx context.Context, conn net.Conn) (*Dump, error) {
 }
 
 func newDump(conn net.Conn) (*Dump, error) {
-	d := &Dump{src: bufio.NewReaderSize(conn, dumpBuffer)}
-	// Without "capa eof" the engine writes a file of its own first. "rdb-only" (from Redis 7.0 on) says that what changes meanwhile is
-	// not wanted; older engines refuse that, and what they send after the snapshot is not read.
-	for _, option := range [][]string{{"capa", "eof"}, {"rdb-only", "1"}} {
-		if _, err := conn.Write(resp.AppendCommand(nil, append([]string{"REPLCONF"}, option...)...)); err != nil {
+	d := &Dump{src: bufio.NewReaderSize(impatient{conn}, dumpBuffer)}
+	for _, option := range options {
+		if _, err := conn.Write(resp.AppendCommand(nil, "REPLCONF", option.name, option.value)); err != nil {
 			return nil, err
 		}
 		if line, err := d.line(); err != nil {
 			return nil, err
-		} else if line != "+OK" && option[0] == "capa" {
-			return nil, fmt.Errorf("the engine refuses REPLCONF capa eof: %w", resp.ReplyError(strings.TrimPrefix(line, "-")))
+		} else if line != "+OK" && option.needed {
+			return nil, fmt.Errorf("the engine refuses REPLCONF %s %s: %w", option.name, option.value, resp.ReplyError(strings.TrimPrefix(line, "-")))
 		}
 	}
 	if _, err := conn.Write(resp.AppendCommand(nil, "SYNC")); err != nil {
@@ -86,6 +97,16 @@ func newDump(conn net.Conn) (*Dump, error) {
 		return nil, fmt.Errorf("the engine announces its snapshot with %.80q", line)
 	}
 	return d, nil
+}
+
+// impatient is a connection on which something comes now and then: an engine that prepares a snapshot sends line ends.
+type impatient struct{ net.Conn }
+
+func (c impatient) Read(p []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(stalledAfter)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
 }
 
 // line reads one line that is not empty: while the snapshot is prepared the engine sends empty ones.
