@@ -10,7 +10,7 @@ type Formats struct {
 }
 
 // formats are those of the engines, from an engine's version on. versions_test.go tries each engine that is there: Redis 7.0 and 8.0,
-// Valkey 8.1 and 9.1. What is in between is from their source.
+// Valkey 8.1 and 9.1. The others are RDB_VERSION of their source; Valkey 9.0 is taken to be as 9.1.
 var formats = []struct {
 	kind         string
 	major, minor int
