@@ -74,7 +74,8 @@ func TestMaintenanceWaitsForItsWindow(t *testing.T) {
 		if !i.Schedule.Start.Equal(window) || !i.Schedule.End.Equal(window.Add(time.Hour)) || i.MaintenanceVersion != "7.0.9" {
 			t.Errorf("the schedule is %+v for %s; want %v", i.Schedule, i.MaintenanceVersion, window)
 		}
-		time.Sleep(time.Until(window) - time.Minute)
+		m.jump(time.Until(window) - 2*time.Minute)
+		time.Sleep(time.Minute)
 		if got := m.get(first); got.MaintenanceVersion != "7.0.9" || got.State != instance.Ready {
 			t.Errorf("before the window: %s in %s", got.MaintenanceVersion, got.State)
 		}
@@ -91,7 +92,8 @@ func TestMaintenanceWaitsForItsWindow(t *testing.T) {
 func TestWithoutAWindowMaintenanceIsForWhoAsks(t *testing.T) {
 	story(t, func(t *testing.T, m *machine) {
 		withNewerPatch(m, nil)
-		time.Sleep(30 * 24 * time.Hour)
+		m.jump(30 * 24 * time.Hour)
+		time.Sleep(time.Minute)
 		i := m.get(first)
 		if i.MaintenanceVersion != "7.0.9" || i.Schedule != nil || len(i.AvailableMaintenanceVersions) != 1 || i.AvailableMaintenanceVersions[0] != "7.0.15" {
 			t.Errorf("after 30 days: %s, available %v, schedule %v", i.MaintenanceVersion, i.AvailableMaintenanceVersions, i.Schedule)
@@ -136,7 +138,8 @@ func TestMaintenanceIsRescheduled(t *testing.T) {
 		if _, err := ask(instance.SpecificTime, soon); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Until(soon) + time.Minute)
+		m.jump(time.Until(soon))
+		time.Sleep(time.Minute)
 		synctest.Wait()
 		if got := m.get(first).MaintenanceVersion; got != "7.0.15" {
 			t.Errorf("after the time that was asked for: %s", got)
