@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
@@ -180,15 +181,19 @@ has ended is listed for 30 days more. The administrator's token is not among the
 }
 
 func newTokensDescribe(e *env) *cobra.Command {
-	return tokenCommand(e, "describe", "Show a token, without its secret", http.MethodGet, "", "  sealane tokens describe 3f9a1c0b7d2e")
+	return tokenCommand(e, "describe", "Show a token, without its secret", http.MethodGet, "", "  sealane tokens describe 3f9a1c0b7d2e", nil)
 }
 
 func newTokensRevoke(e *env) *cobra.Command {
-	return tokenCommand(e, "revoke", "End a token now", http.MethodPost, ":revoke", "  sealane tokens revoke 3f9a1c0b7d2e")
+	in := &sealanepb.RevokeTokenRequest{}
+	c := tokenCommand(e, "revoke", "End a token now", http.MethodPost, ":revoke",
+		"  sealane tokens revoke 3f9a1c0b7d2e\n  sealane tokens revoke 3f9a1c0b7d2e --descendants     # it was stolen", in)
+	c.Flags().BoolVar(&in.Descendants, "descendants", false, "end those too that were made with it, and those that were made with these")
+	return c
 }
 
-// tokenCommand makes a command about one token. It shows the token.
-func tokenCommand(e *env, verb, short, method, suffix, example string) *cobra.Command {
+// tokenCommand makes a command about one token, with in as the request's body, if any. It shows the token.
+func tokenCommand(e *env, verb, short, method, suffix, example string, in proto.Message) *cobra.Command {
 	var format formatFlag
 	c := &cobra.Command{
 		Use: verb + " ID", Short: short, Example: example, Args: exactly("ID"),
@@ -202,7 +207,7 @@ func tokenCommand(e *env, verb, short, method, suffix, example string) *cobra.Co
 				return err
 			}
 			t := &sealanepb.Token{}
-			raw, err := api.call(c.Context(), method, "/v1/tokens/"+url.PathEscape(id)+suffix, nil, nil, t)
+			raw, err := api.call(c.Context(), method, "/v1/tokens/"+url.PathEscape(id)+suffix, nil, in, t)
 			if err != nil {
 				return err
 			}

@@ -276,6 +276,23 @@ func (t *Tokens) Revoke(id string) (Token, error) {
 	return revoked, nil
 }
 
+// Descendants are the tokens that were made with a token, those that were made with these, and so on, as far as they are known and
+// were not revoked.
+func (t *Tokens) Descendants(id string) []Token {
+	all, makers := t.List(), map[string]bool{id: true}
+	var found []Token
+	for before := -1; len(found) != before; {
+		before = len(found)
+		for _, token := range all {
+			if makers[token.Creator] && !makers[token.ID] {
+				makers[token.ID] = true
+				found = append(found, token)
+			}
+		}
+	}
+	return slices.DeleteFunc(found, func(token Token) bool { return !token.Revoked.IsZero() })
+}
+
 // Get finds a token by its id. The error is ErrUnknown.
 func (t *Tokens) Get(id string) (Token, error) {
 	t.mu.Lock()

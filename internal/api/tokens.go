@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -208,14 +209,20 @@ func (s *tokensServer) ListTokens(ctx context.Context, r *sealanepb.ListTokensRe
 
 func (s *tokensServer) RevokeToken(ctx context.Context, r *sealanepb.RevokeTokenRequest) (*sealanepb.Token, error) {
 	token, err := s.find(ctx, access.TokensRevoke, r.GetName())
-	if err == nil {
-		token, err = s.tokens.Revoke(token.ID)
-		if err != nil {
-			err = notRecorded(err)
-		}
-	}
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
+	}
+	var others []access.Token
+	if r.GetDescendants() { // which have no more than the token has, so whoever may revoke that may revoke these
+		others = s.tokens.Descendants(token.ID)
+	}
+	token, err = s.tokens.Revoke(token.ID)
+	for _, other := range others { // after an error too: in this server they are refused all the same
+		_, failed := s.tokens.Revoke(other.ID)
+		err = cmp.Or(err, failed)
+	}
+	if err != nil {
+		return nil, toStatus(ctx, s.log, notRecorded(err))
 	}
 	return tokenProto(token, s.now()), nil
 }

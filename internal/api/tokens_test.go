@@ -168,6 +168,40 @@ func TestTokensOfOthers(t *testing.T) {
 	}
 }
 
+// Whoever has stolen a token may have made others with it.
+func TestDescendantsOfAToken(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	made := func(maker string) (name, secret string) {
+		code, v := s.as(maker, "POST", "/v1/tokens", binding("redis.admin", "projects/p1", ""))
+		if code != http.StatusOK {
+			t.Fatalf("create: %d, %v", code, v)
+		}
+		return v["token"].(object)["name"].(string), v["secret"].(string)
+	}
+	other, _ := made(token)
+	stolen, secret := made(token)
+	child, childSecret := made(secret)
+	grandchild, _ := made(childSecret)
+	state := func(name string) any { return s.ok("GET", "/v1/"+name, "")["state"] }
+	_, stranger := s.token("redis.admin=projects/p2")
+	code, v := s.as(stranger, "POST", "/v1/"+stolen+":revoke", `{"descendants":true}`)
+	s.refused(403, "PERMISSION_DENIED", v, code)
+	if state(child) != "ACTIVE" || state(stolen) != "ACTIVE" {
+		t.Error("a stranger has revoked them")
+	}
+	s.ok("POST", "/v1/"+stolen+":revoke", "{}")
+	if state(child) != "ACTIVE" {
+		t.Error("a token that was made with it is revoked unasked")
+	}
+	s.ok("POST", "/v1/"+stolen+":revoke", `{"descendants":true}`)
+	for name, want := range map[string]string{stolen: "REVOKED", child: "REVOKED", grandchild: "REVOKED", other: "ACTIVE"} {
+		if got := state(name); got != want {
+			t.Errorf("%s: %v, want %s", name, got, want)
+		}
+	}
+}
+
 // summary is what a test looks at of the log of calls.
 func (c *calls) summary() []string {
 	var all []string

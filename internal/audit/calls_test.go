@@ -322,7 +322,7 @@ func TestVerifyTheLogOfCallsWhileItGrows(t *testing.T) {
 	var writing sync.WaitGroup
 	writing.Go(func() {
 		defer close(done)
-		for n := 2; n < 400; n++ {
+		for n := 2; n < 150; n++ {
 			if _, err := l.Enter(called(n)); err != nil {
 				t.Error(err)
 				return

@@ -48,10 +48,10 @@ func (f files) openBoth() (older, newest *os.File, err error) {
 			newest.Close()
 			return nil, nil, err
 		}
-		if older == nil || newest == nil || !sameFile(older, newest) || tries > 10 {
+		// They belong together if the newest is the newest still: then the older was the one before it.
+		if f.isNewest(newest) || tries > 100 {
 			return older, newest, nil
 		}
-		// It was renamed in between; or, after some tries, somebody has given one file both names.
 		older.Close()
 		newest.Close()
 	}
@@ -63,6 +63,19 @@ func openIfThere(path string) (*os.File, error) {
 		return nil, nil
 	}
 	return f, err
+}
+
+// isNewest says whether a file, nil for none, is the one that has the newest file's name now.
+func (f files) isNewest(file *os.File) bool {
+	now, err := openIfThere(f.log)
+	if err != nil {
+		return true // the file that is there is what can be told
+	}
+	defer now.Close()
+	if now == nil || file == nil {
+		return now == nil && file == nil
+	}
+	return sameFile(now, file)
 }
 
 func sameFile(a, b *os.File) bool {

@@ -570,7 +570,9 @@ func (x *ListTokensResponse) GetNextPageToken() string {
 type RevokeTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tokens/TOKEN
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Revoke those too that were made with it, and those that were made with these, and so on.
+	Descendants   bool `protobuf:"varint,2,opt,name=descendants,proto3" json:"descendants,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -610,6 +612,13 @@ func (x *RevokeTokenRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *RevokeTokenRequest) GetDescendants() bool {
+	if x != nil {
+		return x.Descendants
+	}
+	return false
 }
 
 var File_sealane_v1_tokens_proto protoreflect.FileDescriptor
@@ -659,9 +668,10 @@ const file_sealane_v1_tokens_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"g\n" +
 	"\x12ListTokensResponse\x12)\n" +
 	"\x06tokens\x18\x01 \x03(\v2\x11.sealane.v1.TokenR\x06tokens\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"-\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"O\n" +
 	"\x12RevokeTokenRequest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name2\x92\x03\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12 \n" +
+	"\vdescendants\x18\x02 \x01(\bR\vdescendants2\x92\x03\n" +
 	"\x06Tokens\x12e\n" +
 	"\vCreateToken\x12\x1e.sealane.v1.CreateTokenRequest\x1a\x1f.sealane.v1.CreateTokenResponse\"\x15\x82\xd3\xe4\x93\x02\x0f:\x01*\"\n" +
 	"/v1/tokens\x12W\n" +
