@@ -87,7 +87,15 @@ func TestTerraformProvider(t *testing.T) {
 	if provider == "" {
 		t.Skip("NOT TESTED WITH THE REAL TERRAFORM PROVIDER: SEALANE_TERRAFORM_PROVIDER names no file terraform-provider-google")
 	}
-	s := startServer(t, serverOptions{})
+	// With a newer engine there is one step more.
+	options, newest := serverOptions{}, ""
+	found := versions(t)
+	if older, newer := found["REDIS_7_0"], found["REDIS_8_0"]; len(older) > 0 && len(newer) > 0 {
+		options.config, newest = withEngines(older[0], newer[0]), "REDIS_8_0"
+	} else {
+		t.Log("NOT TESTED WITH AN UPGRADE BY TERRAFORM: it needs engines of REDIS_7_0 and REDIS_8_0")
+	}
+	s := startServer(t, options)
 	tf := &terraformFolder{t: t, s: s, dir: t.TempDir()}
 	s.write(filepath.Join(tf.dir, "terraform.rc"), fmt.Sprintf("provider_installation {\n  dev_overrides { \"hashicorp/google\" = %q }\n  direct {}\n}\n", filepath.Dir(provider)))
 	const name = "/v1/projects/local/locations/us-central1/instances/cache"
@@ -111,13 +119,19 @@ func TestTerraformProvider(t *testing.T) {
 		t.Errorf("replicas: exit code %d after %v:\n%s", r.code, time.Since(began), r.stderr)
 	}
 	// The provider doesn't read reserved_ip_range back, so an imported instance would be replaced for it, here as at the managed service.
-	tf.write(strings.Replace(last, `reserved_ip_range = "10.20.30.0/29"`, "", 1))
+	imported := strings.Replace(last, `reserved_ip_range = "10.20.30.0/29"`, "", 1)
+	tf.write(imported)
 	tf.run("state", "rm", "google_redis_instance.cache")
 	if r := tf.run("import", "google_redis_instance.cache", "projects/local/locations/us-central1/instances/cache"); r.code != 0 {
 		t.Errorf("import: %s%s", r.stdout, r.stderr)
 	}
 	if r := tf.run("plan"); r.code != 0 || strings.Contains(r.stdout, "must be replaced") {
 		t.Errorf("plan after the import: %s%s", r.stdout, r.stderr)
+	}
+	if newest != "" {
+		tf.write(imported + "\nredis_version = \"" + newest + "\"")
+		tf.apply("upgrade")
+		wantFields(t, "upgrade", string(s.rest("GET", name, "").body), map[string]string{"redisVersion": newest, "state": "READY"})
 	}
 	tf.timed("destroy", tf.run("destroy", "-auto-approve"))
 	if r := s.rest("GET", name, ""); r.code != 404 {
