@@ -27,6 +27,8 @@ type Login struct {
 
 var (
 	noAuth = []byte("-NOAUTH Authentication required.\r\n")
+	// execNoAuth is said to EXEC from Redis 6.0 on, although there was no MULTI.
+	execNoAuth = []byte("-EXECABORT Transaction discarded because of: NOAUTH Authentication required.\r\n")
 	// helloWithoutAuth is what Redis 7 and 8 and Valkey say.
 	helloWithoutAuth = []byte("-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass>" +
 		" option can be used to authenticate the client and select the RESP protocol version at the same time\r\n")
@@ -61,6 +63,8 @@ func (p Passwords) Judge(c *Command, args [][]byte, admitted bool) Login {
 		return p.judgeAuth(args)
 	case c == hello:
 		return p.judgeHello(args, admitted)
+	case !admitted && c == execCommand:
+		return Login{Reply: execNoAuth}
 	case !admitted:
 		return Login{Reply: noAuth}
 	}
