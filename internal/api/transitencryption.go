@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
+	"github.com/sealane/sealane/internal/access"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/plaintext"
 )
@@ -83,10 +84,14 @@ func (s *transitEncryptionsServer) change(ctx context.Context, r named, unseenFo
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
+	reasons := st.Verdict.Reasons
+	if !access.Caller(ctx).May(access.ClientsList, instanceScope(name)) { // they name clients
+		reasons = nil
+	}
 	return &sealanepb.TransitEncryption{
 		Name: name.String() + transitEncryptionSuffix,
 		Mode: encryptionModes[st.Mode], Host: st.Host, TlsPort: int32(st.TLSPort), PlaintextPort: int32(st.PlaintextPort),
-		SafeToEnforce: st.PlaintextPort != 0 && st.Verdict.Safe(), Reasons: st.Verdict.Reasons, UnseenFor: durationpb.New(st.UnseenFor),
+		SafeToEnforce: st.PlaintextPort != 0 && st.Verdict.Safe(), Reasons: reasons, UnseenFor: durationpb.New(st.UnseenFor),
 		PlaintextConnections: int32(st.PlaintextConnections), TlsConnections: int32(st.TLSConnections),
 		CountedSinceTime: timeUnlessZero(st.CountedSince), EnforceTime: timeUnlessZero(st.Enforced), Problem: st.Problem,
 	}, nil

@@ -54,6 +54,12 @@ func TestTransitEncryptionOverREST(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 
+	// What a sidecar's token may see names no other client.
+	_, secret := s.token("redis.dbConnectionUser=projects/p1")
+	if code, v := s.doAs("Bearer "+secret, "GET", transitEncryption, ""); code != 200 || v["mode"] != "PREFERRED" || v["tlsPort"] != 6378.0 || strings.Contains(fmt.Sprint(v), "web") {
+		t.Errorf("with the role of clients: %d, %v", code, v)
+	}
+
 	code, v := s.do("POST", transitEncryption+":enforce", `{}`)
 	if text := fmt.Sprint(v); code != 400 || !strings.Contains(text, "PLAINTEXT_CLIENTS") || !strings.Contains(text, `1 client is connected without TLS: 10.0.0.7 name="web"`) {
 		t.Errorf("enforce: %d, %v", code, v)

@@ -33,7 +33,7 @@ async function work(key, started, moved) {
     const got = n % 10 === 0 ? (await db.multi().incr(key).exec())[0][1] : await db.incr(key);
     if (got !== n) fail(new Error(`${key}: got ${got}, want ${n}`));
     if (n === 1) started();
-    await new Promise((done) => setTimeout(done, Math.random() * 20));
+    await new Promise((done) => setTimeout(done, Math.random() * 100));
   }
   db.removeListener('error', fail);
   db.disconnect();

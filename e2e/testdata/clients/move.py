@@ -36,7 +36,7 @@ def work(key):
                 raise AssertionError(f"got {got!r}, want {n}")
             if n == 1:
                 started.release()
-            time.sleep(random.random() * 0.02)
+            time.sleep(random.random() * 0.1)
         done.append(n)
     except BaseException as e:
         print(f"{key}: {e!r}", file=sys.stderr, flush=True)

@@ -97,7 +97,7 @@ type TransitEncryption struct {
 	// Whether plaintext can be closed without cutting off a client that is known of: none was connected without TLS, or seen, for
 	// unseen_for. Meaningful where there is a port without TLS.
 	SafeToEnforce bool `protobuf:"varint,6,opt,name=safe_to_enforce,json=safeToEnforce,proto3" json:"safe_to_enforce,omitempty"`
-	// Why not, in words. They name clients.
+	// Why not, in words. They name clients, so they are for callers only who may list these (redis.clients.list).
 	Reasons   []string             `protobuf:"bytes,7,rep,name=reasons,proto3" json:"reasons,omitempty"`
 	UnseenFor *durationpb.Duration `protobuf:"bytes,8,opt,name=unseen_for,json=unseenFor,proto3" json:"unseen_for,omitempty"`
 	// Connections that are open now.
