@@ -18,6 +18,7 @@ type worker struct {
 	k       *talker
 	n       int64        // what it has counted to
 	longest atomic.Int64 // in nanoseconds, since it was last asked for
+	steps   atomic.Int64
 }
 
 // ask sends some requests at once and checks the answers.
@@ -42,6 +43,7 @@ func (w *worker) ask(want []string, requests ...[]string) error {
 	if took := time.Since(began).Nanoseconds(); took > w.longest.Load() {
 		w.longest.Store(took)
 	}
+	w.steps.Add(1)
 	return nil
 }
 
@@ -96,6 +98,7 @@ func moveUnderLoad(t *testing.T, multiplexed bool, clients, changes int) {
 	for i := range workers {
 		proto := strconv.Itoa(2 + i%2)
 		w := &worker{k: f.hello(proto)}
+		_ = w.k.c.SetDeadline(time.Now().Add(4 * patience)) // of all changes together
 		workers[i] = w
 		kind := workerKinds[i%len(workerKinds)]
 		running.Go(func() {
@@ -112,16 +115,28 @@ func moveUnderLoad(t *testing.T, multiplexed bool, clients, changes int) {
 			}
 		})
 	}
-	var settle, promote, beyond []time.Duration
+	f.loops.LetTransactionsFinishForTest()
+	var settle, promote, beyond, waited []time.Duration
 	for range changes {
 		for _, w := range workers {
 			w.longest.Store(0)
 		}
 		f.change()
 		until(t, "the hold has ended", func() bool { return f.loops.HoldState().Since.IsZero() })
-		ended := time.Now()
-		settle, promote = append(settle, f.quiet.Sub(f.began)), append(promote, f.ready.Sub(f.quiet))
+		ended, promotion := time.Now(), f.ready.Sub(f.quiet)
+		settle, promote = append(settle, f.quiet.Sub(f.began)), append(promote, promotion)
 		beyond = append(beyond, f.quiet.Sub(f.began)+ended.Sub(f.ready))
+		before := make([]int64, len(workers))
+		for i, w := range workers {
+			before[i] = w.steps.Load()
+		}
+		for i, w := range workers {
+			until(t, "each client is served again", func() bool { return w.steps.Load() > before[i] || len(failed) > 0 })
+			if len(failed) > 0 {
+				t.Fatal(<-failed)
+			}
+			waited = append(waited, time.Duration(w.longest.Load())-promotion)
+		}
 		f.other.follow(f.serves)
 	}
 	close(stop)
@@ -140,10 +155,11 @@ func moveUnderLoad(t *testing.T, multiplexed bool, clients, changes int) {
 	if c := f.loops.Counts(); c.MovedLost != 0 || c.Moved != uint64(clients*changes) {
 		t.Errorf("%d clients were moved and %d lost, want %d and none", c.Moved, c.MovedLost, clients*changes)
 	}
-	for _, d := range [][]time.Duration{settle, promote, beyond} {
+	for _, d := range [][]time.Duration{settle, promote, beyond, waited} {
 		slices.Sort(d)
 	}
 	last := len(beyond) - 1
-	t.Logf("%d requests; until nothing is in flight: median %v, longest %v; promotion: median %v, longest %v; the pause beyond the promotion: median %v, longest %v",
-		total, settle[last/2], settle[last], promote[last/2], promote[last], beyond[last/2], beyond[last])
+	t.Logf("%d requests; until nothing is in flight: median %v, longest %v; promotion: median %v, longest %v; the pause beyond the promotion: median %v, "+
+		"longest %v; what clients waited beyond the promotion, with the load that they make: median %v, p99 %v",
+		total, settle[last/2], settle[last], promote[last/2], promote[last], beyond[last/2], beyond[last], waited[len(waited)/2], waited[len(waited)*99/100])
 }

@@ -464,13 +464,13 @@ var movingStates = []struct {
 	}},
 	{"a BLPOP that ends in time", func(f *fleet, k *talker, _ string) func() {
 		began := time.Now()
-		must(k.send("BLPOP", "never", "1.5"))
+		must(k.send("BLPOP", "never", "2"))
 		return func() {
 			if got := k.next(); got != "nil" {
 				k.t.Errorf("BLPOP: %s", got)
 			}
-			if took := time.Since(began); took < 1400*time.Millisecond || took > 4*time.Second {
-				k.t.Errorf("BLPOP of 1.5 s took %v", took)
+			if took := time.Since(began); took < 1900*time.Millisecond || took > patience/2 {
+				k.t.Errorf("BLPOP of 2 s took %v", took)
 			}
 		}
 	}},

@@ -1,5 +1,7 @@
 package relay
 
+import "time"
+
 // ShrinkIdleForTest does at once what the loops do every few seconds.
 func (ls *Loops) ShrinkIdleForTest() {
 	for _, l := range ls.all {
@@ -17,4 +19,7 @@ func (ls *Loops) ShrinkIdleForTest() {
 }
 
 // FirstIDForTest is the id before that of the first client.
+// LetTransactionsFinishForTest makes holds wait for transactions that are open, however long they take on a busy machine.
+func (ls *Loops) LetTransactionsFinishForTest() { ls.transactionTime = time.Minute }
+
 func (ls *Loops) FirstIDForTest() int64 { return ls.clients.remoteIDs }

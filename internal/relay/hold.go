@@ -16,9 +16,9 @@ import (
 // waits. What is in flight is waited for. It is part of changes of the engine (enginechange.go).
 
 const (
-	// transactionTime is for how long a hold lets transactions go on that were open when it began. One that takes longer is aborted at
+	// defaultTransactionTime is for how long a hold lets transactions go on that were open when it began. One that takes longer is aborted at
 	// EXEC, if the engine is changed.
-	transactionTime = 250 * time.Millisecond
+	defaultTransactionTime = 250 * time.Millisecond
 	// busyPace and maxBusyPace are how often loops are asked whether something is in flight.
 	busyPace    = 200 * time.Microsecond
 	maxBusyPace = 5 * time.Millisecond
@@ -90,7 +90,7 @@ func (ls *Loops) Hold(ctx context.Context, limit, wait time.Duration) error {
 	h := ls.beginHold(began, limit)
 	for pace, fenced := busyPace, false; ; pace = min(2*pace, maxBusyPace) {
 		waited := time.Since(began)
-		busy := ls.busy(waited >= transactionTime, fenced)
+		busy := ls.busy(waited >= ls.transactionTime, fenced)
 		switch {
 		case !ls.holds(h):
 			return errReleased

@@ -88,7 +88,7 @@ func TestHoldIsReleasedAndMadeLonger(t *testing.T) {
 }
 
 func TestHoldWaitsForWhatIsInFlight(t *testing.T) {
-	const slow = `local t = redis.call('TIME'); local till = t[1] * 1000 + t[2] / 1000 + 700
+	const slow = `local t = redis.call('TIME'); local till = t[1] * 1000 + t[2] / 1000 + 1500
 		repeat t = redis.call('TIME') until t[1] * 1000 + t[2] / 1000 > till; return redis.call('INCR', 'slow')`
 	eachPath(t, func(t *testing.T, f *fleet) {
 		k := f.client()
@@ -114,6 +114,7 @@ func TestHoldWaitsForWhatIsInFlight(t *testing.T) {
 
 func TestOpenTransactionFinishesDuringAHold(t *testing.T) {
 	eachPath(t, func(t *testing.T, f *fleet) {
+		f.loops.LetTransactionsFinishForTest()
 		k, other := f.client(), f.client()
 		other.want("PING", "PONG")
 		k.want("MULTI", "OK")

@@ -16,7 +16,7 @@ type kept struct {
 	channels, patterns, shards map[string]struct{} // subscriptions
 	tracking                   []string            // the accepted CLIENT TRACKING ON, with the client's own ids; nil: it is off
 	caching                    []string            // the last CLIENT CACHING, which is about the next request only
-	settings                   map[string][]string // other accepted requests, the last of each command
+	settings                   map[string][]string // other accepted requests, the last of each kind
 }
 
 // maxPerSubscribe is how many channels one request subscribes to.
@@ -33,6 +33,9 @@ func (s *Session) keep() *kept {
 // prepareSetting is for commands that set something on the connection: CLIENT NO-EVICT and the like.
 func prepareSetting(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) {
 	name, words := s.input.cmd.Name, texts(args)
+	if name == "readwrite" {
+		name = "readonly" // of which it is the end
+	}
 	return raw, onLine(func(s *Session, reply []byte) {
 		if !isOK(reply) {
 			return

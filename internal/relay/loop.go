@@ -47,14 +47,16 @@ type Loops struct {
 
 	holdMu sync.Mutex // guards hold
 	hold   *hold      // nil: there is none
-	moves  moveCounts
+	// transactionTime is for how long a hold lets open transactions go on.
+	transactionTime time.Duration
+	moves           moveCounts
 	// outOfMemory says that clients may not write.
 	outOfMemory atomic.Bool
 }
 
 // NewLoops starts n loops. Close ends them.
 func NewLoops(n int) (*Loops, error) {
-	ls := &Loops{canary: newCanary(), bigKeys: bigKeys{seed: maphash.MakeSeed()}}
+	ls := &Loops{transactionTime: defaultTransactionTime, canary: newCanary(), bigKeys: bigKeys{seed: maphash.MakeSeed()}}
 	ls.life, ls.endLife = context.WithCancel(context.Background())
 	ls.clients.all, ls.engineIDs = make(map[int64]*Session), make(map[int64]struct{})
 	for range n {

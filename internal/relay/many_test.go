@@ -257,6 +257,7 @@ func play(t *testing.T, sc scenario, seed uint64, steer []byte) {
 		})
 	}
 	if sc.moving {
+		ls.LetTransactionsFinishForTest()
 		switcher.Go(func() { moveToAndFro(t, ls, seed, stop, backend) })
 	}
 	problems := make([]string, len(scripts))
@@ -311,14 +312,9 @@ func moveToAndFro(t *testing.T, ls *relay.Loops, seed uint64, stop chan struct{}
 			return
 		case <-time.After(time.Duration(100+rnd.IntN(2000)) * time.Microsecond):
 		}
-		began := time.Now()
 		if err := ls.Hold(context.Background(), patience, patience/2); err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 			return
-		}
-		if time.Since(began) > 100*time.Millisecond {
-			ls.Release() // on a busy machine a transaction may take so long that it is aborted
-			continue
 		}
 		backend([]string{"a", "b"}[n%2], rnd.IntN(2) == 0)
 		if c := ls.Counts(); c.MovedLost > 0 {

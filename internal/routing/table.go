@@ -54,26 +54,29 @@ var handled = map[string]Command{
 	"sunsubscribe": {Affinity: Dedicated, Pin: PinPubSub},
 	"monitor":      {Affinity: Dedicated, Pin: PinMonitor},
 
-	"slowlog":             {},
-	"commandlog":          {},
-	"info":                {},
-	"client|id":           {},
-	"client|getname":      {},
-	"client|setname":      {},
-	"client|setinfo":      {},
-	"client|info":         {},
-	"client|list":         {},
-	"client|kill":         {},
-	"client|unblock":      {},
-	"client|pause":        {},
-	"client|unpause":      {},
-	"client|getredir":     {},
-	"client|trackinginfo": {},
-	"client|tracking":     {Affinity: DirtiesUntilReset, Pin: PinTracking},
-	"client|caching":      {Affinity: DirtiesUntilReset, Pin: PinState},
-	"client|no-evict":     {Affinity: DirtiesForGood, Pin: PinState}, // RESET leaves it before 7.2
-	"client|no-touch":     {Affinity: DirtiesForGood, Pin: PinState},
-	"client|capa":         {Affinity: DirtiesForGood, Pin: PinState}, // RESET always leaves it
+	"slowlog":              {},
+	"commandlog":           {},
+	"info":                 {},
+	"client|id":            {},
+	"client|getname":       {},
+	"client|setname":       {},
+	"client|setinfo":       {},
+	"client|info":          {},
+	"client|list":          {},
+	"client|kill":          {},
+	"client|unblock":       {},
+	"client|pause":         {},
+	"client|unpause":       {},
+	"client|getredir":      {},
+	"client|trackinginfo":  {},
+	"client|tracking":      {Affinity: DirtiesUntilReset, Pin: PinTracking},
+	"client|import-source": {Affinity: DirtiesUntilReset, Pin: PinState},
+	"readonly":             {Affinity: DirtiesUntilReset, Pin: PinState},
+	"readwrite":            {Affinity: DirtiesUntilReset, Pin: PinState},
+	"client|caching":       {Affinity: DirtiesUntilReset, Pin: PinState},
+	"client|no-evict":      {Affinity: DirtiesForGood, Pin: PinState}, // RESET leaves it before 7.2
+	"client|no-touch":      {Affinity: DirtiesForGood, Pin: PinState},
+	"client|capa":          {Affinity: DirtiesForGood, Pin: PinState}, // RESET always leaves it
 }
 
 // table has every command that is known here, by its name in lower case: "get", "client|list".
@@ -90,7 +93,7 @@ var table = func() map[string]*Command {
 	add(Shareable, "", "xread xreadgroup script")
 	// While a script runs the engine answers others with BUSY; behind it on the same connection they would hang.
 	add(Dedicated, PinScript, "eval eval_ro evalsha evalsha_ro fcall fcall_ro")
-	add(DirtiesUntilReset, PinState, "asking readonly readwrite client|import-source")
+	add(DirtiesUntilReset, PinState, "asking")
 	// RESET does not end the debugger, and what it says is no reply.
 	add(PassesThrough, PinState, "sync psync replconf script|debug")
 	m["client|reply"] = ReplyOn
