@@ -220,3 +220,28 @@ func TestAnUpgradeIsCancelled(t *testing.T) {
 		}
 	})
 }
+
+// The limit of connections is that of the new version from the moment in which the clients are there.
+func TestAnUpgradeChangesTheLimitOfConnections(t *testing.T) {
+	story(t, func(t *testing.T, m *machine) {
+		spec := plainSpec()
+		spec.RedisVersion = "REDIS_6_X"
+		if _, err := m.server.Create(first, spec, "v1"); err != nil {
+			t.Fatal(err)
+		}
+		m.waitReady(first)
+		if got := m.node(first).Gateway.MaxClients; got != 1000 {
+			t.Errorf("before: %d", got)
+		}
+		op, err := m.server.Upgrade(t.Context(), first, defaultVersion, "v1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if failure := m.ended(op); failure != nil {
+			t.Fatal(failure)
+		}
+		if n := m.node(first); n.Gateway.MaxClients != 65000 || n.Directives["maxclients"] != "65032" || n.Directives["maxmemory-clients"] == "" {
+			t.Errorf("after: %d clients, %v", n.Gateway.MaxClients, n.Directives)
+		}
+	})
+}

@@ -66,7 +66,11 @@ func taskFailure(op Operation, name Name, err error) *Failure {
 	if errors.As(err, &e) {
 		text, code = e.Message, e.Code
 	}
-	return &Failure{code, fmt.Sprintf("%s %s: %s; the instance is as it was before", op.Verb, name.ID, text)}
+	what := "the instance is as it was before"
+	if errors.Is(err, ErrNoEngine) {
+		what = "the engine is started again, with the data that it has saved"
+	}
+	return &Failure{code, fmt.Sprintf("%s %s: %s; %s", op.Verb, name.ID, text, what)}
 }
 
 // replaceEngine replaces the node's engine by the operation's target.

@@ -39,7 +39,7 @@ func (r *replacement) copyAndSwitch(ctx context.Context) (held time.Duration, er
 	}
 	restore, err := r.old.OpenForCopy(ctx, maxMemory(r.from))
 	if err != nil {
-		return 0, failed(err, "the engine can't be copied; the server's log says why")
+		return 0, engineFailed(r.old, err)
 	}
 	defer func() {
 		if err != nil { // the old engine goes on
@@ -123,6 +123,11 @@ func (r *replacement) copyFailed(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	select {
+	case <-r.old.Done():
+		return engineEnded(r.old, err)
+	case <-time.After(replacePoll): // its end may be seen a little later than that of the link
+	}
 	log := engine.LogTail(r.dirOf(r.to))
 	err = fmt.Errorf("%w; the new engine's log ends with:\n%s", err, log)
 	switch {
@@ -146,12 +151,12 @@ func (r *replacement) catchUpAndPromote(ctx context.Context, ended <-chan error)
 	defer cancel()
 	source, err := r.old.Replication(ctx)
 	if err != nil {
-		return failed(err, "the instance's engine does not answer; try again when the instance is READY")
+		return engineFailed(r.old, err)
 	}
 	for {
 		copied, err := r.new.Replication(ctx)
 		if err != nil || !copied.Linked {
-			return failed(err, "the new engine lost its link to the old one just before it took over; try again")
+			return r.copyFailed(ctx, errors.Join(errors.New("the link ended just before the new engine took over"), err))
 		}
 		if copied.Offset >= source.Offset {
 			break
@@ -181,7 +186,7 @@ func maxMemory(node instance.Node) int64 {
 func (r *replacement) checkMemory(ctx context.Context) error {
 	info, err := r.old.Info(ctx, "memory")
 	if err != nil {
-		return failed(err, "the instance's engine does not answer; try again when the instance is READY")
+		return engineFailed(r.old, err)
 	}
 	used, _ := strconv.ParseInt(info["used_memory"], 10, 64)
 	if free := availableMemory(); free > 0 && free < used {
@@ -337,11 +342,11 @@ func (l *Runtime) DumpEngine(ctx context.Context, node instance.Node, write func
 	defer n.Unlock()
 	e := n.engine.Load()
 	if e == nil || isClosed(e.Done()) {
-		return failed(nil, "the engine has ended: wait until the instance is READY, and try again")
+		return failed(instance.ErrNoEngine, "the instance's engine has ended; try again when the instance is READY")
 	}
 	restore, err := e.OpenForCopy(ctx, maxMemory(node))
 	if err != nil {
-		return failed(err, "the engine can't be asked for its data; the server's log says why")
+		return engineFailed(e, err)
 	}
 	defer func() {
 		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
@@ -351,7 +356,7 @@ func (l *Runtime) DumpEngine(ctx context.Context, node instance.Node, write func
 	return l.tend(ctx, n, node, e, func(ctx context.Context) error {
 		conn, err := e.Connect(ctx)
 		if err != nil {
-			return failed(err, "the engine does not answer; try again when the instance is READY")
+			return engineFailed(e, err)
 		}
 		defer conn.Close()
 		dump, err := replication.NewDump(ctx, conn)

@@ -56,7 +56,7 @@ func (l *Runtime) ReplaceEngine(ctx context.Context, from, to instance.Node, dat
 	defer n.Unlock()
 	r := &replacement{Runtime: l, n: n, from: from, to: to, old: n.engine.Load(), progress: progress}
 	if r.old == nil || isClosed(r.old.Done()) {
-		return 0, failed(nil, "the engine has ended: wait until the instance is READY, and try again")
+		return 0, failed(instance.ErrNoEngine, "the instance's engine has ended; try again when the instance is READY")
 	}
 	held, err := r.run(ctx, data)
 	if err == nil {
@@ -130,6 +130,20 @@ func diskError(err error, verb string) error {
 	return failed(err, "can't %s: the server's state folder can't be written; the server's log says why", verb)
 }
 
+// engineFailed is an error of the instance's engine, which may just have ended.
+func engineFailed(e *engine.Engine, err error) error {
+	select {
+	case <-e.Done():
+		return engineEnded(e, err)
+	case <-time.After(replacePoll):
+		return failed(err, "the instance's engine does not answer; try again when the instance is READY")
+	}
+}
+
+func engineEnded(e *engine.Engine, err error) error {
+	return failed(errors.Join(instance.ErrNoEngine, err), "the instance's engine ended meanwhile (%s); try again when the instance is READY", e.Exit())
+}
+
 // errEngineEnded is why work for an engine is given up.
 var errEngineEnded = errors.New("the engine ended")
 
@@ -149,7 +163,7 @@ func (l *Runtime) tend(ctx context.Context, n *node, node instance.Node, e *engi
 			return err
 		case <-e.Done():
 			cancel(errEngineEnded)
-			return failed(errors.Join(errEngineEnded, <-done), "the instance's engine ended meanwhile (%s); try again when the instance is READY", e.Exit())
+			return engineEnded(e, <-done)
 		case <-gatewayEnd:
 			gatewayEnd = nil
 		case <-again.C:
@@ -207,7 +221,7 @@ func (r *replacement) trySwitch(ctx context.Context, catchUp func(context.Contex
 	}
 	// Should the hold end too early, clients get errors, and not answers for what is then lost.
 	if err := r.old.RefuseWrites(ctx, true); err != nil {
-		return 0, false, failed(err, "the instance's engine does not answer; try again when the instance is READY")
+		return 0, false, engineFailed(r.old, err)
 	}
 	if _, err := client.Hold(ctx, holdLimit); err != nil {
 		return 0, errors.Is(err, gateway.ErrBusy), failed(err, "the gateway does not hold its clients; try again when the instance is READY")
