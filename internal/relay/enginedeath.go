@@ -9,16 +9,32 @@ import (
 
 // An engine closes a connection because it ends, or because it does not want this one any more: its client takes too much memory. A
 // client that has nothing at stake stays in the first case, and goes on with the engine that comes next. In the second it is closed. To
-// tell the two apart takes a moment, because a process that is killed may close its listening socket last.
+// tell the two apart takes a moment, because a process that is killed may close its listening socket last. By then another process may
+// listen in its place already.
 
 // deathTime is for how long an engine that is ending may still accept connections.
 const deathTime = 20 * time.Millisecond
 
-// suspectDeath makes a client wait until it is known whether its engine has ended.
-func (s *Session) suspectDeath() {
+// suspect is a client whose engine may have ended.
+type suspect struct {
+	session *Session
+	process int32 // the engine's; 0: not known
+}
+
+// processOf is the process at the other end of a Unix socket; 0: not known. It is known of a process that has ended, too.
+func processOf(fd int) int32 {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return 0
+	}
+	return cred.Pid
+}
+
+// suspectDeath makes a client wait until it is known whether its engine, which was at the end of fd, has ended.
+func (s *Session) suspectDeath(fd int) {
 	l := s.loop
 	s.suspectsDeath = true
-	if l.suspects = append(l.suspects, s); len(l.suspects) > 1 {
+	if l.suspects = append(l.suspects, suspect{s, processOf(fd)}); len(l.suspects) > 1 {
 		return
 	}
 	engine := l.group.backend.Load().Engine
@@ -30,19 +46,21 @@ func (l *loop) endSuspicion(engine string) {
 	all := l.suspects
 	l.suspects = nil
 	b := l.group.backend.Load()
-	gone := b.Engine != engine
+	gone, listens := b.Engine != engine, int32(0)
 	if !gone {
 		fd, err := b.Connect()
 		if err == nil {
+			listens = processOf(fd)
 			unix.Close(fd)
 		}
 		gone = err != nil && !errors.Is(err, unix.EAGAIN)
 	}
-	for _, s := range all {
+	for _, x := range all {
+		s := x.session
 		s.suspectsDeath = false
 		switch {
 		case s.phase >= engineGone:
-		case gone:
+		case gone, listens != 0 && x.process != 0 && listens != x.process:
 			s.conn.requeue()
 		default:
 			s.setReason(EngineClosed, nil)

@@ -146,9 +146,9 @@ type loop struct {
 	upstreams        map[*upstream]struct{} // all of them
 	dialingIdle      int                    // of them, those that will be idle
 	holding
-	suspects          []*Session // see enginedeath.go
-	letsInWithoutAuth bool       // the engine lets in who has not logged in
-	used              bool       // something moved since the last look for idle connections
+	suspects          []suspect // see enginedeath.go
+	letsInWithoutAuth bool      // the engine lets in who has not logged in
+	used              bool      // something moved since the last look for idle connections
 	idleSeen          time.Time
 }
 

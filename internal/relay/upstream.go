@@ -254,7 +254,7 @@ func (u *upstream) detachUnaffected(err error) {
 		if u.loop.group.backend.Load().remote() {
 			s.conn.requeue()
 		} else {
-			s.suspectDeath()
+			s.suspectDeath(u.FD())
 		}
 	}
 	if u.shared && u.loop.group.backend.Load().remote() && u.ready && len(u.firstError) == 0 {
