@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -575,6 +576,55 @@ func TestNodeKilledInTheMiddleOfAnOperation(t *testing.T) {
 				}
 			}
 			s.cli("instances", "delete", name, "-q")
+		}
+	}
+}
+
+// Before Redis 7.0 an instance of 1 GB serves 1,000 connections with TLS. After an upgrade all of them are still there, and more fit.
+func TestAnUpgradeLiftsTheLimitOfConnections(t *testing.T) {
+	s := startServer(t, serverOptions{config: withEngines(needVersions(t, "REDIS_6_X", "REDIS_7_0")...)})
+	first := s.create("first", "--redis-version", "redis_6_x")
+	config := goRedis(t, first, s.bundle("first"), "").TLSConfig
+	ping := func(conn net.Conn) string {
+		conn.SetDeadline(time.Now().Add(time.Minute))
+		answer := make([]byte, 200)
+		if _, err := conn.Write([]byte("PING\r\n")); err != nil {
+			return err.Error()
+		}
+		n, err := conn.Read(answer)
+		if err != nil {
+			return err.Error()
+		}
+		return strings.TrimSpace(string(answer[:n]))
+	}
+	var conns []net.Conn
+	dial := func() net.Conn {
+		conn, err := tls.Dial("tcp", first.address(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	const limit = 1000
+	for len(conns) < limit {
+		conns = append(conns, dial())
+		if got := ping(conns[len(conns)-1]); got != "+PONG" {
+			t.Fatalf("connection %d: %s", len(conns), got)
+		}
+	}
+	if got := ping(dial()); got != "-ERR max number of clients reached" {
+		t.Errorf("connection %d: %s", limit+1, got)
+	}
+	t.Log(strings.TrimSpace(s.cli("instances", "upgrade", "first", "--redis-version", "redis_7_0", "-q")))
+	for n, conn := range conns {
+		if got := ping(conn); got != "+PONG" {
+			t.Fatalf("connection %d after the upgrade: %s", n+1, got)
+		}
+	}
+	for range 50 {
+		if got := ping(dial()); got != "+PONG" {
+			t.Fatalf("one more connection: %s", got)
 		}
 	}
 }

@@ -151,6 +151,3 @@ func Dump(dir string) string { return filepath.Join(dir, dumpName) }
 
 // LoadedDump is the path to which that file is moved once it was loaded, where Config.KeepDump is false.
 func LoadedDump(dir string) string { return filepath.Join(dir, loadedName) }
-
-// LogTail is the end of the log of the engine of a folder.
-func LogTail(dir string) string { return tail(filepath.Join(dir, logName), 0) }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -27,9 +28,19 @@ func rotate(path string) (int64, error) {
 	return 0, os.Rename(path, path+".1")
 }
 
+// LogTail is the end of the log of the engine of a folder: much more than the last lines that a StartError has, because an engine that can't
+// load its data says why, and then much about the file. "": there is none.
+func LogTail(dir string) string { return readTail(filepath.Join(dir, logName), 0) }
+
 // tail returns the last lines that were written behind offset. It returns "" when there are none or they can't be read, because
 // they only explain another error.
 func tail(path string, offset int64) string {
+	lines := strings.Split(strings.TrimSpace(readTail(path, offset)), "\n")
+	return strings.Join(lines[max(0, len(lines)-tailLines):], "\n")
+}
+
+// readTail returns the last bytes that were written behind offset.
+func readTail(path string, offset int64) string {
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
@@ -42,6 +53,5 @@ func tail(path string, offset int64) string {
 	if err != nil {
 		return ""
 	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	return strings.Join(lines[max(0, len(lines)-tailLines):], "\n")
+	return string(b)
 }

@@ -255,12 +255,13 @@ func (r *replacement) notLoaded(err error) error {
 	if !errors.As(err, &ended) {
 		return err
 	}
+	log := engine.LogTail(r.dirOf(r.to))
 	switch {
-	case strings.Contains(ended.Log, "RDB format version"):
+	case strings.Contains(log, "RDB format version"):
 		return failed(err, "the file is in a newer format than the engine of %s can load; import it into an instance with a newer one", r.to.Version)
-	case strings.Contains(strings.ToLower(ended.Log), "module"):
+	case strings.Contains(strings.ToLower(log), "module"):
 		return failed(err, "the file has data of a module, which the engine of %s does not have", r.to.Version)
-	case strings.Contains(ended.Log, "allocat"), ended.Exit == "signal: killed":
+	case strings.Contains(strings.ToLower(log), "out of memory"), ended.Exit == "signal: killed":
 		return failed(err, "the data of the file need more memory than the instance may have (%s); make it larger first", instance.SizeText(r.to.MemoryLimit))
 	}
 	return failed(err, "the engine of %s can't load the file (%s): it is damaged, or has data that this engine does not know; the server's log has its last words", r.to.Version, ended.Exit)

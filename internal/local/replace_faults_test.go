@@ -291,3 +291,41 @@ func TestAProcessIsKilledDuringADump(t *testing.T) {
 		})
 	}
 }
+
+// A script that runs for longer than clients are to wait delays the move, and is answered by the engine that runs it.
+func TestALongScriptDelaysTheMove(t *testing.T) {
+	t.Parallel()
+	from, to := pair(t)
+	m := newMachine(t, []engine.Binary{from, to}, versionOf(from))
+	c := m.client()
+	c.fill(100)
+	const script = "local began = redis.call('TIME') repeat local now = redis.call('TIME') until (now[1] - began[1]) * 1000000 + now[2] - began[2] > 1500000 return 'done'"
+	answered := make(chan string, 1)
+	var waited bool
+	var once sync.Once
+	next := m.next(versionOf(to))
+	held, err := m.ReplaceEngine(t.Context(), m.node, next, nil, func(what string) {
+		waited = waited || strings.HasPrefix(what, "waiting for a moment")
+		if strings.HasPrefix(what, "moving the clients") {
+			once.Do(func() {
+				busy := m.client()
+				busy.do("PING") // it is served
+				go func() {
+					v, err := busy.Do(context.Background(), "EVAL", script, "0")
+					answered <- fmt.Sprint(v.Str, err)
+				}()
+				time.Sleep(50 * time.Millisecond) // the script runs by then, or the test shows less
+			})
+		}
+	})
+	if err != nil || !waited {
+		t.Fatalf("got %v; waited %v", err, waited)
+	}
+	if got := <-answered; got != "done<nil>" {
+		t.Errorf("the script is answered %s", got)
+	}
+	t.Logf("clients were held for %v in the end", held)
+	m.node = next
+	m.ensure()
+	c.checkFilled(100)
+}
