@@ -26,11 +26,12 @@ type sentRequest struct {
 	wanted  bool  // the client wants the reply
 }
 
-// noteBlocked is called before a request goes over the dedicated connection, for one that may wait and for those behind it.
+// noteBlocked is called before a request is sent, for one that may wait and for those behind it.
 func (s *Session) noteBlocked(c *routing.Command, raw []byte, count int, wanted bool) {
+	s.forgetAnswered()
 	b := s.blocked
-	if b == nil || s.state.InFlight() == 0 {
-		if s.blocked = nil; !c.Waits() || s.state.Queuing {
+	if b == nil {
+		if !c.Waits() || s.state.Queuing {
 			return
 		}
 		b = &blockedRequests{}
@@ -41,6 +42,13 @@ func (s *Session) noteBlocked(c *routing.Command, raw []byte, count int, wanted 
 	}
 	if !b.lost {
 		b.all = append(b.all, sentRequest{bytes.Clone(raw), c, count, s.loop.now.UnixNano(), wanted})
+	}
+}
+
+// forgetAnswered forgets requests that were all answered. It is called before anything else is in flight, which is not among them.
+func (s *Session) forgetAnswered() {
+	if s.state.InFlight() == 0 {
+		s.blocked = nil
 	}
 }
 

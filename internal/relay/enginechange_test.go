@@ -462,6 +462,20 @@ var movingStates = []struct {
 			k.want("INCR before", "2")
 		}
 	}},
+	{"a BLPOP that was answered, and others' requests since", func(f *fleet, k *talker, _ string) func() {
+		f.client().want("LPUSH answered a b c", "3")
+		k.want("BLPOP answered 0", "[answered c]")
+		k.want("SET answered-since 1", "OK")
+		k.want("SET answered-since 1", "OK")
+		must(k.send("INCR", "answered-since"), k.send("INCR", "answered-since"))
+		return func() {
+			if got := k.next() + k.next(); got != "23" {
+				k.t.Errorf("got %s", got)
+			}
+			k.want("LLEN answered", "2")
+			k.want("GET answered-since", "3")
+		}
+	}},
 	{"a BLPOP that ends in time", func(f *fleet, k *talker, _ string) func() {
 		began := time.Now()
 		must(k.send("BLPOP", "never", "2"))

@@ -90,7 +90,7 @@ func (d *dialogue) request(args []string) {
 	d.answer(args)
 	refused := d.mute && before > 0 && bytes.HasPrefix(d.out[before:], []byte("-WRONGPASS"))
 	// What is pushed, and what comes of subscriptions, comes all the same (the engines' way).
-	if d.silent || skipped {
+	if turnedOn := strings.EqualFold(strings.Join(args, " "), "client reply on"); d.silent || skipped && !turnedOn {
 		said := d.out[before:]
 		d.out = append(d.out[:before:before], pushes(said, strings.HasSuffix(strings.ToLower(args[0]), "subscribe"))...)
 	} else if refused || d.drops != "" && args[len(args)-1] == d.drops {
@@ -106,7 +106,8 @@ func pushes(said []byte, subscription bool) (kept []byte) {
 		if err != nil {
 			panic(err) // it is the fake's own
 		}
-		if k := scan.Kind(); k == resp.Push || k == resp.Array && subscription {
+		message := bytes.HasPrefix(said, []byte("*3\r\n$7\r\nmessage\r\n"))
+		if k := scan.Kind(); k == resp.Push || k == resp.Array && (subscription || message) {
 			kept = append(kept, said[:n]...)
 		}
 		said = said[n:]

@@ -253,6 +253,17 @@ func TestEngineIsReplacedThatIsCutOff(t *testing.T) {
 	})
 }
 
+// Which of the bytes behind a SUBSCRIBE in a transaction are wanted replies is not known; nobody may wait for one that is thrown away.
+func TestSubscriptionInATransactionWithoutReplies(t *testing.T) {
+	eachPath(t, func(t *testing.T, f *fleet) {
+		k := f.client()
+		must(k.send("CLIENT", "REPLY", "OFF"), k.send("MULTI"), k.send("SUBSCRIBE", "c"), k.send("EXEC"), k.send("CLIENT", "REPLY", "ON"))
+		if got := k.next(); got != "closed" {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
 // A client that the engine itself closes, such as one that takes too much memory, is to notice.
 func TestClientThatTheEngineClosesIsClosed(t *testing.T) {
 	eachPath(t, func(t *testing.T, f *fleet) {

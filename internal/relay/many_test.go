@@ -61,6 +61,8 @@ func write(c *choices, id int64, user string, length int, moves bool) *script {
 			bytes.Contains(low, []byte("auth")) || // which the engine may leave unanswered
 			user != "default" && bytes.Contains(low, []byte("reset"))) { // and there the login is not known to be gone
 			b = []byte("echo blind\r\n")
+		} else if d.silent && d.multi && bytes.Contains(low, []byte("subscribe")) {
+			b = []byte("echo silent\r\n") // it would be closed
 		} else if d.multi && (bytes.Contains(low, []byte("reply")) || bytes.Contains(low, []byte("subscribe"))) {
 			blind = true
 		}

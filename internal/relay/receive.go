@@ -196,7 +196,8 @@ func (u *upstream) relayShared(w *pendingReply, b []byte) []byte {
 			return nil
 		}
 		n += k
-		if ended++; ended == w.count || w.handler != nil {
+		// A goaway may come between the replies to two requests of one kind.
+		if ended++; ended == w.count || w.handler != nil || u.goawayNegotiated && n < len(b) && resp.Kind(b[n]) == resp.Push {
 			break
 		}
 	}

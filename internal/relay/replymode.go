@@ -18,7 +18,7 @@ func prepareReplyMode(s *Session, raw []byte, args [][]byte) ([]byte, *replyHand
 			}
 		})
 	}
-	return withArgument(args, 2, "on"), &replyHandler{answer: func(_ *upstream, s *Session, reply []byte) []byte {
+	return withArgument(args, 2, "on"), &replyHandler{complete: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
 		switch {
 		case !isOK(reply):
 			return reply

@@ -288,9 +288,12 @@ func (s *Session) appendToBatch(run *batch, raw []byte) bool {
 // batchConn is the connection for requests that need no closer look; nil when all do.
 func (s *Session) batchConn() *upstream {
 	g, b := s.loop.group, s.loop.group.backend.Load()
+	if s.blocked != nil {
+		s.forgetAnswered()
+	}
 	switch u := s.dedicated; {
 	case s.state.Queuing || s.state.Unpipelined() || g.monitors.Any() || g.outOfMemory.Load() || s.loop.held || s.mustLogIn(b) || s.state.Muted() ||
-		s.blocked != nil && s.state.InFlight() > 0:
+		s.blocked != nil:
 		return nil
 	case u != nil:
 		if !u.ready || u.closed || u.draining || b.Multiplexed && s.isClean() && s.state.DedicatedLeft == 0 {

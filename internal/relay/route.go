@@ -155,7 +155,7 @@ func (s *Session) sendDedicated(c *routing.Command, raw []byte) {
 		return
 	case s.refused(s.dedicated, c, raw):
 		return
-	case c.Affinity == routing.PassesThrough, c.SetsReplyMode() && s.state.Queuing && c != routing.ReplyOn:
+	case c.Affinity == routing.PassesThrough, c.SetsReplyMode() && s.state.Multi && c != routing.ReplyOn:
 		s.passBytes(raw)
 		s.state.EnterPassthrough()
 		s.input.passingHead = false
@@ -201,7 +201,7 @@ func (s *Session) send(u *upstream, c *routing.Command, raw []byte) {
 		s.state.SkipReply = false
 	}
 	n := onReply.requests()
-	if !u.shared && (s.blocked != nil || c.Waits()) {
+	if s.blocked != nil || c.Waits() {
 		s.noteBlocked(c, raw, n, wanted)
 	}
 	s.state.Sent(n)
@@ -234,6 +234,10 @@ func (s *Session) passBytes(b []byte) {
 // enterPassthrough makes the session pass bytes both ways without a look at them: they can't be told apart any more. What is
 // here of a request that is not complete goes first; one that is blocked goes when its turn comes.
 func (s *Session) enterPassthrough() {
+	if s.state.RepliesOff {
+		s.quit(Cut) // the engine answers, and the client would get what it does not want
+		return
+	}
 	s.state.EnterPassthrough()
 	s.input.passingHead = false
 	if in := &s.input; len(in.buffer) > 0 && !in.blocked {

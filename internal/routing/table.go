@@ -155,10 +155,11 @@ var (
 	// ProtocolError is what the engine is to call an error.
 	ProtocolError = &Command{Name: "NULL", Affinity: PassesThrough, Pin: PinProtocol}
 
-	// CLIENT REPLY is one of three commands, by its argument. What it asks for is done by package relay.
+	// CLIENT REPLY is one of three commands, by its argument. What it asks for is done by package relay, but not in a transaction: so it
+	// has to be known whether there is one.
 	ReplyOn   = &Command{Name: "client|reply", Affinity: Shareable, Handled: true}
-	ReplyOff  = &Command{Name: "client|reply", Affinity: Dedicated, Pin: PinState, Handled: true}
-	ReplySkip = &Command{Name: "client|reply", Affinity: Dedicated, Pin: PinState, Handled: true}
+	ReplyOff  = &Command{Name: "client|reply", Affinity: Dedicated, Pin: PinState, Handled: true, Unpipelined: true}
+	ReplySkip = &Command{Name: "client|reply", Affinity: Dedicated, Pin: PinState, Handled: true, Unpipelined: true}
 )
 
 // SetsReplyMode says that a command is about whether those behind it are answered.
