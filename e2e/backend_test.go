@@ -164,7 +164,7 @@ func TestPlaintextRedisGoesToTLSWithItsClients(t *testing.T) {
 	clients.wantNoFailure("behind an instance without TLS")
 
 	s.cli("encryption", "prefer", "mine")
-	s.cli("instances", "update", "mine", "--backend", "unix:"+redis.socket)
+	s.cli("instances", "update", "mine", "--backend", "unix:"+redis.socket, "--backend-password-file", password)
 	s.cli("instances", "update", "mine", "--data-path", "multiplexed")
 	clients.wantNoFailure("with a port with TLS, over a socket, and sharing connections")
 	ca := s.bundle("mine")

@@ -35,7 +35,7 @@ func TestBackendOverREST(t *testing.T) {
 		t.Errorf("the node has %v", got)
 	}
 	// What a client read it may send back; only the mask counts, and a field that is named and absent becomes empty.
-	got := s.ok("PATCH", aBackend+"?updateMask=address,plaintext,user", `{"address":"redis://10.0.0.5:6380","plaintext":true,"hasPassword":false,"engine":"x","name":"projects/p1/locations/local/instances/other/backend"}`)
+	got := s.ok("PATCH", aBackend+"?updateMask=address,plaintext,user,password", `{"address":"redis://10.0.0.5:6380","plaintext":true,"password":"`+backendPassword+`","hasPassword":false,"engine":"x","name":"projects/p1/locations/local/instances/other/backend"}`)
 	want = object{"name": want["name"], "address": "10.0.0.5:6380", "plaintext": true, "hasPassword": true}
 	if fmt.Sprint(got) != fmt.Sprint(want) || s.givenBackend().Password != backendPassword {
 		t.Errorf("got %v; want %v", got, want)

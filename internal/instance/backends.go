@@ -114,7 +114,11 @@ func (ws *workers) waitTried(ctx context.Context, i *Instance) {
 	})
 }
 
-// changed is the backend, with its password, as a change makes it.
+// unchanged stands for a password that a change says nothing of.
+const unchanged = "\x00"
+
+// changed is the backend, with its password, as a change makes it. The password that is kept goes to the server that it was given for
+// and to no other: who changes the address has to know it.
 func (b *Backends) changed(i Instance, change func(*backend.Server) error) (backend.Server, error) {
 	if i.Spec.Backend == nil {
 		return backend.Server{}, i.noBackend()
@@ -123,8 +127,16 @@ func (b *Backends) changed(i Instance, change func(*backend.Server) error) (back
 	if err != nil {
 		return backend.Server{}, err
 	}
+	before := s
+	s.Password = unchanged
 	if err := change(&s); err != nil {
 		return backend.Server{}, err
+	}
+	if s.Password == unchanged {
+		s.Password = before.Password
+		if s.Password != "" && (s.Address != before.Address || s.TLS != before.TLS || s.CA != before.CA || s.ServerName != before.ServerName) {
+			return backend.Server{}, invalid("backend.password", "is kept for %s as it is reached now, and not sent elsewhere: give it again, together with the change", before.Address)
+		}
 	}
 	if vs := checkBackend(s); vs != nil {
 		return backend.Server{}, NewViolations(InvalidArgument, vs)

@@ -138,12 +138,20 @@ func TestBackendThatCannotServeIsNotChangedTo(t *testing.T) {
 			t.Errorf("%v", b)
 		}
 		m.set(func() { m.onEnsure = func(context.Context, instance.Node) error { return fault } })
-		err = m.server.Backends.Change(t.Context(), first, func(s *backend.Server) error { s.Address = "10.0.0.7:6379"; return nil }, true)
+		err = m.server.Backends.Change(t.Context(), first, func(s *backend.Server) error { s.Address, s.Password = "10.0.0.7:6379", "other"; return nil }, true)
 		if i := m.get(first); err != nil || i.Spec.Backend.Address != "10.0.0.7:6379" || i.State != instance.Repairing || i.StatusMessage != fault.Error() {
 			t.Errorf("%v, %v, %s, %q", err, i.Spec.Backend, i.State, i.StatusMessage)
 		}
 		m.set(func() { m.onEnsure, m.probe = nil, nil })
 		m.waitReady(first)
+		// The password that is kept is not sent anywhere else.
+		for field, change := range map[string]func(*backend.Server){
+			"address": func(s *backend.Server) { s.Address = "10.0.0.8:6379" },
+			"tls":     func(s *backend.Server) { s.TLS, s.Plaintext = true, false },
+		} {
+			err := m.server.Backends.Change(t.Context(), first, func(s *backend.Server) error { change(s); return nil }, true)
+			wantError(t, "another "+field, err, instance.InvalidArgument, "backend.password", "10.0.0.7:6379", "give it again")
+		}
 		for what, err := range map[string]error{
 			"plaintext": m.server.Backends.Change(t.Context(), first, func(s *backend.Server) error { s.Plaintext = false; return nil }, true),
 			"engine":    changeOfNone(t, m),
