@@ -227,6 +227,11 @@ func (h *host) enginePID() int {
 		h.t.Fatal(err)
 	}
 	defer c.Close()
+	return peerPID(c)
+}
+
+// peerPID is the process at the other end of a Unix socket.
+func peerPID(c net.Conn) int {
 	raw, _ := c.(*net.UnixConn).SyscallConn()
 	pid := 0
 	_ = raw.Control(func(fd uintptr) {
@@ -249,8 +254,8 @@ func (h *host) crash() {
 		if err != nil {
 			return false
 		}
-		c.Close()
-		return h.enginePID() != pid && h.do("PING") == "PONG"
+		defer c.Close()
+		return peerPID(c) != pid && h.do("PING") == "PONG"
 	})
 }
 
