@@ -8,7 +8,7 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
-FUZZTIME ?= 3s
+FUZZTIME ?= 1s
 FORMATTED = cmd internal gen scripts e2e bench
 PREFIX ?= /usr/local
 # Packages with TLS clients for the tests. They are unpacked from Debian 13.
