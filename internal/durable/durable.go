@@ -72,7 +72,11 @@ func CreateFile(path string, data []byte, perm os.FileMode) error {
 
 // SyncDir makes the names in a folder durable. A file that was made, linked or renamed there before survives a crash under its name.
 func SyncDir(dir string) error {
-	d, err := os.Open(dir)
+	return syncOpened(os.Open(dir))
+}
+
+// syncOpened makes durable what is in a folder that was to be opened, and closes it.
+func syncOpened(d *os.File, err error) error {
 	if err != nil {
 		return fmt.Errorf("sync folder: %w", err)
 	}

@@ -167,13 +167,5 @@ func removeAbandoned(root *os.Root, name string) error {
 }
 
 func syncRootDir(root *os.Root, dir string) error {
-	d, err := root.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync folder: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync folder: %w", err)
-	}
-	return nil
+	return syncOpened(root.Open(dir))
 }

@@ -288,12 +288,7 @@ func (e *Engine) retireDump() error {
 	if err != nil {
 		return err
 	}
-	d, err := os.Open(e.dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return durable.SyncDir(e.dir)
 }
 
 // Stop shuts the engine down, saving its data or not, and returns when the process has ended.

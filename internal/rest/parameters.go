@@ -92,7 +92,7 @@ func badParameter(name, what string) error {
 }
 
 // refuseTokenInURL refuses a token in the query. The managed service takes it. But URLs end in the logs of proxies and of servers, in
-// histories and in error messages, and this token may do everything; so no client is to get used to it.
+// histories and in error messages, and whoever finds a token there may do what it allows; so no client is to get used to it.
 func (c *Config) refuseTokenInURL(query url.Values, header http.Header) error {
 	for _, name := range []string{"access_token", "oauth_token", "bearer_token"} {
 		if !query.Has(name) && !query.Has("$"+name) {
