@@ -15,12 +15,12 @@ func TestSidecarWithoutFreeDescriptors(t *testing.T) {
 	s := newServer(t, serverOptions{})
 	n := newNativeRedis(s)
 	n.start()
-	c := s.launchSidecarUnder([]string{"prlimit", "--nofile=64"}, nil, "--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile)
+	c := s.launchSidecarUnder([]string{"prlimit", "--nofile=160"}, nil, "--address", net.JoinHostPort(n.host, n.port), "--ca", n.caFile)
 	c.waitReady()
 	const full = "-ERR max number of clients reached: the sidecar has no free file descriptor"
 	var all, served []net.Conn
 	told := 0
-	for range 100 {
+	for range 200 {
 		conn, err := net.Dial("tcp", c.address)
 		if err != nil {
 			t.Fatal(err)
@@ -40,18 +40,19 @@ func TestSidecarWithoutFreeDescriptors(t *testing.T) {
 			t.Fatalf("after %d clients: %q %v", served, line, err)
 		}
 	}
-	if len(served) < 10 || told < 50 {
+	if len(served) < 80 || told < 20 {
 		t.Fatalf("%d clients were served, %d were told that there is no room", len(served), told)
 	}
-	c.wantNotReadyAnyMore("the sidecar has no free file descriptor: its limit of open files is 64")
+	c.wantNotReadyAnyMore("the sidecar has no free file descriptor: its limit of open files is 160")
 	if _, err := served[0].Write([]byte("PING\r\n")); err != nil {
 		t.Error(err)
 	}
 	if line, err := bufio.NewReader(served[0]).ReadString('\n'); line != "+PONG\r\n" {
 		t.Errorf("who was there before reads %q %v", line, err)
 	}
-	// A client that needs a dedicated connection now waits for it, and is then told why there is none. Idle connections are
-	// taken first, and on a busy machine the sidecar has more of them. They can't suffice for everyone who was served.
+	// A client that needs a dedicated connection now waits for it, and is then told why there is none. Some get one: idle
+	// connections are taken first, and the descriptors that are kept from clients are free for connections (about 24). With a limit
+	// of 160 far more clients than that were served, on a busy machine too.
 	for _, conn := range served {
 		if _, err := conn.Write([]byte("MULTI\r\n")); err != nil {
 			t.Fatal(err)
