@@ -64,6 +64,7 @@ var levels = map[string]int{
 
 	"internal/systemmemory": 1,
 	"internal/snapshot":     0,
+	"internal/failover":     0,
 	"internal/server":       6,
 
 	"internal/sidecarconfig": 4,

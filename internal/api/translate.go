@@ -275,8 +275,8 @@ func instanceProto(i instance.Instance) (*redispb.Instance, error) {
 		return out, nil // there is nothing to connect to yet
 	}
 	out.Host, out.Port = i.Host, int32(i.Port)
-	for _, id := range i.Nodes() {
-		out.Nodes = append(out.Nodes, &redispb.NodeInfo{Id: id, Zone: i.Spec.LocationID})
+	for _, n := range i.NodeInfos() {
+		out.Nodes = append(out.Nodes, &redispb.NodeInfo{Id: n.ID, Zone: n.Zone})
 	}
 	for _, ca := range i.ServerCAs {
 		d, err := pki.Describe(ca.Certificate)

@@ -44,7 +44,7 @@ func (x *metrics) collectEngine(ctx context.Context, ch chan<- prometheus.Metric
 	}
 	ctx, cancel := context.WithTimeout(ctx, engineMetricsTimeout)
 	defer cancel()
-	info, err := reader.EngineInfo(ctx, i.nodeID(0), "memory")
+	info, err := reader.EngineInfo(ctx, i.primaryID(), "memory")
 	if err != nil {
 		return // it is down or busy: sealane_instance_state says so
 	}

@@ -52,7 +52,7 @@ func (e *Engines) Get(ctx context.Context, name Name) (EngineStatus, error) {
 		s.Memory.Problem = "it is not known"
 		return s, nil
 	}
-	s.Memory, err = reader.EngineMemory(ctx, i.nodeID(0))
+	s.Memory, err = reader.EngineMemory(ctx, i.primaryID())
 	return s, err
 }
 
@@ -124,7 +124,7 @@ func (e *Engines) checkFits(ctx context.Context, i Instance) error {
 	if !ok {
 		return nil
 	}
-	info, err := reader.EngineInfo(ctx, i.nodeID(0), "memory")
+	info, err := reader.EngineInfo(ctx, i.primaryID(), "memory")
 	used, parseErr := strconv.ParseInt(info["used_memory"], 10, 64)
 	if err != nil || parseErr != nil {
 		return &Error{Code: FailedPrecondition, Err: errors.Join(err, parseErr),

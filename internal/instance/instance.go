@@ -39,13 +39,19 @@ const (
 	Importing State = "IMPORTING" // the data are being replaced by those of a file
 	// Maintained is an instance whose engine is being replaced in its maintenance window.
 	Maintained State = "MAINTENANCE"
-	Repairing  State = "REPAIRING" // a node is down and being restarted; observed
+	// FailingOver is an instance whose primary is being changed because somebody asked for it.
+	FailingOver State = "FAILING_OVER"
+	Repairing   State = "REPAIRING" // a node is down and being restarted; observed
 )
 
 // Spec is what a user asked for, with the defaults filled in.
 type Spec struct {
 	DisplayName           string
 	Labels                map[string]string
+	Tier                  Tier   // "" in older records: Basic
+	ReplicaCount          int32  `json:",omitempty"`
+	ReadReplicas          bool   `json:",omitempty"` // there is a read endpoint
+	SecondaryIPRange      string `json:",omitempty"` // as asked for; it changes nothing
 	LocationID            string // zone
 	AlternativeLocationID string
 	RedisVersion          string // REDIS_7_0, VALKEY_8_0, …
@@ -100,6 +106,9 @@ type Instance struct {
 	// SealedBackend is the password of Spec.Backend; nil: there is none.
 	SealedBackend []byte `json:",omitempty"`
 
+	// Replication is the nodes of an instance of tier STANDARD_HA; nil: there is one node.
+	Replication *Replication `json:",omitempty"`
+
 	// Deleted makes the record a tombstone: it stays for a while, so that its operations can be looked up, and the name is free.
 	Deleted    bool
 	Operations []Operation // oldest first; at most one is not done
@@ -118,14 +127,13 @@ type Instance struct {
 	MaintenanceVersion           string   `json:"-"`
 	AvailableMaintenanceVersions []string `json:"-"`
 
+	observedNodes map[int]NodeInfo // by number
+
 	version uint64 // of the record as it was read
 }
 
 // Address is host:port.
 func (i Instance) Address() string { return net.JoinHostPort(i.Host, strconv.Itoa(i.Port)) }
-
-// Nodes are the names of the instance's nodes.
-func (i Instance) Nodes() []string { return []string{"node-0"} }
 
 // nodeID names node n among all nodes of the server. It is short, because it becomes part of a Unix socket's path.
 func (i Instance) nodeID(n int) string { return fmt.Sprintf("%s-%d", i.UID, n) }
@@ -143,6 +151,7 @@ func (i Instance) clone() Instance {
 	i.Spec.Labels = maps.Clone(i.Spec.Labels)
 	i.Spec.RedisConfigs = maps.Clone(i.Spec.RedisConfigs)
 	i.Operations = slices.Clone(i.Operations)
+	i.Replication = i.Replication.clone()
 	return i
 }
 

@@ -117,8 +117,9 @@ func New(cfg Config) (*Manager, error) {
 		return nil, err
 	}
 	ws := &workers{now: cfg.Now, log: cfg.Log, byName: make(map[Name]*worker), observations: make(map[Name]observation), notes: make(map[Name]notes)}
+	mons := &monitors{runtime: cfg.Runtime, workers: ws, now: cfg.Now, byName: make(map[Name]*monitor)}
 	recs := &records{store: cfg.Store, scope: scope{cfg.Projects, cfg.Locations}, changed: ws.wake}
-	read := &reader{records: recs, workers: ws, runtime: cfg.Runtime, commands: cfg.Commands, builds: cfg.Runtime.Engines(), now: cfg.Now}
+	read := &reader{records: recs, workers: ws, monitors: mons, runtime: cfg.Runtime, commands: cfg.Commands, builds: cfg.Runtime.Engines(), now: cfg.Now}
 	issuer := &certificateIssuer{records: recs, secrets: sealed, addresses: cfg.Addresses, audit: cfg.Audit, changed: cfg.Changed, log: cfg.Log}
 	m := &Manager{
 		Operations:  &Operations{records: recs, reader: read, workers: ws, waits: make(chan struct{}, maxWaits)},
@@ -139,8 +140,8 @@ func New(cfg Config) (*Manager, error) {
 	m.Certificates = &Certificates{records: recs, reader: read, workers: ws, secrets: sealed, issuer: issuer, evidence: m.Clients, now: cfg.Now, log: cfg.Log}
 	m.metrics = newMetrics(m)
 	m.reconciler = &reconciler{
-		records: recs, workers: ws, runtime: cfg.Runtime, objects: cfg.Objects, secrets: sealed, issuer: issuer, authStrings: m.AuthStrings, evidence: m.Clients, plaintext: plain,
-		commands: cfg.Commands, now: cfg.Now, log: cfg.Log, restarted: m.metrics.restarted,
+		records: recs, workers: ws, monitors: mons, runtime: cfg.Runtime, objects: cfg.Objects, secrets: sealed, issuer: issuer, authStrings: m.AuthStrings, evidence: m.Clients, plaintext: plain,
+		commands: cfg.Commands, now: cfg.Now, log: cfg.Log, restarted: m.metrics.restarted, failedOver: m.metrics.failedOver,
 	}
 	ws.step = m.reconciler.step
 	return m, nil
@@ -237,6 +238,9 @@ func (m *Manager) newInstance(name Name, spec Spec) (Instance, error) {
 	if err != nil {
 		return Instance{}, err
 	}
+	if err := m.fitNodes(&i); err != nil {
+		return Instance{}, err
+	}
 	i.EnginePatch = buildOf(m.runtime.Engines(), spec.RedisVersion).Patch
 	i.SealedAdmin = m.secrets.newAdminPassword(&i)
 	if spec.Backend != nil {
@@ -283,6 +287,8 @@ type Change func(*Spec)
 // Update begins to change an instance. What can be seen to be impossible is refused at once, such as a size that the data don't fit in.
 // Where the engine refuses the change the operation fails, and the instance is as it was before.
 func (m *Manager) Update(ctx context.Context, name Name, change Change, apiVersion string) (Operation, error) {
+	m.creating.Lock() // an update may need addresses
+	defer m.creating.Unlock()
 	var op Operation
 	err := m.records.mutate(name, func(i *Instance) error {
 		if err := i.requireNoOperation(); err != nil {
@@ -296,13 +302,16 @@ func (m *Manager) Update(ctx context.Context, name Name, change Change, apiVersi
 		if i.Spec.AuthEnabled != before.Spec.AuthEnabled {
 			m.AuthStrings.follow(i)
 		}
-		if err := i.Spec.checkUpdate(before.Spec, m.runtime.Engines()); err != nil {
+		if err := i.Spec.checkUpdate(name, before.Spec, m.runtime.Engines()); err != nil {
 			return err
 		}
 		if i.Spec.MemorySizeGB < before.Spec.MemorySizeGB && i.Spec.Backend == nil {
 			if err := m.Engines.checkFits(ctx, *i); err != nil {
 				return err
 			}
+		}
+		if err := m.fitNodes(i); err != nil {
+			return err
 		}
 		var target *EngineTarget
 		if maintenance != "" {

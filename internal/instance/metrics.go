@@ -16,9 +16,10 @@ import (
 // metrics are what the ops listener shows of the instances. Those of an instance's gateway are declared in
 // internal/gateway/metrics.go, and get the labels of the instance here.
 type metrics struct {
-	manager  *Manager
-	restarts *prometheus.CounterVec
-	gateways *gateway.Metrics
+	manager   *Manager
+	restarts  *prometheus.CounterVec
+	failovers *prometheus.CounterVec
+	gateways  *gateway.Metrics
 }
 
 // instanceLabels tell an instance from all others. Each metric has them.
@@ -31,7 +32,8 @@ func newMetrics(m *Manager) *metrics {
 			Name: "sealane_node_restarts_total",
 			Help: "Processes of an instance that ended by themselves and were restarted.",
 		}, append(instanceLabels, "process")),
-		gateways: gateway.NewMetrics(instanceLabels...),
+		failovers: newFailoverCounter(),
+		gateways:  gateway.NewMetrics(instanceLabels...),
 	}
 }
 
@@ -45,7 +47,7 @@ func (x *metrics) restarted(name Name, process string) {
 
 // Metrics returns what main registers with Prometheus.
 func (m *Manager) Metrics() []prometheus.Collector {
-	return []prometheus.Collector{m.metrics.restarts, m.metrics}
+	return []prometheus.Collector{m.metrics.restarts, m.metrics.failovers, m.metrics}
 }
 
 var (

@@ -7,45 +7,129 @@ import (
 	"github.com/sealane/sealane/internal/gateway"
 )
 
-// node says what the instance's node is to run at a time.
+// node says what the node of the engine that takes writes is to run at a time. For an instance with one node, that is the node.
 func (r *reconciler) node(i Instance, now time.Time) (Node, error) {
-	admin, err := r.secrets.adminPassword(i)
+	if i.Replication == nil {
+		return r.onlyNode(i, now)
+	}
+	return r.nodeOf(i, i.Replication.Primary, now)
+}
+
+// onlyNode is the node of an instance that has no other.
+func (r *reconciler) onlyNode(i Instance, now time.Time) (Node, error) {
+	n, err := r.engineNode(i, 0)
 	if err != nil {
 		return Node{}, err
 	}
-	n := Node{
-		ID: i.nodeID(0), Instance: i.Name, Version: i.Spec.RedisVersion, Patch: i.EnginePatch, Slot: i.EngineSlot, Directives: i.Spec.directives(),
-		AdminPassword: admin, KeepDump: i.Spec.SnapshotPeriod > 0, MemoryLimit: i.Spec.memoryLimit(),
-		Gateway: gateway.Snapshot{
-			Listeners:   i.listeners(),
-			Connect:     i.connectHint(r.commands),
-			Auth:        i.AuthVersion,
-			MaxClients:  i.Spec.maxClients(),
-			DataPath:    i.Spec.snapshotPath(),
-			TLSPolicy:   i.Spec.TLS,
-			IdleTimeout: i.Spec.idleTimeout(),
-
-			SystemMemory: i.Spec.systemMemory(),
-		},
-		Host: i.Host,
-	}
-	if n.PasswordHashes, err = r.secrets.passwordHashes(i); err != nil {
-		return Node{}, err
-	}
+	n.Gateway, n.Host = r.endpoint(i), i.Host
 	if i.Spec.Backend != nil {
 		if err := r.toBackend(&n, i); err != nil {
 			return Node{}, err
 		}
 	}
-	if i.TLSPort() != 0 && i.Certificates != nil && i.Certificates.Leaf != nil {
-		view := i.Certificates.At(now)
-		if n.Gateway.Certificate, n.Gateway.PrivateKey, err = view.Chain(r.secrets.key); err != nil {
-			return Node{}, err
+	return n, r.addChains(&n, i, now)
+}
+
+// engineNode is what a node's engine is to run.
+func (r *reconciler) engineNode(i Instance, number int) (n Node, err error) {
+	n = Node{
+		ID: i.nodeID(number), Instance: i.Name, Version: i.Spec.RedisVersion, Patch: i.EnginePatch, Slot: i.EngineSlot, Directives: i.Spec.directives(),
+		KeepDump: i.Spec.SnapshotPeriod > 0, MemoryLimit: i.Spec.memoryLimit(),
+	}
+	if n.AdminPassword, err = r.secrets.adminPassword(i); err != nil {
+		return Node{}, err
+	}
+	n.PasswordHashes, err = r.secrets.passwordHashes(i)
+	return n, err
+}
+
+// endpoint is what the gateway of the instance's endpoint is to serve, but for certificates.
+func (r *reconciler) endpoint(i Instance) gateway.Snapshot {
+	return gateway.Snapshot{
+		Listeners:   i.listeners(),
+		Connect:     i.connectHint(r.commands),
+		Auth:        i.AuthVersion,
+		MaxClients:  i.Spec.maxClients(),
+		DataPath:    i.Spec.snapshotPath(),
+		TLSPolicy:   i.Spec.TLS,
+		IdleTimeout: i.Spec.idleTimeout(),
+
+		SystemMemory: i.Spec.systemMemory(),
+	}
+}
+
+// addChains gives a node's gateway the instance's certificates, where it has a listener with TLS.
+func (r *reconciler) addChains(n *Node, i Instance, now time.Time) (err error) {
+	if i.TLSPort() == 0 || i.Certificates == nil || i.Certificates.Leaf == nil {
+		return nil
+	}
+	view := i.Certificates.At(now)
+	if n.Gateway.Certificate, n.Gateway.PrivateKey, err = view.Chain(r.secrets.key); err != nil {
+		return err
+	}
+	n.Bundle, n.Gateway.Anchors = view.Bundle(), view.Anchors()
+	return addTestChains(&n.Gateway, view, r.secrets.key, i.activeSampling(view))
+}
+
+// nodeOf says what one node of several is to run at a time.
+func (r *reconciler) nodeOf(i Instance, number int, now time.Time) (Node, error) {
+	record := i.Replication.node(number)
+	if record == nil {
+		return Node{}, fmt.Errorf("instance %s has no %s", i.Name, NodeName(number))
+	}
+	n, err := r.engineNode(i, number)
+	if err != nil {
+		return Node{}, err
+	}
+	n.Slot = record.Slot
+	if record.Version != "" {
+		n.Version, n.Patch = record.Version, record.Patch
+	}
+	if n.Replication, err = r.nodeReplication(i, *record, now); err != nil {
+		return Node{}, err
+	}
+	switch read := i.readAddress(); {
+	case number == 0:
+		n.Gateway, n.Host = r.endpoint(i), i.Host
+		n.Serves = r.engineRef(i, i.Replication.Primary)
+	case read != "":
+		n.Gateway, n.Host = r.endpoint(i), i.Replication.ReadHost
+		n.Gateway.Listeners = []gateway.Listener{{Address: read, TLS: i.Spec.TransitEncryption}}
+		n.Serves = r.engineRef(i, r.monitors.readFrom(i, number))
+	default:
+		return n, nil // its gateway lets replicas in, and nobody else
+	}
+	return n, r.addChains(&n, i, now)
+}
+
+// engineRef is the engine of a node.
+func (r *reconciler) engineRef(i Instance, number int) *EngineRef {
+	ref := &EngineRef{NodeID: i.nodeID(number)}
+	if n := i.Replication.node(number); n != nil {
+		ref.Slot = n.Slot
+	}
+	return ref
+}
+
+// backlogShare is which part of an instance's size is for the replication backlog, as in the managed service.
+const backlogShare = 10
+
+// nodeReplication is what a node needs as one of several.
+func (r *reconciler) nodeReplication(i Instance, record NodeRecord, now time.Time) (*NodeReplication, error) {
+	password, err := r.secrets.replicationPassword(i)
+	if err != nil {
+		return nil, err
+	}
+	n := &NodeReplication{
+		Address: record.address(), Password: password,
+		Backlog: int64(i.Spec.MemorySizeGB) * gib / backlogShare,
+	}
+	if record.Number != i.Replication.Primary {
+		primary := i.Replication.node(i.Replication.Primary)
+		if primary == nil {
+			return nil, fmt.Errorf("instance %s has no %s, which should be the primary", i.Name, NodeName(i.Replication.Primary))
 		}
-		n.Bundle, n.Gateway.Anchors = view.Bundle(), view.Anchors()
-		if err := addTestChains(&n.Gateway, view, r.secrets.key, i.activeSampling(view)); err != nil {
-			return Node{}, err
-		}
+		n.Primary = primary.address()
 	}
 	return n, nil
 }

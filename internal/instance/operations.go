@@ -22,6 +22,7 @@ const (
 	Upgrade    Verb = "upgrade"
 	Import     Verb = "import"
 	Export     Verb = "export"
+	Failover   Verb = "failover"
 	Reschedule Verb = "rescheduleMaintenance"
 	Maintain   Verb = "maintenance" // which begins by itself
 )
@@ -41,6 +42,9 @@ type Operation struct {
 	Object string  `json:",omitempty"` // of an import and an export: gs://bucket/object
 	// Target is the engine that takes the place of the present one; nil: it stays.
 	Target *EngineTarget `json:",omitempty"`
+	// Replaces is, of a failover, the number of the node that was the primary, and Force is whether its replicas may be far behind.
+	Replaces *int `json:",omitempty"`
+	Force    bool `json:",omitempty"`
 	// Held is for how long clients waited while they were moved to another engine.
 	Held time.Duration `json:",omitempty"`
 
@@ -60,6 +64,8 @@ type Before struct {
 	Spec       Spec
 	SealedAuth []byte    `json:",omitempty"`
 	OldAuth    []OldAuth `json:",omitempty"`
+	// Replication is for which nodes there were, and the read endpoint.
+	Replication *Replication `json:",omitempty"`
 }
 
 // Failure is the outcome of an operation that did not succeed.
@@ -106,7 +112,7 @@ func (i *Instance) finish(failure *Failure, now time.Time) {
 
 // before is what an update may change of the instance.
 func (i *Instance) before() *Before {
-	return &Before{Spec: i.clone().Spec, SealedAuth: i.SealedAuth, OldAuth: i.OldAuth}
+	return &Before{Spec: i.clone().Spec, SealedAuth: i.SealedAuth, OldAuth: i.OldAuth, Replication: i.Replication.clone()}
 }
 
 // goBack makes the instance what it was before the operation under way, and ends that.
@@ -116,6 +122,7 @@ func (i *Instance) goBack(failure *Failure, now time.Time) {
 		i.AuthVersion++
 	}
 	i.Spec, i.SealedAuth, i.OldAuth = b.Spec, b.SealedAuth, b.OldAuth
+	i.goBackToNodes(b.Replication)
 	i.State = Ready
 	i.finish(failure, now)
 }
@@ -251,7 +258,9 @@ func (o *Operations) Delete(project, location, id string) error {
 }
 
 // isTask says whether the operation is work that may take long and is given up where that is asked for; see tasks.go.
-func (op Operation) isTask() bool { return op.Target != nil || op.Verb == Export }
+func (op Operation) isTask() bool {
+	return op.Target != nil || op.Verb == Export || op.Verb == Failover
+}
 
 // requireNoOperation returns an error while another operation is under way.
 func (i *Instance) requireNoOperation() error {

@@ -11,6 +11,7 @@ import (
 type reader struct {
 	records  *records
 	workers  *workers
+	monitors *monitors
 	runtime  Runtime
 	commands Commands
 	builds   []EngineBuild
@@ -40,11 +41,14 @@ func (r *reader) withObserved(i Instance) Instance {
 		i.StatusMessage = o.busy.advice(i, r.commands, now)
 	}
 	if i.StatusMessage == "" {
-		i.StatusMessage = strings.Join(nonEmpty(r.workers.note(i.Name, memoryNote, snapshotNote, restoreNote)...), "; ")
+		i.StatusMessage = strings.Join(nonEmpty(r.workers.note(i.Name, replicaNote, memoryNote, snapshotNote, restoreNote)...), "; ")
 	}
 	if prober, ok := r.runtime.(BackendProber); ok && i.Spec.Backend != nil {
 		facts, _ := prober.BackendFacts(i.nodeID(0))
 		i.Spec.RedisVersion = backendVersion(facts)
+	}
+	if m := r.monitors.of(i.Name); m != nil {
+		i.observedNodes = m.infos()
 	}
 	if i.Certificates != nil {
 		i.ServerCAs = i.Certificates.At(now).Published()

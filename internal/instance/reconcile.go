@@ -35,6 +35,7 @@ const createTimeout = time.Minute
 type reconciler struct {
 	records     *records
 	workers     *workers
+	monitors    *monitors
 	runtime     Runtime
 	objects     *objects.Store // nil: none
 	secrets     secrets
@@ -46,6 +47,7 @@ type reconciler struct {
 	now         func() time.Time
 	log         *slog.Logger
 	restarted   func(name Name, process string) // counts a process that ended by itself
+	failedOver  func(Name, FailoverRecord)      // counts a failover
 }
 
 // step does what the record asks for. It is idempotent: after a crash the next process begins it again.
@@ -68,8 +70,10 @@ func (r *reconciler) step(ctx context.Context, w *worker) error {
 		return err
 	}
 	r.restartIfAsked(ctx, w, i)
-	if err := r.workers.checkRestart(w); err != nil {
-		return err
+	if i.Replication == nil { // where there are several nodes, only what is to be restarted waits
+		if err := r.workers.checkRestart(w); err != nil {
+			return err
+		}
 	}
 	if err := r.converge(ctx, w, &i); err != nil {
 		tooLong := !w.firstTried.IsZero() && r.now().Sub(w.firstTried) > createTimeout
@@ -172,7 +176,12 @@ func (r *reconciler) converge(ctx context.Context, w *worker, i *Instance) error
 	if failed != nil && (errors.Is(failed, store.ErrConflict) || i.Certificates.Leaf == nil) {
 		return failed
 	}
-	err := r.ensure(ctx, *i, now)
+	var err error
+	if i.Replication != nil {
+		err = r.ensureNodes(ctx, w, i, now)
+	} else {
+		err = r.ensure(ctx, *i, now)
+	}
 	r.workers.mu.Lock()
 	w.proved = err == nil
 	if err == nil {
@@ -197,7 +206,7 @@ func (r *reconciler) observeEngine(ctx context.Context, w *worker, i Instance) {
 	if !ok {
 		return
 	}
-	info, err := reader.EngineInfo(ctx, i.nodeID(0), "server")
+	info, err := reader.EngineInfo(ctx, i.primaryID(), "server")
 	if err != nil {
 		return
 	}
@@ -218,8 +227,11 @@ func (r *reconciler) ensure(ctx context.Context, i Instance, now time.Time) erro
 
 // tearDown removes the node and leaves a tombstone that holds the operations.
 func (r *reconciler) tearDown(ctx context.Context, i Instance, failure *Failure) error {
-	if err := r.runtime.Remove(ctx, i.nodeID(0)); err != nil {
-		return fmt.Errorf("remove %s: %w", i.Name, err)
+	r.monitors.forget(i.Name)
+	for _, id := range i.nodeIDs() {
+		if err := r.runtime.Remove(ctx, id); err != nil {
+			return fmt.Errorf("remove %s: %w", i.Name, err)
+		}
 	}
 	i.finish(failure, r.now().UTC())
 	i.Deleted, i.State = true, Deleting

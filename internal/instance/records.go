@@ -137,12 +137,8 @@ func (r *records) takenAddresses() (map[netip.AddrPort]bool, error) {
 	live, err := r.live()
 	taken := make(map[netip.AddrPort]bool, len(live))
 	for _, i := range live {
-		host, err := netip.ParseAddr(i.Host)
-		if err != nil {
-			continue
-		}
-		for _, port := range i.ports() {
-			taken[netip.AddrPortFrom(host, uint16(port))] = true
+		for _, a := range i.addresses() {
+			taken[a] = true
 		}
 	}
 	return taken, err

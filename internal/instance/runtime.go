@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"time"
 
+	"github.com/sealane/sealane/internal/failover"
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/ledger"
 	"github.com/sealane/sealane/internal/plaintext"
@@ -40,6 +42,7 @@ type EngineBuild struct {
 	Version      string // as the API names it: REDIS_7_0
 	Patch        string // as the engine names itself: 7.0.15
 	ActiveDefrag bool   // whether it was built so that it accepts activedefrag
+	TLS          bool   // whether it was built with TLS, which replication between nodes needs
 }
 
 // EngineInfoReader is an optional part of a Runtime: it asks a node's engine for INFO.
@@ -110,6 +113,51 @@ func (e *BusyError) Error() string {
 	return "a script or function has been running in the engine since " + e.Since.UTC().Format(time.RFC3339) + ", and no client is answered until it ends"
 }
 
+// Replicator is an optional part of a Runtime: it runs instances that have several nodes. Ensure, which is for a node with engine and
+// gateway, is not called for theirs.
+type Replicator interface {
+	// EnsureEngine is Ensure for a node's engine alone. It follows the primary, or takes writes, as the node's Replication says.
+	EnsureEngine(ctx context.Context, node Node, progress func(string)) error
+	// EnsureGateway is Ensure for a node's gateway alone.
+	EnsureGateway(ctx context.Context, node Node, progress func(string)) error
+	// ApplyGateway gives a node's gateway its snapshot, and proves nothing. After an error the gateway is known not to serve it, now or
+	// later.
+	ApplyGateway(ctx context.Context, node Node) error
+	// ServedEngine is the engine that the clients of a node's gateway are on, whether the processes run or not; see EngineReplacer.
+	ServedEngine(nodeID string) (EngineRef, error)
+
+	// ObserveEngine looks at a node's engine, and returns within a fraction of a second whatever that does.
+	ObserveEngine(ctx context.Context, node Node) failover.Observation
+	// KillEngine ends a node's engine at once.
+	KillEngine(ctx context.Context, node Node) error
+	// PromoteEngine makes a node's engine take writes, and FollowEngine makes it a replica of the engine at an address.
+	PromoteEngine(ctx context.Context, node Node) error
+	FollowEngine(ctx context.Context, node Node, primary netip.AddrPort) error
+	// RefuseWrites makes a node's engine refuse all writes, or take them again.
+	RefuseWrites(ctx context.Context, node Node, refuse bool) error
+	// HoldClients keeps the requests of the clients of a node's gateway back. Its error is failover.ErrBusy where one was under way for
+	// too long. ReleaseClients lets them go on.
+	HoldClients(ctx context.Context, nodeID string, limit time.Duration) error
+	ReleaseClients(ctx context.Context, nodeID string) error
+}
+
+// EngineRef is an engine of a node.
+type EngineRef struct {
+	NodeID string
+	Slot   int
+}
+
+// NodeReplication is what a node needs as one of several.
+type NodeReplication struct {
+	Address netip.AddrPort // where its gateway lets replicas in while its engine is the primary
+	Primary netip.AddrPort // where its engine replicates from; the zero value: it is the primary
+	// Certificate and PrivateKey are for both ends of replication, and Authorities are the CAs by which each verifies the other, in PEM.
+	Certificate, PrivateKey, Authorities []byte
+	Identity                             string // the URI that a certificate must be for
+	Password                             string // of the engines' user for replication
+	Backlog                              int64  // bytes of changes that are kept for replicas whose link was broken
+}
+
 // Node is what a Runtime must know to run one node.
 type Node struct {
 	ID       string
@@ -126,7 +174,12 @@ type Node struct {
 	// MemoryLimit is at how many bytes, its child processes included, the system is to end the engine; 0: never.
 	MemoryLimit int64
 
-	// Gateway is what the gateway is given; the Runtime fills in Engine and Generation. With a Backend in it the node has no engine.
+	// Replication is for a node that is one of several; nil: it is the only one.
+	Replication *NodeReplication
+	// Serves is the engine that the gateway's clients are on; nil: the node's own.
+	Serves *EngineRef
+
+	// Gateway is what the gateway is given; the Runtime fills in Engine, Replication and Generation. Without Listeners it serves no clients. With a Backend in it the node has no engine.
 	Gateway gateway.Snapshot
 	Host    string
 	Bundle  []byte // PEM: what a client trusts; nil without encryption

@@ -36,8 +36,9 @@ func (s secrets) checkMasterKey(st Store) error {
 }
 
 // The purposes under which an instance's secrets are sealed: a secret can't be put in another's place.
-func (i Instance) authPurpose() string  { return "auth string of " + i.UID }
-func (i Instance) adminPurpose() string { return "admin password of " + i.UID }
+func (i Instance) authPurpose() string        { return "auth string of " + i.UID }
+func (i Instance) adminPurpose() string       { return "admin password of " + i.UID }
+func (i Instance) replicationPurpose() string { return "replication password of " + i.UID }
 
 // newAuthString makes a random AUTH string for the instance and returns it sealed.
 func (s secrets) newAuthString(i *Instance) []byte {
@@ -47,6 +48,19 @@ func (s secrets) newAuthString(i *Instance) []byte {
 // newAdminPassword makes a random password for the control plane's own user in the engine and returns it sealed.
 func (s secrets) newAdminPassword(i *Instance) []byte {
 	return s.key.Seal([]byte(uuid.NewString()), i.adminPurpose())
+}
+
+// newReplicationPassword makes a random password for the engines' user for replication and returns it sealed.
+func (s secrets) newReplicationPassword(i *Instance) []byte {
+	return s.key.Seal([]byte(uuid.NewString()), i.replicationPurpose())
+}
+
+func (s secrets) replicationPassword(i Instance) (string, error) {
+	password, err := s.key.Open(i.Replication.SealedPassword, i.replicationPurpose())
+	if err != nil {
+		return "", fmt.Errorf("replication password of %s: %w", i.Name, err)
+	}
+	return string(password), nil
 }
 
 func (s secrets) adminPassword(i Instance) (string, error) {

@@ -68,7 +68,7 @@ func (r *reconciler) makeSnapshots(ctx context.Context, w *worker, i *Instance) 
 			return time.Time{}, err
 		}
 	}
-	now, node := r.now().UTC(), i.nodeID(0)
+	now, node := r.now().UTC(), i.primaryID()
 	state, err := snapshotter.Snapshots(ctx, node)
 	if err != nil {
 		return time.Time{}, nil // such as BUSY; what keeps an engine from answering is shown elsewhere
@@ -184,7 +184,7 @@ func (s *Snapshots) Get(ctx context.Context, name Name) (Persistence, error) {
 	if snapshotter, ok := s.runtime.(Snapshotter); ok {
 		ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 		defer cancel()
-		state, err := snapshotter.Snapshots(ctx, i.nodeID(0))
+		state, err := snapshotter.Snapshots(ctx, i.primaryID())
 		switch {
 		case err == nil:
 			p.InProgress, p.Began, finished = state.InProgress, s.now().Add(-state.Age), state.Finished

@@ -32,7 +32,9 @@ func (s Spec) complete(name Name, builds []EngineBuild) (Spec, error) {
 	vs = append(vs, s.defaultZones(name)...)
 	if versionErr == nil {
 		s.RedisVersion = version
-		vs = append(vs, s.checkRedisConfigs(buildOf(builds, version))...)
+		build := buildOf(builds, version)
+		vs = append(vs, s.checkRedisConfigs(build)...)
+		vs = append(vs, s.checkReplicas(name, nil, build)...)
 	}
 	vs = append(vs, s.completeNetwork(name)...)
 	if len(vs) > 0 {
@@ -88,7 +90,7 @@ func (s Spec) checkConfigsOfBackend() error {
 }
 
 // checkUpdate checks the spec that an update has made of another one.
-func (s Spec) checkUpdate(before Spec, builds []EngineBuild) error {
+func (s *Spec) checkUpdate(name Name, before Spec, builds []EngineBuild) error {
 	vs := s.checkMutable()
 	if s.Backend != nil {
 		if len(vs) > 0 {
@@ -96,14 +98,16 @@ func (s Spec) checkUpdate(before Spec, builds []EngineBuild) error {
 		}
 		return s.checkConfigsOfBackend()
 	}
-	vs = append(vs, s.checkRedisConfigs(buildOf(builds, s.RedisVersion))...)
+	build := buildOf(builds, s.RedisVersion)
+	vs = append(vs, s.checkRedisConfigs(build)...)
+	vs = append(vs, s.checkReplicas(name, &before, build)...)
 	if was, is := before.databases(), s.databases(); was != is {
 		vs = append(vs, Violation{`redis_configs["databases"]`, fmt.Sprintf("updating databases not supported: it is %s, and was chosen when the instance was created", was)})
 	}
 	if len(vs) > 0 {
 		return NewViolations(InvalidArgument, vs)
 	}
-	return s.checkMaintenanceVersion(buildOf(builds, s.RedisVersion))
+	return s.checkMaintenanceVersion(build)
 }
 
 // checkMutable checks the fields that an update may change too.
@@ -131,14 +135,18 @@ func (s Spec) checkMutable() []Violation {
 	return vs
 }
 
+func isZoneOf(zone, location string) bool {
+	return strings.HasPrefix(zone, location+"-") && locationPattern.MatchString(zone)
+}
+
 func (s *Spec) defaultZones(name Name) (vs []Violation) {
 	if s.LocationID == "" {
 		s.LocationID = Zones(name.Location)[0]
 	}
-	if zone := s.LocationID; !strings.HasPrefix(zone, name.Location+"-") || !locationPattern.MatchString(zone) {
+	if zone := s.LocationID; !isZoneOf(zone, name.Location) {
 		vs = append(vs, Violation{"location_id", fmt.Sprintf("zone %q is not in %s; want for example %s", zone, name.Location, Zones(name.Location)[0])})
 	}
-	if s.AlternativeLocationID != "" {
+	if s.AlternativeLocationID != "" && s.Tier != StandardHA {
 		vs = append(vs, Violation{"alternative_location_id", fmt.Sprintf("%q is for tier STANDARD_HA, whose replica is in another zone than location_id; tier BASIC has one zone: leave it out", s.AlternativeLocationID)})
 	}
 	return vs

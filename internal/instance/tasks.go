@@ -30,6 +30,9 @@ func (r *reconciler) settleTask(w *worker, i *Instance) (settled bool, err error
 			return true, r.commitEngine(w, i, 0)
 		}
 	}
+	if op.Verb == Failover && i.Replication.Primary != *op.Replaces {
+		return true, r.endTask(w, i, op.ID, nil) // the record was behind
+	}
 	if op.CancelRequested {
 		return true, r.endTask(w, i, op.ID, &Failure{Cancelled, "the operation was cancelled; the instance is as it was before"})
 	}
@@ -42,9 +45,13 @@ func (r *reconciler) doTask(ctx context.Context, w *worker, i *Instance) error {
 	r.log.Info("operation begins", "instance", i.Name, "operation", op.ID, "verb", op.Verb)
 	var held time.Duration
 	var err error
-	if op.Target != nil {
+	var change FailoverRecord
+	switch {
+	case op.Verb == Failover:
+		change, err = r.doFailover(ctx, i, op)
+	case op.Target != nil:
 		held, err = r.replaceEngine(ctx, *i, op)
-	} else {
+	default:
 		err = r.export(ctx, *i, op)
 	}
 	switch {
@@ -53,6 +60,8 @@ func (r *reconciler) doTask(ctx context.Context, w *worker, i *Instance) error {
 	case err != nil:
 		r.log.Error("operation failed", "instance", i.Name, "operation", op.ID, "verb", op.Verb, "err", err)
 		return r.endTask(w, i, op.ID, taskFailure(op, i.Name, err))
+	case op.Verb == Failover:
+		return r.commitFailover(ctx, w, i, op.ID, change)
 	case op.Target != nil:
 		return r.commitEngine(w, i, held)
 	}

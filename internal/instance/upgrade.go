@@ -47,7 +47,7 @@ func (m *Manager) begin(name Name, apiVersion string, prepare func(*Instance) (O
 			}
 		}
 		op = i.begin(want.Verb, nil, apiVersion, m.now().UTC())
-		op.Target, op.Object = want.Target, want.Object
+		op.Target, op.Object, op.Replaces, op.Force = want.Target, want.Object, want.Replaces, want.Force
 		*i.pending() = op
 		return nil
 	})

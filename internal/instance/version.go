@@ -44,7 +44,7 @@ func installedVersions(builds []EngineBuild) (versions []string) {
 // buildOf is the engine that runs a version, the newest where there are several. Where none is installed, it is one that can do
 // everything.
 func buildOf(builds []EngineBuild, version string) EngineBuild {
-	best := EngineBuild{Version: version, ActiveDefrag: true}
+	best := EngineBuild{Version: version, ActiveDefrag: true, TLS: true}
 	for _, b := range builds {
 		if b.Version == version && newerPatch(b.Patch, best.Patch) {
 			best = b

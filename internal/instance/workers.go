@@ -87,6 +87,7 @@ const (
 	memoryNote   = iota // the system memory is short
 	snapshotNote        // the last snapshot has failed
 	restoreNote         // about the data that were restored
+	replicaNote         // which replicas are not in sync
 	noteKinds
 )
 
@@ -116,6 +117,18 @@ func (ws *workers) start() context.Context {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	ws.ctx, ws.cancel = context.WithCancel(context.Background())
+	return ws.ctx
+}
+
+// lifetime is the context of the goroutines: it ends when the server does.
+func (ws *workers) lifetime() context.Context {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.ctx == nil {
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		return ended
+	}
 	return ws.ctx
 }
 

@@ -1,0 +1,142 @@
+// Package failover decides which node of an instance is its primary, and carries a change of the primary out.
+//
+// It knows nodes by their numbers, and what is observed of their engines. It starts no process and keeps nothing: Watch and the
+// functions below are pure, and Planned and Unplanned act through Nodes.
+//
+// One thing says which engine takes writes: the snapshot of the endpoint's gateway, which Nodes.Serve replaces. It is on disk before it
+// is served, so it is the point of no return. Before it, every failure leaves the present primary in place. After it, only what follows
+// from it is behind: the record, and whom the other engines replicate from.
+package failover
+
+import (
+	"fmt"
+	"time"
+)
+
+// Observation is what was seen of a node's engine at one moment.
+type Observation struct {
+	At       time.Time
+	Running  bool          // its process is there
+	Stopped  bool          // by a signal (SIGSTOP), or by a debugger
+	Runnable bool          // it computes, or waits for a core: it is in a long command, or the machine is busy
+	CPU      time.Duration // that it has used so far
+	Answers  bool          // what follows is known
+
+	Primary  bool   // it takes writes; otherwise it is a replica
+	Loading  bool   // its data are not all in memory
+	Syncing  bool   // it is receiving a whole copy of the primary's data
+	Linked   bool   // as a replica: it is told of each change
+	ID       string // which history its data are of (master_replid)
+	Offset   int64  // how far in that history
+	ID2      string // the history before it was promoted, and until where it is the same
+	Offset2  int64
+	Upstream string // as a replica: the address that it replicates from
+	Replicas []Replica
+}
+
+// Replica is a replica as its primary sees it.
+type Replica struct {
+	Address string
+	State   string // "online" where it is told of each change
+	Offset  int64  // that it has acknowledged
+	Lag     time.Duration
+}
+
+// follows says whether the engine's data are of a history, to some point of it: it may be promoted then.
+func (o Observation) follows(history string) bool {
+	return history != "" && (o.ID == history || o.ID2 == history && o.Primary)
+}
+
+// A primary has failed when its process has ended, or after so many observations in a row at which it did not answer. One that is in a
+// long command, or has no core to run on, has not failed: it would be just as slow elsewhere. But for patience only.
+const (
+	stoppedAfter = 3
+	silentAfter  = 4
+	patience     = 30 * time.Second
+)
+
+// Watch is what a row of observations shows of one engine. The zero value has seen nothing.
+type Watch struct {
+	Last     Observation
+	Answered Observation // the last one at which it answered
+
+	silent, stopped int // observations in a row
+	silentSince     time.Time
+}
+
+// Saw adds an observation.
+func (w *Watch) Saw(o Observation) {
+	busy := o.Runnable || o.CPU-w.Last.CPU > o.At.Sub(w.Last.At)/4
+	switch {
+	case o.Answers:
+		w.Answered, w.silent, w.stopped, w.silentSince = o, 0, 0, time.Time{}
+	case w.silentSince.IsZero():
+		w.silentSince = o.At
+		fallthrough
+	default:
+		w.stopped++
+		if !o.Stopped {
+			w.stopped = 0
+		}
+		w.silent++
+		if busy && !o.Stopped {
+			w.silent = 0
+		}
+	}
+	w.Last = o
+}
+
+// Fault says why an engine has failed; "": it has not, as far as is known.
+func (w *Watch) Fault() string {
+	o := w.Last
+	switch {
+	case o.At.IsZero() || o.Answers:
+		return ""
+	case !o.Running:
+		return "its process ended"
+	case w.stopped >= stoppedAfter:
+		return "its process is stopped (SIGSTOP, or a debugger)"
+	case w.silent >= silentAfter:
+		return "it does not answer at its socket"
+	case o.At.Sub(w.silentSince) >= patience:
+		return fmt.Sprintf("it has been busy with one request for %v", patience)
+	}
+	return ""
+}
+
+// lagLimit is how far behind a replica may be, in time, to count as in sync.
+const lagLimit = 2 * time.Second
+
+// Lag follows how far a replica is behind its primary in time. The zero value has seen nothing.
+type Lag struct {
+	marks []mark // of the primary, oldest first: those that the replica has not reached, and the last one that it has
+}
+
+type mark struct {
+	at     time.Time
+	offset int64
+}
+
+// Saw adds an observation of both, and returns for how long the replica has lacked what the primary had.
+func (l *Lag) Saw(primary, replica Observation) time.Duration {
+	if primary.Answers {
+		l.marks = append(l.marks, mark{primary.At, primary.Offset})
+	}
+	for len(l.marks) > 1 && l.marks[0].offset <= replica.Offset {
+		l.marks = l.marks[1:]
+	}
+	if len(l.marks) == 0 || l.marks[0].offset <= replica.Offset {
+		return 0
+	}
+	const most = 1024
+	if len(l.marks) > most {
+		l.marks = append(l.marks[:1], l.marks[len(l.marks)-most+1:]...)
+	}
+	return replica.At.Sub(l.marks[0].at)
+}
+
+// InSync says whether a replica has the primary's data, but for what is on its way.
+func InSync(history string, replica Observation, lag time.Duration) bool {
+	return replica.Running && replica.Answers && !replica.Primary && replica.Linked && !replica.Loading && !replica.Syncing &&
+		replica.follows(history) && lag < lagLimit
+}

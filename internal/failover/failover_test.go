@@ -1,0 +1,256 @@
+package failover
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+func at(ms int) time.Time {
+	return time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(ms) * time.Millisecond)
+}
+
+// A primary is given up within a second of its stopping, and a dead one at once.
+func TestPrimaryHasFailed(t *testing.T) {
+	t.Parallel()
+	well := Observation{Running: true, Answers: true, Primary: true, ID: "a", Offset: 5}
+	for _, c := range []struct {
+		name  string
+		state Observation
+		limit time.Duration // by when it counts as failed; 0: never within 20 s
+	}{
+		{"ended", Observation{}, 200 * time.Millisecond},
+		{"stopped", Observation{Running: true, Stopped: true}, time.Second},
+		{"asleep without answering", Observation{Running: true}, time.Second},
+		{"in a long command", Observation{Running: true, Runnable: true}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var w Watch
+			well := well
+			well.At = at(0)
+			w.Saw(well)
+			failed := time.Duration(0)
+			for ms := 200; ms <= 20_000 && failed == 0; ms += 200 {
+				o := c.state
+				o.At = at(ms)
+				w.Saw(o)
+				if w.Fault() != "" {
+					failed = time.Duration(ms) * time.Millisecond
+				}
+			}
+			if c.limit == 0 && failed != 0 || c.limit != 0 && (failed == 0 || failed > c.limit) {
+				t.Errorf("failed after %v, want it by %v: %q", failed, c.limit, w.Fault())
+			}
+		})
+	}
+}
+
+// One that computes, by its CPU time, is slow and not dead; but its clients don't wait for ever.
+func TestPrimaryInALongCommand(t *testing.T) {
+	t.Parallel()
+	var w Watch
+	for s := range 40 {
+		w.Saw(Observation{At: at(s * 1000), Running: true, CPU: time.Duration(s) * time.Second})
+		if got := w.Fault() != ""; got != (s >= 30) {
+			t.Fatalf("after %d s: failed is %v", s, got)
+		}
+	}
+	w.Saw(Observation{At: at(41_000), Running: true, Answers: true})
+	if w.Fault() != "" {
+		t.Error("it answers again, and is given up")
+	}
+}
+
+func TestCandidateIsFurthestOfThoseThatHaveTheData(t *testing.T) {
+	t.Parallel()
+	good := func(offset int64) Observation {
+		return Observation{Running: true, Answers: true, ID: "history", Offset: offset}
+	}
+	with := func(o Observation, change func(*Observation)) Observation { change(&o); return o }
+	for _, c := range []struct {
+		name  string
+		nodes map[int]Observation
+		want  int
+		err   error
+	}{
+		{"the furthest", map[int]Observation{1: good(5), 2: good(7), 3: good(6)}, 2, nil},
+		{"the first of equals", map[int]Observation{3: good(7), 1: good(7)}, 1, nil},
+		{"not one that loads", map[int]Observation{1: good(5), 2: with(good(7), func(o *Observation) { o.Loading = true })}, 1, nil},
+		{"not one in the middle of a copy", map[int]Observation{1: good(5), 2: with(good(7), func(o *Observation) { o.Syncing = true })}, 1, nil},
+		{"not one that came back empty", map[int]Observation{1: with(good(900), func(o *Observation) { o.ID, o.Primary = "another", true }), 2: good(3)}, 2, nil},
+		{"one that was promoted already", map[int]Observation{1: with(good(9), func(o *Observation) { o.ID, o.ID2, o.Primary = "new", "history", true }), 2: good(8)}, 1, nil},
+		{"nobody", map[int]Observation{1: with(good(9), func(o *Observation) { o.ID = "another" })}, 0, ErrNoReplica},
+		{"a dead one", map[int]Observation{1: {}}, 0, ErrNoReplica},
+		{"one that is stopped is waited for", map[int]Observation{1: {Running: true, Stopped: true}}, 0, ErrUndecided},
+		{"but not where another can take over", map[int]Observation{1: {Running: true, Stopped: true}, 2: good(1)}, 2, nil},
+	} {
+		if got, err := Candidate("history", c.nodes); got != c.want || !errors.Is(err, c.err) {
+			t.Errorf("%s: node-%d, %v; want node-%d, %v", c.name, got, err, c.want, c.err)
+		}
+	}
+	if _, err := Candidate("", map[int]Observation{1: with(good(1), func(o *Observation) { o.ID = "" })}); !errors.Is(err, ErrNoReplica) {
+		t.Errorf("a history that is not known: %v", err)
+	}
+}
+
+func TestLagIsTheTimeForWhichAReplicaLacksSomething(t *testing.T) {
+	t.Parallel()
+	var l Lag
+	primary := func(ms int, offset int64) Observation {
+		return Observation{At: at(ms), Answers: true, Primary: true, Offset: offset}
+	}
+	replica := func(ms int, offset int64) Observation { return Observation{At: at(ms), Answers: true, Offset: offset} }
+	for _, c := range []struct {
+		ms               int
+		primary, replica int64
+		want             time.Duration
+	}{
+		{0, 100, 100, 0}, {200, 200, 100, 0}, {400, 300, 100, 200 * time.Millisecond}, {600, 400, 250, 200 * time.Millisecond},
+		{800, 400, 400, 0}, {5000, 400, 400, 0}, {5200, 500, 400, 0}, {5400, 500, 400, 200 * time.Millisecond},
+	} {
+		if got := l.Saw(primary(c.ms, c.primary), replica(c.ms, c.replica)); got != c.want {
+			t.Errorf("at %d ms: %v, want %v", c.ms, got, c.want)
+		}
+	}
+}
+
+// machine is a few engines and a gateway as numbers: what Nodes says they do. failAt makes one step fail.
+type machine struct {
+	engines map[int]*Observation
+	served  int
+	steps   []string
+	failAt  string
+	held    bool
+}
+
+func (m *machine) step(name string) error {
+	m.steps = append(m.steps, name)
+	if name == m.failAt {
+		return errors.New("it failed")
+	}
+	return nil
+}
+func (m *machine) Observe(_ context.Context, k int) Observation { return *m.engines[k] }
+func (m *machine) Kill(_ context.Context, k int) error {
+	err := m.step("kill")
+	if err == nil {
+		*m.engines[k] = Observation{}
+	}
+	return err
+}
+func (m *machine) CutReplicas(context.Context, int) error {
+	for _, e := range m.engines {
+		e.Linked = false
+	}
+	return m.step("cut")
+}
+func (m *machine) Promote(_ context.Context, k int) error {
+	err := m.step("promote")
+	if err == nil {
+		e := m.engines[k]
+		e.Primary, e.Linked, e.ID, e.ID2 = true, false, e.ID+"'", e.ID
+	}
+	return err
+}
+func (m *machine) Follow(_ context.Context, k, _ int) error {
+	m.engines[k].Primary = false
+	return m.step("follow")
+}
+func (m *machine) RefuseWrites(_ context.Context, _ int, refuse bool) error {
+	if refuse {
+		return m.step("refuse writes")
+	}
+	return m.step("take writes")
+}
+func (m *machine) Hold(context.Context, time.Duration) error {
+	m.held = true
+	return m.step("hold")
+}
+func (m *machine) Release(context.Context) error {
+	m.held = false
+	return m.step("release")
+}
+func (m *machine) Serve(_ context.Context, k int) error {
+	err := m.step("serve")
+	if err == nil {
+		m.served, m.held = k, false
+	}
+	return err
+}
+
+func newMachine(failAt string) *machine {
+	return &machine{failAt: failAt, engines: map[int]*Observation{
+		0: {Running: true, Answers: true, Primary: true, ID: "h", Offset: 10},
+		1: {Running: true, Answers: true, Linked: true, ID: "h", Offset: 10},
+		2: {Running: true, Answers: true, Linked: true, ID: "h", Offset: 9},
+	}}
+}
+
+// primaries are the engines that take writes and that the gateway serves: there is one at most, whatever fails.
+func TestUnplannedFailoverWhereAStepFails(t *testing.T) {
+	t.Parallel()
+	for _, failAt := range []string{"", "kill", "cut", "promote", "serve"} {
+		m := newMachine(failAt)
+		m.engines[0].Answers = false
+		to, err := Unplanned(t.Context(), m, 0, []int{1, 2}, "h")
+		fatal := failAt == "promote" || failAt == "serve"
+		if (err != nil) != fatal || !fatal && (to != 1 || m.served != 1) || fatal && m.served != 0 {
+			t.Errorf("%s fails: node-%d takes over, %v; clients are on node-%d; %v", failAt, to, err, m.served, m.steps)
+		}
+		if !fatal {
+			continue
+		}
+		m.failAt = "" // and is tried again
+		if to, err := Unplanned(t.Context(), m, 0, []int{1, 2}, "h"); err != nil || to != 1 || m.served != 1 {
+			t.Errorf("%s failed, again: node-%d, %v", failAt, to, err)
+		}
+	}
+}
+
+func TestUnplannedFailoverKillsNobodyInVain(t *testing.T) {
+	t.Parallel()
+	m := newMachine("")
+	m.engines[1].ID, m.engines[2].ID = "x", "y"
+	if _, err := Unplanned(t.Context(), m, 0, []int{1, 2}, "h"); !errors.Is(err, ErrNoReplica) || len(m.steps) > 0 {
+		t.Errorf("%v, %v", err, m.steps)
+	}
+}
+
+func TestPlannedFailoverWhereAStepFails(t *testing.T) {
+	t.Parallel()
+	for _, failAt := range []string{"", "hold", "refuse writes", "promote", "serve"} {
+		m := newMachine(failAt)
+		_, err := Planned(t.Context(), m, 0, 1)
+		if failAt == "" {
+			if err != nil || m.served != 1 || m.held {
+				t.Errorf("%v; clients are on node-%d, held: %v", err, m.served, m.held)
+			}
+			continue
+		}
+		takes := m.steps[len(m.steps)-2] == "take writes"
+		if err == nil || m.served != 0 || m.held || m.engines[1].Primary || !takes {
+			t.Errorf("%s fails: %v; clients are on node-%d, held: %v; node-1 %+v; %v", failAt, err, m.served, m.held, m.engines[1], m.steps)
+		}
+	}
+	m := newMachine("")
+	m.engines[1].Offset = 3 // it never catches up
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := Planned(ctx, m, 0, 1); err == nil || m.served != 0 || m.held {
+		t.Errorf("a replica that is behind: %v, clients are on node-%d", err, m.served)
+	}
+}
+
+func TestPlannedFailoverKnowsHowFarReplicasAreBehind(t *testing.T) {
+	t.Parallel()
+	m := newMachine("")
+	to, difference, err := PlannedCandidate("h", *m.engines[0], map[int]Observation{1: *m.engines[1], 2: *m.engines[2]})
+	if to != 1 || difference != 1 || err != nil {
+		t.Errorf("node-%d, %d, %v", to, difference, err)
+	}
+	if _, _, err := PlannedCandidate("h", *m.engines[0], map[int]Observation{1: {Running: true, Answers: true, ID: "h"}}); !errors.Is(err, ErrNoReplica) {
+		t.Errorf("without a link: %v", err)
+	}
+}

@@ -1,0 +1,238 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sealane/sealane/internal/failover"
+	"github.com/sealane/sealane/internal/store"
+)
+
+// Instances of several nodes: what the worker does in place of Runtime.Ensure. The order is what keeps the data: first it is found out who
+// is the primary, and whether it has failed; only then an engine is started, because one that starts without data must not become what
+// replicas copy.
+
+// replicaRetry is how soon the worker looks again after a replica that is not well, or not in sync while somebody waits for that.
+const replicaRetry = 250 * time.Millisecond
+
+// ensureNodes makes the nodes what the record says.
+func (r *reconciler) ensureNodes(ctx context.Context, w *worker, i *Instance, now time.Time) error {
+	rt, ok := r.runtime.(Replicator)
+	if !ok {
+		return fmt.Errorf("%w: this server can't run instances of tier STANDARD_HA", ErrFatal)
+	}
+	if err := r.followServed(rt, i); err != nil {
+		return err
+	}
+	nodes, err := r.allNodes(*i, now)
+	if err != nil {
+		return err
+	}
+	m := r.monitors.look(r.workers.lifetime(), subject{name: i.Name, primary: i.Replication.Primary, history: i.Replication.History, nodes: nodes})
+	if err := r.mendPrimary(ctx, rt, w, i, m, nodes[i.Replication.Primary]); err != nil {
+		return err
+	}
+	if nodes, err = r.allNodes(*i, now); err != nil { // there may have been a failover
+		return err
+	}
+	r.monitors.look(r.workers.lifetime(), subject{name: i.Name, primary: i.Replication.Primary, history: i.Replication.History, nodes: nodes})
+	if err := r.ensurePrimary(ctx, rt, i, nodes); err != nil {
+		return err
+	}
+	behind := r.ensureReplicas(ctx, rt, w, *i, nodes)
+	if err := r.removeNodes(ctx, w, i); err != nil {
+		return err
+	}
+	return r.judgeReplicas(w, *i, m, behind)
+}
+
+// allNodes are the nodes of an instance, by number.
+func (r *reconciler) allNodes(i Instance, now time.Time) (map[int]Node, error) {
+	nodes := make(map[int]Node)
+	for _, record := range i.Replication.Nodes {
+		n, err := r.nodeOf(i, record.Number, now)
+		if err != nil {
+			return nil, err
+		}
+		nodes[record.Number] = n
+	}
+	return nodes, nil
+}
+
+// followServed makes the record say who is the primary, where a failover went on without its being recorded. A disk that is full must not
+// keep the nodes from what the gateway serves already, so the record may stay behind.
+func (r *reconciler) followServed(rt Replicator, i *Instance) error {
+	served, err := rt.ServedEngine(i.nodeID(0))
+	if err != nil || served.NodeID == i.primaryID() {
+		return nil // it has not served yet
+	}
+	number, ok := i.numberOf(served.NodeID)
+	if !ok || i.Replication.node(number) == nil {
+		return nil
+	}
+	i.Replication = i.Replication.clone()
+	i.Replication.changePrimary(FailoverRecord{Time: r.now().UTC(), From: i.Replication.Primary, To: number, Reason: "a failover was under way when the server ended"})
+	return r.saveReplication(i)
+}
+
+// numberOf is the number of a node of the instance.
+func (i Instance) numberOf(nodeID string) (int, bool) {
+	text, ok := strings.CutPrefix(nodeID, i.UID+"-")
+	number, err := strconv.Atoi(text)
+	return number, ok && err == nil
+}
+
+// saveReplication records what has happened already.
+func (r *reconciler) saveReplication(i *Instance) error {
+	err := r.records.save(i)
+	if err == nil || errors.Is(err, store.ErrConflict) {
+		return err
+	}
+	r.log.Error("the nodes of an instance can't be recorded; the server goes on, and tries again", "instance", i.Name, "err", err)
+	return nil
+}
+
+// ensurePrimary brings the primary up, with the gateways that lead to it.
+func (r *reconciler) ensurePrimary(ctx context.Context, rt Replicator, i *Instance, nodes map[int]Node) error {
+	progress := r.progress(i.Name)
+	primary := nodes[i.Replication.Primary]
+	busy := (*BusyError)(nil)
+	if err := rt.EnsureEngine(ctx, primary, progress); err != nil && !errors.As(err, &busy) {
+		return fmt.Errorf("%s: %w", NodeName(i.Replication.Primary), err)
+	}
+	if o := rt.ObserveEngine(ctx, primary); o.Answers && o.Primary && o.ID != "" && o.ID != i.Replication.History {
+		i.Replication = i.Replication.clone()
+		i.Replication.History = o.ID
+		if err := r.saveReplication(i); err != nil {
+			return err
+		}
+	}
+	if i.Replication.Primary != 0 {
+		if err := rt.EnsureGateway(ctx, primary, progress); err != nil {
+			return fmt.Errorf("%s: %w", NodeName(i.Replication.Primary), err)
+		}
+	}
+	if err := rt.EnsureGateway(ctx, nodes[0], progress); err != nil {
+		return err
+	}
+	if busy != nil {
+		return busy
+	}
+	return nil
+}
+
+// ensureReplicas brings the replicas up, and has them follow the primary. It returns what is wrong, by number.
+func (r *reconciler) ensureReplicas(ctx context.Context, rt Replicator, w *worker, i Instance, nodes map[int]Node) map[int]error {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	failed := make(map[int]error)
+	wait := r.workers.checkRestart(w)
+	for _, k := range i.Replication.replicas() {
+		all.Go(func() {
+			err := wait
+			if err == nil || rt.ObserveEngine(ctx, nodes[k]).Running {
+				err = rt.EnsureEngine(ctx, nodes[k], func(string) {})
+			}
+			if k != 0 { // that of node-0 is the endpoint's
+				err = errors.Join(err, rt.EnsureGateway(ctx, nodes[k], func(string) {}))
+			}
+			if err != nil {
+				mu.Lock()
+				failed[k] = err
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	return failed
+}
+
+// removeNodes removes nodes that are not wanted any more.
+func (r *reconciler) removeNodes(ctx context.Context, w *worker, i *Instance) error {
+	if len(i.Replication.Removing) == 0 {
+		return nil
+	}
+	for _, k := range i.Replication.Removing {
+		if err := r.runtime.Remove(ctx, i.nodeID(k)); err != nil {
+			return fmt.Errorf("remove %s: %w", NodeName(k), err)
+		}
+	}
+	i.Replication = i.Replication.clone()
+	i.Replication.Removing = nil
+	return r.saveReplication(i)
+}
+
+// judgeReplicas notes which replicas are not in sync. Whoever waits for an operation waits for them too; otherwise the instance serves, and
+// says so.
+func (r *reconciler) judgeReplicas(w *worker, i Instance, m *monitor, failed map[int]error) error {
+	infos := m.infos()
+	var texts []string
+	for _, k := range i.Replication.replicas() {
+		info := infos[k]
+		switch {
+		case failed[k] != nil:
+			texts = append(texts, fmt.Sprintf("%s: %v", NodeName(k), failed[k]))
+		case info.InSync:
+		case info.Fault != "":
+			texts = append(texts, fmt.Sprintf("%s: %s", NodeName(k), info.Fault))
+		case info.Known && info.Lag > 0:
+			texts = append(texts, fmt.Sprintf("%s is %v behind the primary", NodeName(k), info.Lag.Round(100*time.Millisecond)))
+		default:
+			texts = append(texts, NodeName(k)+" is copying the primary's data")
+		}
+	}
+	text := strings.Join(texts, "; ")
+	changed := r.workers.setNote(i.Name, replicaNote, text)
+	if text == "" {
+		return nil
+	}
+	if changed {
+		r.log.Warn("not all replicas are in sync", "instance", i.Name, "why", text)
+	}
+	for _, err := range failed {
+		if errors.Is(err, ErrFatal) && i.pending() != nil {
+			return errors.New(text) // it is told to whoever waits
+		}
+	}
+	if op := i.pending(); op != nil && !op.isTask() && op.Verb != Delete {
+		r.workers.observe(i.Name, func(o *observation) { o.detail = text })
+		return tooSoon(replicaRetry)
+	}
+	w.wakeBy(r.now().Add(replicaRetry))
+	return nil
+}
+
+// mendPrimary replaces a primary that has failed. It returns nil where the primary may be brought up: it has not failed, or nobody else has
+// its data.
+func (r *reconciler) mendPrimary(ctx context.Context, rt Replicator, w *worker, i *Instance, m *monitor, primary Node) error {
+	if i.Replication.History == "" {
+		return nil // it has not run yet
+	}
+	why, since := m.fault()
+	o := rt.ObserveEngine(ctx, primary)
+	switch {
+	case o.Answers:
+		return nil
+	case !o.Running:
+		why = "its process ended"
+	case why == "":
+		return nil // it may answer yet
+	}
+	if since.IsZero() {
+		since = r.now()
+	}
+	err := r.failOver(ctx, i, m, why, since)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, failover.ErrNoReplica) && !o.Running:
+		r.log.Error("the primary is started again, because no replica has its data", "instance", i.Name, "why", why)
+		return r.workers.checkRestart(w)
+	}
+	return fmt.Errorf("%s, the primary, has failed (%s), and no replica takes over: %w", NodeName(i.Replication.Primary), why, err)
+}
