@@ -23,9 +23,9 @@ func Candidate(history string, nodes map[int]Observation) (int, error) {
 	var silent []string
 	for k, o := range nodes {
 		switch {
-		case o.Running && !o.Answers:
+		case o.Running() && !o.Answers():
 			silent = append(silent, fmt.Sprintf("node-%d", k))
-		case !o.Answers || o.Loading || o.Syncing || !o.follows(history):
+		case !o.Answers() || o.Loading || o.Syncing || !o.follows(history):
 		case !found || o.Offset > nodes[best].Offset || o.Offset == nodes[best].Offset && k < best:
 			best, found = k, true
 		}

@@ -99,7 +99,7 @@ func drain(ctx context.Context, n Nodes, replicas []int) map[int]Observation {
 		nodes := observeAll(ctx, n, replicas)
 		linked := false
 		for _, o := range nodes {
-			linked = linked || o.Answers && o.Linked
+			linked = linked || o.Answers() && o.Linked
 		}
 		if !linked || time.Now().After(end) || !pause(ctx, drainPoll) {
 			return nodes
@@ -161,15 +161,15 @@ func Planned(ctx context.Context, n Nodes, primary, to int) (held time.Duration,
 // catchUp waits until a replica has all that its primary has answered.
 func catchUp(ctx context.Context, n Nodes, primary, to int) error {
 	from := n.Observe(ctx, primary)
-	if !from.Answers {
+	if !from.Answers() {
 		return fmt.Errorf("node-%d, the primary, does not answer", primary)
 	}
 	for {
 		o := n.Observe(ctx, to)
 		switch {
-		case o.Answers && o.Linked && o.Offset >= from.Offset:
+		case o.Answers() && o.Linked && o.Offset >= from.Offset:
 			return nil
-		case o.Answers && !o.Linked:
+		case o.Answers() && !o.Linked:
 			return fmt.Errorf("node-%d lost its link to the primary", to)
 		}
 		if !pause(ctx, catchUpPoll) {

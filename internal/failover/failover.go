@@ -13,14 +13,26 @@ import (
 	"time"
 )
 
+// Condition is what an engine is doing.
+type Condition string
+
+const (
+	Answering Condition = "answering"
+	Busy      Condition = "busy" // a command or a script takes long, or it gets no core to run on
+	// Waiting is an engine that goes on and has not answered, because a client has paused it (CLIENT PAUSE), for example.
+	Waiting     Condition = "waiting"
+	Stopped     Condition = "stopped" // by a signal (SIGSTOP), or by a debugger
+	Hung        Condition = "hung"    // it does nothing, and waits for a disk, or for ever
+	Unreachable Condition = "unreachable"
+	Ended       Condition = "ended"
+)
+
 // Observation is what was seen of a node's engine at one moment.
 type Observation struct {
-	At       time.Time
-	Running  bool          // its process is there
-	Stopped  bool          // by a signal (SIGSTOP), or by a debugger
-	Runnable bool          // it computes, or waits for a core: it is in a long command, or the machine is busy
-	CPU      time.Duration // that it has used so far
-	Answers  bool          // what follows is known
+	At        time.Time
+	Condition Condition
+
+	// What follows is known where it answers.
 
 	Primary  bool   // it takes writes; otherwise it is a replica
 	Loading  bool   // its data are not all in memory
@@ -28,11 +40,16 @@ type Observation struct {
 	Linked   bool   // as a replica: it is told of each change
 	ID       string // which history its data are of (master_replid)
 	Offset   int64  // how far in that history
-	ID2      string // the history before it was promoted, and until where it is the same
-	Offset2  int64
+	ID2      string // the history before it was promoted
 	Upstream string // as a replica: the address that it replicates from
 	Replicas []Replica
 }
+
+// Answers says whether the engine has answered.
+func (o Observation) Answers() bool { return o.Condition == Answering }
+
+// Running says whether there is a process, as far as is known.
+func (o Observation) Running() bool { return o.Condition != Ended }
 
 // Replica is a replica as its primary sees it.
 type Replica struct {
@@ -47,12 +64,14 @@ func (o Observation) follows(history string) bool {
 	return history != "" && (o.ID == history || o.ID2 == history && o.Primary)
 }
 
-// A primary has failed when its process has ended, or after so many observations in a row at which it did not answer. One that is in a
-// long command, or has no core to run on, has not failed: it would be just as slow elsewhere. But for patience only.
+// A primary has failed when its process has ended, or when it was seen so many times in a row not to work. One that is in a long command,
+// or gets no core to run on, has not failed: it would be just as slow elsewhere. But for patience only. One that a client has
+// paused does what it was told.
 const (
-	stoppedAfter = 3
-	silentAfter  = 4
-	patience     = 30 * time.Second
+	stoppedTimes     = 3
+	hungTimes        = 2
+	unreachableTimes = 3
+	patience         = 30 * time.Second
 )
 
 // Watch is what a row of observations shows of one engine. The zero value has seen nothing.
@@ -60,45 +79,34 @@ type Watch struct {
 	Last     Observation
 	Answered Observation // the last one at which it answered
 
-	silent, stopped int // observations in a row
-	silentSince     time.Time
+	times int       // in a row that the condition was the same
+	since time.Time // it has been in that condition
 }
 
 // Saw adds an observation.
 func (w *Watch) Saw(o Observation) {
-	busy := o.Runnable || o.CPU-w.Last.CPU > o.At.Sub(w.Last.At)/4
-	switch {
-	case o.Answers:
-		w.Answered, w.silent, w.stopped, w.silentSince = o, 0, 0, time.Time{}
-	case w.silentSince.IsZero():
-		w.silentSince = o.At
-		fallthrough
-	default:
-		w.stopped++
-		if !o.Stopped {
-			w.stopped = 0
-		}
-		w.silent++
-		if busy && !o.Stopped {
-			w.silent = 0
-		}
+	if o.Condition != w.Last.Condition {
+		w.times, w.since = 0, o.At
 	}
+	w.times++
 	w.Last = o
+	if o.Answers() {
+		w.Answered = o
+	}
 }
 
 // Fault says why an engine has failed; "": it has not, as far as is known.
 func (w *Watch) Fault() string {
-	o := w.Last
-	switch {
-	case o.At.IsZero() || o.Answers:
-		return ""
-	case !o.Running:
+	switch c := w.Last.Condition; {
+	case c == Ended:
 		return "its process ended"
-	case w.stopped >= stoppedAfter:
+	case c == Stopped && w.times >= stoppedTimes:
 		return "its process is stopped (SIGSTOP, or a debugger)"
-	case w.silent >= silentAfter:
-		return "it does not answer at its socket"
-	case o.At.Sub(w.silentSince) >= patience:
+	case c == Hung && w.times >= hungTimes:
+		return "its process hangs"
+	case c == Unreachable && w.times >= unreachableTimes:
+		return "its socket can't be reached"
+	case c == Busy && w.Last.At.Sub(w.since) >= patience:
 		return fmt.Sprintf("it has been busy with one request for %v", patience)
 	}
 	return ""
@@ -119,7 +127,7 @@ type mark struct {
 
 // Saw adds an observation of both, and returns for how long the replica has lacked what the primary had.
 func (l *Lag) Saw(primary, replica Observation) time.Duration {
-	if primary.Answers {
+	if primary.Answers() {
 		l.marks = append(l.marks, mark{primary.At, primary.Offset})
 	}
 	for len(l.marks) > 1 && l.marks[0].offset <= replica.Offset {
@@ -137,6 +145,6 @@ func (l *Lag) Saw(primary, replica Observation) time.Duration {
 
 // InSync says whether a replica has the primary's data, but for what is on its way.
 func InSync(history string, replica Observation, lag time.Duration) bool {
-	return replica.Running && replica.Answers && !replica.Primary && replica.Linked && !replica.Loading && !replica.Syncing &&
+	return replica.Answers() && !replica.Primary && replica.Linked && !replica.Loading && !replica.Syncing &&
 		replica.follows(history) && lag < lagLimit
 }

@@ -101,7 +101,7 @@ func (r *reconciler) failOver(ctx context.Context, i *Instance, m *monitor, why 
 func (r *reconciler) notePrimary(ctx context.Context, c changing, i *Instance, f FailoverRecord) {
 	i.Replication = i.Replication.clone()
 	i.Replication.changePrimary(f)
-	if o := c.Observe(ctx, f.To); o.Answers && o.Primary {
+	if o := c.Observe(ctx, f.To); o.Answers() && o.Primary {
 		i.Replication.History = o.ID
 	}
 	r.failedOver(i.Name, f)

@@ -175,10 +175,10 @@ func (m *monitor) saw(s subject, seen map[int]failover.Observation) (failed, wor
 		was := w.inSync
 		w.inSync = failover.InSync(m.history(), w.watch.Last, w.behind)
 		// A replica that ended by itself is reported by Runtime.Exits. One that was restarted would not follow anybody.
-		work = work || was != w.inSync || w.watch.Last.Answers && w.watch.Last.Primary
+		work = work || was != w.inSync || w.watch.Last.Answers() && w.watch.Last.Primary
 	}
 	switch last := primary.watch.Last; {
-	case last.Answers:
+	case last.Answers():
 		m.faultSince, m.failed = time.Time{}, false
 		return false, work
 	case m.faultSince.IsZero():

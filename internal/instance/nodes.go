@@ -105,7 +105,7 @@ func (r *reconciler) ensurePrimary(ctx context.Context, rt Replicator, i *Instan
 	if err := rt.EnsureEngine(ctx, primary, progress); err != nil && !errors.As(err, &busy) {
 		return fmt.Errorf("%s: %w", NodeName(i.Replication.Primary), err)
 	}
-	if o := rt.ObserveEngine(ctx, primary); o.Answers && o.Primary && o.ID != "" && o.ID != i.Replication.History {
+	if o := rt.ObserveEngine(ctx, primary); o.Answers() && o.Primary && o.ID != "" && o.ID != i.Replication.History {
 		i.Replication = i.Replication.clone()
 		i.Replication.History = o.ID
 		if err := r.saveReplication(i); err != nil {
@@ -135,7 +135,7 @@ func (r *reconciler) ensureReplicas(ctx context.Context, rt Replicator, w *worke
 	for _, k := range i.Replication.replicas() {
 		all.Go(func() {
 			err := wait
-			if err == nil || rt.ObserveEngine(ctx, nodes[k]).Running {
+			if err == nil || rt.ObserveEngine(ctx, nodes[k]).Running() {
 				err = rt.EnsureEngine(ctx, nodes[k], func(string) {})
 			}
 			if k != 0 { // that of node-0 is the endpoint's
@@ -216,9 +216,9 @@ func (r *reconciler) mendPrimary(ctx context.Context, rt Replicator, w *worker, 
 	why, since := m.fault()
 	o := rt.ObserveEngine(ctx, primary)
 	switch {
-	case o.Answers:
+	case o.Answers():
 		return nil
-	case !o.Running:
+	case !o.Running():
 		why = "its process ended"
 	case why == "":
 		return nil // it may answer yet
@@ -230,7 +230,7 @@ func (r *reconciler) mendPrimary(ctx context.Context, rt Replicator, w *worker, 
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, failover.ErrNoReplica) && !o.Running:
+	case errors.Is(err, failover.ErrNoReplica) && !o.Running():
 		r.log.Error("the primary is started again, because no replica has its data", "instance", i.Name, "why", why)
 		return r.workers.checkRestart(w)
 	}

@@ -1,0 +1,310 @@
+package local
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/sealane/sealane/internal/engine"
+	"github.com/sealane/sealane/internal/failover"
+	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/process"
+)
+
+// Nodes of instances that have several: instance.Replicator.
+
+const (
+	// observeTimeout is how long an engine may take to say how it is.
+	observeTimeout = 250 * time.Millisecond
+	// conditionGap is how far apart two observations must be that show what an engine does which does not answer.
+	conditionGap = 300 * time.Millisecond
+	// roleTimeout bounds a change of an engine's role.
+	roleTimeout = 2 * time.Second
+)
+
+// EnsureEngine implements instance.Replicator.
+func (l *Runtime) EnsureEngine(ctx context.Context, node instance.Node, progress func(string)) error {
+	n := l.node(node.ID)
+	n.Lock()
+	defer n.Unlock()
+	if err := os.MkdirAll(l.nodeDir(node.ID), 0o700); err != nil {
+		return asFatal(fmt.Errorf("make the node's folder: %w", err))
+	}
+	if err := l.ensureEngine(ctx, n, node, progress); err != nil {
+		return asFatal(err)
+	}
+	busy, err := l.configure(ctx, n, node)
+	if err == nil && busy == nil {
+		err = l.takeRole(ctx, n.engine.Load(), node)
+	}
+	if err != nil {
+		return asFatal(err)
+	}
+	if busy != nil {
+		return busy
+	}
+	return nil
+}
+
+// takeRole makes an engine the primary, or a replica of it.
+func (l *Runtime) takeRole(ctx context.Context, e *engine.Engine, node instance.Node) error {
+	if err := e.SetReplication(ctx, replicationOf(node)); err != nil {
+		return err
+	}
+	if node.Replication.Primary.IsValid() {
+		return e.FollowTLS(ctx, node.Replication.Primary)
+	}
+	r, err := e.Replication(ctx)
+	if err == nil && r.Role == engine.RoleReplica {
+		err = e.Promote(ctx)
+	}
+	return err
+}
+
+// replicationOf is the engine's part of what a node needs as one of several.
+func replicationOf(node instance.Node) engine.ReplicationConfig {
+	r := node.Replication
+	sum := sha256.Sum256([]byte(r.Password))
+	return engine.ReplicationConfig{
+		Certificate: r.Certificate, PrivateKey: r.PrivateKey, Authorities: r.Authorities, PasswordHash: hex.EncodeToString(sum[:]),
+		AnnounceHost: r.Address.Addr().String(), AnnouncePort: int(r.Address.Port()), Backlog: r.Backlog,
+	}
+}
+
+// EnsureGateway implements instance.Replicator.
+func (l *Runtime) EnsureGateway(ctx context.Context, node instance.Node, progress func(string)) error {
+	n := l.node(node.ID)
+	n.gatewayMu.Lock()
+	defer n.gatewayMu.Unlock()
+	if err := os.MkdirAll(l.nodeDir(node.ID), 0o700); err != nil {
+		return asFatal(fmt.Errorf("make the node's folder: %w", err))
+	}
+	if err := l.ensureGateway(ctx, n, node, progress); err != nil {
+		return asFatal(err)
+	}
+	return l.ensureSnapshot(ctx, n, node, progress)
+}
+
+// ApplyGateway implements instance.Replicator.
+func (l *Runtime) ApplyGateway(ctx context.Context, node instance.Node) error {
+	n := l.node(node.ID)
+	n.gatewayMu.Lock()
+	defer n.gatewayMu.Unlock()
+	if err := l.ensureGateway(ctx, n, node, func(string) {}); err != nil {
+		return err
+	}
+	client := gateway.NewClient(l.nodeDir(node.ID))
+	status, err := client.Status(ctx)
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	snapshot := l.snapshotFor(node, status)
+	snapshot.Generation = status.Generation + 1
+	return l.applyForSure(ctx, client, n, snapshot, func() bool {
+		served, err := l.ServedEngine(node.ID)
+		return err == nil && node.Serves != nil && served == *node.Serves
+	})
+}
+
+// applyForSure gives a gateway a snapshot. What became of a request that was not answered has to be known: a gateway that took the snapshot
+// after all would serve another engine than is believed. So one that does not answer is ended, and taken says what its successor serves.
+func (l *Runtime) applyForSure(ctx context.Context, client *gateway.Client, n *node, s gateway.Snapshot, taken func() bool) error {
+	for {
+		_, err := client.Apply(ctx, s)
+		var unanswered *url.Error
+		if err == nil || !errors.As(err, &unanswered) {
+			return err
+		}
+		if ctx.Err() == nil && !isClosed(n.gateway.Done()) && pause(ctx, replacePoll) == nil {
+			continue
+		}
+		if killErr := kill(n.gateway); killErr != nil {
+			return errors.Join(err, killErr)
+		}
+		if taken() {
+			return nil
+		}
+		return err
+	}
+}
+
+// ServedEngine implements instance.Replicator.
+func (l *Runtime) ServedEngine(nodeID string) (instance.EngineRef, error) {
+	socket, err := gateway.ServedEngine(l.nodeDir(nodeID))
+	if err != nil {
+		return instance.EngineRef{}, err
+	}
+	// The state folder may have been moved since, so only the end of the path counts.
+	dir := filepath.Dir(socket)
+	if slot := slotOf(filepath.Base(dir)); slot > 0 {
+		return instance.EngineRef{NodeID: filepath.Base(filepath.Dir(dir)), Slot: slot}, nil
+	}
+	return instance.EngineRef{NodeID: filepath.Base(dir)}, nil
+}
+
+// ObserveEngine implements instance.Replicator.
+func (l *Runtime) ObserveEngine(ctx context.Context, node instance.Node) failover.Observation {
+	n := l.node(node.ID)
+	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	defer cancel()
+	e := n.engine.Load()
+	if e == nil || e.Dir() != l.dirOf(node) {
+		if e = l.findEngine(ctx, n, node); e == nil {
+			return failover.Observation{At: time.Now(), Condition: n.unknown(l.dirOf(node))}
+		}
+	}
+	seen := e.Observe(ctx)
+	o := failover.Observation{At: seen.At, Condition: n.condition(e, seen)}
+	if o.Condition == failover.Ended || !isSocket(engine.Socket(e.Dir())) && o.Condition != failover.Stopped {
+		if o.Condition != failover.Ended {
+			o.Condition = failover.Unreachable
+		}
+		return o
+	}
+	if seen.Err != nil {
+		return o
+	}
+	r := seen.Replication
+	o.Primary, o.Loading, o.Syncing, o.Linked = r.Role == engine.RolePrimary, r.Loading, r.Syncing, r.Linked
+	o.ID, o.Offset, o.ID2, o.Upstream = r.ID, r.Offset, r.ID2, r.Primary
+	for _, replica := range r.Replicas {
+		o.Replicas = append(o.Replicas, failover.Replica{Address: replica.Address, State: replica.State, Offset: replica.Offset, Lag: replica.Lag})
+	}
+	return o
+}
+
+// findEngine looks for an engine that another server has started, and leaves it to EnsureEngine where it does not answer.
+func (l *Runtime) findEngine(ctx context.Context, n *node, node instance.Node) *engine.Engine {
+	if !n.TryLock() {
+		return nil
+	}
+	defer n.Unlock()
+	e, err := engine.Adopt(ctx, l.dirOf(node), node.AdminPassword)
+	if err != nil {
+		return nil
+	}
+	l.takeEngine(n, node, e)
+	return e
+}
+
+// unknown is the condition of an engine that can't be asked.
+func (n *node) unknown(dir string) failover.Condition {
+	p, err := process.Adopt(engine.Socket(dir))
+	switch {
+	case err == nil && p.Stopped():
+		p.Release()
+		return failover.Stopped
+	case err == nil:
+		p.Release()
+		return failover.Busy
+	case errors.Is(err, process.ErrNotRunning):
+		if locked, err := process.Locked(engine.Lock(dir)); err == nil && locked {
+			return failover.Unreachable
+		}
+		return failover.Ended
+	}
+	return failover.Busy
+}
+
+func isSocket(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&os.ModeSocket != 0
+}
+
+// sighting is an earlier observation of an engine.
+type sighting struct {
+	engine *engine.Engine
+	recent []engine.Observation // oldest first
+}
+
+// condition is what an engine does, by this observation and those before.
+func (n *node) condition(e *engine.Engine, o engine.Observation) failover.Condition {
+	n.sightMu.Lock()
+	defer n.sightMu.Unlock()
+	if n.sight.engine != e {
+		n.sight = sighting{engine: e}
+	}
+	var before engine.Observation
+	for len(n.sight.recent) > 1 && o.At.Sub(n.sight.recent[1].At) >= conditionGap {
+		n.sight.recent = n.sight.recent[1:]
+	}
+	if len(n.sight.recent) > 0 {
+		before = n.sight.recent[0]
+	}
+	n.sight.recent = append(n.sight.recent, o)
+	return failover.Condition(o.Condition(before))
+}
+
+// asked is an engine that runs, to change its role.
+func (l *Runtime) asked(node instance.Node) (*engine.Engine, error) {
+	e := l.node(node.ID).engine.Load()
+	if e == nil || isClosed(e.Done()) || e.Dir() != l.dirOf(node) {
+		return nil, instance.ErrNoEngine
+	}
+	return e, nil
+}
+
+// KillEngine implements instance.Replicator.
+func (l *Runtime) KillEngine(ctx context.Context, node instance.Node) error {
+	n := l.node(node.ID)
+	n.requestStop("engine")
+	dir := l.dirOf(node)
+	if e := n.engine.Load(); e != nil && e.Dir() == dir {
+		return e.Kill(ctx)
+	}
+	return killListener(ctx, engine.Socket(dir), engine.Lock(dir))
+}
+
+// PromoteEngine implements instance.Replicator.
+func (l *Runtime) PromoteEngine(ctx context.Context, node instance.Node) error {
+	e, err := l.asked(node)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, roleTimeout)
+	defer cancel()
+	return e.Promote(ctx)
+}
+
+// FollowEngine implements instance.Replicator.
+func (l *Runtime) FollowEngine(ctx context.Context, node instance.Node, primary netip.AddrPort) error {
+	e, err := l.asked(node)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, roleTimeout)
+	defer cancel()
+	return e.FollowTLS(ctx, primary)
+}
+
+// RefuseWrites implements instance.Replicator.
+func (l *Runtime) RefuseWrites(ctx context.Context, node instance.Node, refuse bool) error {
+	e, err := l.asked(node)
+	if err != nil {
+		return err
+	}
+	return e.RefuseWrites(ctx, refuse)
+}
+
+// HoldClients implements instance.Replicator.
+func (l *Runtime) HoldClients(ctx context.Context, nodeID string, limit time.Duration) error {
+	_, err := gateway.NewClient(l.nodeDir(nodeID)).Hold(ctx, limit)
+	if errors.Is(err, gateway.ErrBusy) {
+		return fmt.Errorf("%w: %w", failover.ErrBusy, err)
+	}
+	return err
+}
+
+// ReleaseClients implements instance.Replicator.
+func (l *Runtime) ReleaseClients(ctx context.Context, nodeID string) error {
+	_, err := gateway.NewClient(l.nodeDir(nodeID)).Release(ctx)
+	return err
+}
