@@ -140,12 +140,7 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 				return err
 			}
 			removeUnfinished(cfg.Dir)
-			if cfg.Replication != nil {
-				if err := cfg.Replication.write(cfg.Dir); err != nil {
-					return err
-				}
-			}
-			return writeUnlessSame(filepath.Join(cfg.Dir, confName), conf)
+			return writeConfiguration(cfg, conf)
 		},
 	})
 	if err != nil {
@@ -156,10 +151,7 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 		err = e.retireDump()
 	}
 	if err == nil {
-		e.configured = maps.Clone(cfg.Directives)
-		if cfg.Replication != nil {
-			e.replication = cfg.Replication.clone()
-		}
+		e.configured, e.replication = maps.Clone(cfg.Directives), cfg.Replication.clone()
 		if cfg.KeepDump {
 			_ = keepPrevious(cfg.Dir) // this one has just shown that it can be loaded; as in BeginSnapshot, it may fail
 		}
@@ -176,6 +168,16 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 	}
 	proc.Release()
 	return nil, err
+}
+
+// writeConfiguration writes the configuration, and the files that it names.
+func writeConfiguration(cfg Config, conf []byte) error {
+	if cfg.Replication != nil {
+		if err := cfg.Replication.write(cfg.Dir); err != nil {
+			return err
+		}
+	}
+	return writeUnlessSame(filepath.Join(cfg.Dir, confName), conf)
 }
 
 // writeUnlessSame spares the write where nothing changes, so that an engine can be started again on a full disk.

@@ -184,9 +184,13 @@ func (r ReplicationConfig) write(dir string) error {
 	return writeUnlessSame(filepath.Join(dir, authoritiesName), r.Authorities)
 }
 
-func (r ReplicationConfig) clone() *ReplicationConfig {
-	r.Certificate, r.PrivateKey, r.Authorities = bytes.Clone(r.Certificate), bytes.Clone(r.PrivateKey), bytes.Clone(r.Authorities)
-	return &r
+func (r *ReplicationConfig) clone() *ReplicationConfig {
+	if r == nil {
+		return nil
+	}
+	c := *r
+	c.Certificate, r.PrivateKey, r.Authorities = bytes.Clone(r.Certificate), bytes.Clone(r.PrivateKey), bytes.Clone(r.Authorities)
+	return &c
 }
 
 // sameFiles says whether both have the same certificates and key.
