@@ -78,13 +78,18 @@ func (e *Engine) Info(ctx context.Context, sections ...string) (map[string]strin
 	}
 	info := make(map[string]string)
 	for _, r := range replies {
-		for line := range strings.Lines(r.Str) {
-			if k, v, ok := strings.Cut(strings.TrimRight(line, "\r\n"), ":"); ok && !strings.HasPrefix(k, "#") {
-				info[k] = v
-			}
-		}
+		addInfo(info, r.Str)
 	}
 	return info, nil
+}
+
+// addInfo adds the fields of a reply to INFO.
+func addInfo(info map[string]string, reply string) {
+	for line := range strings.Lines(reply) {
+		if k, v, ok := strings.Cut(strings.TrimRight(line, "\r\n"), ":"); ok && !strings.HasPrefix(k, "#") {
+			info[k] = v
+		}
+	}
 }
 
 // call is exchange with a timeout. The error is a *SilentError where the engine has not answered by then.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -32,6 +33,13 @@ type Config struct {
 	// KeepDump leaves dump.rdb in its place after it was loaded. Without it, as where persistence is off, the dump is renamed, so
 	// that a later crash does not bring back the data of the last clean stop as if they were current.
 	KeepDump bool
+	// Replication lets the engine replicate, and be replicated from, over TLS. Nil: it never has replicas, nor is one, but for the copy
+	// that Follow and OpenForCopy make.
+	Replication *ReplicationConfig
+	// Primary is where the engine's primary is reached; see FollowTLS. The zero value: it starts as a primary. An engine that has to be a
+	// replica is started as one, and not told afterwards: it is never a primary for a moment, and only so does it take the
+	// replication ID of its dump for its own, without which it could not go on with a partial resynchronisation.
+	Primary netip.AddrPort
 }
 
 // retireMark is a line of the configuration that tells Adopt to rename the dump.
@@ -56,8 +64,9 @@ var (
 )
 
 // render makes the configuration file. It reports all problems, not only the first.
-func render(v Version, cfg Config) ([]byte, error) {
-	if err := check(v, cfg); err != nil {
+func render(bin Binary, cfg Config) ([]byte, error) {
+	v := bin.Version
+	if err := check(bin, cfg); err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
@@ -80,18 +89,24 @@ func render(v Version, cfg Config) ([]byte, error) {
 			writeDirective(&b, f.name, f.value)
 		}
 	}
+	if cfg.Replication != nil {
+		b.WriteString(replicationLines(bin, cfg))
+	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Directives)) {
 		writeDirective(&b, name, cfg.Directives[name])
 	}
 	fmt.Fprintf(&b, "user default %s\n", strings.Join(defaultUserRules(v, cfg.PasswordHashes), " "))
 	sum := sha256.Sum256([]byte(cfg.AdminPassword))
 	fmt.Fprintf(&b, "user %s %s\n", adminUser, strings.Join(allRules(v, []string{hex.EncodeToString(sum[:])}), " "))
+	if cfg.Replication != nil {
+		fmt.Fprintf(&b, "user %s %s\n", replicationUser, strings.Join(replicationRules(cfg.Replication.PasswordHash), " "))
+	}
 	return b.Bytes(), nil
 }
 
-func check(v Version, cfg Config) error {
+func check(bin Binary, cfg Config) error {
 	var errs []error
-	if v.Compare(minVersion) < 0 {
+	if v := bin.Version; v.Compare(minVersion) < 0 {
 		errs = append(errs, fmt.Errorf("version %s is too old, %s is the oldest that has ACLs", v, minVersion))
 	}
 	if n := len(Socket(cfg.Dir)); n > process.MaxSocketPath {
@@ -106,6 +121,7 @@ func check(v Version, cfg Config) error {
 	if cfg.AdminPassword == "" {
 		errs = append(errs, errors.New("no admin password"))
 	}
+	errs = append(errs, checkReplication(bin, cfg)...)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Directives)) {
 		if !directiveName.MatchString(name) {
 			errs = append(errs, fmt.Errorf("directive %q: not a name", name))

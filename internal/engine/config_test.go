@@ -93,7 +93,7 @@ func TestRulesByVersion(t *testing.T) {
 		{engine.Version{Major: 9}, true, true},
 	}
 	for _, tt := range tests {
-		conf, err := engine.Render(tt.version, engine.Config{Dir: "/x", AdminPassword: admin})
+		conf, err := engine.Render(engine.Binary{Version: tt.version}, engine.Config{Dir: "/x", AdminPassword: admin})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"strconv"
 
 	"github.com/sealane/sealane/internal/resp"
 )
@@ -113,34 +112,6 @@ func (e *Engine) RefuseWrites(ctx context.Context, refuse bool) error {
 		return fmt.Errorf("set whether engine %s takes writes: %w", e.dir, err)
 	}
 	return nil
-}
-
-// Replication is how far replication has come.
-type Replication struct {
-	// Offset is how many bytes of what changes an engine has given out, and a replica has applied.
-	Offset int64
-	// Linked is whether a replica has all data and is told of each change.
-	Linked bool
-	// Copied is how many bytes of the data a replica has received, Total how many there are; 0: not known.
-	Copied, Total int64
-}
-
-// Replication asks the engine for its side of replication.
-func (e *Engine) Replication(ctx context.Context) (Replication, error) {
-	info, err := e.Info(ctx, "replication")
-	if err != nil {
-		return Replication{}, err
-	}
-	number := func(name string) int64 {
-		n, _ := strconv.ParseInt(info[name], 10, 64)
-		return n
-	}
-	r := Replication{Offset: number("master_repl_offset"), Copied: number("master_sync_read_bytes"), Total: number("master_sync_total_bytes")}
-	if info["role"] == "slave" {
-		r.Offset = number("slave_repl_offset")
-		r.Linked = info["master_link_status"] == "up" && info["master_sync_in_progress"] == "0"
-	}
-	return r, nil
 }
 
 // RetireDump puts aside the dump that a replica has received, as at a start, where Config.KeepDump is false.

@@ -64,6 +64,11 @@ type Engine struct {
 
 	configMu   sync.Mutex
 	configured map[string]string // directives as they were last given to the engine; others are not known
+
+	replicationMu sync.Mutex
+	replication   *ReplicationConfig // as it was last given to the engine; nil: not known
+
+	observer observer
 }
 
 // StartError says that the engine ended before it was ready.
@@ -111,7 +116,7 @@ func Start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 }
 
 func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
-	conf, err := render(bin.Version, cfg)
+	conf, err := render(bin, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +140,7 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 				return err
 			}
 			removeUnfinished(cfg.Dir)
-			return writeUnlessSame(filepath.Join(cfg.Dir, confName), conf)
+			return writeConfiguration(cfg, conf)
 		},
 	})
 	if err != nil {
@@ -146,7 +151,7 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 		err = e.retireDump()
 	}
 	if err == nil {
-		e.configured = maps.Clone(cfg.Directives)
+		e.configured, e.replication = maps.Clone(cfg.Directives), cfg.Replication.clone()
 		if cfg.KeepDump {
 			_ = keepPrevious(cfg.Dir) // this one has just shown that it can be loaded; as in BeginSnapshot, it may fail
 		}
@@ -163,6 +168,16 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 	}
 	proc.Release()
 	return nil, err
+}
+
+// writeConfiguration writes the configuration, and the files that it names.
+func writeConfiguration(cfg Config, conf []byte) error {
+	if cfg.Replication != nil {
+		if err := cfg.Replication.write(cfg.Dir); err != nil {
+			return err
+		}
+	}
+	return writeUnlessSame(filepath.Join(cfg.Dir, confName), conf)
 }
 
 // writeUnlessSame spares the write where nothing changes, so that an engine can be started again on a full disk.
@@ -348,7 +363,10 @@ func (e *Engine) Kill() error {
 }
 
 // Release stops watching the engine and leaves it running, for the next control plane to adopt.
-func (e *Engine) Release() { e.proc.Release() }
+func (e *Engine) Release() {
+	e.observer.close()
+	e.proc.Release()
+}
 
 // Done is closed when the engine's process has ended, and never after Release.
 func (e *Engine) Done() <-chan struct{} { return e.proc.Done() }

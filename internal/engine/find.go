@@ -42,6 +42,8 @@ type Binary struct {
 	Version Version
 	// ActiveDefrag says whether the engine accepts activedefrag, which depends on how it was built: Debian's engines refuse it.
 	ActiveDefrag bool
+	// TLS says whether the engine was built with TLS, which Config.Replication needs.
+	TLS bool
 }
 
 // NotFoundError says that no usable engine is installed, and how to get one.
@@ -122,19 +124,35 @@ func inspect(ctx context.Context, path string) (Binary, error) {
 	if version.Compare(minVersion) < 0 {
 		return Binary{}, fmt.Errorf("version %s is too old, %s is the oldest that has ACLs", version, minVersion)
 	}
-	return Binary{Path: path, Kind: kind, Version: version, ActiveDefrag: canDefrag(ctx, path)}, nil
+	return Binary{Path: path, Kind: kind, Version: version, ActiveDefrag: canDefrag(ctx, path), TLS: hasTLS(ctx, path)}, nil
 }
 
 // canDefrag asks an engine whether it accepts activedefrag, which nothing else tells before it is started with it. The engine reads a
-// configuration of two lines. The second has no directive, so that the engine ends at once, and its complaint says which line
-// was the first that it refused.
+// configuration of two lines. The second is never right, so that the engine ends at once, and its complaint says which line was the
+// first that it refused. The second is a directive that every version knows: Redis 8 takes one that it doesn't know for a module's, and
+// complains of it later and without the number of the line.
 func canDefrag(ctx context.Context, path string) bool {
+	return strings.Contains(refusal(ctx, path, "activedefrag yes\nport none\n"), "at line 2")
+}
+
+// hasTLS asks an engine whether it was built with TLS. Redis 6 without TLS refuses the directive. From 7.0 on all builds know it, and
+// those without TLS end with other words. With TLS the engine ends because it was given no certificate. The socket is where none can
+// be, in case an engine to come goes on: it would listen nowhere, and end.
+func hasTLS(ctx context.Context, path string) bool {
+	return strings.Contains(refusal(ctx, path, "port 0\nunixsocket /nonexistent/engine.sock\ntls-replication yes\n"), "No tls-cert-file configured")
+}
+
+// refusal runs an engine with a configuration that it can't run with, and returns what it says. "": it has not refused.
+func refusal(ctx context.Context, path, configuration string) string {
 	cmd := exec.CommandContext(ctx, path, "-")
 	cmd.Env = environment()
-	cmd.Stdin = strings.NewReader("activedefrag yes\nno-such-directive here\n")
+	cmd.Stdin = strings.NewReader(configuration)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
-	return err != nil && strings.Contains(string(out), "at line 2")
+	if err == nil {
+		return ""
+	}
+	return string(out)
 }
 
 // Redis says "Redis server v=7.0.15 sha=…", Valkey "Valkey server v=8.0.1 sha=…", and Valkey 7.2 "Server v=7.2.5 sha=…".

@@ -175,14 +175,7 @@ func (p *Process) Release() {
 }
 
 // Stopped says whether the process was stopped, by SIGSTOP or a debugger. It does nothing until it is continued.
-func (p *Process) Stopped() bool {
-	b, err := os.ReadFile(statPath(p.id.PID))
-	if err != nil {
-		return false
-	}
-	fields, err := statFields(string(b))
-	return err == nil && (fields[0] == "T" || fields[0] == "t")
-}
+func (p *Process) Stopped() bool { return p.Status().Stopped() }
 
 func statPath(pid int) string { return fmt.Sprintf("/proc/%d/stat", pid) }
 

@@ -1,0 +1,305 @@
+package engine_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sealane/sealane/internal/certtest"
+	"github.com/sealane/sealane/internal/engine"
+	"github.com/sealane/sealane/internal/enginetest"
+	"github.com/sealane/sealane/internal/resp"
+)
+
+const replicationSecret = "the replicas' secret"
+
+// eachWithTLS runs a test on every engine that can replicate.
+func eachWithTLS(t *testing.T, test func(t *testing.T, b engine.Binary)) {
+	t.Helper()
+	enginetest.Each(t, func(t *testing.T, b engine.Binary) {
+		t.Parallel()
+		if !b.TLS {
+			t.Skip("this engine was built without TLS")
+		}
+		test(t, b)
+	})
+}
+
+// group is the engines of an instance, and their CA.
+type group struct {
+	t      *testing.T
+	b      engine.Binary
+	ca     *certtest.Authority
+	hash   string
+	change func(*engine.Config)
+}
+
+func newGroup(t *testing.T, b engine.Binary) *group {
+	sum := sha256.Sum256([]byte(replicationSecret))
+	return &group{t: t, b: b, ca: certtest.NewAuthority(t, "instance"), hash: hex.EncodeToString(sum[:]), change: func(*engine.Config) {}}
+}
+
+func forPeers(c *x509.Certificate) {
+	c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+}
+
+// member is one node: an engine, and what its gateway does for replication.
+type member struct {
+	*engine.Engine
+	cfg  engine.Config
+	link *terminator
+}
+
+// replication is a configuration with a new certificate of a CA.
+func (g *group) replication(ca *certtest.Authority, port int) engine.ReplicationConfig {
+	leaf := ca.Leaf(g.t, forPeers, certtest.Names("spiffe://sealane/p/l/i/node"))
+	return engine.ReplicationConfig{
+		Certificate: certtest.PEM(leaf.Certificate...), PrivateKey: certtest.KeyPEM(g.t, leaf.PrivateKey), Authorities: ca.PEM(),
+		PasswordHash: g.hash, AnnounceHost: "127.77.0.1", AnnouncePort: port, Backlog: 1 << 20,
+	}
+}
+
+// add starts another engine. A valid primary makes it its replica from the start.
+func (g *group) add(primary netip.AddrPort) *member {
+	g.t.Helper()
+	m := &member{cfg: config(g.t)}
+	m.link = newTerminator(g.t, g.ca, engine.Socket(m.cfg.Dir))
+	r := g.replication(g.ca, int(m.link.addr.Port()))
+	m.cfg.Replication, m.cfg.Primary = &r, primary
+	g.change(&m.cfg)
+	m.Engine = startOf(g.t, g.b, m.cfg)
+	return m
+}
+
+// again starts the engine of a node again, as a replica.
+func (g *group) again(m *member, primary netip.AddrPort) {
+	g.t.Helper()
+	m.cfg.Primary = primary
+	m.Engine = startOf(g.t, g.b, m.cfg)
+}
+
+// state is an engine's side of replication.
+func (m *member) state(t *testing.T) engine.Replication {
+	t.Helper()
+	r, err := m.Replication(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (m *member) await(t *testing.T, what string, is func(engine.Replication) bool) engine.Replication {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		r, err := m.Replication(deadline(t))
+		if err == nil && is(r) {
+			return r
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not %s: %+v, %v; its log ends with:\n%s", what, r, err, engine.LogTail(m.cfg.Dir))
+		}
+	}
+}
+
+// awaitSame waits until a replica has all of its primary.
+func (m *member) awaitSame(t *testing.T, primary *member) engine.Replication {
+	t.Helper()
+	m.await(t, "linked", func(r engine.Replication) bool { return r.Linked })
+	goal := primary.state(t).Offset
+	return m.await(t, "up to date", func(r engine.Replication) bool { return r.Linked && r.Offset >= goal })
+}
+
+// syncs are how many full and partial resynchronisations an engine has given.
+func (m *member) syncs(t *testing.T) (full, partial string) {
+	t.Helper()
+	info, err := m.Info(deadline(t), "stats")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info["sync_full"], info["sync_partial_ok"]
+}
+
+func wantSyncs(t *testing.T, m *member, full, partial string) {
+	t.Helper()
+	if f, p := m.syncs(t); f != full || p != partial {
+		t.Errorf("full resynchronisations: got %s, want %s; partial ones: got %s, want %s", f, full, p, partial)
+	}
+}
+
+// terminator does what a gateway's replication listener does: it ends TLS, both sides of which are verified, logs in to the engine as
+// "replication", and copies bytes both ways.
+type terminator struct {
+	t      *testing.T
+	socket string
+	addr   netip.AddrPort
+
+	mu      sync.Mutex
+	config  *tls.Config
+	conns   map[net.Conn]bool
+	serials []string // of the certificates that replicas have shown
+	plain   int      // how many connections did not speak TLS, or were refused
+	pause   chan struct{}
+}
+
+func newTerminator(t *testing.T, ca *certtest.Authority, socket string) *terminator {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.77.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &terminator{t: t, socket: socket, addr: ln.Addr().(*net.TCPAddr).AddrPort(), conns: map[net.Conn]bool{}}
+	l.trust(ca)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { l.serve(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		ln.Close()
+		l.hold(false)
+		l.cut()
+		serving.Wait()
+	})
+	return l
+}
+
+// trust makes the terminator show a certificate of a CA, and accept those of it only.
+func (l *terminator) trust(ca *certtest.Authority) {
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.Cert)
+	leaf := ca.Leaf(l.t, forPeers, certtest.Names("spiffe://sealane/p/l/i/node"))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.config = &tls.Config{Certificates: []tls.Certificate{leaf}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool}
+}
+
+func (l *terminator) serve(conn net.Conn) {
+	defer conn.Close()
+	l.mu.Lock()
+	config := l.config
+	l.conns[conn] = true
+	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	secure := tls.Server(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		l.mu.Lock()
+		l.plain++
+		l.mu.Unlock()
+		return
+	}
+	inner, err := net.Dial("unix", l.socket)
+	if err != nil {
+		return
+	}
+	defer inner.Close()
+	if _, err := resp.NewClient(inner, 1<<10).Do(ctx, "AUTH", "replication", replicationSecret); err != nil {
+		return
+	}
+	l.mu.Lock()
+	l.conns[inner] = true
+	l.serials = append(l.serials, secure.ConnectionState().PeerCertificates[0].SerialNumber.String())
+	l.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		io.Copy(inner, secure)
+		inner.Close()
+	}()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := inner.Read(buf)
+		l.mu.Lock()
+		pause := l.pause
+		l.mu.Unlock()
+		if pause != nil {
+			<-pause
+		}
+		if _, writeErr := secure.Write(buf[:n]); err != nil || writeErr != nil {
+			break
+		}
+	}
+	conn.Close()
+	<-done
+}
+
+// cut ends all connections.
+func (l *terminator) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for conn := range l.conns {
+		conn.Close()
+	}
+	clear(l.conns)
+}
+
+// hold keeps what the engine sends from the replicas, or lets it go.
+func (l *terminator) hold(on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case on && l.pause == nil:
+		l.pause = make(chan struct{})
+	case !on && l.pause != nil:
+		close(l.pause)
+		l.pause = nil
+	}
+}
+
+// shown are the serial numbers of the certificates that replicas have shown so far.
+func (l *terminator) shown() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.serials...)
+}
+
+func TestReplicatesOverTLS(t *testing.T) { t.Parallel(); eachWithTLS(t, replicatesOverTLS) }
+
+func replicatesOverTLS(t *testing.T, b engine.Binary) {
+	g := newGroup(t, b)
+	primary := g.add(netip.AddrPort{})
+	replica := g.add(netip.AddrPort{})
+	connect(t, primary.cfg.Dir).want("OK", "SET", "k", "v")
+	before := replica.state(t)
+	if err := replica.FollowTLS(deadline(t), primary.link.addr); err != nil {
+		t.Fatal(err)
+	}
+	got := replica.awaitSame(t, primary)
+	connect(t, replica.cfg.Dir).want("v", "GET", "k")
+	of := primary.await(t, "aware of the replica's offset", func(r engine.Replication) bool {
+		return len(r.Replicas) == 1 && r.Replicas[0].State == "online" && r.Replicas[0].Offset >= got.Offset
+	})
+	if got.Role != engine.RoleReplica || got.Primary != primary.link.addr.String() || got.ID != of.ID || got.ID == before.ID ||
+		got.LastIO < 0 || got.DownFor >= 0 || got.Syncing || got.Loading {
+		t.Errorf("the replica says %+v of itself, its primary has the ID %s", got, of.ID)
+	}
+	if of.Role != engine.RolePrimary || of.Replicas[0].Address != replica.link.addr.String() || of.Replicas[0].State != "online" || of.BacklogSize != 1<<20 {
+		t.Errorf("the primary says %+v", of)
+	}
+	if !got.Follows(of.ID) || before.Follows(of.ID) {
+		t.Errorf("of the primary's history: the replica %v, before it had its data %v", got.Follows(of.ID), before.Follows(of.ID))
+	}
+
+	// A cut, and then a partial resynchronisation. Following again changes nothing.
+	primary.link.cut()
+	connect(t, primary.cfg.Dir).want("OK", "SET", "k", "w")
+	if err := replica.FollowTLS(deadline(t), primary.link.addr); err != nil {
+		t.Fatal(err)
+	}
+	replica.awaitSame(t, primary)
+	connect(t, replica.cfg.Dir).want("w", "GET", "k")
+	wantSyncs(t, primary, "1", "1")
+}
