@@ -48,10 +48,18 @@ type node struct {
 	engine        atomic.Pointer[engine.Engine] // nil: not known; it may be read without the lock
 	gateway       *process.Process
 	proved        string                  // digest of the snapshot that was last shown to be served
-	stopRequested map[string]*atomic.Bool // by process: whether its end was asked for
 	busy          *instance.BusyError
 	restored      atomic.Pointer[restored]      // nil: the last dump
 	facts         atomic.Pointer[backend.Facts] // what the backend last said of itself; nil: nothing, or there is an engine
+
+	// gatewayMu guards gateway and proved where the node is one of several: then its gateway does not wait for its engine.
+	gatewayMu sync.Mutex
+
+	stopMu        sync.Mutex              // guards the map
+	stopRequested map[string]*atomic.Bool // by process: whether its end was asked for
+
+	sightMu sync.Mutex // guards sight
+	sight   sighting   // what was last seen of the engine
 
 	// boundMu guards what follows, which is read while the node is locked for a long time.
 	boundMu sync.Mutex
@@ -81,7 +89,7 @@ func New(dir string, command []string, binaries []engine.Binary) *Runtime {
 func (l *Runtime) Engines() []instance.EngineBuild {
 	var builds []instance.EngineBuild
 	for _, b := range l.binaries {
-		builds = append(builds, instance.EngineBuild{Version: versionName(b), Patch: b.Version.String(), ActiveDefrag: b.ActiveDefrag})
+		builds = append(builds, instance.EngineBuild{Version: versionName(b), Patch: b.Version.String(), ActiveDefrag: b.ActiveDefrag, TLS: b.TLS})
 	}
 	return builds
 }
@@ -234,12 +242,16 @@ func (l *Runtime) startEngine(ctx context.Context, node instance.Node, extra map
 	if err != nil {
 		return nil, err
 	}
-	directives := maps.Clone(node.Directives)
-	maps.Copy(directives, extra)
-	return engine.Start(ctx, binary, engine.Config{
-		Dir: l.dirOf(node), Directives: directives, PasswordHashes: node.PasswordHashes,
+	cfg := engine.Config{
+		Dir: l.dirOf(node), Directives: maps.Clone(node.Directives), PasswordHashes: node.PasswordHashes,
 		AdminPassword: node.AdminPassword, KeepDump: node.KeepDump,
-	})
+	}
+	maps.Copy(cfg.Directives, extra)
+	if node.Replication != nil {
+		r := replicationOf(node)
+		cfg.Replication = &r
+	}
+	return engine.Start(ctx, binary, cfg)
 }
 
 // binary is the engine of a version and a patch of it. Where that patch is not installed any more, it is the newest one.
@@ -368,8 +380,18 @@ func (l *Runtime) ensureSnapshot(ctx context.Context, n *node, node instance.Nod
 // snapshotFor is what a node's gateway is to serve, without its generation.
 func (l *Runtime) snapshotFor(node instance.Node, status gateway.Status) gateway.Snapshot {
 	snapshot := node.Gateway
-	if snapshot.Backend == nil {
+	switch {
+	case snapshot.Backend != nil, len(snapshot.Listeners) == 0:
+	case node.Serves != nil:
+		snapshot.Engine = engine.Socket(l.engineDir(node.Serves.NodeID, node.Serves.Slot))
+	default:
 		snapshot.Engine = engine.Socket(l.dirOf(node))
+	}
+	if r := node.Replication; r != nil {
+		snapshot.Replication = &gateway.Replication{
+			Address: r.Address.String(), Engine: engine.Socket(l.dirOf(node)), Password: r.Password, Certificate: r.Certificate, PrivateKey: r.PrivateKey,
+			Authorities: r.Authorities, Identity: r.Identity, Closed: r.Primary.IsValid(),
+		}
 	}
 	return snapshot.Older(status)
 }
@@ -377,7 +399,9 @@ func (l *Runtime) snapshotFor(node instance.Node, status gateway.Status) gateway
 // watch reports the end of a process that nobody asked to end.
 func (l *Runtime) watch(n *node, id, name string, done <-chan struct{}, reason func() string) {
 	requested := &atomic.Bool{}
+	n.stopMu.Lock()
 	n.stopRequested[name] = requested
+	n.stopMu.Unlock()
 	l.watchers.Go(func() {
 		select {
 		case <-done:
@@ -396,6 +420,8 @@ func (l *Runtime) watch(n *node, id, name string, done <-chan struct{}, reason f
 
 // requestStop notes that the end of these processes was asked for, so that watch doesn't report it.
 func (n *node) requestStop(processes ...string) {
+	n.stopMu.Lock()
+	defer n.stopMu.Unlock()
 	for _, name := range processes {
 		if requested := n.stopRequested[name]; requested != nil {
 			requested.Store(true)

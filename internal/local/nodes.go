@@ -258,7 +258,15 @@ func (l *Runtime) KillEngine(ctx context.Context, node instance.Node) error {
 	n.requestStop("engine")
 	dir := l.dirOf(node)
 	if e := n.engine.Load(); e != nil && e.Dir() == dir {
-		return e.Kill(ctx)
+		if err := e.Kill(); err != nil {
+			return err
+		}
+		select {
+		case <-e.Done():
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("the engine was killed and has not ended: %w", context.Cause(ctx))
+		}
 	}
 	return killListener(ctx, engine.Socket(dir), engine.Lock(dir))
 }

@@ -23,6 +23,9 @@ import (
 func prove(ctx context.Context, snapshot gateway.Snapshot, node instance.Node) error {
 	tested := false
 	for _, l := range snapshot.Listeners {
+		if l.Shared {
+			continue // another gateway may answer
+		}
 		if err := proveListener(ctx, l, snapshot.Certificate, node.Host, node.Bundle); err != nil {
 			return fmt.Errorf("prove that %s serves: %w", l.Address, err)
 		}

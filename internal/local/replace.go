@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"time"
 
@@ -247,26 +246,12 @@ func (r *replacement) awaitClients(ctx context.Context, client *gateway.Client) 
 	}
 }
 
-// apply gives the gateway the snapshot with the new engine. What became of a request that was not answered has to be known: a gateway
-// that took the new engine after all would serve one that is being removed.
+// apply gives the gateway the snapshot with the new engine.
 func (r *replacement) apply(ctx context.Context, client *gateway.Client, s gateway.Snapshot) error {
-	for {
-		_, err := client.Apply(ctx, s)
-		var unanswered *url.Error
-		if err == nil || !errors.As(err, &unanswered) {
-			return err
-		}
-		if ctx.Err() == nil && !isClosed(r.n.gateway.Done()) && pause(ctx, replacePoll) == nil {
-			continue
-		}
-		if killErr := kill(r.n.gateway); killErr != nil {
-			return errors.Join(err, killErr)
-		}
-		if slot, servedErr := r.ServedSlot(r.to.ID); servedErr != nil || slot != r.to.Slot {
-			return errors.Join(err, servedErr)
-		}
-		return nil // the gateway that is started next serves it
-	}
+	return r.applyForSure(ctx, client, r.n, s, func() bool {
+		slot, err := r.ServedSlot(r.to.ID)
+		return err == nil && slot == r.to.Slot
+	})
 }
 
 // takeOver makes the new engine the node's own. The old one goes on until the next Ensure.

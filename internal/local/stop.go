@@ -46,7 +46,9 @@ func (l *Runtime) StopEngine(ctx context.Context, node instance.Node, how instan
 	n := l.node(node.ID)
 	n.Lock()
 	defer n.Unlock()
+	n.stopMu.Lock()
 	requested := n.stopRequested["engine"]
+	n.stopMu.Unlock()
 	n.requestStop("engine")
 	err := l.stopEngine(ctx, n, node, how)
 	if err != nil && requested != nil {
