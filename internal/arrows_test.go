@@ -62,9 +62,10 @@ var levels = map[string]int{
 	"internal/authz":    3,
 	"internal/statedir": 2,
 
-	"internal/systemmemory": 1,
-	"internal/snapshot":     0,
-	"internal/server":       6,
+	"internal/systemmemory":    1,
+	"internal/replicationlink": 1,
+	"internal/snapshot":        0,
+	"internal/server":          6,
 
 	"internal/sidecarconfig": 4,
 
