@@ -62,10 +62,11 @@ var levels = map[string]int{
 	"internal/authz":    3,
 	"internal/statedir": 2,
 
-	"internal/systemmemory": 1,
-	"internal/snapshot":     0,
-	"internal/failover":     0,
-	"internal/server":       6,
+	"internal/systemmemory":    1,
+	"internal/snapshot":        0,
+	"internal/failover":        0,
+	"internal/server":          6,
+	"internal/replicationlink": 1,
 
 	"internal/sidecarconfig": 4,
 

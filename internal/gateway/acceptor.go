@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/netip"
@@ -42,6 +43,7 @@ type acceptor struct {
 	mu        sync.Mutex        // guards what follows; held for no system call that could wait
 	conns     []*conn           // by descriptor
 	listeners map[int]*listener // by descriptor
+	leaving   []func()          // accept the last clients of listeners that are being left
 
 	// Owned by the acceptor's goroutine.
 	queue      *handshakeQueue
@@ -79,6 +81,7 @@ func (a *acceptor) run() {
 			panic(fmt.Sprintf("wait for events: %v", err)) // the descriptor is ours: a bug, not a state of the world
 		}
 		a.poller.Woken() // that a slot is free, or that this is to end: both are looked at each time
+		a.leaveListeners()
 		now := time.Now()
 		for i := range events {
 			a.event(int(events[i].Fd), events[i].Events, now)
@@ -125,8 +128,8 @@ func (a *acceptor) event(fd int, events uint32, now time.Time) {
 	}
 }
 
-// accept lets clients in until there is none, or others should have their turn.
-func (a *acceptor) accept(l *listener, now time.Time) {
+// accept lets clients in until there is none, or others should have their turn, which is when there may be more.
+func (a *acceptor) accept(l *listener, now time.Time) (more bool) {
 	a.accepting.Lock()
 	defer a.accepting.Unlock()
 	a.mu.Lock()
@@ -134,7 +137,7 @@ func (a *acceptor) accept(l *listener, now time.Time) {
 	a.mu.Unlock()
 	for range acceptShare {
 		if closed {
-			return
+			return false
 		}
 		fd, from, err := l.next()
 		switch err {
@@ -142,19 +145,20 @@ func (a *acceptor) accept(l *listener, now time.Time) {
 			l.backoff = 0
 			a.begin(l, fd, from, now)
 		case unix.EAGAIN:
-			return
+			return false
 		case unix.EINTR, unix.ECONNABORTED:
 		default:
 			a.backOff(l, now)
 			a.g.limitedLog.warn("accept", "client cannot be accepted, trying again", "listener", l.address, "error", os.NewSyscallError("accept4", err))
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // begin begins a connection.
 func (a *acceptor) begin(l *listener, fd int, from netip.AddrPort, now time.Time) {
-	c := &conn{acceptor: a, fd: fd, local: l.local, remote: from, listener: l.address, came: now, accepted: a.g.snapshots.active.Load(), wake: make(chan struct{}, 1)}
+	c := &conn{acceptor: a, fd: fd, local: l.local, remote: from, listener: l.address, came: now, accepted: cmp.Or(l.last, a.g.snapshots.active.Load()), wake: make(chan struct{}, 1)}
 	c.silent.Store(true)
 	if !a.g.admit(c, now) {
 		unix.Close(fd)

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sealane/sealane/internal/replicationlink"
 )
 
 // renewTime is how long the clients that can be asked to go take turns after a change of certificates.
@@ -67,7 +69,7 @@ func (x *snapshots) apply(s Snapshot) error {
 	}
 	if next != x.lastGood {
 		if err := saveSnapshot(x.g.cfg.Dir, next.snapshot); err != nil {
-			x.shutAll(opened)
+			x.discard(opened)
 			return fmt.Errorf("keep snapshot: %w", err)
 		}
 	}
@@ -75,43 +77,64 @@ func (x *snapshots) apply(s Snapshot) error {
 	return nil
 }
 
+// opened is what was opened for a snapshot.
+type opened struct {
+	listeners   map[string]*listener // by address
+	replication *replicationlink.Prepared
+}
+
 // open opens the listeners of next that are not open yet, all or none. It is called with mu held.
-func (x *snapshots) open(next *serving) (map[string]*listener, error) {
-	opened := make(map[string]*listener)
+func (x *snapshots) open(next *serving) (o opened, err error) {
+	o.listeners = make(map[string]*listener)
+	if o.replication, err = x.g.replication.Prepare(x.g.lifetime.accepting, next.snapshot.Replication); err != nil {
+		return o, err
+	}
 	for _, l := range next.snapshot.Listeners {
 		if x.listeners[l.Address] != nil {
 			continue
 		}
-		ln, err := x.g.acceptor.listen(l.Address)
+		ln, err := x.g.acceptor.listen(l.Address, l.Shared)
 		if err != nil {
-			x.shutAll(opened)
-			return nil, fmt.Errorf("open listener %s: %w", l.Address, err)
+			x.discard(o)
+			return o, fmt.Errorf("open listener %s: %w", l.Address, err)
 		}
-		opened[l.Address] = ln
+		o.listeners[l.Address] = ln
 	}
-	return opened, nil
+	return o, nil
+}
+
+// discard closes what was opened for a snapshot that is not to be.
+func (x *snapshots) discard(o opened) {
+	x.shutAll(o.listeners)
+	o.replication.Discard()
 }
 
 // publish makes next the active snapshot. It is called with mu held. The snapshot comes before its new listeners, because
 // their clients are served by it.
-func (x *snapshots) publish(next *serving, opened map[string]*listener) {
+func (x *snapshots) publish(next *serving, o opened) {
 	g := x.g
 	if next.chains != nil {
 		g.trust.seen.Keep(next.chains.labels())
 	}
+	before := x.active.Load()
 	renewed := x.lastGood != nil && !bytes.Equal(x.lastGood.snapshot.Certificate, next.snapshot.Certificate)
 	x.lastGood = next
+	// Before clients: those of an engine that is no primary any more are to find nobody who replicates from it.
+	g.replication.Commit(o.replication)
 	g.loops.SetBackend(g.backend(next))
 	x.active.Store(next)
 	x.problem.Store(nil)
 	g.memory.Wake()
-	for address, ln := range opened {
+	for address, ln := range o.listeners {
 		x.listeners[address] = ln
 		g.acceptor.watchListener(ln)
 	}
+	for _, l := range next.snapshot.Listeners {
+		g.acceptor.share(x.listeners[l.Address], l.Shared)
+	}
 	for address, ln := range x.listeners {
 		if _, ok := next.modes[address]; !ok {
-			g.acceptor.closeListener(ln)
+			g.acceptor.leave(ln, before)
 			delete(x.listeners, address)
 		}
 	}
@@ -182,7 +205,10 @@ func (x *snapshots) close() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.closed = true
-	x.shutAll(x.listeners)
+	x.g.replication.StopAccepting()
+	for _, ln := range x.listeners {
+		x.g.acceptor.leave(ln, x.active.Load())
+	}
 	clear(x.listeners)
 	x.setProblem("stopping")
 }

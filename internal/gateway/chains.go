@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/wire"
 )
 
@@ -151,7 +152,7 @@ type chains struct {
 }
 
 func newChains(s Snapshot) (*chains, error) {
-	cert, p := keyPair("", s.Certificate, s.PrivateKey)
+	cert, p := pki.KeyPair("", s.Certificate, s.PrivateKey)
 	allowed, more := s.policy(cert.Leaf)
 	p = slices.Concat(p, more)
 	v := &chains{allowed: allowed}
@@ -162,7 +163,7 @@ func newChains(s Snapshot) (*chains, error) {
 		if t.NextChain == nil {
 			continue
 		}
-		second, more := keyPair(t.field, t.Certificate, t.PrivateKey)
+		second, more := pki.KeyPair(t.field, t.Certificate, t.PrivateKey)
 		if p = slices.Concat(p, more); len(p) == 0 {
 			secondAllowed, _ := s.policy(second.Leaf)
 			v.tests = append(v.tests, &testChain{newChain(second, secondAllowed, t.Anchors), t.Name})

@@ -21,7 +21,7 @@ func AcceptForTest(address string, err error, duration time.Duration) (calls int
 		return 0, failure
 	}
 	defer a.discard() // it doesn't run: the clock is ours
-	l, failure := a.listen(address)
+	l, failure := a.listen(address, false)
 	if failure != nil {
 		return 0, failure
 	}

@@ -31,6 +31,7 @@ import (
 
 	"github.com/sealane/sealane/internal/plaintext"
 	"github.com/sealane/sealane/internal/relay"
+	"github.com/sealane/sealane/internal/replicationlink"
 	"github.com/sealane/sealane/internal/systemmemory"
 )
 
@@ -56,7 +57,8 @@ type gateway struct {
 	limitedLog *logLimiter
 	count      counters
 
-	snapshots   snapshots   // what is served, and at which listeners
+	snapshots   snapshots // what is served, and at which listeners
+	replication *replicationlink.Listener
 	connections connections // all that are open
 	lifetime    *lifetime   // whether the gateway is to end
 	trust       *trustEvidence
@@ -84,6 +86,7 @@ func newGateway(ctx context.Context, cfg Config) *gateway {
 		plaintext:   plaintext.NewTracker(time.Now()),
 		arrivals:    newArrivals(),
 	}
+	g.replication = replicationlink.New(cfg.Log, g.limitedLog.warn)
 	g.snapshots = snapshots{g: g, listeners: make(map[string]*listener)}
 	g.workers = &workers{work: g.serve}
 	// It is the gateway that looks at the memory, so that it is done while the controller is down too.

@@ -14,6 +14,9 @@ import (
 // only show that the gateway is there.
 var keepAlive = netloop.KeepAlive{Idle: time.Minute, Interval: 15 * time.Second, Count: 4}
 
+// lastRounds times acceptShare clients of a listener that is being left are accepted at most: more may come all the time.
+const lastRounds = 64
+
 // listener is one address at which clients are accepted.
 type listener struct {
 	fd      int
@@ -22,15 +25,17 @@ type listener struct {
 	next    func() (int, netip.AddrPort, error) // accept4
 	backoff time.Duration                       // the pause after the last failure
 	retry   time.Time                           // not before; the acceptor doesn't watch it meanwhile
+	shared  bool                                // other gateways accept at the address too
+	last    *serving                            // what the last clients of a listener that is being left are served by; nil: it stays
 }
 
 // listen opens a listener. Clients are accepted once it is given to watchListener.
-func (a *acceptor) listen(address string) (*listener, error) {
-	fd, local, err := netloop.ListenTCP(a.g.lifetime.accepting, address, keepAlive)
+func (a *acceptor) listen(address string, shared bool) (*listener, error) {
+	fd, local, err := netloop.ListenTCP(a.g.lifetime.accepting, address, shared, keepAlive)
 	if err != nil {
 		return nil, err
 	}
-	return &listener{fd: fd, address: address, local: local, next: func() (int, netip.AddrPort, error) { return netloop.Accept(fd) }}, nil
+	return &listener{fd: fd, address: address, local: local, shared: shared, next: func() (int, netip.AddrPort, error) { return netloop.Accept(fd) }}, nil
 }
 
 // watchListener lets clients of l in.
@@ -40,6 +45,50 @@ func (a *acceptor) watchListener(l *listener) {
 	a.listeners[l.fd] = l
 	if err := a.poller.Add(l.fd, netloop.Acceptable); err != nil {
 		l.retry = time.Now() // the next tick tries again
+	}
+}
+
+// share makes a listener one that other gateways may share, or may not.
+func (a *acceptor) share(l *listener, shared bool) {
+	if l.shared == shared {
+		return
+	}
+	if l.shared = shared; netloop.Share(l.fd, shared) != nil {
+		a.g.cfg.Log.Error("whether a listener is shared can't be changed", "listener", l.address, "shared", shared)
+	}
+}
+
+// leave closes a listener that is watched. One that is shared is closed when those clients have been accepted that the kernel has given to
+// it already: it would reset their connections, although others accept at the same address. They are served by last, which is a snapshot
+// that has the listener. Still reset are those whose connection is being made at that moment, from their first packet to their second,
+// except where net.ipv4.tcp_migrate_req is 1.
+func (a *acceptor) leave(l *listener, last *serving) {
+	if l.shared {
+		done := make(chan struct{})
+		a.mu.Lock()
+		a.leaving = append(a.leaving, func() { a.acceptLast(l, last, time.Now()); close(done) })
+		a.mu.Unlock()
+		a.poller.Wake()
+		<-done
+	}
+	a.closeListener(l)
+}
+
+// acceptLast accepts whom the kernel has for a listener that is being left.
+func (a *acceptor) acceptLast(l *listener, last *serving, now time.Time) {
+	l.last = last
+	for rounds := 0; rounds < lastRounds && a.accept(l, now); rounds++ {
+	}
+}
+
+// leaveListeners does what leave asks for.
+func (a *acceptor) leaveListeners() {
+	a.mu.Lock()
+	leaving := a.leaving
+	a.leaving = nil
+	a.mu.Unlock()
+	for _, accept := range leaving {
+		accept()
 	}
 }
 

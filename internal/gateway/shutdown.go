@@ -80,6 +80,7 @@ func (g *gateway) drain() {
 		}
 	}
 	farewells.Wait()
+	g.replication.Close() // after the clients: what they have written is still to reach the replicas
 	close(g.lifetime.drained)
 }
 

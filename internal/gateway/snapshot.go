@@ -1,14 +1,9 @@
 package gateway
 
 import (
-	"bytes"
-	"crypto"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +14,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/backend"
-	"github.com/sealane/sealane/internal/pki"
+	"github.com/sealane/sealane/internal/replicationlink"
 	"github.com/sealane/sealane/internal/routing"
 )
 
@@ -41,7 +36,12 @@ const (
 type Listener struct {
 	Address string `json:"address"` // IP address and port, as in "127.83.0.1:6378"
 	TLS     bool   `json:"tls"`     // false: plaintext, for an instance whose user has disabled encryption
+	// Shared lets other gateways of the same user accept at this address too (SO_REUSEPORT). The kernel divides clients among them.
+	Shared bool `json:"shared,omitempty"`
 }
+
+// Replication says where the engines of the instance's other nodes connect to replicate, and from which engine.
+type Replication = replicationlink.Config
 
 // Snapshot is the gateway's whole input. Once handed over it must not be changed. It holds private keys, so printing or logging it shows
 // the generation and the digest only. Its JSON is for the admin socket and a file of mode 0600.
@@ -90,6 +90,9 @@ type Snapshot struct {
 	// SystemMemory is how much memory the engine and the gateway may use together, in bytes. Requests that need memory are refused
 	// while it is used up. Zero: any.
 	SystemMemory int64 `json:"system_memory,omitempty"`
+	// Replication lets the engines of the instance's other nodes replicate from an engine of this node. Nil: there is none. A snapshot
+	// with it may have no Listeners, and then no Engine.
+	Replication *Replication `json:"replication,omitempty"`
 	TLSPolicy
 }
 
@@ -138,11 +141,12 @@ func (s Snapshot) check() problems {
 	if s.Generation == 0 {
 		p.add("generation 0: must be at least 1")
 	}
-	if n := len(s.Listeners); n == 0 || n > maxListeners {
-		p.add("listeners: there are %d: must be 1 to %d", n, maxListeners)
+	if n := len(s.Listeners); n == 0 && s.Replication == nil || n > maxListeners {
+		p.add("listeners: there are %d: must be 1 to %d, or none where there is replication", n, maxListeners)
 	} else {
 		s.checkListeners(&p)
 	}
+	s.checkReplication(&p)
 	s.checkEngine(&p)
 	if s.Connect == "" && s.hasTLS() {
 		p.add(`connect "": must say how to connect, because a listener has TLS`)
@@ -172,8 +176,27 @@ func (s Snapshot) check() problems {
 	return p
 }
 
+// checkReplication checks what replicas are served.
+func (s Snapshot) checkReplication(p *problems) {
+	if s.Replication == nil {
+		return
+	}
+	for _, problem := range s.Replication.Check() {
+		p.add("replication.%w", problem)
+	}
+	if s.Backend != nil {
+		p.add("replication: must be null, because there is a backend")
+	}
+	if i := slices.IndexFunc(s.Listeners, func(l Listener) bool { return l.Address == s.Replication.Address }); i >= 0 {
+		p.add("replication.address %q: is listeners[%d] already", s.Replication.Address, i)
+	}
+}
+
 // checkEngine checks what is behind the gateway.
 func (s Snapshot) checkEngine(p *problems) {
+	if s.Engine == "" && s.Backend == nil && len(s.Listeners) == 0 && s.Replication != nil {
+		return // there are no clients
+	}
 	if s.Backend == nil {
 		if !filepath.IsAbs(s.Engine) || len(s.Engine) > maxSocketPath {
 			p.add("engine %q: must be an absolute path of at most %d bytes", s.Engine, maxSocketPath)
@@ -238,47 +261,6 @@ func printable(s string) bool {
 		}
 	}
 	return true
-}
-
-// keyPair parses and checks a chain and its key. The names of their fields begin with prefix. A parser's error is never passed on, because
-// what it says about a key may quote the key.
-func keyPair(prefix string, chain, private []byte) (tls.Certificate, problems) {
-	var p problems
-	var cert tls.Certificate
-	certs, rest, err := pki.DecodePEM(chain)
-	switch {
-	case err != nil:
-		p.add("%scertificate: %v: must be a PEM chain, leaf first", prefix, err)
-	case len(bytes.TrimSpace(rest)) > 0:
-		p.add("%scertificate %.40q: must be a PEM chain, leaf first", prefix, rest)
-	}
-	for _, c := range certs {
-		cert.Certificate = append(cert.Certificate, c.Raw)
-	}
-	if len(certs) > 0 {
-		cert.Leaf = certs[0]
-	}
-	block, rest := pem.Decode(private)
-	if block == nil || block.Type != "PRIVATE KEY" || len(bytes.TrimSpace(rest)) > 0 {
-		p.add("%sprivate_key (%d bytes, not shown): must be one PEM block of type PRIVATE KEY", prefix, len(private))
-		return cert, p
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		p.add("%sprivate_key (%d bytes, not shown): is not PKCS#8", prefix, len(private))
-		return cert, p
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		p.add("%sprivate_key (%T, not shown): cannot sign", prefix, key)
-		return cert, p
-	}
-	public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
-	if cert.Leaf != nil && (!ok || !public.Equal(cert.Leaf.PublicKey)) {
-		p.add("%sprivate_key (%T, not shown): is not the key of the first certificate, %.80q", prefix, key, cert.Leaf.Subject)
-	}
-	cert.PrivateKey = key
-	return cert, p
 }
 
 // encodeSnapshot returns the JSON that decodeSnapshot reads.

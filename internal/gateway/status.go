@@ -8,6 +8,7 @@ import (
 
 	"github.com/sealane/sealane/internal/plaintext"
 	"github.com/sealane/sealane/internal/process"
+	"github.com/sealane/sealane/internal/replicationlink"
 	"github.com/sealane/sealane/internal/routing"
 	"github.com/sealane/sealane/internal/systemmemory"
 )
@@ -62,6 +63,8 @@ type Status struct {
 	RefusedOOM uint64 `json:"refused_oom,omitempty"`
 	// Plaintext counts the clients without TLS. Nil: the gateway is of a version that does not.
 	Plaintext *plaintext.Counts `json:"plaintext,omitempty"`
+	// Replication is who replicates from an engine of this node. Nil: nobody can.
+	Replication *replicationlink.Status `json:"replication,omitempty"`
 	// Resident is the resident memory of the process in bytes, PerConnection that divided by Connections.
 	Resident      uint64 `json:"resident"`
 	PerConnection uint64 `json:"per_connection"`
@@ -144,6 +147,10 @@ func (g *gateway) status() Status {
 		st.Generation, st.Digest, st.Engine = v.snapshot.Generation, v.digest, v.snapshot.Engine
 		st.Limit, st.LimitedBy = g.limit.limit(v.snapshot)
 		st.Unserved = g.arrivals.unserved(g.limit.unserved(v.snapshot))
+		if v.snapshot.Replication != nil {
+			replicas := g.replication.Status()
+			st.Replication = &replicas
+		}
 		st.Warning = cmp.Or(memory.Warning(), g.arrivals.warning(time.Now()))
 		if g.lifetime.accepting.Err() == nil {
 			st.Listening = slices.Collect(maps.Keys(v.modes))

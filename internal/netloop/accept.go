@@ -60,11 +60,12 @@ type KeepAlive struct {
 
 // ListenTCP opens a listening socket for a loop to watch, and says at which address it is. What k says, and that nothing is held
 // back to be sent together with more (TCP_NODELAY), is set on it and holds for what is accepted: Linux hands these
-// options down, which saves four system calls for each client.
-func ListenTCP(ctx context.Context, address string, k KeepAlive) (int, net.Addr, error) {
+// options down, which saves four system calls for each client. Where shared is, other processes of the same user may listen at the same
+// address if theirs is too.
+func ListenTCP(ctx context.Context, address string, shared bool, k KeepAlive) (int, net.Addr, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var failed error
-		return errors.Join(c.Control(func(fd uintptr) { failed = k.setInherited(int(fd)) }), failed)
+		return errors.Join(c.Control(func(fd uintptr) { failed = errors.Join(Share(int(fd), shared), k.setInherited(int(fd))) }), failed)
 	}}
 	ln, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
@@ -73,6 +74,16 @@ func ListenTCP(ctx context.Context, address string, k KeepAlive) (int, net.Addr,
 	defer ln.Close() // the runtime's poller is not to watch it
 	fd, err := Descriptor(ln.(*net.TCPListener))
 	return fd, ln.Addr(), err
+}
+
+// Share says whether other sockets may listen at the address of this one, which may be listening already. The kernel then gives each
+// client to one of them.
+func Share(fd int, shared bool) error {
+	value := 0
+	if shared {
+		value = 1
+	}
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, value))
 }
 
 func (k KeepAlive) setInherited(fd int) error {

@@ -146,7 +146,7 @@ func TestOneLoopIsWokenForAClient(t *testing.T) {
 func TestAcceptedSocketsInheritTheListenersOptions(t *testing.T) {
 	t.Parallel()
 	k := KeepAlive{Idle: 77 * time.Second, Interval: 13 * time.Second, Count: 3}
-	ln, at, err := ListenTCP(t.Context(), "127.0.0.1:0", k)
+	ln, at, err := ListenTCP(t.Context(), "127.0.0.1:0", false, k)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestAcceptedSocketsInheritTheListenersOptions(t *testing.T) {
 	if got := LocalAddr(fd).String(); got != at.String() {
 		t.Errorf("the client is at %s; want %s", got, at)
 	}
-	if _, _, err := ListenTCP(t.Context(), at.String(), k); !errors.Is(err, unix.EADDRINUSE) {
+	if _, _, err := ListenTCP(t.Context(), at.String(), false, k); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("a second listener at %s: %v", at, err)
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
