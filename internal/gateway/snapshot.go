@@ -90,6 +90,8 @@ type Snapshot struct {
 	// SystemMemory is how much memory the engine and the gateway may use together, in bytes. Requests that need memory are refused
 	// while it is used up. Zero: any.
 	SystemMemory int64 `json:"system_memory,omitempty"`
+	// ReadOnly answers what is not a read with the engine's own READONLY error, whatever the engine would do.
+	ReadOnly bool `json:"read_only,omitempty"`
 	TLSPolicy
 }
 
@@ -185,6 +187,9 @@ func (s Snapshot) checkEngine(p *problems) {
 	}
 	if s.Engine != "" {
 		p.add("engine %q: must be empty, because there is a backend", s.Engine)
+	}
+	if s.ReadOnly {
+		p.add("read_only true: must be false, because there is a backend and not an engine")
 	}
 	for _, problem := range s.Backend.Check() {
 		p.add("backend.%w", problem)
