@@ -76,6 +76,7 @@ func (g *gateway) backend(v *serving) *relay.Backend {
 		},
 	}
 	if s.Backend == nil {
+		r.ReadOnly = s.ReadOnly
 		r.Engine, r.Connect, r.ConnectTimeout = s.Engine, relay.UnixSocket(s.Engine), dialWindow
 		r.UnavailableReply = func() string { return engineAway }
 		return r

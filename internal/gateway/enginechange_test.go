@@ -137,6 +137,31 @@ func TestEngineIsReplacedUnderConnectedClients(t *testing.T) {
 	})
 }
 
+func TestReadOnlyGatewayRefusesWritesFromOneSnapshotToTheNext(t *testing.T) {
+	eachDataPath(t, func(t *testing.T, path gateway.DataPath) {
+		w := newWorld(t)
+		w.engine = namedEngine(t, "kept")
+		w.run()
+		s := w.snapshot(1)
+		s.DataPath = path
+		w.apply(s)
+		c := w.dial()
+		asksWho(t, c, "kept")
+		s.Generation, s.ReadOnly = 2, true
+		w.apply(s)
+		send(t, c, "SET who changed\r\n")
+		expect(t, c, "-READONLY You can't write against a read only replica.\r\n")
+		asksWho(t, c, "kept")
+		if st := w.status(); st.RefusedOOM != 0 {
+			t.Errorf("%d count as refused for want of memory", st.RefusedOOM)
+		}
+		s.Generation, s.ReadOnly = 3, false
+		w.apply(s)
+		send(t, c, "SET who changed\r\n")
+		expect(t, c, "+OK\r\n")
+	})
+}
+
 func TestHoldIsGivenUp(t *testing.T) {
 	eachDataPath(t, func(t *testing.T, path gateway.DataPath) {
 		w := newWorld(t)

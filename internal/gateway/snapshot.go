@@ -93,6 +93,10 @@ type Snapshot struct {
 	// Replication lets the engines of the instance's other nodes replicate from an engine of this node. Nil: there is none. A snapshot
 	// with it may have no Listeners, and then no Engine.
 	Replication *Replication `json:"replication,omitempty"`
+	// ReadOnly answers what is not a read with the engine's own READONLY error, whatever the engine would do.
+	ReadOnly bool `json:"read_only,omitempty"`
+	// Standby says that another engine may take over when this one ends: clients keep their connections and their state, and wait for it.
+	Standby bool `json:"standby,omitempty"`
 	TLSPolicy
 }
 
@@ -208,6 +212,9 @@ func (s Snapshot) checkEngine(p *problems) {
 	}
 	if s.Engine != "" {
 		p.add("engine %q: must be empty, because there is a backend", s.Engine)
+	}
+	if s.ReadOnly {
+		p.add("read_only true: must be false, because there is a backend and not an engine")
 	}
 	for _, problem := range s.Backend.Check() {
 		p.add("backend.%w", problem)

@@ -46,6 +46,8 @@ type Backend struct {
 	Auth uint64
 	// Multiplexed lets clients share connections. Without it each has a dedicated one.
 	Multiplexed bool
+	// ReadOnly refuses requests that write, with the words of a replica, whatever the engine would do.
+	ReadOnly bool
 	// IdleTimeout closes clients that have said nothing for so long and wait for nothing. Zero: never.
 	IdleTimeout time.Duration
 	// MaxClients is what INFO shows as maxclients. Zero: what the engine says.

@@ -81,7 +81,7 @@ func (u *upstream) commandsFetched() {
 
 // blockUntilCommands makes a request wait until it is known whether the engine knows its command, and says whether it has to.
 func (s *Session) blockUntilCommands(b *Backend) bool {
-	if s.input.cmd != routing.Unknown || !b.Multiplexed || s.dedicated != nil || s.input.passingHead || s.loop.group.hasCommands(b.Engine) {
+	if s.input.cmd != routing.Unknown || !(b.Multiplexed && s.dedicated == nil || b.ReadOnly) || s.input.passingHead || s.loop.group.hasCommands(b.Engine) {
 		return false
 	}
 	u := s.loop.sharedConn(s, s.input.cmd)

@@ -252,9 +252,10 @@ func (s *Session) arguments(raw []byte) [][]byte {
 
 // batch are whole requests, one behind the other, that go the same way without any ado: they are sent in one piece.
 type batch struct {
-	to    *upstream
-	bytes []byte
-	n     uint64
+	to       *upstream
+	bytes    []byte
+	n        uint64
+	readOnly bool // nothing that may write is one of them
 }
 
 // appendToBatch adds a request to a batch, if it is one for it.
@@ -264,9 +265,11 @@ func (s *Session) appendToBatch(run *batch, raw []byte) bool {
 		return false
 	}
 	if run.to == nil {
-		if run.to = s.batchConn(); run.to == nil {
+		b := s.loop.group.backend.Load()
+		if run.to = s.batchConn(b); run.to == nil {
 			return false
 		}
+		run.readOnly = b.ReadOnly
 		run.bytes = raw[:0]
 	}
 	c := s.input.cmd
@@ -274,7 +277,7 @@ func (s *Session) appendToBatch(run *batch, raw []byte) bool {
 		c = s.loop.find(name, scan.Second())
 	}
 	shared := run.to.shared
-	if !c.Plain(shared) || s.exceedsUnauthenticatedLimits() || shared && !s.fitsWindow(c, raw, len(run.bytes)) {
+	if !c.Plain(shared) || run.readOnly && c.MayWrite() || s.exceedsUnauthenticatedLimits() || shared && !s.fitsWindow(c, raw, len(run.bytes)) {
 		return false
 	}
 	s.input.cmd = c
@@ -286,8 +289,8 @@ func (s *Session) appendToBatch(run *batch, raw []byte) bool {
 }
 
 // batchConn is the connection for requests that need no closer look; nil when all do.
-func (s *Session) batchConn() *upstream {
-	g, b := s.loop.group, s.loop.group.backend.Load()
+func (s *Session) batchConn(b *Backend) *upstream {
+	g := s.loop.group
 	if s.blocked != nil {
 		s.forgetAnswered()
 	}

@@ -47,12 +47,12 @@ func (s *Session) route(raw []byte) bool {
 	case routing.AnswerLocally:
 		return s.answerLocally(r.Command, raw)
 	case routing.SendShared:
-		return s.sendShared(r.Command, raw)
+		return s.sendShared(b, r.Command, raw)
 	case routing.SendDedicated:
 		if blockUntil := handlerOf(r.Command).blockUntil; blockUntil != nil && blockUntil(s, s.arguments(raw)) {
 			return false
 		}
-		s.sendDedicated(r.Command, raw)
+		s.sendDedicated(b, r.Command, raw)
 	default:
 		return false
 	}
@@ -94,7 +94,7 @@ func (s *Session) isClean() bool {
 }
 
 // sendShared sends a request over the connection that all clients of the key share.
-func (s *Session) sendShared(c *routing.Command, raw []byte) bool {
+func (s *Session) sendShared(b *Backend, c *routing.Command, raw []byte) bool {
 	s.state.SendingShared()
 	if c == routing.Empty {
 		return true // the engine says nothing to it
@@ -112,21 +112,21 @@ func (s *Session) sendShared(c *routing.Command, raw []byte) bool {
 		u.block(s)
 		return false
 	case u.needsAuth || !u.letsInWithoutAuth && s.exceedsUnauthenticatedLimits():
-		return s.sendUnauthenticated(u, c, raw)
+		return s.sendUnauthenticated(u, b, c, raw)
 	}
 	if s.inFlightOn = u; !c.AnyDB {
 		s.shared = u
 	}
 	s.retry.unsafe = s.retry.unsafe || !c.RetrySafe || c.Handled
 	s.retry.add(raw)
-	if !s.refused(u, c, raw) {
+	if !s.refused(u, b, c, raw) {
 		s.send(u, c, raw)
 	}
 	return true
 }
 
 // sendUnauthenticated sends a request that a shared connection can't carry as long as nobody is logged in there.
-func (s *Session) sendUnauthenticated(u *upstream, c *routing.Command, raw []byte) bool {
+func (s *Session) sendUnauthenticated(u *upstream, b *Backend, c *routing.Command, raw []byte) bool {
 	if s.state.InFlight() > 0 {
 		return false
 	}
@@ -140,20 +140,20 @@ func (s *Session) sendUnauthenticated(u *upstream, c *routing.Command, raw []byt
 	case s.phase >= engineGone:
 		return true // there is no engine any more
 	case s.dedicated.ready:
-		s.sendDedicated(c, raw)
+		s.sendDedicated(b, c, raw)
 		return true
 	}
 	return false
 }
 
 // sendDedicated sends a request over the session's dedicated connection.
-func (s *Session) sendDedicated(c *routing.Command, raw []byte) {
+func (s *Session) sendDedicated(b *Backend, c *routing.Command, raw []byte) {
 	switch {
 	case c == routing.Empty:
 		s.state.SkipReply = false // it counts as a request
 		s.passBytes(raw)
 		return
-	case s.refused(s.dedicated, c, raw):
+	case s.refused(s.dedicated, b, c, raw):
 		return
 	case c.Affinity == routing.PassesThrough, c.SetsReplyMode() && s.state.Multi && c != routing.ReplyOn:
 		s.passBytes(raw)
@@ -162,7 +162,7 @@ func (s *Session) sendDedicated(c *routing.Command, raw []byte) {
 		return
 	case c.ResetBeforeReuse:
 		s.dedicated.needsReset = true
-	case c.Affinity == routing.Resets && s.loop.group.backend.Load().Login != nil:
+	case c.Affinity == routing.Resets && b.Login != nil:
 		// The engine forgets who logged the connection in: the client goes on with another one.
 		s.dedicated.draining, s.state.Resetting = true, true
 	}
@@ -282,7 +282,7 @@ func (s *Session) answerLocally(c *routing.Command, raw []byte) bool {
 // resetLocally answers RESET of a client that has nothing at the engine.
 func (s *Session) resetLocally(raw []byte) bool {
 	if s.input.scan.Args() != 1 {
-		return s.sendShared(&routing.Command{Name: s.input.cmd.Name}, raw) // a wrong number of arguments
+		return s.sendShared(s.loop.group.backend.Load(), &routing.Command{Name: s.input.cmd.Name}, raw) // a wrong number of arguments
 	}
 	s.activity.lastCommand.Store(s.input.cmd)
 	s.activity.commands.Add(1)

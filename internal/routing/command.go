@@ -25,6 +25,8 @@ type Command struct {
 	Replies Kinds
 	// DenyOOM says that an engine without memory refuses it, as the flag denyoom does.
 	DenyOOM bool
+	// Writes says that a replica refuses it, as the flag write does.
+	Writes bool
 	// ReadOnlyForm is the command that does the same and may not write: "EVAL_RO". Empty: there is none.
 	ReadOnlyForm string
 

@@ -104,7 +104,7 @@ func (d *commandInfo) command() *Command {
 	}
 	reads := own && d.flagged("readonly")
 	c := &Command{Name: d.name, Affinity: Dedicated, Pin: PinUnknown, ResetBeforeReuse: true, RetrySafe: reads, ReplySizeVaries: reads,
-		DenyOOM: d.flagged("denyoom")}
+		DenyOOM: d.flagged("denyoom"), Writes: d.flagged("write")}
 	proven := data && own && !d.flagged("noscript", "no_multi", "asking") && !d.isOf("@scripting", "@dangerous")
 	switch {
 	case proven && !d.flagged("blocking") && !d.isOf("@blocking"):

@@ -29,17 +29,20 @@ func addOutOfMemory(m map[string]*Command) {
 	for name, form := range readOnlyForms {
 		m[name].ReadOnlyForm = form
 	}
-	// Of XGROUP's subcommands these two are flagged.
-	var creates Command
+	// Of XGROUP's subcommands these are flagged.
 	group := m["xgroup"]
+	creates, changes := *group, *group
+	creates.DenyOOM, creates.Writes, changes.Writes = true, true, true
 	group.variant = func(args [][]byte) *Command {
-		if len(args) > 1 && (is(args[1], "create") || is(args[1], "createconsumer")) {
+		switch {
+		case len(args) < 2:
+		case is(args[1], "create"), is(args[1], "createconsumer"):
 			return &creates
+		case is(args[1], "delconsumer"), is(args[1], "destroy"), is(args[1], "setid"):
+			return &changes
 		}
 		return group
 	}
-	creates = *group
-	creates.DenyOOM = true
 }
 
 // Refusal is what becomes of a request while there is no memory.

@@ -115,7 +115,7 @@ func TestWhatIsRefusedIsWhatTheEnginesFlag(t *testing.T) {
 				second = args[1]
 			}
 			var st State
-			want := d.flagged("denyoom")
+			want, writes := d.flagged("denyoom"), d.flagged("write")
 			if want {
 				flagged++
 			}
@@ -124,6 +124,9 @@ func TestWhatIsRefusedIsWhatTheEnginesFlag(t *testing.T) {
 				c := Find(args[0], second, engine).With(args)
 				if got := RefusalOf(&st, c, args[0]) == RefuseRequest; got != want {
 					t.Errorf("%s (asked the engine: %t): refused %t; want %t", d.name, engine != nil, got, want)
+				}
+				if got := ReadOnlyRefusalOf(&st, c, args[0]) == RefuseRequest; got != writes {
+					t.Errorf("%s (asked the engine: %t): refused where clients may only read: %t; want %t", d.name, engine != nil, got, writes)
 				}
 			}
 		}

@@ -19,6 +19,8 @@ type State struct {
 	Watching bool // keys are watched
 	// QueuedDenyOOM says that a command with DenyOOM was sent since MULTI, or a script that may write.
 	QueuedDenyOOM bool
+	// QueuedWrite says that a command with Writes was sent since MULTI, or a script that may write.
+	QueuedWrite bool
 
 	// WatchLost says that the engine on which keys were watched is gone: the next EXEC fails as if one of them had changed.
 	WatchLost bool
@@ -88,6 +90,7 @@ func (st *State) LoseTrack(d Dirt) {
 // before the next one is sent, whatever the command is.
 func (st *State) SendingDedicated(c *Command, unpipelined bool) {
 	st.QueuedDenyOOM = st.Queuing && (st.QueuedDenyOOM || c.DenyOOM || c.ReadOnlyForm != "")
+	st.QueuedWrite = st.Queuing && (st.QueuedWrite || c.MayWrite())
 	switch {
 	case c == Unknown:
 		st.UnknownEffects++ // its reply tells whether there is anything

@@ -98,7 +98,7 @@ var table = func() map[string]*Command {
 	add(PassesThrough, PinState, "sync psync replconf script|debug")
 	m["client|reply"] = ReplyOn
 	add(Quits, PinState, "quit")
-	add(Shareable, "", "client client|help script|kill function|kill function|load function|restore")
+	add(Shareable, "", "client client|help script|kill function|kill function|load function|restore function|delete function|flush")
 	for _, name := range []string{"sync", "psync"} {
 		m[name].Unpipelined = true // refused while the connection has replies to send
 	}
@@ -112,6 +112,7 @@ var table = func() map[string]*Command {
 	for name, t := range timeouts {
 		m[name].timeout = &t
 	}
+	addWrites(m)
 	addVariants(m)
 	addReplyKinds(m)
 	addOutOfMemory(m)
