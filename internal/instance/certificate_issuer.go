@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sealane/sealane/internal/audit"
@@ -23,11 +24,19 @@ type certificateIssuer struct {
 // reconcile carries out what the certificates' plan asks for and commits the result, before anybody is shown it. After an
 // error the instance has the certificates that were committed last.
 func (c *certificateIssuer) reconcile(i *Instance, now time.Time) error {
-	if i.Certificates == nil {
-		return nil
+	if i.Certificates != nil {
+		wanted, misnamed := c.wanted(*i)
+		return c.carryOut(i, &i.Certificates, wanted, misnamed, now)
 	}
-	last := i.Certificates
-	wanted, misnamed := c.wanted(*i)
+	if r := i.Replication; r != nil && r.Certificates != nil {
+		return c.carryOut(i, &r.Certificates, *r.Certificates, nil, now)
+	}
+	return nil
+}
+
+// carryOut makes the certificates that a part of the record has those that are wanted. misnamed is returned once all is done.
+func (c *certificateIssuer) carryOut(i *Instance, in **pki.State, wanted pki.State, misnamed error, now time.Time) error {
+	last := *in
 	actions := pki.Plan(wanted, now)
 	if len(actions) == 0 && wanted.Names.Equal(last.Names) {
 		return misnamed
@@ -39,9 +48,9 @@ func (c *certificateIssuer) reconcile(i *Instance, now time.Time) error {
 	if err := c.logSigned(i.Name, signed, now); err != nil {
 		return err
 	}
-	i.Certificates = &next
+	*in = &next
 	if err := c.records.save(i); err != nil {
-		i.Certificates = last
+		*in = last
 		return err
 	}
 	if failed != nil {
@@ -54,7 +63,7 @@ func (c *certificateIssuer) reconcile(i *Instance, now time.Time) error {
 // wanted is the State of the instance's certificates with the names that the configuration gives the instance now. Where these are
 // no valid names, it has those of before, and there is an error too.
 func (c *certificateIssuer) wanted(i Instance) (pki.State, error) {
-	s := *i.Certificates
+	s := i.Certificates.WithPeers(i.Replication != nil)
 	host, err := netip.ParseAddr(i.Host)
 	if err != nil {
 		return s, fmt.Errorf("address of %s: %w", i.Name, err)
@@ -62,6 +71,12 @@ func (c *certificateIssuer) wanted(i Instance) (pki.State, error) {
 	names, err := c.addresses.certificateNames(i.Name, host)
 	if err == nil {
 		s.Names = names
+	}
+	if read, _ := i.ReadEndpoint(); read != "" && err == nil {
+		ip, parseErr := netip.ParseAddr(read)
+		if err = parseErr; err == nil && !slices.Contains(s.Names.IPs, ip) {
+			s.Names.IPs = append(s.Names.IPs, ip)
+		}
 	}
 	return s, err
 }

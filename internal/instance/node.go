@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/pki"
 )
 
 // node says what the node of the engine that takes writes is to run at a time. For an instance with one node, that is the node.
@@ -91,10 +92,12 @@ func (r *reconciler) nodeOf(i Instance, number int, now time.Time) (Node, error)
 	switch read := i.readAddress(); {
 	case number == 0:
 		n.Gateway, n.Host = r.endpoint(i), i.Host
+		n.Gateway.Standby = true
 		n.Serves = r.engineRef(i, i.Replication.Primary)
 	case read != "":
 		n.Gateway, n.Host = r.endpoint(i), i.Replication.ReadHost
-		n.Gateway.Listeners = []gateway.Listener{{Address: read, TLS: i.Spec.TransitEncryption}}
+		n.Gateway.Standby, n.Gateway.ReadOnly = true, true
+		n.Gateway.Listeners = []gateway.Listener{{Address: read, TLS: i.Spec.TransitEncryption, Shared: true}}
 		n.Serves = r.engineRef(i, r.monitors.readFrom(i, number))
 	default:
 		return n, nil // its gateway lets replicas in, and nobody else
@@ -121,7 +124,7 @@ func (r *reconciler) nodeReplication(i Instance, record NodeRecord, now time.Tim
 		return nil, err
 	}
 	n := &NodeReplication{
-		Address: record.address(), Password: password,
+		Address: record.address(), Password: password, Identity: pki.PeerIdentity(i.Name.identity()),
 		Backlog: int64(i.Spec.MemorySizeGB) * gib / backlogShare,
 	}
 	if record.Number != i.Replication.Primary {
@@ -131,6 +134,11 @@ func (r *reconciler) nodeReplication(i Instance, record NodeRecord, now time.Tim
 		}
 		n.Primary = primary.address()
 	}
+	view := i.ownCertificates().At(now)
+	if n.Certificate, n.PrivateKey, err = view.PeerChain(r.secrets.key); err != nil {
+		return nil, err
+	}
+	n.Authorities = view.PeerAuthorities()
 	return n, nil
 }
 

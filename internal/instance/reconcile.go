@@ -165,15 +165,15 @@ func (r *reconciler) converge(ctx context.Context, w *worker, i *Instance) error
 	}
 	failed := r.issuer.reconcile(i, now)
 	w.due = i.oldAuthDue()
-	if failed == nil && i.Certificates != nil {
-		if coming := i.Certificates.At(now).Upcoming(); len(coming) > 0 {
+	if certificates := i.ownCertificates(); failed == nil && certificates != nil {
+		if coming := certificates.At(now).Upcoming(); len(coming) > 0 {
 			w.wakeBy(coming[0].Due)
 		}
 	}
 	r.workers.mu.Lock()
 	w.observed, w.certified = true, failed == nil
 	r.workers.mu.Unlock()
-	if failed != nil && (errors.Is(failed, store.ErrConflict) || i.Certificates.Leaf == nil) {
+	if failed != nil && (errors.Is(failed, store.ErrConflict) || i.lacksCertificates()) {
 		return failed
 	}
 	var err error
@@ -198,6 +198,12 @@ func (r *reconciler) converge(ctx context.Context, w *worker, i *Instance) error
 		return failed
 	}
 	return err
+}
+
+// lacksCertificates says whether there are none that the nodes could go on with.
+func (i Instance) lacksCertificates() bool {
+	c := i.ownCertificates()
+	return c == nil || c.Leaf == nil && !c.NoLeaf || c.Peer == nil && i.Replication != nil
 }
 
 // observeEngine finds out which engine runs: after a crash it may be another one than before.

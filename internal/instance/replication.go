@@ -214,6 +214,10 @@ func (m *Manager) fitNodes(i *Instance) error {
 	r := i.Replication.clone()
 	if r == nil {
 		r = &Replication{SealedPassword: m.secrets.newReplicationPassword(i)}
+		if !i.Spec.TransitEncryption {
+			certificates := m.defaults.certificates(i.Spec, pki.Names{URI: i.Name.identity()}).WithPeers(true).WithoutServerCertificate(true)
+			r.Certificates = &certificates
+		}
 	}
 	for n := 0; len(r.Nodes) < int(i.Spec.ReplicaCount)+1; n++ {
 		if r.node(n) != nil {
@@ -268,12 +272,12 @@ func (i *Instance) goBackToNodes(before *Replication) {
 	i.Replication = r
 }
 
-// peerCertificates are those by which the nodes know each other: the instance's own, or where it has none those that are for this alone.
-func (i Instance) peerCertificates() *pki.State {
-	if i.Certificates != nil {
-		return i.Certificates
+// ownCertificates are the instance's; where it has none for its clients, those by which its nodes know each other. Nil: there are none.
+func (i Instance) ownCertificates() *pki.State {
+	if i.Certificates == nil && i.Replication != nil {
+		return i.Replication.Certificates
 	}
-	return i.Replication.Certificates
+	return i.Certificates
 }
 
 // zoneOf is the zone of a new node: the first two are those that were asked for, and the others take turns.

@@ -45,12 +45,12 @@ type Runtime struct {
 // node is what is known of a node's processes. All of it may be empty, because processes are found again by their sockets.
 type node struct {
 	sync.Mutex
-	engine        atomic.Pointer[engine.Engine] // nil: not known; it may be read without the lock
-	gateway       *process.Process
-	proved        string                  // digest of the snapshot that was last shown to be served
-	busy          *instance.BusyError
-	restored      atomic.Pointer[restored]      // nil: the last dump
-	facts         atomic.Pointer[backend.Facts] // what the backend last said of itself; nil: nothing, or there is an engine
+	engine   atomic.Pointer[engine.Engine] // nil: not known; it may be read without the lock
+	gateway  *process.Process
+	proved   string // digest of the snapshot that was last shown to be served
+	busy     *instance.BusyError
+	restored atomic.Pointer[restored]      // nil: the last dump
+	facts    atomic.Pointer[backend.Facts] // what the backend last said of itself; nil: nothing, or there is an engine
 
 	// gatewayMu guards gateway and proved where the node is one of several: then its gateway does not wait for its engine.
 	gatewayMu sync.Mutex

@@ -136,6 +136,15 @@ func (l *Runtime) applyForSure(ctx context.Context, client *gateway.Client, n *n
 	}
 }
 
+// StopGateway implements instance.Replicator.
+func (l *Runtime) StopGateway(ctx context.Context, nodeID string) error {
+	n := l.node(nodeID)
+	n.gatewayMu.Lock()
+	defer n.gatewayMu.Unlock()
+	n.requestStop("gateway")
+	return l.stopGateway(ctx, l.nodeDir(nodeID))
+}
+
 // ServedEngine implements instance.Replicator.
 func (l *Runtime) ServedEngine(nodeID string) (instance.EngineRef, error) {
 	socket, err := gateway.ServedEngine(l.nodeDir(nodeID))

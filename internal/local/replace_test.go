@@ -113,12 +113,17 @@ func (m *machine) next(version string) instance.Node {
 
 func (m *machine) client() *client {
 	m.t.Helper()
-	conn, err := net.Dial("tcp", m.node.Gateway.Listeners[0].Address)
+	return dialClient(m.t, m.node.Gateway.Listeners[0].Address)
+}
+
+func dialClient(t *testing.T, address string) *client {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
 	if err != nil {
-		m.t.Fatal(err)
+		t.Fatal(err)
 	}
-	m.t.Cleanup(func() { conn.Close() })
-	return &client{resp.NewClient(conn, 1<<20), m.t}
+	t.Cleanup(func() { conn.Close() })
+	return &client{resp.NewClient(conn, 1<<20), t}
 }
 
 type client struct {

@@ -1,0 +1,206 @@
+package local_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sealane/sealane/internal/engine"
+	"github.com/sealane/sealane/internal/enginetest"
+	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/local"
+	"github.com/sealane/sealane/internal/pki"
+	"github.com/sealane/sealane/internal/process"
+	"github.com/sealane/sealane/internal/store"
+)
+
+// standard is a server with one instance of tier STANDARD_HA, whose clients need no TLS.
+type standard struct {
+	t    *testing.T
+	dir  string
+	name instance.Name
+	pool netip.Prefix
+
+	store   *store.Store
+	key     pki.MasterKey
+	manager *instance.Manager
+	runtime *local.Runtime
+}
+
+func newStandard(t *testing.T, change func(*instance.Spec)) *standard {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := pki.ParseMasterKey(pki.NewMasterKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &standard{t: t, dir: dir, name: instance.Name{Project: "p", Location: "local", ID: "ha"}, pool: nextPool(), key: key}
+	t.Cleanup(func() {
+		s.close()
+		folders, _ := os.ReadDir(filepath.Join(dir, "nodes"))
+		runtime := local.New(filepath.Join(dir, "nodes"), nil, nil)
+		for _, f := range folders {
+			if err := runtime.KillNode(context.Background(), f.Name()); err != nil {
+				t.Error(err)
+			}
+		}
+		os.RemoveAll(dir)
+	})
+	s.start()
+	spec := instance.Spec{Tier: instance.StandardHA, MemorySizeGB: 1, Labels: map[string]string{}}
+	if change != nil {
+		change(&spec)
+	}
+	if _, err := s.manager.Create(s.name, spec, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	s.await("the instance is READY with its replicas in sync", func(i instance.Instance) bool { return i.State == instance.Ready && i.StatusMessage == "" })
+	return s
+}
+
+var pools atomic.Int32
+
+// nextPool is loopback addresses that no other test of this process uses.
+func nextPool() netip.Prefix {
+	return netip.MustParsePrefix(fmt.Sprintf("127.%d.%d.%d/28", 100+os.Getpid()%100, os.Getpid()/100%250, pools.Add(1)%16*16))
+}
+
+// start starts a server.
+func (s *standard) start() {
+	s.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	records, err := s.key.RecordsKey()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if s.store, err = store.Open(filepath.Join(s.dir, "state.db"), records); err != nil {
+		s.t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	if testing.Verbose() {
+		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	var builds []engine.Binary
+	for _, b := range enginetest.All(s.t) {
+		if b.TLS {
+			builds = append(builds, b)
+		}
+	}
+	s.runtime = local.New(filepath.Join(s.dir, "nodes"), []string{self, "gateway"}, builds)
+	s.manager, err = instance.New(instance.Config{Store: s.store, Runtime: s.runtime, Key: s.key, Now: time.Now, Log: log,
+		Addresses: instance.Addresses{Pool: s.pool}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.manager.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// close ends the server and leaves the processes.
+func (s *standard) close() {
+	if s.manager != nil {
+		s.manager.Close()
+		s.runtime.Close()
+		s.store.Close()
+		s.manager = nil
+	}
+}
+
+func (s *standard) get() instance.Instance {
+	s.t.Helper()
+	i, err := s.manager.Get(s.name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return i
+}
+
+// await waits until something is so, for half a minute at most.
+func (s *standard) await(what string, is func(instance.Instance) bool) instance.Instance {
+	s.t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		i := s.get()
+		if is(i) {
+			return i
+		}
+		select {
+		case <-deadline:
+			s.t.Fatalf("it never came to be that %s: %s %q %+v", what, i.State, i.StatusMessage, i.NodeInfos())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (s *standard) client() *client {
+	s.t.Helper()
+	return dialClient(s.t, s.get().Address())
+}
+
+// primary is the process of the primary's engine.
+func (s *standard) primary() *process.Process {
+	s.t.Helper()
+	i := s.get()
+	p, err := process.Adopt(engine.Socket(filepath.Join(s.dir, "nodes", i.UID+"-"+strconv.Itoa(i.Replication.Primary))))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(p.Release)
+	return p
+}
+
+// The primary's death is noticed, a replica takes over with all data, and the old primary comes back as a replica.
+func TestReplicaTakesOver(t *testing.T) {
+	t.Parallel()
+	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
+		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newStandard(t, nil)
+			c := s.client()
+			for k := range 100 {
+				c.do("SET", "key"+strconv.Itoa(k), strconv.Itoa(k))
+			}
+			if n := c.do("WAIT", "1", "5000"); n.Int != 1 {
+				t.Fatalf("WAIT: %v", n)
+			}
+			before := s.get()
+			began := time.Now()
+			if err := s.primary().Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			i := s.await("another node is the primary", func(i instance.Instance) bool { return i.Replication.Primary != before.Replication.Primary })
+			took := time.Since(began)
+			c = s.client()
+			for k := range 100 {
+				if v := c.do("GET", "key"+strconv.Itoa(k)); v.Str != strconv.Itoa(k) {
+					t.Fatalf("key%d is %q", k, v.Str)
+				}
+			}
+			c.do("SET", "after", "1")
+			if took > 2*time.Second {
+				t.Errorf("it took %v", took)
+			}
+			t.Logf("%v: %v; %+v", signal, took, i.Replication.Failovers)
+			if i.Address() != before.Address() {
+				t.Error("the endpoint has moved")
+			}
+			s.await("the old primary is a replica in sync", func(i instance.Instance) bool { return i.State == instance.Ready && i.StatusMessage == "" })
+		})
+	}
+}
