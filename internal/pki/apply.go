@@ -29,6 +29,8 @@ func (s State) apply(a Action, now time.Time) State {
 		s.Leaf = &Leaf{Issuer: a.Generation, Created: now, Names: v.names, CrossTest: true}
 	case IssueNextLeaf:
 		s.Next = &Leaf{Issuer: a.Generation, Created: now, Names: v.newest().permitted(v.state.Names), CrossTest: true}
+	case IssuePeer:
+		s.Peer = &Leaf{Issuer: a.Generation, Created: now, Names: Names{URI: PeerIdentity(s.Names.URI)}}
 	default:
 		s.applyToCA(a, v)
 	}

@@ -89,6 +89,10 @@ func (s State) do(a Action, key MasterKey, now time.Time) (next State, signed []
 		if err = newLeaf(s, next.Next, trustPath{issuer: s.At(now).newest()}, nextPurpose(s.Names.URI), key, now); err == nil {
 			record(a.Generation, next.Next.Certificate)
 		}
+	case IssuePeer:
+		if err = newPeer(s, next.Peer, s.At(now).peerPath(a.Generation), key, now); err == nil {
+			record(a.Generation, next.Peer.Certificate)
+		}
 	}
 	return next, signed, err
 }
@@ -110,6 +114,8 @@ func (s State) check(a Action, now time.Time) error {
 		ok = !v.clockBehind && at >= 0 && at == v.signer
 	case IssueNextLeaf:
 		ok = !v.clockBehind && at > 0 && at == len(v.signing)-1
+	case IssuePeer:
+		ok = s.Peers && !v.clockBehind && slices.ContainsFunc(v.live, func(l authority) bool { return l.Generation == a.Generation })
 	case EndCross, RetireCA, CompromiseCA:
 		ok = known
 	default:
@@ -230,6 +236,23 @@ func constrain(template *x509.Certificate, names Names) error {
 
 // newLeaf makes the key and the certificate of a leaf that has all but these.
 func newLeaf(s State, l *Leaf, path trustPath, purpose string, key MasterKey, now time.Time) error {
+	return sign(s, l, path, purpose, key, now, func(template *x509.Certificate) {
+		if path.permits(NextName) {
+			template.DNSNames = append(slices.Clone(l.Names.DNS), NextName, NextCrossName)
+		}
+	})
+}
+
+// newPeer is newLeaf for the peer certificate.
+func newPeer(s State, l *Leaf, path trustPath, key MasterKey, now time.Time) error {
+	return sign(s, l, path, peerPurpose(s.Names.URI), key, now, func(template *x509.Certificate) {
+		template.Subject.CommonName = "Sealane Redis Node"
+		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+	})
+}
+
+// sign makes the key and the certificate of a leaf whose template adjust completes.
+func sign(s State, l *Leaf, path trustPath, purpose string, key MasterKey, now time.Time, adjust func(template *x509.Certificate)) error {
 	issuer, issuerKey, err := s.issuer(l.Issuer, key)
 	if err != nil {
 		return err
@@ -242,9 +265,7 @@ func newLeaf(s State, l *Leaf, path trustPath, purpose string, key MasterKey, no
 	if err != nil {
 		return err
 	}
-	if path.permits(NextName) {
-		template.DNSNames = append(slices.Clone(l.Names.DNS), NextName, NextCrossName)
-	}
+	adjust(template)
 	if l.Certificate, err = x509.CreateCertificate(rand.Reader, template, issuer, signer.Public(), issuerKey); err != nil {
 		return err
 	}
@@ -322,8 +343,11 @@ func (p trustPath) check(der []byte, now time.Time) error {
 		opts.Roots.AddCert(root.cert)
 		opts.Intermediates.AppendCertsFromPEM(EncodePEM(p.issuer.Cross))
 		for _, opts.DNSName = range hosts {
-			if _, err := leaf.Verify(opts); err != nil {
-				return fmt.Errorf("new certificate does not verify under %s for %q: %w", caName(root.Generation), opts.DNSName, err)
+			for _, usage := range leaf.ExtKeyUsage {
+				opts.KeyUsages = []x509.ExtKeyUsage{usage}
+				if _, err := leaf.Verify(opts); err != nil {
+					return fmt.Errorf("new certificate does not verify under %s for %q: %w", caName(root.Generation), opts.DNSName, err)
+				}
 			}
 		}
 	}
@@ -377,3 +401,4 @@ func openKey(key MasterKey, sealed []byte, purpose string) (crypto.Signer, error
 func caPurpose(uri string, generation int) string { return fmt.Sprintf("ca %d of %s", generation, uri) }
 func leafPurpose(uri string) string               { return "leaf of " + uri }
 func nextPurpose(uri string) string               { return "next leaf of " + uri }
+func peerPurpose(uri string) string               { return "peer of " + uri }

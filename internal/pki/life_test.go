@@ -52,6 +52,9 @@ func (w *world) do(now time.Time, actions []pki.Action) {
 	if !slices.EqualFunc(before.At(now).Published(), w.s.At(now).Published(), func(a, b pki.CA) bool { return a.Generation == b.Generation }) {
 		w.most = max(w.most, len(w.s.At(now).Published()))
 	}
+	if w.s.NoLeaf {
+		return
+	}
 	chain, _, err := w.s.At(now).Chain(w.key)
 	if err != nil {
 		w.t.Fatal(err)

@@ -97,7 +97,12 @@ func accepts(t *testing.T, store, chain []byte, host string, now time.Time) stri
 	return "no"
 }
 
-func openssl(t *testing.T, store []byte, chain []*x509.Certificate, now time.Time, options ...string) (string, error) {
+func openssl(t testing.TB, store []byte, chain []*x509.Certificate, now time.Time, options ...string) (string, error) {
+	t.Helper()
+	return opensslPurpose(t, store, chain, now, "sslserver", options...)
+}
+
+func opensslPurpose(t testing.TB, store []byte, chain []*x509.Certificate, now time.Time, purpose string, options ...string) (string, error) {
 	t.Helper()
 	dir := t.TempDir()
 	var others []byte
@@ -109,7 +114,7 @@ func openssl(t *testing.T, store []byte, chain []*x509.Certificate, now time.Tim
 			t.Fatal(err)
 		}
 	}
-	args := append([]string{"verify", "-x509_strict", "-purpose", "sslserver", "-no-CApath", "-no-CAstore", "-attime", fmt.Sprint(now.Unix()), "-CAfile", "store.pem"}, options...)
+	args := append([]string{"verify", "-x509_strict", "-purpose", purpose, "-no-CApath", "-no-CAstore", "-attime", fmt.Sprint(now.Unix()), "-CAfile", "store.pem"}, options...)
 	if len(others) > 0 {
 		args = append(args, "-untrusted", "others.pem")
 	}

@@ -68,16 +68,20 @@ func (s State) Retire(now time.Time) ([]Action, error) {
 	return s.andPlan(now, Action{RetireCA, v.signing[0].Generation, v.retireDue(), asked}), nil
 }
 
-// Renew replaces the server certificate now.
+// Renew replaces the server certificate now, and the peer certificate if there is one.
 func (s State) Renew(now time.Time) ([]Action, error) {
 	v := s.At(now)
 	if v.clockBehind {
 		return nil, v.clockBehindError()
 	}
 	plan := s.andNewLeaf(now)
-	if v.state.Leaf != nil {
-		i := slices.IndexFunc(plan, func(a Action) bool { return a.Kind == IssueLeaf })
-		plan[i].Due = v.renewal(v.state.Leaf)
+	for i, a := range plan {
+		switch {
+		case a.Kind == IssueLeaf && v.state.Leaf != nil:
+			plan[i].Due = v.renewal(v.state.Leaf)
+		case a.Kind == IssuePeer && v.state.Peer != nil:
+			plan[i].Due = v.renewal(v.state.Peer)
+		}
 	}
 	return plan, nil
 }
@@ -114,20 +118,24 @@ func (s State) andPlan(now time.Time, first ...Action) []Action {
 	return append(first, Plan(s, now)...)
 }
 
-// andNewLeaf is andPlan, with a new leaf in any case.
+// andNewLeaf is andPlan, with a new leaf and a new peer certificate in any case.
 func (s State) andNewLeaf(now time.Time, first ...Action) []Action {
 	all := s.andPlan(now, first...)
-	if slices.ContainsFunc(all, func(a Action) bool { return a.Kind == IssueLeaf }) {
-		return all
-	}
 	for _, a := range all {
 		s = s.apply(a, second(now))
 	}
 	v := s.At(now)
-	if v.clockBehind || len(v.signing) == 0 {
+	planned := func(kind Kind) bool { return slices.ContainsFunc(all, func(a Action) bool { return a.Kind == kind }) }
+	if v.clockBehind {
 		return all
 	}
-	return append(all, Action{Kind: IssueLeaf, Generation: v.signing[v.signer].Generation, Reason: asked})
+	if !planned(IssueLeaf) && !s.NoLeaf && len(v.signing) > 0 {
+		all = append(all, Action{Kind: IssueLeaf, Generation: v.signing[v.signer].Generation, Reason: asked})
+	}
+	if _, ok := v.peer(); ok && !planned(IssuePeer) {
+		all = append(all, Action{Kind: IssuePeer, Generation: s.Peer.Issuer, Reason: asked})
+	}
+	return all
 }
 
 func (v View) retireDue() time.Time {

@@ -123,7 +123,7 @@ func (v View) peer() (Action, bool) {
 
 // peerIssuer is the CA that is to sign the peer certificate: the one that signs the leaf, or the newest when that one soon expires.
 func (v View) peerIssuer() authority {
-	if len(v.signing) == 0 {
+	if len(v.signing) == 0 || !v.now.Before(v.crossEnd(v.signing[v.signer])) {
 		return v.live[len(v.live)-1]
 	}
 	return v.signing[v.signer]

@@ -222,6 +222,19 @@ func TestPeersLearnOfACABeforeItSigns(t *testing.T) {
 			p.live(at(3649.9), at(3800), inTime)
 		})
 	}
+	t.Run("the publication was missed until the activation", func(t *testing.T) {
+		t.Parallel()
+		p := newPeers(t, pki.State{Names: loopback}, start)
+		var err error
+		if p.s, _, err = p.s.DoAll([]pki.Action{{Kind: pki.IssueLeaf, Generation: 1}, {Kind: pki.IssuePeer, Generation: 1}}, p.key, at(2800)); err != nil {
+			t.Fatal(err)
+		}
+		p.last = p.node(at(2800))
+		p.tick(at(3000))
+		if p.meet(at(3000)); p.s.Peer.Issuer != 2 || len(p.last.chain) != 2 {
+			t.Errorf("CA-%d signs the peer certificate; the chain is %s", p.s.Peer.Issuer, subjects(p.last.chain))
+		}
+	})
 	t.Run("other names", func(t *testing.T) {
 		t.Parallel()
 		p := newPeers(t, pki.State{Names: loopback, NameConstraints: true}, start)
@@ -378,5 +391,29 @@ func TestEverySignatureForPeersIsReported(t *testing.T) {
 			t.Errorf("on day %.0f a new peer certificate is reported: %v", days(now), reported)
 		}
 		last, now = string(s.Peer.Certificate), s.At(now).Upcoming()[0].Due
+	}
+}
+
+// A node that has missed two changes, which an operator made one right after the other, accepts the others, and they accept it.
+func TestPeersAcceptANodeThatMissedTwoChanges(t *testing.T) {
+	t.Parallel()
+	p, now := newPeers(t, pki.State{Names: loopback}, start), start.Add(100*day)
+	var nodes []node
+	for _, verb := range []string{"renew", "rotate", "activate", "retire"} {
+		nodes = append(nodes, p.node(now))
+		now = now.Add(time.Second)
+		actions, err := orders(p.s, now)[verb]()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.do(now, actions)
+		if n := len(nodes); n > 1 {
+			p.last = nodes[n-2]
+			p.meet(now)
+		}
+	}
+	now = now.Add(2 * day)
+	if p.meet(now); strings.Count(string(p.last.authorities), "BEGIN") != 1 {
+		t.Error("two days later a node still accepts the CA that was retired")
 	}
 }

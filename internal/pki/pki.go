@@ -1,5 +1,6 @@
 // Package pki knows which certificates should exist for an instance: its certificate authorities (CAs), one generation after
-// another for ever; the server certificate (leaf) that one of them signs; and the bundle of CAs that clients install.
+// another for ever; the server certificate (leaf) that one of them signs; the certificate that an instance's nodes show each other (peer.go); and
+// the bundle of CAs that clients install.
 //
 // A State is what is remembered. Plan says what has to be done and why. State.Do carries one action out and returns a new State.
 // State.At says what a State means at a time: what is served, and what clients should trust. Nothing here reads a clock, a file or
@@ -142,6 +143,12 @@ type State struct {
 
 	// Next is the second leaf, by the newest CA. It is kept, but not presented, while only one CA is published.
 	Next *Leaf `json:",omitempty"`
+
+	// Peers says that the instance's nodes need a certificate for each other, which is Peer. See peer.go.
+	Peers bool  `json:",omitempty"`
+	Peer  *Leaf `json:",omitempty"`
+	// NoLeaf says that clients connect without TLS: there are CAs for the peer certificate, and no leaf.
+	NoLeaf bool `json:",omitempty"`
 }
 
 // CA is one generation of an instance's certificate authority. What is recorded of it with a time counts from that time.
@@ -160,7 +167,7 @@ type CA struct {
 	CrossedBy int    `json:",omitempty"` // that other's generation
 }
 
-// Leaf is a server certificate.
+// Leaf is a server certificate, or a peer certificate.
 type Leaf struct {
 	Issuer      int // the generation of the CA that signed it
 	Created     time.Time

@@ -25,12 +25,13 @@ const (
 	CompromiseCA  Kind = "compromise-ca"   // gives a generation up for good, and its key with it
 	IssueLeaf     Kind = "issue-leaf"      // signs the server certificate
 	IssueNextLeaf Kind = "issue-next-leaf" // signs the one for NextName and NextCrossName
+	IssuePeer     Kind = "issue-peer"      // signs the one that nodes show each other
 )
 
 // Action is one step of a plan.
 type Action struct {
 	Kind       Kind
-	Generation int       // the CA that it is about; of a leaf, the one that signs it
+	Generation int       // the CA that it is about; of a leaf or a peer certificate, the one that signs it
 	Due        time.Time // when it fell due; zero: for other causes than age
 	Reason     string    // for the user
 }
@@ -41,7 +42,7 @@ const maxSigning = 3
 // rules say what falls due, in the order in which they build on each other. Each returns the next action of its kind, which is due
 // now or later; ok is false when there is none.
 var rules = []func(View) (Action, bool){
-	View.retire, View.publish, View.cross, View.activate, View.endCross, View.leaf, View.nextLeaf,
+	View.retire, View.publish, View.cross, View.activate, View.endCross, View.leaf, View.nextLeaf, View.peer,
 }
 
 // Plan says what has to be done at the time now, in order; nothing when all is as it should be.
@@ -171,14 +172,14 @@ func (v View) endCross() (next Action, ok bool) {
 }
 
 func (v View) leaf() (Action, bool) {
-	if len(v.signing) == 0 {
+	if len(v.signing) == 0 || v.state.NoLeaf {
 		return Action{}, false
 	}
 	return v.reissue(IssueLeaf, v.state.Leaf, v.signing[v.signer], v.names)
 }
 
 func (v View) nextLeaf() (Action, bool) {
-	if len(v.signing) < 2 {
+	if len(v.signing) < 2 || v.state.NoLeaf {
 		return Action{}, false
 	}
 	return v.reissue(IssueNextLeaf, v.state.Next, v.newest(), v.newest().permitted(v.state.Names))
@@ -186,8 +187,13 @@ func (v View) nextLeaf() (Action, bool) {
 
 // reissue says when and why a leaf is to be replaced by one with these names by this issuer.
 func (v View) reissue(kind Kind, l *Leaf, issuer authority, names Names) (Action, bool) {
-	a := Action{Kind: kind, Generation: issuer.Generation}
+	a, what := Action{Kind: kind, Generation: issuer.Generation}, "server certificate"
+	if kind == IssuePeer {
+		what = "peer certificate"
+	}
 	switch {
+	case l == nil && kind == IssuePeer:
+		a.Reason = "the instance's nodes have no certificate for each other"
 	case l == nil && kind == IssueLeaf:
 		a.Reason = "the instance has no server certificate"
 	case l == nil:
@@ -199,10 +205,10 @@ func (v View) reissue(kind Kind, l *Leaf, issuer authority, names Names) (Action
 	case !l.Names.Equal(names):
 		a.Reason = "the names or addresses of the instance changed, or those that its certificate authorities permit"
 	case v.now.Before(l.Created.Add(-v.life.Backdate)):
-		a.Reason = fmt.Sprintf("the server certificate is not valid before %s: the clock was set back", l.Created.Add(-v.life.Backdate).Format(time.RFC3339))
+		a.Reason = fmt.Sprintf("the %s is not valid before %s: the clock was set back", what, l.Created.Add(-v.life.Backdate).Format(time.RFC3339))
 	default:
 		a.Due = v.renewal(l)
-		a.Reason = fmt.Sprintf("the server certificate of %s is replaced after %s", l.Created.Format(time.DateOnly), span(v.life.Renewal))
+		a.Reason = fmt.Sprintf("the %s of %s is replaced after %s", what, l.Created.Format(time.DateOnly), span(v.life.Renewal))
 	}
 	return a, true
 }

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"cmp"
 	"crypto/x509"
 	"net"
 	"net/netip"
@@ -53,9 +54,10 @@ func (s State) At(now time.Time) View {
 		last = later(last, ca.Created)
 	}
 	if v.clockBehind = v.now.Before(begin); v.clockBehind {
-		if v.now = last; s.Leaf != nil {
-			v.now = later(begin, s.Leaf.Created)
+		if l := cmp.Or(s.Leaf, s.Peer); l != nil {
+			last = later(begin, l.Created)
 		}
+		v.now = last
 	}
 	slices.SortStableFunc(v.all, func(a, b authority) int { return a.Created.Compare(b.Created) })
 	for _, a := range v.all {
