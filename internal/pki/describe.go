@@ -223,7 +223,7 @@ func (v View) constraintsWarning() string {
 
 // Expiry is when one of the certificates in use expires.
 type Expiry struct {
-	Name     string // "ca-1", "cross-2" (of CA-2), "leaf", "next-leaf"
+	Name     string // "ca-1", "cross-2" (of CA-2), "leaf", "next-leaf", "peer"
 	NotAfter time.Time
 }
 
@@ -246,6 +246,9 @@ func (v View) Expiries() []Expiry {
 	}
 	if v.nextServed() {
 		add("next-leaf", v.state.Next.Certificate)
+	}
+	if v.state.Peers && v.state.Peer != nil {
+		add("peer", v.state.Peer.Certificate)
 	}
 	return out
 }
