@@ -60,6 +60,7 @@ const (
 	Cross    Kind = "cross" // a CA signed by the one before it
 	Leaf     Kind = "leaf"
 	LeafNext Kind = "leaf-next" // signed by the next CA, for the name ca-next.sealane.invalid
+	Peer     Kind = "peer"      // what the nodes of an instance show each other
 )
 
 // Entry is one line of the log.
@@ -91,7 +92,7 @@ type Certificate struct {
 	SHA256Fingerprint Hash      `json:"sha256Fingerprint"` // of the DER
 }
 
-// Describe reads a certificate. generation is that of a CA, 0 for a leaf; issuer is the generation that signed it.
+// Describe reads a certificate. generation is that of a CA, 0 for any other; issuer is the generation that signed it.
 func Describe(der []byte, kind Kind, generation, issuer int) (*Certificate, error) {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {

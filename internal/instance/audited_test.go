@@ -78,6 +78,9 @@ func (m *machine) checkAudited() {
 		if i.Certificates.Leaf != nil {
 			want(r.Key, audit.Leaf, i.Certificates.Leaf.Certificate)
 		}
+		if i.Certificates.Peer != nil {
+			want(r.Key, audit.Peer, i.Certificates.Peer.Certificate)
+		}
 	}
 }
 
@@ -125,4 +128,28 @@ func TestCreateThatCantBeLoggedIsToldAtOnce(t *testing.T) {
 			t.Errorf("the user waited %v for it", took)
 		}
 	})
+}
+
+// Whatever sort of certificate is signed in the years ahead has a kind in the audit log.
+func TestEveryKindOfCertificateIsAudited(t *testing.T) {
+	t.Parallel()
+	key, err := pki.ParseMasterKey(pki.NewMasterKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := pki.State{Names: pki.Names{URI: pki.Identity("p", "l", "i")}, Peers: true}
+	found := make(map[audit.Kind]bool)
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for end := now.AddDate(11, 0, 0); now.Before(end); now = s.At(now).Upcoming()[0].Due {
+		var signed []pki.Signed
+		if s, signed, err = s.DoAll(pki.Plan(s, now), key, now); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range signed {
+			found[instance.AuditKinds[c.Kind]] = true
+		}
+	}
+	if found[""] || len(found) != len(instance.AuditKinds) || !found[audit.Peer] {
+		t.Errorf("kinds %v; want all of %v", found, instance.AuditKinds)
+	}
 }

@@ -93,15 +93,20 @@ func (c *certificateIssuer) logActions(name Name, actions []pki.Action) {
 // auditKinds are what kind of certificate each action signs.
 var auditKinds = map[pki.Kind]audit.Kind{
 	pki.CreateCA: audit.CA, pki.SignCross: audit.Cross, pki.IssueLeaf: audit.Leaf, pki.IssueNextLeaf: audit.LeafNext,
+	pki.IssuePeer: audit.Peer,
 }
 
 // logSigned enters what was signed into the audit log. It has to come before the commit: after a crash between the two the log has
 // certificates that were never served, which is better than the other way round.
 func (c *certificateIssuer) logSigned(name Name, signed []pki.Signed, now time.Time) error {
 	for _, s := range signed {
-		kind, generation := auditKinds[s.Kind], s.Generation
-		if kind == audit.Leaf || kind == audit.LeafNext {
-			generation = 0
+		kind, ok := auditKinds[s.Kind]
+		if !ok {
+			return fmt.Errorf("audit log: what %q signs has no kind there", s.Kind)
+		}
+		generation := 0
+		if kind == audit.CA || kind == audit.Cross {
+			generation = s.Generation
 		}
 		certificate, err := audit.Describe(s.Certificate, kind, generation, s.Issuer)
 		if err != nil {

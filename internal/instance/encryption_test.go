@@ -8,11 +8,13 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/ledger"
+	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/plaintext"
 )
 
@@ -355,6 +357,33 @@ func TestRotationWhilePreferred(t *testing.T) {
 		}
 		if n := m.node(first); n.Gateway.Certificate != nil || m.listens() != "6379-" {
 			t.Errorf("disabled, it listens at %s", m.listens())
+		}
+	})
+}
+
+// The CA by which the nodes of an instance know each other becomes that of its clients when there is encryption, so that nodes with the
+// configurations of before and after accept each other.
+func TestFirstCertificatesKeepTheCAOfTheNodes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		i := m.made(first)
+		nodes := pki.State{Names: pki.Names{URI: pki.Identity("p1", "local", "first")}}.WithPeers(true).WithoutServerCertificate(true)
+		nodes, _, err := nodes.DoAll(pki.Plan(nodes, m.now()), m.key, m.now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := &instance.Replication{Certificates: &nodes}
+		i.Certificates, i.Replication = nil, before
+		if err := m.server.Encryption.FirstCertificates(&i); err != nil {
+			t.Fatal(err)
+		}
+		s := i.Certificates
+		if s == nil || s.NoLeaf || !s.Peers || s.Leaf == nil || len(s.Leaf.Names.IPs) == 0 || len(s.CAs) != 1 || s.CAs[0].Fingerprint() != nodes.CAs[0].Fingerprint() {
+			t.Errorf("certificates: %+v", s)
+		}
+		if !bytes.Equal(s.Peer.Certificate, nodes.Peer.Certificate) || i.Replication.Certificates != nil || before.Certificates == nil {
+			t.Error("the peer certificate was replaced, or the nodes keep certificates of their own, or the record of before was changed")
 		}
 	})
 }

@@ -34,6 +34,12 @@ func RedisConfigNames() []string {
 	return names
 }
 
+// AuditKinds is auditKinds.
+var AuditKinds = auditKinds
+
+// FirstCertificates is firstCertificates.
+func (t *TransitEncryption) FirstCertificates(i *Instance) error { return t.firstCertificates(i) }
+
 // Builds are engines of these versions that can do everything.
 func Builds(versions ...string) (builds []EngineBuild) {
 	for _, v := range versions {

@@ -169,6 +169,12 @@ func (t *TransitEncryption) firstCertificates(i *Instance) error {
 		return err
 	}
 	now, wanted := t.now(), t.defaults.certificates(i.Spec, names)
+	if i.Replication != nil && i.Replication.Certificates != nil {
+		// The nodes know each other by a CA already. It stays, so that they go on without a break.
+		kept := i.Replication.Certificates.WithoutServerCertificate(false)
+		kept.Names = names
+		wanted = &kept
+	}
 	next, signed, err := wanted.DoAll(pki.Plan(*wanted, now), t.secrets.key, now)
 	if err != nil {
 		return precondition("%v; nothing was changed", err)
@@ -177,6 +183,10 @@ func (t *TransitEncryption) firstCertificates(i *Instance) error {
 		return err
 	}
 	i.Certificates = &next
+	if i.Replication != nil {
+		i.Replication = i.Replication.clone()
+		i.Replication.Certificates = nil
+	}
 	return nil
 }
 
