@@ -144,9 +144,11 @@ type terminator struct {
 	mu      sync.Mutex
 	config  *tls.Config
 	conns   map[net.Conn]bool
-	serials []string // of the certificates that replicas have shown
-	plain   int      // how many connections did not speak TLS, or were refused
-	pause   chan struct{}
+	serials []string      // of the certificates that replicas have shown
+	plain   int           // how many connections did not speak TLS, or were refused
+	pause   chan struct{} // until it is closed nothing more goes to a replica that was sent holdAt bytes; nil: all goes
+	holdAt  int
+	held    chan struct{} // closed when a replica has been sent so much
 }
 
 func newTerminator(t *testing.T, ca *certtest.Authority, socket string) *terminator {
@@ -169,7 +171,7 @@ func newTerminator(t *testing.T, ca *certtest.Authority, socket string) *termina
 	})
 	t.Cleanup(func() {
 		ln.Close()
-		l.hold(false)
+		l.goOn()
 		l.cut()
 		serving.Wait()
 	})
@@ -220,14 +222,10 @@ func (l *terminator) serve(conn net.Conn) {
 		inner.Close()
 	}()
 	buf := make([]byte, 64<<10)
-	for {
+	for sent := 0; ; {
 		n, err := inner.Read(buf)
-		l.mu.Lock()
-		pause := l.pause
-		l.mu.Unlock()
-		if pause != nil {
-			<-pause
-		}
+		sent += n
+		l.waitIfHeld(sent)
 		if _, writeErr := secure.Write(buf[:n]); err != nil || writeErr != nil {
 			break
 		}
@@ -246,16 +244,38 @@ func (l *terminator) cut() {
 	clear(l.conns)
 }
 
-// hold keeps what the engine sends from the replicas, or lets it go.
-func (l *terminator) hold(on bool) {
+// hold keeps what goes to a replica after so many bytes, and closes the channel that it returns when it does.
+func (l *terminator) hold(after int) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case on && l.pause == nil:
-		l.pause = make(chan struct{})
-	case !on && l.pause != nil:
+	l.pause, l.held, l.holdAt = make(chan struct{}), make(chan struct{}), after
+	return l.held
+}
+
+func (l *terminator) goOn() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.pause != nil {
 		close(l.pause)
 		l.pause = nil
+	}
+}
+
+func (l *terminator) waitIfHeld(sent int) {
+	l.mu.Lock()
+	pause := l.pause
+	if pause != nil && sent >= l.holdAt {
+		select {
+		case <-l.held:
+		default:
+			close(l.held)
+		}
+	} else {
+		pause = nil
+	}
+	l.mu.Unlock()
+	if pause != nil {
+		<-pause
 	}
 }
 
