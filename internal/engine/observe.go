@@ -88,13 +88,7 @@ func (o Observation) Condition(before Observation) Condition {
 // the engine is stopped or has ended. It may be called by several at the same time, who share a question.
 func (e *Engine) Observe(ctx context.Context) Observation {
 	o := Observation{Process: e.proc.Status()}
-	switch {
-	case o.Process.Ended():
-		e.observer.close()
-		o.Err = process.ErrNotRunning
-	case o.Process.Stopped():
-		o.Err = e.silent(0)
-	default:
+	if !o.Process.Ended() && !o.Process.Stopped() {
 		q := e.observer.ask(e)
 		select {
 		case <-q.done:
@@ -105,8 +99,15 @@ func (e *Engine) Observe(ctx context.Context) Observation {
 			o.Err = context.Cause(ctx)
 		}
 		if o.Err != nil {
-			o.Process = e.proc.Status() // it may have ended meanwhile, which is why
+			o.Process = e.proc.Status() // it may have ended or been stopped meanwhile, which is why
 		}
+	}
+	switch {
+	case o.Process.Ended():
+		e.observer.close()
+		o.Err = process.ErrNotRunning
+	case o.Process.Stopped():
+		o.Err = e.silent(0)
 	}
 	if last := e.observer.last.Load(); last != nil {
 		o.Replication = *last
