@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -311,6 +312,13 @@ func replicatesOverTLS(t *testing.T, b engine.Binary) {
 	}
 	if !got.Follows(of.ID) || before.Follows(of.ID) {
 		t.Errorf("of the primary's history: the replica %v, before it had its data %v", got.Follows(of.ID), before.Follows(of.ID))
+	}
+	// Neither listens on the network. The replica has the one connection to its primary.
+	for m, want := range map[*member]int{primary: 0, replica: 1} {
+		lines := networkSockets(t, m.Engine)
+		if len(lines) != want || strings.Contains(strings.Join(lines, ""), " 0A ") {
+			t.Errorf("network sockets: got %q, want %d that don't listen", lines, want)
+		}
 	}
 
 	// A cut, and then a partial resynchronisation. Following again changes nothing.
