@@ -208,3 +208,31 @@ func kill(t *testing.T, m *member) {
 	}
 	waitDone(t, m.Engine)
 }
+
+// A replica whose snapshots fail, as on a full disk, goes on to follow. Engines from 7.0 on end themselves there unless they are told not to.
+func TestReplicaFollowsWhereItsSnapshotsFail(t *testing.T) {
+	t.Parallel()
+	eachWithTLS(t, snapshotsFail)
+}
+
+func snapshotsFail(t *testing.T, b engine.Binary) {
+	g := newGroup(t, b)
+	g.change = func(cfg *engine.Config) {
+		cfg.Directives = map[string]string{"save": "3600 1", "stop-writes-on-bgsave-error": "yes"}
+	}
+	primary := g.add(netip.AddrPort{})
+	replica := g.add(primary.link.addr)
+	replica.awaitSame(t, primary)
+	if err := os.RemoveAll(engine.Dump(replica.cfg.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(engine.Dump(replica.cfg.Dir), "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if s := snapshot(t, replica.Engine); s.Failure == "" {
+		t.Fatalf("the snapshot has not failed: %+v", s)
+	}
+	connect(t, primary.cfg.Dir).want("OK", "SET", "k", "v")
+	replica.awaitSame(t, primary)
+	connect(t, replica.cfg.Dir).want("v", "GET", "k")
+}

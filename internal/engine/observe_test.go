@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -184,5 +185,35 @@ func replicationIsOutOfReach(t *testing.T, b engine.Binary) {
 		if got := c.do(strings.Fields(cmd)...); !got.IsError() || !strings.HasPrefix(got.Str, "NOPERM") && !strings.Contains(got.Str, "not allowed") {
 			t.Errorf("%s of the replicas' user: got %+v, want NOPERM", cmd, got)
 		}
+	}
+}
+
+// BenchmarkObserve says what an observation costs, also the engine.
+func BenchmarkObserve(b *testing.B) {
+	for _, bin := range enginetest.All(b) {
+		b.Run(enginetest.Name(bin), func(b *testing.B) {
+			dir, err := os.MkdirTemp("", "sl")
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer os.RemoveAll(dir)
+			e, err := engine.Start(b.Context(), bin, engine.Config{Dir: dir, AdminPassword: admin})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { e.Kill(); <-e.Done(); e.Release() }()
+			before := e.Observe(b.Context())
+			var use, used syscall.Rusage
+			syscall.Getrusage(syscall.RUSAGE_SELF, &use)
+			for b.Loop() {
+				if o := e.Observe(b.Context()); o.Err != nil {
+					b.Fatal(o.Err)
+				}
+			}
+			syscall.Getrusage(syscall.RUSAGE_SELF, &used)
+			cpu := used.Utime.Nano() + used.Stime.Nano() - use.Utime.Nano() - use.Stime.Nano()
+			b.ReportMetric(float64(e.Observe(b.Context()).Process.CPU-before.Process.CPU)/float64(b.N), "engine-ns/op")
+			b.ReportMetric(float64(cpu)/float64(b.N), "server-ns/op")
+		})
 	}
 }
