@@ -161,13 +161,33 @@ func lostItsData(t *testing.T, b engine.Binary) {
 		t.Fatal(err)
 	}
 	kill(t, primary)
+	primary.cfg.NoReplicas = true
 	g.again(primary, netip.AddrPort{})
 	if empty := primary.state(t); empty.Follows(was.ID) || empty.Continues(was.ID, at.Offset) {
 		t.Errorf("an engine that came back empty is taken for the old one: %+v", empty)
 	}
-	// While the replica is linked to it again it is about to lose what it has. With nothing to show it is no successor either.
-	if s := replica.state(t); s.Follows(was.ID) != (s.ID == was.ID && s.Offset >= at.Offset) {
+	// The replica tries to follow it again by itself, and is kept from copying an empty data set.
+	primary.link.awaitRefusal(t)
+	if s := replica.state(t); !s.Follows(was.ID) || s.Offset < at.Offset {
 		t.Errorf("the replica says %+v", s)
+	}
+	connect(t, replica.cfg.Dir).want("v", "GET", "k")
+
+	// Where it is decided that the data are lost, it is let in, and kept away again.
+	if err := primary.SetReplication(deadline(t), *primary.cfg.Replication); err != nil {
+		t.Fatal(err)
+	}
+	if err := primary.AllowReplicas(deadline(t), true); err != nil {
+		t.Fatal(err)
+	}
+	replica.awaitSame(t, primary)
+	connect(t, replica.cfg.Dir).want("", "GET", "k")
+	if err := primary.AllowReplicas(deadline(t), false); err != nil {
+		t.Fatal(err)
+	}
+	replica.await(t, "unlinked", func(r engine.Replication) bool { return !r.Linked })
+	if s := primary.state(t); len(s.Replicas) != 0 {
+		t.Errorf("replicas that were sent away: %+v", s.Replicas)
 	}
 }
 

@@ -146,7 +146,7 @@ type terminator struct {
 	config  *tls.Config
 	conns   map[net.Conn]bool
 	serials []string      // of the certificates that replicas have shown
-	plain   int           // how many connections did not speak TLS, or were refused
+	refused int           // how many links the engine has refused
 	pause   chan struct{} // until it is closed nothing more goes to a replica that was sent holdAt bytes; nil: all goes
 	holdAt  int
 	held    chan struct{} // closed when a replica has been sent so much
@@ -199,9 +199,6 @@ func (l *terminator) serve(conn net.Conn) {
 	defer cancel()
 	secure := tls.Server(conn, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
-		l.mu.Lock()
-		l.plain++
-		l.mu.Unlock()
 		return
 	}
 	inner, err := net.Dial("unix", l.socket)
@@ -210,6 +207,9 @@ func (l *terminator) serve(conn net.Conn) {
 	}
 	defer inner.Close()
 	if _, err := resp.NewClient(inner, 1<<10).Do(ctx, "AUTH", "replication", replicationSecret); err != nil {
+		l.mu.Lock()
+		l.refused++
+		l.mu.Unlock()
 		return
 	}
 	l.mu.Lock()
@@ -243,6 +243,22 @@ func (l *terminator) cut() {
 		conn.Close()
 	}
 	clear(l.conns)
+}
+
+// awaitRefusal waits until the engine has refused a replica.
+func (l *terminator) awaitRefusal(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		l.mu.Lock()
+		refused := l.refused
+		l.mu.Unlock()
+		if refused > 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("the engine has refused no replica")
+		}
+	}
 }
 
 // hold keeps what goes to a replica after so many bytes, and closes the channel that it returns when it does.

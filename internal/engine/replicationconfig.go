@@ -124,9 +124,25 @@ func (r ReplicationConfig) directives() [][2]string {
 	}
 }
 
-// replicationRules are the ACL rules of the user "replication".
+// replicationRules are the ACL rules of the user "replication". They leave it on or off.
 func replicationRules(hash string) []string {
-	return []string{"reset", "on", "#" + hash, "+psync", "+sync", "+replconf", "+ping"}
+	return []string{"resetpass", "#" + hash, "+psync", "+sync", "+replconf", "+ping"}
+}
+
+// AllowReplicas lets replicas in, or keeps them away and ends the links of those that there are; see Config.NoReplicas. It is a fence of the
+// engine's own, whoever ends TLS in front of it.
+func (e *Engine) AllowReplicas(ctx context.Context, allow bool) error {
+	commands := [][]string{{"ACL", "SETUSER", replicationUser, "on"}}
+	if !allow {
+		commands = [][]string{{"ACL", "SETUSER", replicationUser, "off"}, {"CLIENT", "KILL", "TYPE", "replica"}, {"CLIENT", "KILL", "USER", replicationUser}}
+	}
+	if err := e.replicatesOverTLS(ctx); err != nil {
+		return fmt.Errorf("set whether engine %s has replicas: %w", e.dir, err)
+	}
+	if _, err := e.call(ctx, commands...); err != nil {
+		return fmt.Errorf("set whether engine %s has replicas: %w", e.dir, err)
+	}
+	return nil
 }
 
 // checkReplication says what is wrong with Config.Replication and Config.Primary.
