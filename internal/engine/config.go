@@ -40,6 +40,9 @@ type Config struct {
 	// replica is started as one, and not told afterwards: it is never a primary for a moment, and only so does it take the
 	// replication ID of its dump for its own, without which it could not go on with a partial resynchronisation.
 	Primary netip.AddrPort
+	// NoReplicas keeps replicas away until AllowReplicas. An engine that is started again after a crash may have lost data, and replicas
+	// that were connected to it come back by themselves, within a second, and copy what there is.
+	NoReplicas bool
 }
 
 // retireMark is a line of the configuration that tells Adopt to rename the dump.
@@ -99,7 +102,11 @@ func render(bin Binary, cfg Config) ([]byte, error) {
 	sum := sha256.Sum256([]byte(cfg.AdminPassword))
 	fmt.Fprintf(&b, "user %s %s\n", adminUser, strings.Join(allRules(v, []string{hex.EncodeToString(sum[:])}), " "))
 	if cfg.Replication != nil {
-		fmt.Fprintf(&b, "user %s %s\n", replicationUser, strings.Join(replicationRules(cfg.Replication.PasswordHash), " "))
+		state := "on"
+		if cfg.NoReplicas {
+			state = "off"
+		}
+		fmt.Fprintf(&b, "user %s reset %s %s\n", replicationUser, state, strings.Join(replicationRules(cfg.Replication.PasswordHash), " "))
 	}
 	return b.Bytes(), nil
 }

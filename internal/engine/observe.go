@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sealane/sealane/internal/process"
@@ -20,7 +21,7 @@ import (
 type Observation struct {
 	At      time.Time
 	Process process.Status
-	// Replication is the engine's answer. It is of use where Err is nil.
+	// Replication is the engine's answer, or where Err is not nil, the last one before. The zero value: it has not answered yet.
 	Replication Replication
 	// Err is why there is no answer: a resp.ReplyError is the engine's refusal, context.DeadlineExceeded is silence.
 	Err error
@@ -34,8 +35,8 @@ const (
 	Answering Condition = "answering"
 	// Busy is a script or a command that takes long: the engine's main thread works, or it says so itself.
 	Busy Condition = "busy"
-	// Waiting is an engine that goes on and doesn't serve this question: a client has paused it (CLIENT PAUSE), or it has no free
-	// connection.
+	// Waiting is an engine that goes on and doesn't serve this question: a client has paused it (CLIENT PAUSE), it has no free
+	// connection, or it is a replica that loads what a primary sends, and the primary sends nothing.
 	Waiting Condition = "waiting"
 	Stopped Condition = "stopped" // by SIGSTOP or a debugger
 	// Hung is an engine whose main thread has not done anything between two observations: it waits for a disk, or for ever. An engine
@@ -75,6 +76,8 @@ func (o Observation) Condition(before Observation) Condition {
 	switch {
 	case float64(worked) >= busyShare*float64(passed):
 		return Busy
+	case o.Replication.Role == RoleReplica && !o.Replication.Linked:
+		return Waiting
 	case o.Process.Runs == before.Process.Runs:
 		return Hung
 	}
@@ -85,25 +88,29 @@ func (o Observation) Condition(before Observation) Condition {
 // the engine is stopped or has ended. It may be called by several at the same time, who share a question.
 func (e *Engine) Observe(ctx context.Context) Observation {
 	o := Observation{Process: e.proc.Status()}
-	switch {
-	case o.Process.Ended():
-		e.observer.close()
-		o.Err = process.ErrNotRunning
-	case o.Process.Stopped():
-		o.Err = e.silent(0)
-	default:
+	if !o.Process.Ended() && !o.Process.Stopped() {
 		q := e.observer.ask(e)
 		select {
 		case <-q.done:
-			o.Replication, o.Err = q.answer, q.err
+			o.Err = q.err
 		case <-e.Done(): // a child of the engine may still hold the connection open
 			o.Err = process.ErrNotRunning
 		case <-ctx.Done():
 			o.Err = context.Cause(ctx)
 		}
 		if o.Err != nil {
-			o.Process = e.proc.Status() // it may have ended meanwhile, which is why
+			o.Process = e.proc.Status() // it may have ended or been stopped meanwhile, which is why
 		}
+	}
+	switch {
+	case o.Process.Ended():
+		e.observer.close()
+		o.Err = process.ErrNotRunning
+	case o.Process.Stopped():
+		o.Err = e.silent(0)
+	}
+	if last := e.observer.last.Load(); last != nil {
+		o.Replication = *last
 	}
 	o.At = time.Now()
 	return o
@@ -111,6 +118,8 @@ func (e *Engine) Observe(ctx context.Context) Observation {
 
 // observer asks one engine, over one connection. The zero value is ready.
 type observer struct {
+	last atomic.Pointer[Replication] // the last answer; nil: none
+
 	mu      sync.Mutex
 	pending *inquiry // under way; nil: none
 	cancel  context.CancelFunc
@@ -125,11 +134,10 @@ type observer struct {
 	oldInfo bool // it is older than Redis 7.0, and takes one section of INFO at a time
 }
 
-// inquiry is one question. The answer is there when done is closed.
+// inquiry is one question. When done is closed, the answer is the observer's last one, or there is an error.
 type inquiry struct {
-	done   chan struct{}
-	answer Replication
-	err    error
+	done chan struct{}
+	err  error
 }
 
 // ask returns the question that is under way, or asks one.
@@ -150,7 +158,7 @@ func (o *observer) ask(e *Engine) *inquiry {
 	}
 	o.pending = q
 	o.asking.Go(func() {
-		q.answer, q.err = o.inquire(o.ctx, e)
+		q.err = o.inquire(o.ctx, e)
 		o.mu.Lock()
 		o.pending = nil
 		o.mu.Unlock()
@@ -175,50 +183,67 @@ func (o *observer) close() {
 }
 
 // inquire asks over the connection that there is, and over a new one where that has ended: a client may kill it.
-func (o *observer) inquire(ctx context.Context, e *Engine) (Replication, error) {
+func (o *observer) inquire(ctx context.Context, e *Engine) error {
 	kept := o.conn != nil
-	r, err := o.inquireOnce(ctx, e)
+	info, err := o.inquireOnce(ctx, e)
 	if o.conn == nil && kept && err != nil && ctx.Err() == nil {
-		r, err = o.inquireOnce(ctx, e)
+		info, err = o.inquireOnce(ctx, e)
 	}
-	return r, err
+	if err == nil {
+		r := parseReplication(info)
+		o.last.Store(&r)
+	}
+	return err
 }
 
-func (o *observer) inquireOnce(ctx context.Context, e *Engine) (Replication, error) {
-	if o.conn == nil {
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, "unix", Socket(e.dir))
-		if err != nil {
-			return Replication{}, err
-		}
-		o.conn, o.client = conn, resp.NewClient(conn, maxReply)
-		if _, err := o.client.Do(ctx, "AUTH", adminUser, e.password); err != nil {
-			o.hangUp()
-			return Replication{}, err
-		}
+func (o *observer) inquireOnce(ctx context.Context, e *Engine) (map[string]string, error) {
+	if err := o.connect(ctx, e); err != nil {
+		return nil, err
 	}
 	info := make(map[string]string)
-	sections := [][]string{{"INFO", "replication", "persistence"}}
-	if o.oldInfo {
-		sections = [][]string{{"INFO", "replication"}, {"INFO", "persistence"}}
-	}
-	for _, section := range sections {
-		v, err := o.client.Do(ctx, section...)
+	for _, sections := range o.questions() {
+		v, err := o.client.Do(ctx, append([]string{"INFO"}, sections...)...)
 		var reply resp.ReplyError
-		if errors.As(err, &reply) {
-			if reply.Code() == "ERR" && !o.oldInfo && strings.Contains(reply.Error(), "syntax") {
-				o.oldInfo = true
-				return o.inquireOnce(ctx, e)
-			}
-			return Replication{}, err
-		}
-		if err != nil {
+		switch {
+		case err == nil:
+			addInfo(info, v.Str)
+		case !errors.As(err, &reply):
 			o.hangUp()
-			return Replication{}, err
+			return nil, err
+		case reply.Code() == "ERR" && len(sections) > 1 && strings.Contains(reply.Error(), "syntax"):
+			o.oldInfo = true
+			return o.inquireOnce(ctx, e)
+		default:
+			return nil, err
 		}
-		addInfo(info, v.Str)
 	}
-	return parseReplication(info), nil
+	return info, nil
+}
+
+// questions are the sections to ask for, by command.
+func (o *observer) questions() [][]string {
+	if o.oldInfo {
+		return [][]string{{"replication"}, {"persistence"}}
+	}
+	return [][]string{{"replication", "persistence"}}
+}
+
+// connect makes the connection, if there is none.
+func (o *observer) connect(ctx context.Context, e *Engine) error {
+	if o.conn != nil {
+		return nil
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", Socket(e.dir))
+	if err != nil {
+		return err
+	}
+	o.conn, o.client = conn, resp.NewClient(conn, maxReply)
+	if _, err := o.client.Do(ctx, "AUTH", adminUser, e.password); err != nil {
+		o.hangUp()
+		return err
+	}
+	return nil
 }
 
 func (o *observer) hangUp() {

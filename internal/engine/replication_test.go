@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -144,9 +145,11 @@ type terminator struct {
 	mu      sync.Mutex
 	config  *tls.Config
 	conns   map[net.Conn]bool
-	serials []string // of the certificates that replicas have shown
-	plain   int      // how many connections did not speak TLS, or were refused
-	pause   chan struct{}
+	serials []string      // of the certificates that replicas have shown
+	refused int           // how many links the engine has refused
+	pause   chan struct{} // until it is closed nothing more goes to a replica that was sent holdAt bytes; nil: all goes
+	holdAt  int
+	held    chan struct{} // closed when a replica has been sent so much
 }
 
 func newTerminator(t *testing.T, ca *certtest.Authority, socket string) *terminator {
@@ -169,7 +172,7 @@ func newTerminator(t *testing.T, ca *certtest.Authority, socket string) *termina
 	})
 	t.Cleanup(func() {
 		ln.Close()
-		l.hold(false)
+		l.goOn()
 		l.cut()
 		serving.Wait()
 	})
@@ -196,9 +199,6 @@ func (l *terminator) serve(conn net.Conn) {
 	defer cancel()
 	secure := tls.Server(conn, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
-		l.mu.Lock()
-		l.plain++
-		l.mu.Unlock()
 		return
 	}
 	inner, err := net.Dial("unix", l.socket)
@@ -207,6 +207,9 @@ func (l *terminator) serve(conn net.Conn) {
 	}
 	defer inner.Close()
 	if _, err := resp.NewClient(inner, 1<<10).Do(ctx, "AUTH", "replication", replicationSecret); err != nil {
+		l.mu.Lock()
+		l.refused++
+		l.mu.Unlock()
 		return
 	}
 	l.mu.Lock()
@@ -220,14 +223,10 @@ func (l *terminator) serve(conn net.Conn) {
 		inner.Close()
 	}()
 	buf := make([]byte, 64<<10)
-	for {
+	for sent := 0; ; {
 		n, err := inner.Read(buf)
-		l.mu.Lock()
-		pause := l.pause
-		l.mu.Unlock()
-		if pause != nil {
-			<-pause
-		}
+		sent += n
+		l.waitIfHeld(sent)
 		if _, writeErr := secure.Write(buf[:n]); err != nil || writeErr != nil {
 			break
 		}
@@ -246,16 +245,54 @@ func (l *terminator) cut() {
 	clear(l.conns)
 }
 
-// hold keeps what the engine sends from the replicas, or lets it go.
-func (l *terminator) hold(on bool) {
+// awaitRefusal waits until the engine has refused a replica.
+func (l *terminator) awaitRefusal(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		l.mu.Lock()
+		refused := l.refused
+		l.mu.Unlock()
+		if refused > 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("the engine has refused no replica")
+		}
+	}
+}
+
+// hold keeps what goes to a replica after so many bytes, and closes the channel that it returns when it does.
+func (l *terminator) hold(after int) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case on && l.pause == nil:
-		l.pause = make(chan struct{})
-	case !on && l.pause != nil:
+	l.pause, l.held, l.holdAt = make(chan struct{}), make(chan struct{}), after
+	return l.held
+}
+
+func (l *terminator) goOn() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.pause != nil {
 		close(l.pause)
 		l.pause = nil
+	}
+}
+
+func (l *terminator) waitIfHeld(sent int) {
+	l.mu.Lock()
+	pause := l.pause
+	if pause != nil && sent >= l.holdAt {
+		select {
+		case <-l.held:
+		default:
+			close(l.held)
+		}
+	} else {
+		pause = nil
+	}
+	l.mu.Unlock()
+	if pause != nil {
+		<-pause
 	}
 }
 
@@ -291,6 +328,13 @@ func replicatesOverTLS(t *testing.T, b engine.Binary) {
 	}
 	if !got.Follows(of.ID) || before.Follows(of.ID) {
 		t.Errorf("of the primary's history: the replica %v, before it had its data %v", got.Follows(of.ID), before.Follows(of.ID))
+	}
+	// Neither listens on the network. The replica has the one connection to its primary.
+	for m, want := range map[*member]int{primary: 0, replica: 1} {
+		lines := networkSockets(t, m.Engine)
+		if len(lines) != want || strings.Contains(strings.Join(lines, ""), " 0A ") {
+			t.Errorf("network sockets: got %q, want %d that don't listen", lines, want)
+		}
 	}
 
 	// A cut, and then a partial resynchronisation. Following again changes nothing.

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sealane/sealane/internal/durable"
 	"github.com/sealane/sealane/internal/resp"
@@ -45,6 +46,9 @@ const (
 	peerName        = "replication.pem"
 	authoritiesName = "replication-ca.pem"
 
+	pingPeriodDirective = "repl-ping-replica-period"
+	pingPeriod          = "1" // second
+
 	minBacklog = 16 << 10 // of the engines
 	// minReplicaBuffer is the engines' own default.
 	minReplicaBuffer = 256 << 20
@@ -72,7 +76,7 @@ var replicationDirectives = []struct {
 	{"", minVersion, "repl-backlog-ttl", "0"},
 	// Something comes every second, also while a snapshot is made or loaded. Silence for the timeout ends a link, and a snapshot on its
 	// way. It is longer than a usual script, for which an engine is silent too.
-	{"", minVersion, "repl-ping-replica-period", "1"},
+	{"", minVersion, pingPeriodDirective, pingPeriod},
 	{"", minVersion, "repl-timeout", "10"},
 	{"", minVersion, "replica-read-only", "yes"},
 	// Reads go on while there is no primary. Which replica clients may read from is not for the replica to say.
@@ -120,9 +124,25 @@ func (r ReplicationConfig) directives() [][2]string {
 	}
 }
 
-// replicationRules are the ACL rules of the user "replication".
+// replicationRules are the ACL rules of the user "replication". They leave it on or off.
 func replicationRules(hash string) []string {
-	return []string{"reset", "on", "#" + hash, "+psync", "+sync", "+replconf", "+ping"}
+	return []string{"resetpass", "#" + hash, "+psync", "+sync", "+replconf", "+ping"}
+}
+
+// AllowReplicas lets replicas in, or keeps them away and ends the links of those that there are; see Config.NoReplicas. It is a fence of the
+// engine's own, whoever ends TLS in front of it.
+func (e *Engine) AllowReplicas(ctx context.Context, allow bool) error {
+	commands := [][]string{{"ACL", "SETUSER", replicationUser, "on"}}
+	if !allow {
+		commands = [][]string{{"ACL", "SETUSER", replicationUser, "off"}, {"CLIENT", "KILL", "TYPE", "replica"}, {"CLIENT", "KILL", "USER", replicationUser}}
+	}
+	if err := e.replicatesOverTLS(ctx); err != nil {
+		return fmt.Errorf("set whether engine %s has replicas: %w", e.dir, err)
+	}
+	if _, err := e.call(ctx, commands...); err != nil {
+		return fmt.Errorf("set whether engine %s has replicas: %w", e.dir, err)
+	}
+	return nil
 }
 
 // checkReplication says what is wrong with Config.Replication and Config.Primary.
@@ -189,7 +209,7 @@ func (r *ReplicationConfig) clone() *ReplicationConfig {
 		return nil
 	}
 	c := *r
-	c.Certificate, r.PrivateKey, r.Authorities = bytes.Clone(r.Certificate), bytes.Clone(r.PrivateKey), bytes.Clone(r.Authorities)
+	c.Certificate, c.PrivateKey, c.Authorities = bytes.Clone(r.Certificate), bytes.Clone(r.PrivateKey), bytes.Clone(r.Authorities)
 	return &c
 }
 
@@ -220,6 +240,9 @@ func (e *Engine) setReplication(ctx context.Context, r ReplicationConfig) error 
 	}
 	if have == nil {
 		if err := e.replicatesOverTLS(ctx); err != nil {
+			return err
+		}
+		if err := e.freezeOffset(ctx, false); err != nil { // a control plane that was killed may have left it
 			return err
 		}
 	}
@@ -285,6 +308,36 @@ func (e *Engine) replicatesOverTLS(ctx context.Context) error {
 	replies, err := e.call(ctx, []string{"CONFIG", "GET", "tls-replication"})
 	if err == nil && (len(replies[0].Elems) != 2 || replies[0].Elems[1].Str != "yes") {
 		err = ErrNoReplication
+	}
+	return err
+}
+
+// freezeLimit ends a freeze of which nobody hears any more, as far as clients notice it.
+const freezeLimit = 30 * time.Second
+
+// FreezeOffset keeps a primary from moving its offset on by itself, or ends that. Keys that expire and the PING of every second do, and a
+// primary that has said something that the new one hasn't heard can't become its replica without taking all data anew. It is for a
+// planned failover, when clients write no more (RefuseWrites): before the primary's offset is read for the last time, until the primary
+// follows the new one. Engines before 6.2 still let keys expire. A replica cuts its link after 10 s without a PING.
+func (e *Engine) FreezeOffset(ctx context.Context, freeze bool) error {
+	if err := e.freezeOffset(ctx, freeze); err != nil {
+		return fmt.Errorf("set whether the offset of engine %s may move: %w", e.dir, err)
+	}
+	return nil
+}
+
+func (e *Engine) freezeOffset(ctx context.Context, freeze bool) error {
+	period, pause := pingPeriod, []string{"CLIENT", "UNPAUSE"}
+	if freeze {
+		period, pause = "3600", []string{"CLIENT", "PAUSE", strconv.FormatInt(freezeLimit.Milliseconds(), 10), "WRITE"}
+	}
+	if err := e.configSet(ctx, pingPeriodDirective, period); err != nil {
+		return err
+	}
+	_, err := e.call(ctx, pause)
+	var reply resp.ReplyError
+	if errors.As(err, &reply) && reply.Code() == "ERR" { // before 6.2 there is neither the one nor the other
+		return nil
 	}
 	return err
 }
