@@ -12,6 +12,8 @@
 // reached. A bounded number of handshakes computes at a time. The others wait in a queue in which sources take turns and the
 // newest comes first.
 //
+// Replicas on other nodes reach an engine through it too (Snapshot.Replication, package replicationlink).
+//
 // The gateway knows certificates, and labels for the CAs that verify each of them; what a CA is, which certificate comes next and when is
 // decided by whoever sends the snapshots. A snapshot may hold further certificates (Snapshot.Next, Snapshot.NextCross), for clients to be
 // tested against. What handshakes show of clients' trust is gathered under the labels, within bounds, for the controller to collect. It is
