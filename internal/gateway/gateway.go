@@ -31,6 +31,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/sealane/sealane/internal/durable"
 	"github.com/sealane/sealane/internal/plaintext"
 	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/replicationlink"
@@ -89,7 +90,7 @@ func newGateway(ctx context.Context, cfg Config) *gateway {
 		arrivals:    newArrivals(),
 	}
 	g.replication = replicationlink.New(cfg.Log, g.limitedLog.warn)
-	g.snapshots = snapshots{g: g, listeners: make(map[string]*listener)}
+	g.snapshots = snapshots{g: g, reserve: durable.NewReserve(reserveFile(cfg.Dir), reserveSize), listeners: make(map[string]*listener)}
 	g.workers = &workers{work: g.serve}
 	// It is the gateway that looks at the memory, so that it is done while the controller is down too.
 	g.memory = systemmemory.New(cfg.Log, g.memoryLimits, func(full bool) { g.loops.SetOutOfMemory(full) })
@@ -146,6 +147,7 @@ func Run(ctx context.Context, cfg Config) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(admin) }()
 	g.lifetime.background.Go(g.snapshots.restore)
+	g.lifetime.background.Go(g.snapshots.keepReserve)
 	g.lifetime.background.Go(g.releaseMemory)
 	g.lifetime.background.Go(func() { g.memory.Run(g.lifetime.accepting.Done()) })
 
