@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sealane/sealane/internal/durable"
 	"github.com/sealane/sealane/internal/replicationlink"
 )
 
@@ -29,7 +30,8 @@ var (
 
 // snapshots is which snapshot serves, which one is on disk, and the listeners that are open.
 type snapshots struct {
-	g *gateway
+	g       *gateway
+	reserve *durable.Reserve
 
 	// active is what serves; nil until the first one does. It is written with mu held, and read by everybody.
 	active atomic.Pointer[serving]
@@ -68,7 +70,7 @@ func (x *snapshots) apply(s Snapshot) error {
 		return err
 	}
 	if next != x.lastGood {
-		if err := saveSnapshot(x.g.cfg.Dir, next.snapshot); err != nil {
+		if err := x.saveSnapshot(next.snapshot); err != nil {
 			x.discard(opened)
 			return fmt.Errorf("keep snapshot: %w", err)
 		}

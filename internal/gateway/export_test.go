@@ -39,6 +39,35 @@ func AcceptForTest(address string, err error, duration time.Duration) (calls int
 	return calls, nil
 }
 
+// LeaveForTest lets clients connect to a shared listener whose acceptor does nothing, and returns how many are accepted when the
+// listener is left.
+func LeaveForTest(address string, connect func()) (accepted int, err error) {
+	g := newGateway(context.Background(), Config{Log: slog.New(slog.DiscardHandler)})
+	if err = g.prepare(); err != nil {
+		return 0, err
+	}
+	defer g.loops.Close()
+	l, err := g.acceptor.listen(address, true)
+	if err != nil {
+		return 0, err
+	}
+	g.snapshots.active.Store(&serving{})
+	g.acceptor.watchListener(l)
+	connect()
+	left := make(chan struct{})
+	go func() { g.acceptor.leave(l, g.snapshots.active.Load()); close(left) }()
+	for {
+		g.acceptor.leaveListeners()
+		select {
+		case <-left:
+			g.connections.each((*conn).cut)
+			g.acceptor.discard()
+			return int(g.count.accepted.Load()), nil
+		default:
+		}
+	}
+}
+
 // ValidateForTest returns what Apply would say of a snapshot, without a gateway.
 func (s Snapshot) ValidateForTest() error {
 	_, err := newServing(s, nil)

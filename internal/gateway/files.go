@@ -6,18 +6,18 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/sealane/sealane/internal/durable"
 )
 
 // What a gateway keeps in its folder, all of it readable by its owner only (0600):
 //
-//	snapshot.json   the last good snapshot, private keys included, from which alone the gateway can start
-//	sampling.json   which sources were presented the next certificate and failed, so that none is tested twice (sampler.go)
-//	gateway.sock    the admin socket (admin.go)
-//	gateway.lock    locked while a gateway runs in the folder
+//	snapshot.json      the last good snapshot, private keys included, from which alone the gateway can start
+//	snapshot.reserve   takes up room on the disk, for a snapshot that comes when there is no other
+//	sampling.json      which sources were presented the next certificate and failed, so that none is tested twice (sampler.go)
+//	gateway.sock       the admin socket (admin.go)
+//	gateway.lock       locked while a gateway runs in the folder
 //
 // Others keep files of the same gateway beside these: the command its log, gateway.log, and the controller what it needs to start
 // and find the process.
@@ -27,6 +27,7 @@ func Socket(dir string) string { return filepath.Join(dir, "gateway.sock") }
 
 func lockFile(dir string) string     { return filepath.Join(dir, "gateway.lock") }
 func snapshotFile(dir string) string { return filepath.Join(dir, "snapshot.json") }
+func reserveFile(dir string) string  { return filepath.Join(dir, "snapshot.reserve") }
 func samplingFile(dir string) string { return filepath.Join(dir, "sampling.json") }
 
 // lockFolder makes sure that there is one gateway per folder. The kernel frees the lock with the process, however it ends, so
@@ -46,13 +47,42 @@ func lockFolder(dir string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// saveSnapshot makes s the last good snapshot. When it returns nil, s survives a crash of the machine.
-func saveSnapshot(dir string, s Snapshot) error {
+const (
+	// reserveSize is many times what a snapshot has: a few certificates.
+	reserveSize = 256 << 10
+	reservePace = 10 * time.Second
+)
+
+// saveSnapshot makes s the last good snapshot. When it returns nil, s survives a crash of the machine. A failover is a snapshot, and must be
+// possible while the disk is full, which may be why there is one. So it has a reserve.
+func (x *snapshots) saveSnapshot(s Snapshot) error {
 	data, err := encodeSnapshot(s)
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(snapshotFile(dir), data, 0o600)
+	used, err := x.reserve.WriteFile(snapshotFile(x.g.cfg.Dir), data, 0o600)
+	if used {
+		x.g.cfg.Log.Warn("the disk is full, a snapshot was written with the room that was kept for it", "hint", "free space in the server's state folder")
+	}
+	return err
+}
+
+// keepReserve makes the room for a snapshot whenever it was used and there is room again.
+func (x *snapshots) keepReserve() {
+	tick := time.NewTicker(reservePace)
+	defer tick.Stop()
+	for said := false; ; {
+		err := x.reserve.Fill()
+		if err != nil && !said {
+			x.g.cfg.Log.Warn("no room on the disk can be kept for a snapshot: a failover could fail", "error", err)
+		}
+		said = err != nil
+		select {
+		case <-tick.C:
+		case <-x.g.lifetime.accepting.Done():
+			return
+		}
+	}
 }
 
 // ServedEngine is the path of the engine's socket in the last good snapshot of the gateway in dir, which need not run. The error is

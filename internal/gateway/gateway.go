@@ -12,6 +12,8 @@
 // reached. A bounded number of handshakes computes at a time. The others wait in a queue in which sources take turns and the
 // newest comes first.
 //
+// Replicas on other nodes reach an engine through it too (Snapshot.Replication, package replicationlink).
+//
 // The gateway knows certificates, and labels for the CAs that verify each of them; what a CA is, which certificate comes next and when is
 // decided by whoever sends the snapshots. A snapshot may hold further certificates (Snapshot.Next, Snapshot.NextCross), for clients to be
 // tested against. What handshakes show of clients' trust is gathered under the labels, within bounds, for the controller to collect. It is
@@ -29,6 +31,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/sealane/sealane/internal/durable"
 	"github.com/sealane/sealane/internal/plaintext"
 	"github.com/sealane/sealane/internal/relay"
 	"github.com/sealane/sealane/internal/replicationlink"
@@ -87,7 +90,7 @@ func newGateway(ctx context.Context, cfg Config) *gateway {
 		arrivals:    newArrivals(),
 	}
 	g.replication = replicationlink.New(cfg.Log, g.limitedLog.warn)
-	g.snapshots = snapshots{g: g, listeners: make(map[string]*listener)}
+	g.snapshots = snapshots{g: g, reserve: durable.NewReserve(reserveFile(cfg.Dir), reserveSize), listeners: make(map[string]*listener)}
 	g.workers = &workers{work: g.serve}
 	// It is the gateway that looks at the memory, so that it is done while the controller is down too.
 	g.memory = systemmemory.New(cfg.Log, g.memoryLimits, func(full bool) { g.loops.SetOutOfMemory(full) })
@@ -144,6 +147,7 @@ func Run(ctx context.Context, cfg Config) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(admin) }()
 	g.lifetime.background.Go(g.snapshots.restore)
+	g.lifetime.background.Go(g.snapshots.keepReserve)
 	g.lifetime.background.Go(g.releaseMemory)
 	g.lifetime.background.Go(func() { g.memory.Run(g.lifetime.accepting.Done()) })
 

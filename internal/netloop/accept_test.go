@@ -255,3 +255,48 @@ func TestConnectUnix(t *testing.T) {
 	}
 	t.Error("a full backlog has room for ten")
 }
+
+func TestSharedListenersDivideClients(t *testing.T) {
+	t.Parallel()
+	k := KeepAlive{Idle: time.Minute, Interval: time.Second, Count: 4}
+	first, at, err := ListenTCP(t.Context(), "127.0.0.1:0", false, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(first)
+	if _, _, err := ListenTCP(t.Context(), at.String(), true, k); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("beside one that is not shared: %v", err)
+	}
+	if err := Share(first, true); err != nil { // it listens already
+		t.Fatal(err)
+	}
+	if _, _, err := ListenTCP(t.Context(), at.String(), false, k); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("one that is not shared beside one that is: %v", err)
+	}
+	second, _, err := ListenTCP(t.Context(), at.String(), true, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(second)
+	accepted := map[int]int{}
+	for i := range 1000 {
+		c, err := net.Dial("tcp", at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for _, l := range []int{first, second} {
+			for fd, _, err := Accept(l); err == nil; fd, _, err = Accept(l) {
+				accepted[l]++
+				unix.Close(fd)
+			}
+		}
+		if accepted[first] > 0 && accepted[second] > 0 {
+			if sum := accepted[first] + accepted[second]; sum != i+1 {
+				t.Errorf("%d clients were accepted; want %d", sum, i+1)
+			}
+			return
+		}
+	}
+	t.Errorf("all clients went to one: %v", accepted)
+}
