@@ -92,6 +92,8 @@ type Snapshot struct {
 	SystemMemory int64 `json:"system_memory,omitempty"`
 	// ReadOnly answers what is not a read with the engine's own READONLY error, whatever the engine would do.
 	ReadOnly bool `json:"read_only,omitempty"`
+	// Standby says that another engine may take over when this one ends: clients keep their connections and their state, and wait for it.
+	Standby bool `json:"standby,omitempty"`
 	TLSPolicy
 }
 
@@ -190,6 +192,9 @@ func (s Snapshot) checkEngine(p *problems) {
 	}
 	if s.ReadOnly {
 		p.add("read_only true: must be false, because there is a backend and not an engine")
+	}
+	if s.Standby {
+		p.add("standby true: must be false, because there is a backend and not an engine")
 	}
 	for _, problem := range s.Backend.Check() {
 		p.add("backend.%w", problem)
