@@ -15,6 +15,8 @@ import (
 const (
 	// dialWindow is for how long a client waits for an engine that is being restarted.
 	dialWindow = 2 * time.Second
+	// standbyWindow is for how long one waits for an engine that another may take the place of.
+	standbyWindow = 10 * time.Second
 	// backendWindow is the same for a backend. Who restarts it is not Sealane, and takes longer.
 	backendWindow = 5 * time.Second
 	// maxBackendDials connections to a backend are made at a time: all clients of one that was restarted want to be back at once.
@@ -76,9 +78,12 @@ func (g *gateway) backend(v *serving) *relay.Backend {
 		},
 	}
 	if s.Backend == nil {
-		r.ReadOnly = s.ReadOnly
+		r.ReadOnly, r.Standby = s.ReadOnly, s.Standby
 		r.Engine, r.Connect, r.ConnectTimeout = s.Engine, relay.UnixSocket(s.Engine), dialWindow
 		r.UnavailableReply = func() string { return engineAway }
+		if s.Standby {
+			r.ConnectTimeout = standbyWindow
+		}
 		return r
 	}
 	r.Engine, r.Name, r.Dial, r.Generation = "backend", connectionName, v.behind.dial, v.behind.generation

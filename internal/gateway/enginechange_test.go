@@ -57,13 +57,21 @@ func (w *world) runProcess() (kill func()) {
 // namedEngine is a real engine whose key "who" has its name. It returns its socket.
 func namedEngine(t testing.TB, name string) string {
 	t.Helper()
+	socket, _ := mortalEngine(t, name)
+	return socket
+}
+
+// mortalEngine is a namedEngine that can be killed.
+func mortalEngine(t testing.TB, name string) (socket string, kill func()) {
+	t.Helper()
 	dir := tempDir(t)
-	socket := filepath.Join(dir, "s")
+	socket = filepath.Join(dir, "s")
 	cmd := exec.Command(enginetest.All(t)[0].Path, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir, "--logfile", filepath.Join(dir, "log"))
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	kill = func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
+	t.Cleanup(kill)
 	eventually(t, "the engine answers", func() bool {
 		c, err := net.Dial("unix", socket)
 		if err != nil {
@@ -74,7 +82,7 @@ func namedEngine(t testing.TB, name string) string {
 		expect(t, c, "+OK\r\n")
 		return true
 	})
-	return socket
+	return socket, kill
 }
 
 // asksWho asks which engine it is, and wants this one.
@@ -134,6 +142,48 @@ func TestEngineIsReplacedUnderConnectedClients(t *testing.T) {
 		send(t, watches, "MULTI\r\nGET who\r\nEXEC\r\n")
 		expect(t, watches, "+OK\r\n+QUEUED\r\n*-1\r\n")
 		eventually(t, "the hold has ended", func() bool { return w.status().Hold == nil })
+	})
+}
+
+// The engine is killed, and another takes over: nobody is disconnected, whatever they are doing.
+func TestClientsOutliveTheirEngineWhereAnotherStandsBy(t *testing.T) {
+	eachDataPath(t, func(t *testing.T, path gateway.DataPath) {
+		w := newWorld(t)
+		var kill func()
+		w.engine, kill = mortalEngine(t, "old")
+		w.run()
+		s := w.snapshot(1)
+		s.DataPath, s.Standby = path, true
+		w.apply(s)
+		c, queues, waits := w.dial(), w.dial(), w.dial()
+		asksWho(t, c, "old")
+		send(t, queues, "MULTI\r\nGET who\r\n")
+		expect(t, queues, "+OK\r\n+QUEUED\r\n")
+		send(t, waits, "BLPOP list 0\r\n")
+		eventually(t, "the engine has the request that waits", func() bool {
+			e, err := net.Dial("unix", w.engine)
+			if err != nil {
+				return false
+			}
+			defer e.Close()
+			send(t, e, "INFO clients\r\nQUIT\r\n")
+			text, _ := io.ReadAll(e)
+			return strings.Contains(string(text), "blocked_clients:1\r\n")
+		})
+		kill()
+		late := w.dial()
+		send(t, c, "GET who\r\n")
+		send(t, late, "GET who\r\n")
+		s.Generation, s.Engine = 2, namedEngine(t, "new")
+		if st := w.apply(s); st.Engine != s.Engine || st.MovedLost != 0 {
+			t.Errorf("status: engine %q, %d lost", st.Engine, st.MovedLost)
+		}
+		expect(t, c, "$3\r\nnew\r\n")
+		expect(t, late, "$3\r\nnew\r\n")
+		send(t, queues, "EXEC\r\n")
+		expect(t, queues, "*1\r\n$3\r\nnew\r\n")
+		expect(t, waits, "-TRYAGAIN a failover took place: whether this request was carried out is not known\r\n")
+		asksWho(t, waits, "new")
 	})
 }
 

@@ -216,6 +216,9 @@ func (s Snapshot) checkEngine(p *problems) {
 	if s.ReadOnly {
 		p.add("read_only true: must be false, because there is a backend and not an engine")
 	}
+	if s.Standby {
+		p.add("standby true: must be false, because there is a backend and not an engine")
+	}
 	for _, problem := range s.Backend.Check() {
 		p.add("backend.%w", problem)
 	}

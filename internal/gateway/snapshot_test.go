@@ -65,7 +65,9 @@ func TestApplyNamesEveryProblem(t *testing.T) {
 		{"twice", func(s *gateway.Snapshot) { s.Listeners = append(s.Listeners, s.Listeners[0]) }, []string{"listeners[1].address", "is listeners[0] already"}},
 		{"relative engine", func(s *gateway.Snapshot) { s.Engine = "e.sock" }, []string{`engine "e.sock"`}},
 		{"long engine", func(s *gateway.Snapshot) { s.Engine = "/" + strings.Repeat("e", 107) }, []string{"at most 107 bytes"}},
-		{"reads only, of a backend", func(s *gateway.Snapshot) { s.Engine, s.Backend, s.ReadOnly = "", &backend.Server{}, true }, []string{"read_only true"}},
+		{"a failover of a backend", func(s *gateway.Snapshot) {
+			s.Engine, s.Backend, s.ReadOnly, s.Standby = "", &backend.Server{}, true, true
+		}, []string{"read_only true", "standby true"}},
 		{"no advice", func(s *gateway.Snapshot) { s.Connect = "" }, []string{`connect ""`}},
 		{"two lines", func(s *gateway.Snapshot) { s.Connect = "a\r\nb" }, []string{`connect "a\r\nb"`}},
 		{"not ASCII", func(s *gateway.Snapshot) { s.Connect = "é" }, []string{`connect "é"`}},
@@ -139,6 +141,7 @@ func TestDigestCoversEverythingButTheGeneration(t *testing.T) {
 		"address":     func(s *gateway.Snapshot) { s.Listeners[0].Address = "127.0.0.1:1" },
 		"tls":         func(s *gateway.Snapshot) { s.Listeners[0].TLS = false },
 		"engine":      func(s *gateway.Snapshot) { s.Engine += "x" },
+		"standby":     func(s *gateway.Snapshot) { s.Standby = true },
 		"read only":   func(s *gateway.Snapshot) { s.ReadOnly = true },
 		"certificate": func(s *gateway.Snapshot) { s.Certificate = nil },
 		"key":         func(s *gateway.Snapshot) { s.PrivateKey = nil },

@@ -46,6 +46,9 @@ type Backend struct {
 	Auth uint64
 	// Multiplexed lets clients share connections. Without it each has a dedicated one.
 	Multiplexed bool
+	// Standby says that another engine may take over when this one ends or hangs: clients keep their connections and their state, and
+	// wait for it, for ConnectTimeout at most. Only with Connect.
+	Standby bool
 	// ReadOnly refuses requests that write, with the words of a replica, whatever the engine would do.
 	ReadOnly bool
 	// IdleTimeout closes clients that have said nothing for so long and wait for nothing. Zero: never.
@@ -64,6 +67,9 @@ func (b *Backend) unavailableReply() []byte {
 
 // remote says that the engine is a server which has other clients too, and gives out ids itself.
 func (b *Backend) remote() bool { return b.Dial != nil }
+
+// standsBy says that clients outlive the engine.
+func (b *Backend) standsBy() bool { return b.Standby && !b.remote() }
 
 // SetBackend changes the backend for what clients say from now on; none of them is dropped, unless it is for another engine
 // (enginechange.go). It must be called before the first Serve. Another engine must not be set from a loop's goroutine, because all

@@ -29,6 +29,9 @@ import (
 // one. No request is executed twice: only what was certainly not executed is asked again, and reads that shared a connection
 // (retry.go). The order of a client's requests stays: what is asked again comes before everything else that the client has said.
 
+// maxHearAll is how much of what an engine has said is read when its connection is left. What a hung engine has said is less.
+const maxHearAll = 16 << 20
+
 // engineChange is one replacement of the engine.
 type engineChange struct {
 	group *Loops
@@ -92,8 +95,11 @@ func (l *loop) leaveEngine(b *Backend, c *engineChange) {
 		s.hearOut()
 	}
 	for u := range l.upstreams {
-		if u.shared && u.key.engine != b.Engine {
-			u.leaveShared()
+		if u.key.engine != b.Engine && b.standsBy() {
+			u.hearAll()
+		}
+		if u.shared && u.key.engine != b.Engine && !u.closed {
+			u.leaveShared(b)
 		}
 	}
 	for _, s := range all {
@@ -115,22 +121,32 @@ func (s *Session) hearOut() {
 	}
 }
 
-// leaveShared ends a connection that clients share. They ask again what they have asked, where that does no harm.
-func (u *upstream) leaveShared() {
-	var waiting []*Session
-	seen := make(map[*Session]bool)
-	for i := range u.pendingReplies.len {
-		if s := u.pendingReplies.entry(i).client; s != nil && s.phase < engineGone && !seen[s] {
-			seen[s] = true
-			waiting = append(waiting, s)
+// hearAll reads what the engine has said over a connection that is left, however much it is: what is not read now is lost.
+func (u *upstream) hearAll() {
+	if !u.Attached() || u.closed {
+		return
+	}
+	u.leaving = true
+	u.Note(netloop.Readable)
+	for range maxHearAll / share {
+		if u.pump(); u.closed || u.Drained() {
+			return
 		}
 	}
+}
+
+// leaveShared ends a connection that clients share. They ask again what they have asked, where that does no harm.
+func (u *upstream) leaveShared(b *Backend) {
+	unread := b.standsBy() && u.Attached() && !u.taken()
 	var lost []*Session
-	for _, s := range waiting {
-		if s.canRetry() && !u.isMidReply(s) {
+	for _, s := range u.clients() {
+		switch {
+		case b.standsBy() && u.mayOrphan(s) && s.outlive(u.unansweredBy(s, unread)):
+			s.conn.requeue()
+		case !b.standsBy() && s.canRetry() && !u.isMidReply(s):
 			s.retryInFlight()
 			s.conn.requeue()
-		} else {
+		default:
 			lost = append(lost, s)
 		}
 	}
@@ -157,14 +173,30 @@ func (s *Session) leaveEngine(b *Backend, c *engineChange) {
 	if s.phase >= engineGone || u != nil && u.key.engine == b.Engine {
 		return
 	}
-	s.shared, s.blockedOn = nil, nil
+	s.shared, s.blockedOn, s.reconnects = nil, nil, false
 	s.conn.requeue()
+	if s.suspectsDeath {
+		s.engineIsGone() // or is to be left, which is the same
+		u = s.dedicated
+	}
+	if s.phase >= engineGone {
+		return
+	}
 	if u == nil {
 		s.moved(c)
 		return
 	}
 	waits := s.loop.held && s.waitsInEngine()
 	leaving := routing.Leaving{Waits: waits, MidReply: u.isMidReply(s) || waits && len(u.replyBuffer) > 0, Closing: u.WriteClosing()}
+	if b.standsBy() && !waits && u.mayOrphan(s) {
+		all := u.unansweredBy(s, u.Attached() && !u.taken())
+		if s.detach().end(); s.outlive(all) {
+			s.moved(c)
+		} else {
+			s.loseEngine()
+		}
+		return
+	}
 	switch routing.ChangeEngine(&s.state, leaving) {
 	case routing.Lost:
 		s.detach().end()
@@ -187,18 +219,19 @@ func (s *Session) leaveEngine(b *Backend, c *engineChange) {
 func (s *Session) moved(c *engineChange) {
 	s.loop.group.moves.moved.Add(1)
 	s.changed() // it may not have come to the end of the change before
-	if s.state.HasPushes(s.kept != nil && s.kept.tracking != nil) {
+	if s.hasPushes() {
 		c.left.Add(1)
 		s.change = c
 	}
 }
 
-// connectForChange gives a client its connection to the new engine, if it may be sent something over it, and unless it has to wait
+// connectForChange gives a client its connection to the next engine, if it may be sent something over it, and unless it has to wait
 // for that of the client that is to be sent its invalidations.
 func (s *Session) connectForChange() {
-	if s.change == nil || s.phase >= engineGone || s.dedicated != nil || s.kept.waitsForTarget(s) {
+	if s.change == nil && !s.reconnects || s.suspectsDeath || s.phase >= engineGone || s.dedicated != nil || s.kept.waitsForTarget(s) {
 		return
 	}
+	s.reconnects = false
 	s.loop.acquire(s.key(s.loop.group.backend.Load()), s)
 }
 

@@ -57,12 +57,13 @@ func (l *loop) endSuspicion(engine string) {
 	}
 	for _, x := range all {
 		s := x.session
-		s.suspectsDeath = false
 		switch {
-		case s.phase >= engineGone:
-		case gone, listens != 0 && x.process != 0 && listens != x.process:
-			s.conn.requeue()
+		case !s.suspectsDeath: // it has left the engine meanwhile
+		case s.phase >= engineGone, gone, listens != 0 && x.process != 0 && listens != x.process:
+			s.engineIsGone()
 		default:
+			s.suspectsDeath, s.orphaned = false, nil
+			s.state.NothingInFlight()
 			s.setReason(EngineClosed, nil)
 			s.endAfterEngine()
 			s.markDirty()

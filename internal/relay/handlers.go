@@ -37,6 +37,7 @@ func init() {
 	handlers[routing.ReplyOn] = handler{onRequest: prepareReplyMode}
 	handlers[routing.ReplyOff] = handler{onRequest: prepareReplyMode}
 	handlers[routing.ReplySkip] = handler{onRequest: prepareReplyMode}
+	handlers[routing.OutcomeUnknown] = handler{onRequest: prepareOutcomeUnknown}
 	handlers[routing.Unknown] = handler{onRequest: prepareUnknown}
 	for name, h := range map[string]handler{
 		"auth":   {onRequest: prepareIdentityChange},

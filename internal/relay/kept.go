@@ -166,11 +166,7 @@ func (u *upstream) restore(s *Session) {
 	if s.state.Subscriber.Monitor {
 		u.askSetup(onSetup, "MONITOR")
 	}
-	if s.state.Aborted {
-		// A request that the engine does not queue makes it fail the transaction at EXEC.
-		u.askSetup(onSetup, "MULTI")
-		u.askSetup(onAborted, "GET")
-	}
+	u.restoreTransaction(s)
 }
 
 // restoreName tells the engine what the client is called. Clients learn it from the relay, so it is for those who look at the engine

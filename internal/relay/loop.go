@@ -40,6 +40,8 @@ type Loops struct {
 	commands    atomic.Pointer[engineCommands]
 	fetching    atomic.Pointer[upstream] // it asks the engine for its commands; nil: none does
 	canary      canary
+	// outcomeUnknown is what stands for a request in failover.go.
+	outcomeUnknown []byte
 	// bigKeys are the keys of which nobody asks over a shared connection.
 	bigKeys bigKeys
 	// pausedUntil is until when CLIENT PAUSE may hold engine connections up, in Unix nanoseconds.
@@ -56,7 +58,7 @@ type Loops struct {
 
 // NewLoops starts n loops. Close ends them.
 func NewLoops(n int) (*Loops, error) {
-	ls := &Loops{transactionTime: defaultTransactionTime, canary: newCanary(), bigKeys: bigKeys{seed: maphash.MakeSeed()}}
+	ls := &Loops{transactionTime: defaultTransactionTime, canary: newCanary(), outcomeUnknown: newOutcomeUnknown(), bigKeys: bigKeys{seed: maphash.MakeSeed()}}
 	ls.life, ls.endLife = context.WithCancel(context.Background())
 	ls.clients.all, ls.engineIDs = make(map[int64]*Session), make(map[int64]struct{})
 	for range n {

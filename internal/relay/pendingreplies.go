@@ -24,6 +24,8 @@ type replyHandler struct {
 	answer func(u *upstream, s *Session, reply []byte) []byte
 	// exec: the reply has those of a transaction in it.
 	exec bool
+	// muted: the client does not want the reply.
+	muted bool
 	// count is for how many requests it is, which are one to the client; 0: one. answer gets each reply by itself, and what it
 	// returns for the last one is the client's.
 	count int

@@ -61,6 +61,10 @@ func (s *Session) refused(u *upstream, b *Backend, c *routing.Command, raw []byt
 	default:
 		return false
 	}
+	if b.Standby {
+		s.noteSent(raw, nil, 1, s.state.Queuing)
+		s.queued = queued{lost: s.state.Queuing} // the next engine would be asked what this one was not
+	}
 	s.state.SendingShared() // none of these makes others wait
 	s.state.Sent(1)
 	u.pendingReplies.push(pendingReply{client: s, count: 1, handler: reply, command: c, sent: s.loop.now.UnixNano()})

@@ -38,7 +38,7 @@ func mute(c *routing.Command, h *replyHandler) *replyHandler {
 		return onMuted
 	}
 	m := *h
-	m.complete = true
+	m.complete, m.muted = true, true
 	m.answer = func(u *upstream, s *Session, reply []byte) []byte {
 		off := s.state.RepliesOff
 		told := h.answer(u, s, reply)
@@ -50,4 +50,4 @@ func mute(c *routing.Command, h *replyHandler) *replyHandler {
 	return &m
 }
 
-var onMuted = &replyHandler{complete: true, answer: func(*upstream, *Session, []byte) []byte { return nil }}
+var onMuted = &replyHandler{complete: true, muted: true, answer: func(*upstream, *Session, []byte) []byte { return nil }}

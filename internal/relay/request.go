@@ -225,6 +225,9 @@ func (s *Session) lookup(raw []byte) *routing.Command {
 		return routing.Empty
 	}
 	c := (*routing.Command)(nil)
+	if scan.Size() == len(s.loop.group.outcomeUnknown) && bytes.Equal(raw, s.loop.group.outcomeUnknown) {
+		return routing.OutcomeUnknown
+	}
 	if scan.Inline() {
 		args := s.arguments(raw)
 		if len(args) == 0 {
@@ -256,6 +259,7 @@ type batch struct {
 	bytes    []byte
 	n        uint64
 	readOnly bool // nothing that may write is one of them
+	standby  bool // they are kept until they are answered
 }
 
 // appendToBatch adds a request to a batch, if it is one for it.
@@ -269,7 +273,7 @@ func (s *Session) appendToBatch(run *batch, raw []byte) bool {
 		if run.to = s.batchConn(b); run.to == nil {
 			return false
 		}
-		run.readOnly = b.ReadOnly
+		run.readOnly, run.standby = b.ReadOnly, b.Standby
 		run.bytes = raw[:0]
 	}
 	c := s.input.cmd
@@ -281,6 +285,9 @@ func (s *Session) appendToBatch(run *batch, raw []byte) bool {
 		return false
 	}
 	s.input.cmd = c
+	if run.standby {
+		s.flight.Add(raw, s.state.InFlight())
+	}
 	s.state.Sent(1)
 	run.to.pendingReplies.push(pendingReply{client: s, count: 1, command: c, sent: s.loop.now.UnixNano()})
 	run.n++
@@ -295,7 +302,7 @@ func (s *Session) batchConn(b *Backend) *upstream {
 		s.forgetAnswered()
 	}
 	switch u := s.dedicated; {
-	case s.state.Queuing || s.state.Unpipelined() || g.monitors.Any() || g.outOfMemory.Load() || s.loop.held || s.mustLogIn(b) || s.state.Muted() ||
+	case s.state.Queuing || s.state.Unpipelined() || s.suspectsDeath || g.monitors.Any() || g.outOfMemory.Load() || s.loop.held || s.mustLogIn(b) || s.state.Muted() ||
 		s.blocked != nil:
 		return nil
 	case u != nil:

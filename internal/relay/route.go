@@ -120,7 +120,7 @@ func (s *Session) sendShared(b *Backend, c *routing.Command, raw []byte) bool {
 	s.retry.unsafe = s.retry.unsafe || !c.RetrySafe || c.Handled
 	s.retry.add(raw)
 	if !s.refused(u, b, c, raw) {
-		s.send(u, c, raw)
+		s.send(u, b, c, raw)
 	}
 	return true
 }
@@ -151,6 +151,7 @@ func (s *Session) sendDedicated(b *Backend, c *routing.Command, raw []byte) {
 	switch {
 	case c == routing.Empty:
 		s.state.SkipReply = false // it counts as a request
+		s.flight.Lose()
 		s.passBytes(raw)
 		return
 	case s.refused(s.dedicated, b, c, raw):
@@ -168,14 +169,14 @@ func (s *Session) sendDedicated(b *Backend, c *routing.Command, raw []byte) {
 	}
 	s.state.SendingDedicated(c, s.isBorrowed(s.dedicated) || c.SetsReplyMode())
 	login := c.Unpipelined && c.Affinity == routing.ChangesIdentity && (s.state.Subscriber.On() || s.state.Dirt != routing.NotDirty) && !s.state.Multi
-	s.send(s.dedicated, c, raw)
+	s.send(s.dedicated, b, c, raw)
 	if login {
 		s.sendLoginFence()
 	}
 }
 
 // send puts a request, or its head, into an engine connection, and the session into the queue of those that wait for a reply.
-func (s *Session) send(u *upstream, c *routing.Command, raw []byte) {
+func (s *Session) send(u *upstream, b *Backend, c *routing.Command, raw []byte) {
 	h := handlerOf(c)
 	out, onReply := raw, h.onReply
 	if h.onRequest != nil && !s.input.passingHead {
@@ -184,6 +185,7 @@ func (s *Session) send(u *upstream, c *routing.Command, raw []byte) {
 	if onReply == nil && s.exceedsUnauthenticatedLimits() {
 		onReply = onProtocolError
 	}
+	queuing := s.state.Queuing
 	onReply = s.followTransaction(c, onReply, raw)
 	if m := &s.loop.group.monitors; m.Any() && !s.input.passingHead {
 		refused := m.Sent(s.cfg.Remote, s.arguments(raw), raw, out)
@@ -203,6 +205,9 @@ func (s *Session) send(u *upstream, c *routing.Command, raw []byte) {
 	n := onReply.requests()
 	if s.blocked != nil || c.Waits() {
 		s.noteBlocked(c, raw, n, wanted)
+	}
+	if b.Standby {
+		s.noteSent(raw, out, n, queuing)
 	}
 	s.state.Sent(n)
 	u.pendingReplies.push(pendingReply{client: s, count: n, handler: onReply, command: c, sent: s.loop.now.UnixNano()})

@@ -147,6 +147,7 @@ type Session struct {
 	blockedOn  *upstream     // the shared one that is not ready for the next request
 	wanted     []*Session    // wait until this one has a dedicated connection
 	change     *engineChange // waits for its connection; nil: none does
+	standby
 
 	handshakeJustDone bool // the last message of the handshake may be all that the client has sent
 	active            bool // something moved since the connection was last looked at for idleness
@@ -425,7 +426,7 @@ func (s *Session) shrinkIdle() {
 		return
 	}
 	if s.state.InFlight() == 0 {
-		s.retry = retryBuffer{blocked: s.retry.blocked}
+		s.retry, s.flight = retryBuffer{blocked: s.retry.blocked}, routing.Flight{}
 	}
 	s.loop.freed.Add(uint64(s.conn.FreeIdle()))
 }

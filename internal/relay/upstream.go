@@ -37,6 +37,7 @@ type upstream struct {
 	active    bool       // something moved since it was last looked at for idleness
 	idleSince time.Time
 	draining  bool // it is to be left as soon as nothing is lost by that
+	leaving   bool // what there is to be read is read, although its client does not take it
 
 	goawayNegotiated bool
 	partialGoaway    []byte // the beginning of what may be goaway
@@ -141,7 +142,8 @@ func (u *upstream) roomMade() {
 // pump takes what the engine says.
 func (u *upstream) pump() {
 	for left := share; !u.closed && !u.eof; {
-		if s := u.client; s != nil && s.conn.Pending() >= highWater {
+		u.leaving = u.leaving || u.HungUp() && u.loop.group.backend.Load().standsBy()
+		if s := u.client; s != nil && s.conn.Pending() >= highWater && !u.leaving {
 			u.paused = true
 			if _, lingers := u.loop.lingering[s]; u.HungUp() && !lingers {
 				s.startLinger()
@@ -192,7 +194,7 @@ func (u *upstream) engineEnded(err error) {
 	}
 	// The beginning of what is passed on as it is goes to the client. That of a reply that would have been changed, or
 	// that the client did not ask for, would show it the engine's side.
-	if s := u.client; s != nil && len(u.replyBuffer) > 0 {
+	if s := u.client; s != nil && len(u.replyBuffer) > 0 && !(u.loop.group.backend.Load().standsBy() && u.mayOrphan(s)) {
 		w := u.pendingReplies.head()
 		if w == nil || w.client != nil && (w.handler == nil || !w.handler.complete || w.handler.subscription != nil) {
 			s.reply(u.replyBuffer)
@@ -214,6 +216,7 @@ func (u *upstream) fail(err error) {
 	if u.shared {
 		u.loop.group.dropCommands(u.key.engine)
 	}
+	u.orphanClients(err)
 	u.detachUnaffected(err)
 	lost := u.takeBlocked()
 	for i := range u.pendingReplies.len {

@@ -30,8 +30,10 @@ type Command struct {
 	// ReadOnlyForm is the command that does the same and may not write: "EVAL_RO". Empty: there is none.
 	ReadOnlyForm string
 
-	variant func(args [][]byte) *Command // with some arguments it is another command
-	timeout *timeout                     // of a command that can wait; nil: it can't
+	variant    func(args [][]byte) *Command // with some arguments it is another command
+	repeatable bool                         // it may be asked again on another connection
+	bearing    bool                         // what comes behind it would mean something else without it
+	timeout    *timeout                     // of a command that can wait; nil: it can't
 }
 
 // Plain says that its requests may be sent behind one another without a closer look at each.

@@ -116,6 +116,7 @@ var table = func() map[string]*Command {
 	addVariants(m)
 	addReplyKinds(m)
 	addOutOfMemory(m)
+	addRepeatable(m)
 	return m
 }()
 
@@ -155,6 +156,9 @@ var (
 	Large = &Command{Name: "NULL", Affinity: Dedicated, Pin: PinLarge}
 	// ProtocolError is what the engine is to call an error.
 	ProtocolError = &Command{Name: "NULL", Affinity: PassesThrough, Pin: PinProtocol}
+
+	// OutcomeUnknown stands for a request that may have been executed by an engine that has ended. Package relay says when.
+	OutcomeUnknown = &Command{Name: "NULL", Affinity: Shareable, Handled: true}
 
 	// CLIENT REPLY is one of three commands, by its argument. What it asks for is done by package relay, but not in a transaction: so it
 	// has to be known whether there is one.
