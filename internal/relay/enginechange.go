@@ -91,6 +91,9 @@ func (l *loop) leaveEngine(b *Backend, c *engineChange) {
 	for _, s := range all {
 		s.hearOut()
 	}
+	if l.process = (enginesProcess{engine: b.Engine}); !l.held {
+		l.engineLost() // the new engine may lack what was written last
+	}
 	for u := range l.upstreams {
 		if u.shared && u.key.engine != b.Engine {
 			u.leaveShared()

@@ -281,6 +281,7 @@ func (s *Session) appendToBatch(run *batch, raw []byte) bool {
 		return false
 	}
 	s.input.cmd = c
+	s.state.Writes.Sending(c, !shared)
 	s.state.Sent(1)
 	run.to.pendingReplies.push(pendingReply{client: s, count: 1, command: c, sent: s.loop.now.UnixNano()})
 	run.n++

@@ -214,6 +214,7 @@ func (u *upstream) fail(err error) {
 	if u.shared {
 		u.loop.group.dropCommands(u.key.engine)
 	}
+	u.connectionLost()
 	u.detachUnaffected(err)
 	lost := u.takeBlocked()
 	for i := range u.pendingReplies.len {
