@@ -44,30 +44,30 @@ func prepareWait(s *Session, raw []byte, args [][]byte) ([]byte, *replyHandler) 
 		return raw, nil
 	}
 	w := &s.state.Writes
-	lost, words, fence := w.Lost, texts(args), &waitFence{}
+	lost, made, words, fence := w.Lost, w.Made(), texts(args), &waitFence{}
 	switch {
 	case lost:
 		raw = nowait(words)
 	case w.Elsewhere:
 		fence = s.sendWaitFence()
 	}
-	w.Elsewhere, w.Unconfirmed = w.Elsewhere && lost, lost
+	w.Elsewhere = w.Elsewhere && lost
 	return raw, &replyHandler{complete: true, answer: func(_ *upstream, s *Session, reply []byte) []byte {
 		w := &s.state.Writes
 		switch {
 		case reply[0] == '-':
 			w.Elsewhere = w.Elsewhere || fence.refusal != nil
 		case lost:
-			w.Lost, w.Unconfirmed = false, false
+			w.Lost = false
+			w.Confirmed(made)
 			return writesLost
 		case fence.refusal != nil:
 			// What the client writes from now on is counted.
 			w.OwnConnection = true
 			return fence.answer(words[0])
 		case routing.WaitConfirms(words, reply):
-			return reply
+			w.Confirmed(made)
 		}
-		w.Unconfirmed = true
 		return reply
 	}}
 }

@@ -18,20 +18,28 @@ type Writes struct {
 	Elsewhere bool
 	// OwnConnection says that the engine has refused a fence: from then on all requests go over a dedicated connection.
 	OwnConnection bool
-	// Unconfirmed says that there may be some that no reply to WAIT has confirmed.
-	Unconfirmed bool
-	// Lost says that some of those were made at an engine that has ended since, or by a connection that broke.
+	// Lost says that some that no reply to WAIT had confirmed were made at an engine that has ended since, or by a connection that broke.
 	Lost bool
+
+	made, confirmed uint64 // how many, and how many of them a reply to WAIT has confirmed
 }
 
 // Sending notes a request.
 func (w *Writes) Sending(c *Command, dedicated bool) {
 	w.Elsewhere = w.Elsewhere || !dedicated
-	w.Unconfirmed = w.Unconfirmed || !c.RetrySafe
+	if !c.RetrySafe && c != waitReplicas && c != waitAOF {
+		w.made++
+	}
 }
 
+// Made is how many there were by now.
+func (w *Writes) Made() uint64 { return w.made }
+
+// Confirmed notes that WAIT has confirmed so many, or that the client was told that they are lost.
+func (w *Writes) Confirmed(made uint64) { w.confirmed = max(w.confirmed, made) }
+
 // EngineLost notes that the engine is gone, and nobody has made sure that the next one has the same data.
-func (w *Writes) EngineLost() { w.Lost = w.Lost || w.Unconfirmed }
+func (w *Writes) EngineLost() { w.Lost = w.Lost || w.made > w.confirmed }
 
 // WaitFence returns the requests that go before WAIT or WAITAOF. channel is the name of a shard channel that nobody listens to.
 // foreign says that nothing is known of the server: it may be a node of a cluster, where the fence does not work.
@@ -49,7 +57,7 @@ func (c *Command) WaitFence(channel string, foreign bool) [][]string {
 	return append(fence, []string{"SPUBLISH", channel, ""}, []string{"WAIT", "0", "0"})
 }
 
-var waitAOF = Named("waitaof")
+var waitReplicas, waitAOF = Named("wait"), Named("waitaof")
 
 // FenceRefusal returns why a fence does not work, by one of its replies: nil if that shows nothing of the kind.
 func FenceRefusal(request []string, reply []byte) []byte {
@@ -65,21 +73,22 @@ func FenceRefusal(request []string, reply []byte) []byte {
 	return bytes.TrimSpace(reply[1:])
 }
 
-// WaitConfirms says whether a reply to WAIT or WAITAOF confirms as much as was asked for. args are the request's.
+// WaitConfirms says whether a reply to WAIT or WAITAOF confirms as much as was asked for, and that a replica has it. args are the
+// request's. The engine's own file is not enough: another engine may take over that does not have it.
 func WaitConfirms(args []string, reply []byte) bool {
 	if len(args) < 3 {
 		return false
 	}
 	if reply[0] == ':' {
-		return atLeast(reply[1:], args[1])
+		return atLeast(reply[1:], args[1], 1)
 	}
 	// *2, :LOCAL, :REPLICAS
 	lines := bytes.Split(reply, []byte("\r\n"))
-	return len(lines) > 2 && len(lines[1]) > 1 && len(lines[2]) > 1 && atLeast(lines[1][1:], args[1]) && atLeast(lines[2][1:], args[2])
+	return len(lines) > 2 && len(lines[1]) > 1 && len(lines[2]) > 1 && atLeast(lines[1][1:], args[1], 0) && atLeast(lines[2][1:], args[2], 1)
 }
 
-func atLeast(got []byte, wanted string) bool {
+func atLeast(got []byte, wanted string, least int64) bool {
 	n, err := strconv.ParseInt(string(bytes.TrimSpace(got)), 10, 64)
-	most, err2 := strconv.ParseInt(wanted, 10, 64)
-	return err == nil && err2 == nil && n >= most
+	asked, err2 := strconv.ParseInt(wanted, 10, 64)
+	return err == nil && err2 == nil && n >= max(asked, least)
 }

@@ -29,9 +29,10 @@ func TestWhatAReplyToWaitConfirms(t *testing.T) {
 	t.Parallel()
 	for request, replies := range map[string]map[string]bool{
 		"wait 1 0":      {":0\r\n": false, ":1\r\n": true, ":2\r\n": true, "-ERR x\r\n": false, "+QUEUED\r\n": false},
-		"wait 0 0":      {":0\r\n": true},
+		"wait 0 0":      {":0\r\n": false, ":1\r\n": true},
 		"wait x 0":      {":1\r\n": false},
 		"wait 1":        {":1\r\n": false},
+		"waitaof 1 0 0": {"*2\r\n:1\r\n:0\r\n": false, "*2\r\n:1\r\n:1\r\n": true},
 		"waitaof 1 1 0": {"*2\r\n:1\r\n:1\r\n": true, "*2\r\n:1\r\n:0\r\n": false, "*2\r\n:0\r\n:1\r\n": false, "*2\r\n": false, "*0\r\n": false},
 	} {
 		for reply, want := range replies {
@@ -64,7 +65,16 @@ func TestWritesThatAreLost(t *testing.T) {
 		t.Error("a client that only reads has lost something")
 	}
 	w.Sending(named(t, "set a b"), true)
+	made := w.Made()
+	w.Sending(named(t, "wait 1 0"), true)
+	w.Sending(named(t, "set a c"), true)
+	w.Confirmed(made)
 	if w.EngineLost(); !w.Lost {
-		t.Error("a client that has written has lost nothing")
+		t.Error("what was written while WAIT was on its way counts as confirmed")
+	}
+	w.Lost = false
+	w.Confirmed(w.Made())
+	if w.EngineLost(); w.Lost {
+		t.Error("what WAIT has confirmed counts as lost")
 	}
 }
