@@ -57,4 +57,4 @@ func (ls *Loops) isOwnRequest(request string) bool {
 	return slices.Contains(ownRequests, request) || name == `"SELECT"` || name == `"AUTH"` || request == ls.canary.shown
 }
 
-var ownRequests = []string{`"CLIENT" "ID"`, `"CLIENT" "NO-EVICT" "on"`, `"HELLO" "3"`, `"COMMAND"`, `"RESET"`}
+var ownRequests = []string{`"CLIENT" "ID"`, `"CLIENT" "NO-EVICT" "on"`, `"HELLO" "3"`, `"COMMAND"`, `"RESET"`, `"HELLO"`, `"WAIT" "0" "0"`, `"SWAPDB" "0" "0"`}

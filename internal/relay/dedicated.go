@@ -18,6 +18,7 @@ func (s *Session) detach() *upstream {
 	u := s.dedicated
 	if u != nil {
 		s.dedicated, u.client = nil, nil
+		s.state.Writes.Elsewhere = true
 		s.profile.engineID.Store(0)
 	}
 	return u

@@ -52,6 +52,7 @@ func (u *upstream) try() {
 		u.tryLater(err)
 		return
 	}
+	u.loop.connectedTo(b.Engine, processOf(fd))
 	u.attach(netloop.Conn{FD: fd})
 	if err := u.watch(u); err != nil {
 		u.failDial(err)

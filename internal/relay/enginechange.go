@@ -94,6 +94,9 @@ func (l *loop) leaveEngine(b *Backend, c *engineChange) {
 	for _, s := range all {
 		s.hearOut()
 	}
+	if l.process = (enginesProcess{engine: b.Engine}); !l.held {
+		l.engineLost() // the new engine may lack what was written last
+	}
 	for u := range l.upstreams {
 		if u.key.engine != b.Engine && b.standsBy() {
 			u.hearAll()

@@ -59,6 +59,9 @@ func init() {
 		"sunsubscribe": {onRequest: prepareSubscription},
 		"monitor":      {onReply: onMonitor},
 
+		"wait":    {onRequest: prepareWait},
+		"waitaof": {onRequest: prepareWait},
+
 		"slowlog":              {onRequest: prepareCommandLog},
 		"commandlog":           {onRequest: prepareCommandLog},
 		"info":                 whole(showInfo),

@@ -42,6 +42,7 @@ type Loops struct {
 	canary      canary
 	// outcomeUnknown is what stands for a request in failover.go.
 	outcomeUnknown []byte
+	waitChannel    waitChannel
 	// bigKeys are the keys of which nobody asks over a shared connection.
 	bigKeys bigKeys
 	// pausedUntil is until when CLIENT PAUSE may hold engine connections up, in Unix nanoseconds.
@@ -58,7 +59,7 @@ type Loops struct {
 
 // NewLoops starts n loops. Close ends them.
 func NewLoops(n int) (*Loops, error) {
-	ls := &Loops{transactionTime: defaultTransactionTime, canary: newCanary(), outcomeUnknown: newOutcomeUnknown(), bigKeys: bigKeys{seed: maphash.MakeSeed()}}
+	ls := &Loops{transactionTime: defaultTransactionTime, canary: newCanary(), waitChannel: newWaitChannel(), outcomeUnknown: newOutcomeUnknown(), bigKeys: bigKeys{seed: maphash.MakeSeed()}}
 	ls.life, ls.endLife = context.WithCancel(context.Background())
 	ls.clients.all, ls.engineIDs = make(map[int64]*Session), make(map[int64]struct{})
 	for range n {
@@ -137,6 +138,7 @@ type loop struct {
 	watching         []watched         // by descriptor
 	ready            []*netloop.Stream // have more to do although no event will come for it
 	closing          bool
+	process          enginesProcess
 	lingering        map[*Session]struct{} // sessions with a deadline
 	now              time.Time             // of the last look
 	ticked           time.Time

@@ -285,6 +285,7 @@ func (s *Session) appendToBatch(run *batch, raw []byte) bool {
 		return false
 	}
 	s.input.cmd = c
+	s.state.Writes.Sending(c, !shared)
 	if run.standby {
 		s.flight.Add(raw, s.state.InFlight())
 	}

@@ -119,6 +119,7 @@ func (s *Session) sendShared(b *Backend, c *routing.Command, raw []byte) bool {
 	}
 	s.retry.unsafe = s.retry.unsafe || !c.RetrySafe || c.Handled
 	s.retry.add(raw)
+	s.state.Writes.Sending(c, false)
 	if !s.refused(u, b, c, raw) {
 		s.send(u, b, c, raw)
 	}
@@ -167,6 +168,7 @@ func (s *Session) sendDedicated(b *Backend, c *routing.Command, raw []byte) {
 		// The engine forgets who logged the connection in: the client goes on with another one.
 		s.dedicated.draining, s.state.Resetting = true, true
 	}
+	s.state.Writes.Sending(c, true)
 	s.state.SendingDedicated(c, s.isBorrowed(s.dedicated) || c.SetsReplyMode())
 	login := c.Unpipelined && c.Affinity == routing.ChangesIdentity && (s.state.Subscriber.On() || s.state.Dirt != routing.NotDirty) && !s.state.Multi
 	s.send(s.dedicated, b, c, raw)

@@ -72,7 +72,7 @@ func (u *upstream) push(s *Session, m []byte) {
 	w := u.pendingReplies.head()
 	kind, _ := s.pushKind(w, m)
 	switch {
-	case kind == isMessage && m[0] == '+' && s.state.RepliesOff: // the engines' way
+	case kind == isMessage && m[0] == '+' && (s.state.RepliesOff || showsWaitMessage(m)): // the former is the engines' way
 	case kind == isMessage && m[0] == '+':
 		s.reply(u.loop.group.monitors.Name(s.id, m, u.loop.group.isOwnRequest))
 	case kind == isMessage:

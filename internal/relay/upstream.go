@@ -216,6 +216,7 @@ func (u *upstream) fail(err error) {
 	if u.shared {
 		u.loop.group.dropCommands(u.key.engine)
 	}
+	u.connectionLost()
 	u.orphanClients(err)
 	u.detachUnaffected(err)
 	lost := u.takeBlocked()

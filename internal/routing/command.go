@@ -84,10 +84,11 @@ const (
 	PinLarge       Pin = "large"    // a request too long to keep others waiting
 	PinReplies     Pin = "replies"  // replies too long to keep others waiting, or that the client does not read
 	PinPause       Pin = "pause"    // CLIENT PAUSE is in force
+	PinWait        Pin = "wait"     // WAIT could not count what was written over a shared connection
 	PinUnknown     Pin = "unknown"  // a command that this version does not know
 	PinProtocol    Pin = "protocol" // what the engine is to call an error
 )
 
 // Pins are all of them.
 var Pins = []Pin{PinPath, PinTransaction, PinWatch, PinBlocking, PinScript, PinPubSub, PinMonitor, PinTracking, PinIdentity,
-	PinState, PinLarge, PinReplies, PinPause, PinUnknown, PinProtocol}
+	PinState, PinLarge, PinReplies, PinPause, PinWait, PinUnknown, PinProtocol}

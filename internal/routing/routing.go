@@ -89,22 +89,25 @@ func Route(st *State, r Request, env Env) Decision {
 	case c == Empty:
 		return Decision{Action: Ignore}
 	}
-	return Decision{Acquire, pin(r, env)}
+	return Decision{Acquire, pin(st, r, env)}
 }
 
 // MayShare says whether the request could go over a shared connection, whatever connection the client has now.
 func MayShare(st *State, r Request, env Env) bool {
-	return r.Command.Affinity == Shareable && !r.HeadOnly && !r.TooLong && st.DedicatedLeft == 0 && !env.SlowReader && !env.Paused && !st.Pinned()
+	return r.Command.Affinity == Shareable && !r.HeadOnly && !r.TooLong && st.DedicatedLeft == 0 && !env.SlowReader && !env.Paused && !st.Pinned() &&
+		!st.Writes.OwnConnection
 }
 
 // pin is why a request needs a dedicated connection.
-func pin(r Request, env Env) Pin {
+func pin(st *State, r Request, env Env) Pin {
 	c := r.Command
 	switch {
 	case !env.Multiplexed:
 		return PinPath
 	case c.Affinity == Shareable && env.Paused:
 		return PinPause
+	case c.Affinity == Shareable && st.Writes.OwnConnection:
+		return PinWait
 	case c.Affinity == Shareable && c.Pin == "" && !r.HeadOnly && !r.TooLong:
 		return PinReplies
 	case c.Pin == "":
@@ -135,7 +138,7 @@ func Release(st *State, env Env, blocked, unread bool) Fate {
 		return Keep
 	case conn.Draining && !conn.Ended:
 		return Leave
-	case conn.Draining, conn.Ended, blocked, unread, conn.Unsent, st.DedicatedLeft > 0, !env.Multiplexed, !conn.Current:
+	case conn.Draining, conn.Ended, blocked, unread, conn.Unsent, st.DedicatedLeft > 0, st.Writes.OwnConnection, !env.Multiplexed, !conn.Current:
 		return Keep
 	}
 	return Return

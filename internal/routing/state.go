@@ -36,6 +36,7 @@ type State struct {
 	PassingRest bool // the rest of a large request goes where its head went
 
 	Subscriber Subscriber
+	Writes     Writes
 
 	RepliesOff bool // the client wants no replies (CLIENT REPLY OFF)
 	SkipReply  bool // nor one to its next request (CLIENT REPLY SKIP)

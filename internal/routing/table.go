@@ -54,6 +54,9 @@ var handled = map[string]Command{
 	"sunsubscribe": {Affinity: Dedicated, Pin: PinPubSub},
 	"monitor":      {Affinity: Dedicated, Pin: PinMonitor},
 
+	"wait":    {Affinity: Dedicated, Pin: PinBlocking},
+	"waitaof": {Affinity: Dedicated, Pin: PinBlocking},
+
 	"slowlog":              {},
 	"commandlog":           {},
 	"info":                 {},
@@ -88,7 +91,7 @@ var table = func() map[string]*Command {
 		}
 	}
 	add(Shareable, "", stateless)
-	add(Dedicated, PinBlocking, `blpop brpop brpoplpush blmove blmpop bzpopmin bzpopmax bzmpop xread|block xreadgroup|block wait waitaof
+	add(Dedicated, PinBlocking, `blpop brpop brpoplpush blmove blmpop bzpopmin bzpopmax bzmpop xread|block xreadgroup|block
 		migrate debug shutdown failover module cluster vadd|cas vsim`) // vadd with CAS and vsim block, and no flag says so
 	add(Shareable, "", "xread xreadgroup script")
 	// While a script runs the engine answers others with BUSY; behind it on the same connection they would hang.
