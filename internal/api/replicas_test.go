@@ -180,6 +180,24 @@ func TestFailoverOverRESTAndGRPC(t *testing.T) {
 	}
 }
 
+func TestReplicationOfEachTier(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.create("first", standard)
+	s.create("bare", basic)
+	s.done(s.ok("POST", first+":failover", `{"dataProtectionMode":"FORCE_DATA_LOSS"}`))
+	s.fields("after a failover", s.ok("GET", first+"/replication", ""), map[string]any{
+		"name":       "projects/p1/locations/local/instances/first/replication",
+		"nodes.0.id": "node-0", "nodes.0.zone": "local-a", "nodes.0.role": "REPLICA", "nodes.1.id": "node-1", "nodes.1.zone": "local-b", "nodes.1.role": "PRIMARY", "nodes.1.inSync": true,
+		"failovers.0.fromNode": "node-0", "failovers.0.toNode": "node-1", "failovers.0.reason": "asked for", "failovers.0.planned": true, "failovers.0.endTime": some, "failovers.0.duration": some,
+	})
+	s.done(s.ok("POST", first+":failover", "{}"))
+	s.fields("after another", s.ok("GET", first+"/replication", ""), map[string]any{"failovers.0.fromNode": "node-1", "failovers.1.fromNode": "node-0"})
+	s.fields("of tier BASIC", s.ok("GET", instances+"/bare/replication", ""), map[string]any{"nodes.0.role": "PRIMARY", "nodes.0.inSync": true, "failovers": nil})
+	code, v := s.do("GET", instances+"/none/replication", "")
+	s.refused(404, "NOT_FOUND", v, code, "instances/none")
+}
+
 // FAILING_OVER is 9 in v1 and 10 in v1beta1, over gRPC and for REST clients that want numbers, such as Go's.
 func TestStateDuringAFailover(t *testing.T) {
 	t.Parallel()
