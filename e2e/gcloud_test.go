@@ -111,11 +111,18 @@ var gcloudCalls = []struct {
 		"maintenancePolicy.weeklyMaintenanceWindow.0.startTime.hours": "3", "maintenancePolicy.weeklyMaintenanceWindow.0.duration": "3600s",
 		"authorizedNetwork": "projects/my-project/global/networks/default", "persistenceIamIdentity": "serviceAccount:redis@my-project.sealane.invalid",
 	}, ""},
-	{"instances create period --rdb-snapshot-period=1h", nil, ""},
-	{"instances describe period", map[string]string{"persistenceConfig.persistenceMode": "RDB", "persistenceConfig.rdbSnapshotPeriod": "ONE_HOUR"}, ""},
-	{"instances create no --tier=standard --alternative-zone=us-central1-c --zone=us-central1-a", nil, "STANDARD_HA is not there yet"},
+	{"instances create ha --tier=standard --size=5 --alternative-zone=us-central1-c --zone=us-central1-b --transit-encryption-mode=server-authentication", nil, ""},
+	{"instances failover ha", nil, ""},
+	{"instances describe ha", map[string]string{
+		"state": "READY", "tier": "STANDARD_HA", "replicaCount": "1", "locationId": "us-central1-b", "alternativeLocationId": "us-central1-c", "currentLocationId": "us-central1-c",
+		"nodes.0.id": "node-0", "nodes.0.zone": "us-central1-b", "nodes.1.id": "node-1", "nodes.1.zone": "us-central1-c", "readReplicasMode": "READ_REPLICAS_DISABLED", "readEndpoint": "",
+	}, ""},
+	{"instances update ha --replica-count=2", nil, "replica_count: 2: without read replicas an instance has 1 replica"},
+	{"instances update ha --read-replicas-mode=read-replicas-enabled --secondary-ip-range=auto", map[string]string{
+		"readReplicasMode": "READ_REPLICAS_ENABLED", "replicaCount": "2", "nodes.2.id": "node-2", "readEndpointPort": "6378", "secondaryIpRange": "10.83.0.16/28"}, ""},
+	{"instances update ha --replica-count=1", map[string]string{"replicaCount": "1", "nodes.2.id": "", "readEndpointPort": "6378", "state": "READY"}, ""},
 	{"instances create no --alternative-zone=us-central1-c", nil, "alternative_location_id"},
-	{"instances create no --read-replicas-mode=read-replicas-enabled --replica-count=2", nil, "replicas are of tier STANDARD_HA"},
+	{"instances create no --read-replicas-mode=read-replicas-enabled --replica-count=2", nil, "replica_count: 2: tier BASIC has no replicas"},
 	{"instances create no --customer-managed-key=projects/p/locations/us-central1/keyRings/r/cryptoKeys/k", nil, "customer_managed_key"},
 	{"instances create no --redis-version=redis_3_2", nil, "REDIS_3_2 is not installed"},
 	{"instances create no --reserved-ip-range=10.9.8.0/29", nil, "the range of another instance"},
@@ -137,15 +144,13 @@ var gcloudCalls = []struct {
 	{"instances update full --maintenance-window-any", map[string]string{"maintenancePolicy.weeklyMaintenanceWindow.0.day": ""}, ""},
 	{"instances update full --maintenance-version=current_default", map[string]string{"state": "READY"}, ""},
 	{"instances update full --maintenance-version=20251007_00_00", nil, "is not installed on this server"},
-	{"instances update full --replica-count=2", nil, "replica_count: replicas are of tier STANDARD_HA"},
-	{"instances update full --read-replicas-mode=read-replicas-enabled --secondary-ip-range=auto", nil, "read_replicas_mode: replicas are of tier STANDARD_HA"},
+	{"instances update full --read-replicas-mode=read-replicas-enabled --secondary-ip-range=auto", nil, "replicas are of tier STANDARD_HA, and this instance is BASIC"},
 
 	{"instances export gs://backups/full.rdb full", nil, ""},
 	{"instances import gs://backups/full.rdb full", nil, ""},
 	{"instances describe full", map[string]string{"state": "READY", "displayName": "Renamed"}, ""},
 	{"instances import gs://backups/none.rdb full", nil, "gs://backups/none.rdb"},
 
-	{"instances failover full", nil, "FAILED_PRECONDITION"},
 	{"instances failover full --data-protection-mode=force-data-loss", nil, "has no replica to fail over to"},
 	{"instances reschedule-maintenance full --reschedule-type=immediate", nil, "FAILED_PRECONDITION"},
 	{"instances reschedule-maintenance full --reschedule-type=specific-time --schedule-time=2040-01-01T00:00:00Z", nil, "FAILED_PRECONDITION"},
@@ -156,7 +161,6 @@ var gcloudCalls = []struct {
 	{"operations list --filter=name:operation --limit=1 --page-size=2", map[string]string{"0.done": "true", "0.metadata.apiVersion": "v1"}, ""},
 	{"regions list", map[string]string{"0.locationId": "local", "1.locationId": "us-central1"}, ""},
 	{"zones list", map[string]string{"0.name": "us-central1-a"}, ""},
-	{"instances delete period", nil, ""},
 }
 
 // Every command of gcloud redis instances, operations, regions and zones, with every argument, does what it says or is refused at once in words
@@ -193,7 +197,7 @@ func TestGcloudEveryCommand(t *testing.T) {
 		id := "in-" + track
 		s.mustRun(in("instances create " + id + " --size=1 --rdb-snapshot-period=24h"))
 		wantFields(t, track, s.mustRun(in("instances update "+id+" --size=2 --display-name="+track+" --maintenance-window-day=friday --maintenance-window-hour=1")),
-			map[string]string{"memorySizeGb": "2", "displayName": track, "persistenceConfig.rdbSnapshotPeriod": "TWENTY_FOUR_HOURS"})
+			map[string]string{"memorySizeGb": "2", "displayName": track, "persistenceConfig.persistenceMode": "RDB", "persistenceConfig.rdbSnapshotPeriod": "TWENTY_FOUR_HOURS"})
 		wantFields(t, track, s.mustRun(in("instances describe "+id)), map[string]string{"state": "READY", "maintenancePolicy.maintenanceWindow.0.day": "FRIDAY"})
 		if r := run(in("instances failover " + id)); r.code == 0 || !strings.Contains(r.stderr, "has no replica") {
 			t.Errorf("%s failover: exit code %d, %s", track, r.code, r.stderr)

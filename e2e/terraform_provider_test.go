@@ -96,7 +96,7 @@ func TestTerraformProvider(t *testing.T) {
 		t.Log("NOT TESTED WITH AN UPGRADE BY TERRAFORM: it needs engines of REDIS_7_0 and REDIS_8_0")
 	}
 	s := startServer(t, options)
-	tf := &terraformFolder{t: t, s: s, dir: t.TempDir()}
+	tf := &terraformFolder{t: t, s: s, dir: t.TempDir(), tier: "BASIC"}
 	s.write(filepath.Join(tf.dir, "terraform.rc"), fmt.Sprintf("provider_installation {\n  dev_overrides { \"hashicorp/google\" = %q }\n  direct {}\n}\n", filepath.Dir(provider)))
 	const name = "/v1/projects/local/locations/us-central1/instances/cache"
 	for _, step := range terraformSteps {
@@ -111,7 +111,7 @@ func TestTerraformProvider(t *testing.T) {
 		!regexp.MustCompile(`persistence_iam_identity += "serviceAccount:`).MatchString(r.stdout) {
 		t.Errorf("state: %s", r.stdout)
 	}
-	// What is not there is said, and said at once.
+	// What doesn't go together is said, and said at once.
 	last := terraformSteps[len(terraformSteps)-1].config
 	tf.write(last + "\nreplica_count = 2\nread_replicas_mode = \"READ_REPLICAS_ENABLED\"")
 	began := time.Now()
@@ -137,13 +137,44 @@ func TestTerraformProvider(t *testing.T) {
 	if r := s.rest("GET", name, ""); r.code != 404 {
 		t.Errorf("after the destroy: %d, %s", r.code, r.body)
 	}
+
+	tf.tier = "STANDARD_HA"
+	for _, step := range terraformStandardSteps {
+		tf.write(step.config)
+		tf.apply(step.name)
+		if r := tf.run("plan", "-detailed-exitcode"); r.code != 0 {
+			t.Errorf("%s: a plan afterwards finds a difference:\n%s%s", step.name, r.stdout, r.stderr)
+		}
+		wantFields(t, step.name, string(s.rest("GET", name, "").body), step.want)
+	}
+	tf.timed("destroy", tf.run("destroy", "-auto-approve"))
+}
+
+// terraformStandardSteps are terraformSteps of an instance of tier STANDARD_HA.
+var terraformStandardSteps = []struct {
+	name, config string
+	want         map[string]string
+}{
+	{"create with a replica", `memory_size_gb = 5`, map[string]string{"tier": "STANDARD_HA", "replicaCount": "1", "alternativeLocationId": "us-central1-b", "nodes.1.id": "node-1"}},
+	{"enable read replicas", `memory_size_gb = 5
+		read_replicas_mode = "READ_REPLICAS_ENABLED"
+		secondary_ip_range = "auto"`, map[string]string{"replicaCount": "2", "readEndpointPort": "6378", "nodes.2.id": "node-2"}},
+	{"more replicas", `memory_size_gb = 5
+		read_replicas_mode = "READ_REPLICAS_ENABLED"
+		secondary_ip_range = "auto"
+		replica_count = 3`, map[string]string{"replicaCount": "3", "nodes.3.id": "node-3"}},
+	{"fewer replicas, and more memory", `memory_size_gb = 6
+		read_replicas_mode = "READ_REPLICAS_ENABLED"
+		secondary_ip_range = "auto"
+		replica_count = 1`, map[string]string{"replicaCount": "1", "memorySizeGb": "6", "nodes.2.id": "", "state": "READY"}},
 }
 
 // terraformFolder is a folder with a configuration.
 type terraformFolder struct {
-	t   *testing.T
-	s   *server
-	dir string
+	t    *testing.T
+	s    *server
+	dir  string
+	tier string
 }
 
 func (tf *terraformFolder) write(config string) {
@@ -156,11 +187,11 @@ func (tf *terraformFolder) write(config string) {
 		}
 		resource "google_redis_instance" "cache" {
 			name                    = "cache"
-			tier                    = "BASIC"
+			tier                    = %q
 			transit_encryption_mode = "SERVER_AUTHENTICATION"
 			deletion_protection     = false
 			%s
-		}`, tf.s.api, filepath.Join(tf.s.state, "admin.token"), config))
+		}`, tf.s.api, filepath.Join(tf.s.state, "admin.token"), tf.tier, config))
 }
 
 func (tf *terraformFolder) run(args ...string) result {

@@ -79,6 +79,38 @@ func TestTerraformReplay(t *testing.T) {
 	}
 }
 
+// A Standard instance, as the provider creates and changes it: masked fields count, and the computed ones are read back.
+func TestTerraformReplayOfStandard(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, serverOptions{})
+	tf := terraform{t, s}
+	const parent = "projects/my-project/locations/us-central1"
+	const name = parent + "/instances/memory-cache"
+	tf.operation("POST", "/v1/"+parent+"/instances?instanceId=memory-cache&alt=json", map[string]any{
+		"name": name, "memorySizeGb": 5, "tier": "STANDARD_HA", "connectMode": "DIRECT_PEERING", "transitEncryptionMode": "SERVER_AUTHENTICATION",
+		"locationId": "us-central1-a", "alternativeLocationId": "us-central1-f", "labels": map[string]string{"goog-terraform-provisioned": "true"},
+	})
+	i := tf.call("GET", "/v1/"+name+"?alt=json", nil)
+	tf.wantStrings(i, map[string]string{"tier": "STANDARD_HA", "alternativeLocationId": "us-central1-f", "currentLocationId": "us-central1-a", "readReplicasMode": "READ_REPLICAS_DISABLED", "nodes.0.id": "node-0", "nodes.0.zone": "us-central1-a"})
+	if i["replicaCount"] != 1.0 || i["readEndpoint"] != nil || len(i["nodes"].([]any)) != 2 {
+		t.Errorf("after the create: %v", i)
+	}
+	// read_replicas_mode and secondary_ip_range were set; replica_count, which is computed, comes along without a mask.
+	tf.operation("PATCH", "/v1/"+name+"?updateMask=readReplicasMode%2CsecondaryIpRange&alt=json", map[string]any{
+		"memorySizeGb": 5, "replicaCount": 1, "readReplicasMode": "READ_REPLICAS_ENABLED", "secondaryIpRange": "auto",
+	})
+	i = tf.call("GET", "/v1/"+name+"?alt=json", nil)
+	tf.wantStrings(i, map[string]string{"readReplicasMode": "READ_REPLICAS_ENABLED", "readEndpoint": `^127\.`, "secondaryIpRange": `^10\.83\.\d+\.\d+/28$`, "state": "READY"})
+	if i["replicaCount"] != 2.0 || i["readEndpointPort"] != 6378.0 || len(i["nodes"].([]any)) != 3 {
+		t.Errorf("with read replicas: %v", i)
+	}
+	tf.operation("PATCH", "/v1/"+name+"?updateMask=replicaCount%2CdisplayName&alt=json", map[string]any{"replicaCount": 1, "displayName": "fewer"})
+	if i = tf.call("GET", "/v1/"+name+"?alt=json", nil); i["replicaCount"] != 1.0 || i["displayName"] != "fewer" || len(i["nodes"].([]any)) != 2 {
+		t.Errorf("with fewer replicas: %v", i)
+	}
+	tf.operation("DELETE", "/v1/"+name+"?alt=json", nil)
+}
+
 type terraform struct {
 	t *testing.T
 	s *server

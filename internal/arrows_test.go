@@ -67,6 +67,7 @@ var levels = map[string]int{
 	"internal/failover":        0,
 	"internal/server":          6,
 	"internal/replicationlink": 1,
+	"internal/tier":            0,
 
 	"internal/sidecarconfig": 4,
 

@@ -67,6 +67,9 @@ type target struct {
 	Where          string // flags that name the project and region, where they are not the default ones
 	SidecarEnv     string // environment variables that name them to a sidecar
 	Verified       string
+	Read           string // the read endpoint, and what was seen there; "": there is none
+	ReadHost       string
+	ReadPort       string
 	Plaintext      string // the address without TLS, where clients may choose; "": they may not
 }
 
@@ -143,10 +146,26 @@ func connect(ctx context.Context, e *env, api *apiClient, parent parentFlags, id
 		return withHint(fmt.Errorf("instance %s at %s: %w", id, t.Address(), err),
 			"snippets are printed only when they work; `sealane instances describe %s` shows its state", id)
 	}
+	t.tryReadEndpoint(ctx, i, auth.GetAuthString())
 	if snippet != shortSnippets { // stdout is a program, to be put into a file
 		fmt.Fprintf(e.err, "%s at %s: %s\n", t.ID, t.Address(), t.Verified)
 	}
 	return snippet.Execute(e.out, t)
+}
+
+// tryReadEndpoint connects to where the replicas are read, if anywhere. A fault there is shown, and the other snippets work all the same.
+func (t *target) tryReadEndpoint(ctx context.Context, i *redispb.Instance, auth string) {
+	if i.GetReadEndpoint() == "" {
+		return
+	}
+	read := *t
+	read.Host, read.Port = i.GetReadEndpoint(), strconv.Itoa(int(i.GetReadEndpointPort()))
+	t.ReadHost, t.ReadPort = read.Host, read.Port
+	seen, err := verify(ctx, read, bundleOf(i), auth)
+	if err != nil {
+		seen = "does not work now: " + oneLine(err.Error())
+	}
+	t.Read = read.Address() + ": " + seen
 }
 
 // saveBundle writes the bundle where the snippets can name it.
@@ -283,6 +302,11 @@ const shortText = `# {{.ID}} at {{.Address}}: {{.Verified}}
 
 # redis-cli
 {{.AuthPrefix}}redis-cli {{if .TLS}}--tls --cacert {{shell .CAFile}} {{end}}-h {{.Host}} -p {{.Port}} PING
+{{- if .Read}}
+
+# The read endpoint, where replicas answer reads: {{.Read}}
+{{.AuthPrefix}}redis-cli {{if .TLS}}--tls --cacert {{shell .CAFile}} {{end}}-h {{.ReadHost}} -p {{.ReadPort}} PING
+{{- end}}
 
 // Go, github.com/redis/go-redis/v9
 {{- if .TLS}}

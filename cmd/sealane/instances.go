@@ -28,7 +28,7 @@ import (
 func newInstances(e *env) *cobra.Command {
 	return group("instances", "Create, list and change instances", "  sealane instances create first\n  sealane instances list",
 		newCreate(e), newList(e), newDescribe(e), newUpdate(e), newRestart(e), newSnapshots(e), newDelete(e), newAuthString(e), newRotateAuthString(e),
-		newUpgrade(e), newImport(e), newExport(e), newRescheduleMaintenance(e))
+		newUpgrade(e), newFailover(e), newImport(e), newExport(e), newRescheduleMaintenance(e))
 }
 
 func (p *parentFlags) add(c *cobra.Command) {
@@ -40,6 +40,7 @@ type createFlags struct {
 	parentFlags
 	scheduleFlags
 	backendFlags
+	replicaFlags
 	keyAlgorithm    string
 	nameConstraints bool
 	size            int32
@@ -58,6 +59,7 @@ func newCreate(e *env) *cobra.Command {
 		Short: "Create an instance and wait until it serves",
 		Example: `  sealane instances create first
   sealane instances create cache --size 4 --enable-auth --redis-config maxmemory-policy=allkeys-lru
+  sealane instances create web --tier standard_ha                                              # with a replica that takes over
   sealane instances create mine --backend 127.0.0.1:6379 --backend-password-file password.txt   # a Redis that runs already`,
 		Args: exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -114,7 +116,9 @@ func (f *createFlags) add(c *cobra.Command) {
 	f.format.add(c)
 	fl := c.Flags()
 	fl.Int32Var(&f.size, "size", 1, "memory in GB, 1 to 300")
-	fl.StringVar(&f.tier, "tier", "basic", "basic or standard_ha")
+	fl.StringVar(&f.tier, "tier", "basic", "basic, or standard_ha: with replicas, of which one takes over when the primary fails")
+	f.replicaFlags.add(c)
+	fl.StringVar(&f.alternativeZone, "alternative-zone", "", "with tier standard_ha: the zone of node-1, another one than --zone (default: chosen)")
 	fl.StringVar(&f.mode, "transit-encryption-mode", "server_authentication", "server_authentication or disabled")
 	fl.StringVar(&f.version, "redis-version", "", "such as redis_7_0 (default: the server's first engine)")
 	fl.StringVar(&f.zone, "zone", "", "zone (default: the region's first)")
@@ -150,15 +154,18 @@ func (f *createFlags) instance(c *cobra.Command) (*redispb.Instance, error) {
 		DisplayName: f.displayName, Labels: f.labels, MemorySizeGb: f.size, RedisConfigs: f.configs, AuthEnabled: f.auth,
 		RedisVersion: enumName(f.version), LocationId: f.zone,
 	}
-	tier, err := enumFlag("--tier", f.tier, redispb.Instance_Tier_value)
+	tier, err := tierFlag(f.tier)
 	if err != nil {
+		return nil, err
+	}
+	if err := f.replicaFlags.set(c, in); err != nil {
 		return nil, err
 	}
 	mode, err := enumFlag("--transit-encryption-mode", f.mode, redispb.Instance_TransitEncryptionMode_value)
 	if err != nil {
 		return nil, err
 	}
-	in.Tier, in.TransitEncryptionMode = redispb.Instance_Tier(tier), redispb.Instance_TransitEncryptionMode(mode)
+	in.Tier, in.TransitEncryptionMode = tier, redispb.Instance_TransitEncryptionMode(mode)
 	if in.PersistenceConfig, err = f.persistenceConfig(c); err != nil {
 		return nil, err
 	}
@@ -282,22 +289,44 @@ func describe(ctx context.Context, e *env, api *apiClient, name string, format f
 	if err != nil {
 		return err
 	}
+	replication, replicationRaw, err := api.replication(ctx, name)
+	if err != nil {
+		return err
+	}
+	if replication != nil {
+		if raw, err = withField(raw, "replication", replicationRaw); err != nil {
+			return err
+		}
+	}
 	if raw, err = withField(raw, "transitEncryption", modeRaw); err != nil {
 		return err
 	}
-	return format.print(e.out, raw, func(w io.Writer) { describeTable(w, i, plane, engine, mode, backend) })
+	return format.print(e.out, raw, func(w io.Writer) {
+		describeTable(w, described{i, plane, engine, mode, backend, replication})
+	})
+}
+
+// described is all that is shown of an instance.
+type described struct {
+	*redispb.Instance
+	plane       *sealanepb.DataPlane
+	engine      *sealanepb.Engine
+	mode        *sealanepb.TransitEncryption
+	backend     *sealanepb.Backend     // nil: it has an engine of Sealane's own
+	replication *sealanepb.Replication // nil: the server doesn't say
 }
 
 // describeTable writes an instance for people, one line for each thing to know.
-func describeTable(w io.Writer, i *redispb.Instance, plane *sealanepb.DataPlane, engine *sealanepb.Engine, mode *sealanepb.TransitEncryption, backend *sealanepb.Backend) {
+func describeTable(w io.Writer, i described) {
+	plane, engine, backend := i.plane, i.engine, i.backend
 	row(w, "name:", i.GetName())
 	row(w, "state:", i.GetState().String())
 	if problem := cmp.Or(i.GetStatusMessage(), plane.GetProblem()); problem != "" {
 		row(w, "problem:", problem)
 	}
 	row(w, "host:", i.GetHost())
-	row(w, "port:", portText(i))
-	row(w, "encryption:", encryptionText(mode))
+	row(w, "port:", portText(i.Instance))
+	row(w, "encryption:", encryptionText(i.mode))
 	auth := onOff(i.GetAuthEnabled())
 	if until := plane.GetOldAuthExpireTime(); until != nil {
 		auth += ", a password of before too until " + until.AsTime().Format(time.RFC3339)
@@ -305,6 +334,9 @@ func describeTable(w io.Writer, i *redispb.Instance, plane *sealanepb.DataPlane,
 	row(w, "auth:", auth)
 	row(w, "version:", i.GetRedisVersion())
 	row(w, "tier:", i.GetTier().String())
+	if i.GetTier() == redispb.Instance_STANDARD_HA {
+		describeReplication(w, i.Instance, i.replication)
+	}
 	row(w, "size:", fmt.Sprintf("%d GB", i.GetMemorySizeGb()))
 	if backend != nil {
 		describeBackend(w, backend)
@@ -317,13 +349,13 @@ func describeTable(w io.Writer, i *redispb.Instance, plane *sealanepb.DataPlane,
 	if t := engine.GetLastExitTime(); t != nil {
 		row(w, "engine ended:", t.AsTime().Format(time.RFC3339)+", "+engine.GetLastExit())
 	}
-	if mode.GetTlsPort() != 0 {
+	if i.mode.GetTlsPort() != 0 {
 		row(w, "tls:", policyText(plane))
 	}
 	row(w, "data path:", plane.GetDataPath().String())
 	row(w, "connections:", connectionsText(plane))
 	row(w, "persistence:", i.GetPersistenceConfig().GetPersistenceMode().String())
-	describeChosen(w, i)
+	describeChosen(w, i.Instance)
 	row(w, "created:", i.GetCreateTime().AsTime().Format(time.RFC3339))
 }
 

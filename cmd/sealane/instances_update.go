@@ -26,6 +26,7 @@ type updateFlags struct {
 	parentFlags
 	scheduleFlags
 	backendFlags
+	replicaFlags
 	forceBackend       bool
 	auth, noAuth       bool
 	displayName        string
@@ -126,6 +127,7 @@ func newUpdate(e *env) *cobra.Command {
   sealane instances update first --display-name 'The first' --update-labels team=web,env=prod
   sealane instances update first --persistence-mode rdb --rdb-snapshot-period 6h
   sealane instances update first --maintenance-window-day sunday --maintenance-window-hour 3
+  sealane instances update first --read-replicas-mode enabled --replica-count 3
   sealane instances update first --data-path multiplexed
   sealane instances update first --min-tls-version 1.3 --tls-groups X25519MLKEM768,X25519`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -156,6 +158,7 @@ func newUpdate(e *env) *cobra.Command {
 	f.parentFlags.add(c)
 	f.scheduleFlags.add(c)
 	f.backendFlags.add(c)
+	f.replicaFlags.add(c)
 	c.Flags().BoolVar(&f.forceBackend, "force-backend", false, "change the backend even if it can't serve now")
 	f.addTo(c)
 	return c
@@ -235,7 +238,12 @@ func (f *updateFlags) change(c *cobra.Command) (func(*redispb.Instance), []strin
 		"maintenance-window-any": "maintenancePolicy", "maintenance-window-day": "maintenancePolicy", "maintenance-window-hour": "maintenancePolicy",
 		"maintenance-version": "maintenanceVersion",
 	})
+	var replicas redispb.Instance
+	if err := f.replicaFlags.set(c, &replicas); err != nil {
+		return nil, nil, err
+	}
 	return func(i *redispb.Instance) {
+		i.ReplicaCount, i.ReadReplicasMode, i.SecondaryIpRange = replicas.GetReplicaCount(), replicas.GetReadReplicasMode(), replicas.GetSecondaryIpRange()
 		i.DisplayName, i.MemorySizeGb, i.MaintenanceVersion = f.displayName, f.size, f.maintenanceVersion
 		i.AuthEnabled = c.Flags().Changed("enable-auth") && f.auth || c.Flags().Changed("no-enable-auth") && !f.noAuth
 		switch {
@@ -251,7 +259,7 @@ func (f *updateFlags) change(c *cobra.Command) (func(*redispb.Instance), []strin
 			persistence.RdbSnapshotStartTime = i.GetPersistenceConfig().GetRdbSnapshotStartTime()
 		}
 		i.PersistenceConfig, i.MaintenancePolicy = persistence, policy
-	}, mask, nil
+	}, append(mask, f.replicaFlags.mask(c)...), nil
 }
 
 func changedMap(have, add map[string]string, drop []string) map[string]string {

@@ -58,6 +58,7 @@ const (
 	EnginesGet             Permission = "redis.engines.get"
 	EnginesRestart         Permission = "redis.engines.restart"
 	PersistencesGet        Permission = "redis.persistences.get" // the schedule of snapshots, and what has become of them
+	ReplicationsGet        Permission = "redis.replications.get" // the nodes, and the last failovers
 	TokensCreate           Permission = "redis.tokens.create"
 	TokensGet              Permission = "redis.tokens.get"
 	TokensList             Permission = "redis.tokens.list"
@@ -74,7 +75,7 @@ var Permissions = []Permission{
 	InstancesCreate, InstancesDelete, InstancesExport, InstancesFailover, InstancesGet, InstancesGetAuthString, InstancesImport, InstancesList,
 	InstancesRescheduleMaintenance, InstancesUpdate, InstancesUpdateAuth, InstancesUpgrade,
 	LocationsGet, LocationsList, OperationsCancel, OperationsDelete, OperationsGet, OperationsList,
-	PersistencesGet, TokensCreate, TokensGet, TokensList, TokensRevoke, TransitEncryptionsGet, TransitEncryptionsUpdate,
+	PersistencesGet, ReplicationsGet, TokensCreate, TokensGet, TokensList, TokensRevoke, TransitEncryptionsGet, TransitEncryptionsUpdate,
 }
 
 func (p Permission) verb() string { return string(p[strings.LastIndexByte(string(p), '.')+1:]) }

@@ -49,6 +49,7 @@ type nodes struct {
 	plaintext plaintext.Account
 	given     gateway.Snapshot // the last one
 	exits     chan instance.Exit
+	replicas
 }
 
 func (n *nodes) Engines() []instance.EngineBuild {
@@ -57,7 +58,7 @@ func (n *nodes) Engines() []instance.EngineBuild {
 	if n.panics {
 		panic("a bug")
 	}
-	return []instance.EngineBuild{{Version: "REDIS_7_0", Patch: "7.0.15"}, {Version: "REDIS_6_X", Patch: "6.2.13"}}
+	return []instance.EngineBuild{{Version: "REDIS_7_0", Patch: "7.0.15", TLS: true}, {Version: "REDIS_6_X", Patch: "6.2.13"}}
 }
 
 func (n *nodes) Ensure(ctx context.Context, node instance.Node, progress func(string)) error {
@@ -166,6 +167,7 @@ func newServer(t testing.TB, options ...func(*api.Config)) *server {
 	t.Helper()
 	s := &server{t: t, log: &lockedBuffer{}, nodes: &nodes{
 		running: make(map[string]bool), paths: make(map[instance.Name]gateway.DataPath), exits: make(chan instance.Exit),
+		replicas: replicas{primaries: make(map[string]bool), served: make(map[string]instance.EngineRef)},
 	}}
 	key, err := pki.ParseMasterKey(pki.NewMasterKey())
 	if err != nil {

@@ -71,13 +71,7 @@ func (s *backendsServer) show(ctx context.Context, name instance.Name) (*sealane
 const backendSuffix = "/backend"
 
 func parseBackend(field, s string) (instance.Name, error) {
-	parent, ok := strings.CutSuffix(s, backendSuffix)
-	if !ok || strings.Count(parent, "/") != 5 {
-		var p problems
-		p.invalid(field, fmt.Sprintf("%q is not the name of a backend: want projects/PROJECT/locations/LOCATION/instances/ID%s", s, backendSuffix))
-		return instance.Name{}, p.err()
-	}
-	return instance.ParseName(field, parent)
+	return parsePart(field, s, backendSuffix, "a backend")
 }
 
 // parseAddress reads an address as people write it.

@@ -3,10 +3,8 @@ package api
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -151,13 +149,7 @@ func (s *certificatesServer) change(ctx context.Context, resource string, do fun
 const certificatesSuffix = "/certificates"
 
 func parseCertificates(field, s string) (instance.Name, error) {
-	parent, ok := strings.CutSuffix(s, certificatesSuffix)
-	if !ok || strings.Count(parent, "/") != 5 {
-		var p problems
-		p.invalid(field, fmt.Sprintf("%q is not the name of certificates: want projects/PROJECT/locations/LOCATION/instances/ID%s", s, certificatesSuffix))
-		return instance.Name{}, p.err()
-	}
-	return instance.ParseName(field, parent)
+	return parsePart(field, s, certificatesSuffix, "certificates")
 }
 
 var caStates = map[pki.CAState]sealanepb.CertificateAuthority_State{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
@@ -61,13 +60,7 @@ func (s *dataPlanesServer) show(ctx context.Context, name instance.Name) (*seala
 const dataPlaneSuffix = "/dataPlane"
 
 func parseDataPlane(field, s string) (instance.Name, error) {
-	parent, ok := strings.CutSuffix(s, dataPlaneSuffix)
-	if !ok || strings.Count(parent, "/") != 5 {
-		var p problems
-		p.invalid(field, fmt.Sprintf("%q is not the name of a data plane: want projects/PROJECT/locations/LOCATION/instances/ID%s", s, dataPlaneSuffix))
-		return instance.Name{}, p.err()
-	}
-	return instance.ParseName(field, parent)
+	return parsePart(field, s, dataPlaneSuffix, "a data plane")
 }
 
 // dataPlaneChange reads what an update asks for, with a mask in either spelling.

@@ -2,9 +2,7 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"strings"
 
 	sealanepb "github.com/sealane/sealane/gen/sealane/v1"
 	"github.com/sealane/sealane/internal/instance"
@@ -53,11 +51,5 @@ func (s *enginesServer) show(ctx context.Context, name instance.Name) (*sealanep
 const engineSuffix = "/engine"
 
 func parseEngine(s string) (instance.Name, error) {
-	parent, ok := strings.CutSuffix(s, engineSuffix)
-	if !ok || strings.Count(parent, "/") != 5 {
-		var p problems
-		p.invalid("name", fmt.Sprintf("%q is not the name of an engine: want projects/PROJECT/locations/LOCATION/instances/ID%s", s, engineSuffix))
-		return instance.Name{}, p.err()
-	}
-	return instance.ParseName("name", parent)
+	return parsePart("name", s, engineSuffix, "an engine")
 }

@@ -44,21 +44,6 @@ func (s *redisServer) ExportInstance(ctx context.Context, r *redispb.ExportInsta
 	})
 }
 
-// FailoverInstance is of instances with a replica, which there are none of yet.
-func (s *redisServer) FailoverInstance(ctx context.Context, r *redispb.FailoverInstanceRequest) (*longrunningpb.Operation, error) {
-	return s.begin(ctx, r.GetName(), func(name instance.Name, p *problems) (instance.Operation, error) {
-		known(p, "data_protection_mode", r.GetDataProtectionMode(), redispb.FailoverInstanceRequest_DataProtectionMode_name)
-		if err := p.err(); err != nil {
-			return instance.Operation{}, err
-		}
-		if _, err := s.manager.Get(name); err != nil {
-			return instance.Operation{}, err
-		}
-		p.missing("tier", fmt.Sprintf("'%s' is BASIC, so it has no replica to fail over to; `sealane instances restart %s` restarts its engine", name, name.ID))
-		return instance.Operation{}, p.err()
-	})
-}
-
 // rescheduleTypes are the API's.
 var rescheduleTypes = map[redispb.RescheduleMaintenanceRequest_RescheduleType]instance.RescheduleType{
 	redispb.RescheduleMaintenanceRequest_IMMEDIATE:             instance.Immediately,

@@ -62,6 +62,7 @@ var rules = withBeta(map[string]authz.Rule{
 	"sealane.v1.Tokens/ListTokens":                       {Permission: access.TokensList, Within: true},
 	"sealane.v1.Tokens/RevokeToken":                      {Permission: access.TokensRevoke, Within: true, Effect: authz.Revokes},
 	"sealane.v1.Persistences/GetPersistence":             {Permission: access.PersistencesGet, Field: "name"},
+	"sealane.v1.Replications/GetReplication":             {Permission: access.ReplicationsGet, Field: "name"},
 	"sealane.v1.Persistences/ListSnapshots":              {Permission: access.PersistencesGet, Field: "parent"},
 })
 

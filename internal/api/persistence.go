@@ -2,10 +2,8 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -25,13 +23,7 @@ type persistencesServer struct {
 const persistenceSuffix = "/persistence"
 
 func (s *persistencesServer) GetPersistence(ctx context.Context, r *sealanepb.GetPersistenceRequest) (*sealanepb.Persistence, error) {
-	parent, ok := strings.CutSuffix(r.GetName(), persistenceSuffix)
-	if !ok || strings.Count(parent, "/") != 5 {
-		var p problems
-		p.invalid("name", fmt.Sprintf("%q is not the name of a persistence: want projects/PROJECT/locations/LOCATION/instances/ID%s", r.GetName(), persistenceSuffix))
-		return nil, toStatus(ctx, s.log, p.err())
-	}
-	name, err := instance.ParseName("name", parent)
+	name, err := parsePart("name", r.GetName(), persistenceSuffix, "a persistence")
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}

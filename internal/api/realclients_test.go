@@ -38,9 +38,9 @@ var updates = []struct {
 	{"terraform", "maintenanceVersion", `{"maintenanceVersion":"7.0.15"}`, map[string]any{"maintenanceVersion": "7.0.15"}, ""},
 	{"terraform", "maintenanceVersion", `{"maintenanceVersion":"20251007_00_00"}`, nil, "maintenance_version: \"20251007_00_00\" is not installed on this server, which has 7.0.15"},
 	{"terraform", "replicaCount", `{}`, map[string]any{"replicaCount": nil}, ""},
-	{"terraform", "replicaCount", `{"replicaCount":2}`, nil, "replica_count: replicas are of tier STANDARD_HA"},
+	{"terraform", "replicaCount", `{"replicaCount":2}`, nil, "replicas are of tier STANDARD_HA, and this instance is BASIC"},
 	{"terraform", "readReplicasMode%2CsecondaryIpRange", `{"readReplicasMode":"READ_REPLICAS_DISABLED"}`, map[string]any{"readReplicasMode": "READ_REPLICAS_DISABLED"}, ""},
-	{"terraform", "readReplicasMode%2CsecondaryIpRange", `{"readReplicasMode":"READ_REPLICAS_ENABLED","secondaryIpRange":"auto"}`, nil, "read_replicas_mode: replicas are of tier STANDARD_HA"},
+	{"terraform", "readReplicasMode%2CsecondaryIpRange", `{"readReplicasMode":"READ_REPLICAS_ENABLED","secondaryIpRange":"auto"}`, nil, "read_replicas_mode: READ_REPLICAS_ENABLED: replicas are of tier STANDARD_HA"},
 	// All that changed in one apply; the fields without a mask, which come along, do not count.
 	{"terraform", "authEnabled%2CdisplayName%2CredisConfigs%2Clabels", `{"name":"NAME","displayName":"all","tier":"STANDARD_HA","memorySizeGb":9,"labels":{"a":"b"},"redisConfigs":{"maxmemory-policy":"noeviction"},"authEnabled":true,"connectMode":"DIRECT_PEERING"}`,
 		map[string]any{"displayName": "all", "memorySizeGb": 2.0, "labels.a": "b", "labels.env": nil, "redisConfigs.maxmemory-policy": "noeviction", "authEnabled": true, "tier": "BASIC"}, ""},
@@ -61,8 +61,8 @@ var updates = []struct {
 	{"gcloud", "maintenance_policy", `{"maintenancePolicy":{"weeklyMaintenanceWindow":[{"day":"MONDAY","startTime":{"hours":5}}]}}`, map[string]any{"maintenancePolicy.weeklyMaintenanceWindow.0.startTime.hours": 5.0, "maintenancePolicy.createTime": some}, ""},
 	{"gcloud", "maintenance_policy", `{}`, map[string]any{"maintenancePolicy": nil}, ""}, // --maintenance-window-any
 	{"gcloud", "maintenance_version", `{"maintenanceVersion":"current_default"}`, map[string]any{"maintenanceVersion": "7.0.15"}, ""},
-	{"gcloud", "replica_count", `{"replicaCount":1}`, nil, "replica_count: replicas are of tier STANDARD_HA"},
-	{"gcloud", "read_replicas_mode%2Csecondary_ip_range", `{"readReplicasMode":"READ_REPLICAS_ENABLED","secondaryIpRange":"10.79.0.0/28"}`, nil, "secondary_ip_range: replicas are of tier STANDARD_HA"},
+	{"gcloud", "replica_count", `{"replicaCount":1}`, nil, "replicas are of tier STANDARD_HA, and this instance is BASIC"},
+	{"gcloud", "read_replicas_mode%2Csecondary_ip_range", `{"readReplicasMode":"READ_REPLICAS_ENABLED","secondaryIpRange":"10.79.0.0/28"}`, nil, "secondary_ip_range: \"10.79.0.0/28\": replicas are of tier STANDARD_HA"},
 
 	{"config connector", "redisConfig", `{"redisConfigs":{"timeout":"7"}}`, map[string]any{"redisConfigs.timeout": "7"}, ""},
 	{"nested path", "redis_configs.maxmemory-policy", `{"redisConfigs":{"maxmemory-policy":"volatile-ttl","timeout":"9"}}`, map[string]any{"redisConfigs.maxmemory-policy": "volatile-ttl", "redisConfigs.timeout": "7"}, ""},

@@ -74,6 +74,7 @@ func New(cfg Config, opts ...grpc.ServerOption) (*Server, error) {
 	sealanepb.RegisterEnginesServer(s, &enginesServer{manager: cfg.Manager, log: cfg.Log})
 	sealanepb.RegisterTransitEncryptionsServer(s, &transitEncryptionsServer{manager: cfg.Manager, log: cfg.Log})
 	sealanepb.RegisterPersistencesServer(s, &persistencesServer{manager: cfg.Manager, log: cfg.Log})
+	sealanepb.RegisterReplicationsServer(s, &replicationsServer{manager: cfg.Manager, log: cfg.Log})
 	sealanepb.RegisterBackendsServer(s, &backendsServer{redis: redis, log: cfg.Log})
 	sealanepb.RegisterCertificatesServer(s, &certificatesServer{manager: cfg.Manager, log: cfg.Log})
 	sealanepb.RegisterTokensServer(s, &tokensServer{tokens: cfg.Tokens, now: time.Now, log: cfg.Log})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -118,13 +117,7 @@ func checkUnseenFor(d *durationpb.Duration) error {
 const transitEncryptionSuffix = "/transitEncryption"
 
 func parseTransitEncryption(s string) (instance.Name, error) {
-	parent, ok := strings.CutSuffix(s, transitEncryptionSuffix)
-	if !ok || strings.Count(parent, "/") != 5 {
-		var p problems
-		p.invalid("name", fmt.Sprintf("%q is not the name of a transit encryption: want projects/PROJECT/locations/LOCATION/instances/ID%s", s, transitEncryptionSuffix))
-		return instance.Name{}, p.err()
-	}
-	return instance.ParseName("name", parent)
+	return parsePart("name", s, transitEncryptionSuffix, "a transit encryption")
 }
 
 func plaintextClientsProto(clients []plaintext.Client) []*sealanepb.PlaintextClient {

@@ -48,13 +48,14 @@ func specOf(in *redispb.Instance) (instance.Spec, error) {
 		AuthEnabled:           in.GetAuthEnabled(),
 		AuthorizedNetwork:     in.GetAuthorizedNetwork(),
 		ReservedIPRange:       in.GetReservedIpRange(),
+		ReplicaCount:          in.GetReplicaCount(),
+		ReadReplicas:          p.readReplicas(in),
+		SecondaryIPRange:      in.GetSecondaryIpRange(),
+		Tier:                  instance.Tier(in.GetTier().String()),
 	}
 	known(&p, "tier", in.GetTier(), redispb.Instance_Tier_name)
-	switch in.GetTier() {
-	case redispb.Instance_TIER_UNSPECIFIED:
-		p.invalid("tier", "is required: want BASIC")
-	case redispb.Instance_STANDARD_HA:
-		p.missing("tier", "STANDARD_HA is not there yet: want BASIC")
+	if in.GetTier() == redispb.Instance_TIER_UNSPECIFIED {
+		p.invalid("tier", "is required: want BASIC or STANDARD_HA")
 	}
 	known(&p, "connect_mode", in.GetConnectMode(), redispb.Instance_ConnectMode_name)
 	spec.ConnectMode = redispb.Instance_DIRECT_PEERING.String()
@@ -66,9 +67,6 @@ func specOf(in *redispb.Instance) (instance.Spec, error) {
 	spec.SnapshotPeriod, spec.SnapshotStart = p.readPersistence(in.GetPersistenceConfig())
 	spec.Maintenance = p.readMaintenance(in.GetMaintenancePolicy())
 	spec.MaintenanceVersion = in.GetMaintenanceVersion()
-	for _, field := range replicaFields {
-		p.replicas(in, field)
-	}
 	if in.GetCustomerManagedKey() != "" {
 		p.missing("customer_managed_key", "the server's own master key protects the state, and the data are in the engine's memory and dump: leave it out")
 	}
@@ -168,26 +166,6 @@ func (p *problems) readMaintenance(m *redispb.MaintenancePolicy) *instance.Maint
 	return out
 }
 
-// replicaFields are of instances with replicas, which there are none of yet.
-var replicaFields = []string{"replica_count", "read_replicas_mode", "secondary_ip_range"}
-
-// replicas refuses one of replicaFields, unless its value says what is so anyway.
-func (p *problems) replicas(in *redispb.Instance, field string) {
-	var asked bool
-	switch field {
-	case "replica_count":
-		asked = in.GetReplicaCount() != 0
-	case "read_replicas_mode":
-		known(p, field, in.GetReadReplicasMode(), redispb.Instance_ReadReplicasMode_name)
-		asked = in.GetReadReplicasMode() == redispb.Instance_READ_REPLICAS_ENABLED
-	case "secondary_ip_range":
-		asked = in.GetSecondaryIpRange() != ""
-	}
-	if asked {
-		p.missing(field, "replicas are of tier STANDARD_HA, which is not there yet: leave it out")
-	}
-}
-
 // persistenceProto is an instance's persistence as the API shows it.
 func persistenceProto(i instance.Instance) *redispb.PersistenceConfig {
 	for period, d := range snapshotPeriods {
@@ -242,20 +220,22 @@ func instanceProto(i instance.Instance) (*redispb.Instance, error) {
 		Labels:                i.Spec.Labels,
 		LocationId:            i.Spec.LocationID,
 		AlternativeLocationId: i.Spec.AlternativeLocationID,
-		CurrentLocationId:     i.Spec.LocationID,
+		CurrentLocationId:     i.CurrentLocationID(),
 		RedisVersion:          i.Spec.RedisVersion,
 		ReservedIpRange:       i.Spec.ReservedIPRange,
 		CreateTime:            timestamppb.New(i.Created),
 		State:                 redispb.Instance_State(redispb.Instance_State_value[string(i.State)]),
 		StatusMessage:         i.StatusMessage,
 		RedisConfigs:          i.Spec.RedisConfigs,
-		Tier:                  redispb.Instance_BASIC,
+		Tier:                  tierProto(i.Spec.Tier),
+		ReplicaCount:          i.Spec.ReplicaCount,
+		SecondaryIpRange:      i.Spec.SecondaryIPRange,
 		MemorySizeGb:          i.Spec.MemorySizeGB,
 		AuthorizedNetwork:     i.Spec.AuthorizedNetwork,
 		ConnectMode:           redispb.Instance_ConnectMode(redispb.Instance_ConnectMode_value[i.Spec.ConnectMode]),
 		AuthEnabled:           i.Spec.AuthEnabled,
 		TransitEncryptionMode: redispb.Instance_DISABLED,
-		ReadReplicasMode:      redispb.Instance_READ_REPLICAS_DISABLED,
+		ReadReplicasMode:      readReplicasMode(i.Spec.ReadReplicas),
 		PersistenceConfig:     persistenceProto(i),
 
 		PersistenceIamIdentity:       identity(i.Name.Project),
@@ -275,9 +255,7 @@ func instanceProto(i instance.Instance) (*redispb.Instance, error) {
 		return out, nil // there is nothing to connect to yet
 	}
 	out.Host, out.Port = i.Host, int32(i.Port)
-	for _, n := range i.NodeInfos() {
-		out.Nodes = append(out.Nodes, &redispb.NodeInfo{Id: n.ID, Zone: n.Zone})
-	}
+	showNodes(out, i)
 	for _, ca := range i.ServerCAs {
 		d, err := pki.Describe(ca.Certificate)
 		if err != nil {

@@ -80,12 +80,14 @@ func (u *update) read(mask *fieldmaskpb.FieldMask) {
 	if len(mask.GetPaths()) == 0 {
 		u.invalid("update_mask", "is empty: want the fields to change, such as display_name,labels")
 	}
+	var fields []string
 	for _, path := range mask.GetPaths() {
 		field, below, nested := strings.Cut(path, ".")
 		field = rest.SnakeCase(field)
 		if field == "redis_config" {
 			field = "redis_configs" // the API's own documentation misspells it
 		}
+		fields = append(fields, field)
 		switch {
 		case !nested:
 			u.field(field)
@@ -99,6 +101,7 @@ func (u *update) read(mask *fieldmaskpb.FieldMask) {
 			u.notUpdatable(path, field)
 		}
 	}
+	u.enableReadReplicas(fields)
 }
 
 func (u *update) field(field string) {
@@ -120,8 +123,13 @@ func (u *update) field(field string) {
 		u.maintenance("")
 	case "maintenance_version":
 		u.set(func(s *instance.Spec) { s.MaintenanceVersion = in.GetMaintenanceVersion() })
-	case "replica_count", "read_replicas_mode", "secondary_ip_range":
-		u.replicas(in, field)
+	case "replica_count":
+		u.set(func(s *instance.Spec) { s.ReplicaCount = in.GetReplicaCount() })
+	case "read_replicas_mode":
+		read := u.readReplicas(in)
+		u.set(func(s *instance.Spec) { s.ReadReplicas = read })
+	case "secondary_ip_range":
+		u.set(func(s *instance.Spec) { s.SecondaryIPRange = in.GetSecondaryIpRange() })
 	default:
 		u.notUpdatable(field, field)
 	}

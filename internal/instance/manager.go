@@ -202,7 +202,7 @@ func (m *Manager) create(name Name, spec Spec, apiVersion string) (Operation, er
 	if err == nil && !old.Deleted {
 		return Operation{}, &Error{Code: AlreadyExists, Message: fmt.Sprintf("Resource '%s' already exists", name)}
 	}
-	if err := m.reserveRange(&spec); err != nil {
+	if err := m.reserveRanges(&spec); err != nil {
 		return Operation{}, err
 	}
 	i, err := m.newInstance(name, spec)
@@ -287,7 +287,7 @@ type Change func(*Spec)
 // Update begins to change an instance. What can be seen to be impossible is refused at once, such as a size that the data don't fit in.
 // Where the engine refuses the change the operation fails, and the instance is as it was before.
 func (m *Manager) Update(ctx context.Context, name Name, change Change, apiVersion string) (Operation, error) {
-	m.creating.Lock() // an update may need addresses
+	m.creating.Lock() // an update may need addresses and ranges
 	defer m.creating.Unlock()
 	var op Operation
 	err := m.records.mutate(name, func(i *Instance) error {
@@ -296,13 +296,16 @@ func (m *Manager) Update(ctx context.Context, name Name, change Change, apiVersi
 		}
 		before := i.before()
 		change(&i.Spec)
+		if err := m.updateTier(&i.Spec, before.Spec); err != nil {
+			return err
+		}
 		i.Spec.stamp(before.Spec, m.now().UTC())
 		maintenance := i.Spec.MaintenanceVersion
 		i.Spec.MaintenanceVersion = ""
 		if i.Spec.AuthEnabled != before.Spec.AuthEnabled {
 			m.AuthStrings.follow(i)
 		}
-		if err := i.Spec.checkUpdate(name, before.Spec, m.runtime.Engines()); err != nil {
+		if err := i.Spec.checkUpdate(before.Spec, m.runtime.Engines()); err != nil {
 			return err
 		}
 		if i.Spec.MemorySizeGB < before.Spec.MemorySizeGB && i.Spec.Backend == nil {

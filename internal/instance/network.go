@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -22,10 +23,13 @@ var (
 
 const (
 	privateServiceAccess = "PRIVATE_SERVICE_ACCESS"
-	reservedBits         = 29 // of an instance without replicas
+	autoRange            = "auto" // a secondary range that is to be chosen
+	reservedBits         = 29     // of an instance without read replicas
+	replicaBits          = 28     // of one with read replicas, and of its secondary range
+	widestBits           = 26     // as the managed service takes them
 )
 
-// completeNetwork checks the network of a new instance and fills its default in. The range is chosen later, by reserveRange.
+// completeNetwork checks the network of a new instance and fills its default in. Ranges are chosen later, by reserveRanges.
 func (s *Spec) completeNetwork(name Name) (vs []Violation) {
 	if s.AuthorizedNetwork == "" {
 		s.AuthorizedNetwork = "projects/" + name.Project + "/global/networks/default"
@@ -34,56 +38,113 @@ func (s *Spec) completeNetwork(name Name) (vs []Violation) {
 	if !networkPattern.MatchString(s.AuthorizedNetwork) {
 		vs = append(vs, Violation{"authorized_network", fmt.Sprintf("%q is not the full name of a network: want projects/PROJECT/global/networks/NETWORK, or nothing for the default network", s.AuthorizedNetwork)})
 	}
-	given := s.ReservedIPRange
-	if given == "" || s.ConnectMode == privateServiceAccess && rangeNamePattern.MatchString(given) {
-		return vs
+	return append(append(vs, s.checkRange("reserved_ip_range", s.ReservedIPRange)...), s.checkSecondaryRange()...)
+}
+
+// checkSecondaryRange checks the range that read replicas are placed in.
+func (s *Spec) checkSecondaryRange() []Violation {
+	if strings.EqualFold(s.SecondaryIPRange, autoRange) {
+		s.SecondaryIPRange = autoRange
+		return nil
 	}
-	const field = "reserved_ip_range"
+	return s.checkRange(secondaryRange, s.SecondaryIPRange)
+}
+
+const secondaryRange = "secondary_ip_range"
+
+// checkRange checks a range that is given.
+func (s Spec) checkRange(field, given string) []Violation {
+	if given == "" || s.ConnectMode == privateServiceAccess && rangeNamePattern.MatchString(given) {
+		return nil
+	}
+	bits, widest, size := reservedBits, reservedBits, "8 IPv4 addresses"
+	if s.ReadReplicas || field == secondaryRange {
+		bits, widest, size = replicaBits, widestBits, "16, 32 or 64 IPv4 addresses"
+	}
+	problem := func(format string, args ...any) []Violation {
+		return []Violation{{field, fmt.Sprintf("%q", given) + fmt.Sprintf(format, args...)}}
+	}
 	r, err := netip.ParsePrefix(given)
 	switch {
 	case err != nil && s.ConnectMode == privateServiceAccess:
-		return append(vs, Violation{field, fmt.Sprintf("%q: want the name of an allocated range, such as google-managed-services-default, or a range such as 10.0.0.0/%d, or nothing to have one chosen", given, reservedBits)})
+		return problem(": want the name of an allocated range, such as google-managed-services-default, or a range such as 10.0.0.0/%d, or %s to have one chosen", bits, chosenBy(field))
 	case err != nil:
-		return append(vs, Violation{field, fmt.Sprintf("%q is not a range of addresses: want one such as 10.0.0.0/%d, or nothing to have one chosen; the name of an allocated range goes with connect_mode %s", given, reservedBits, privateServiceAccess)})
-	case !r.Addr().Is4() || r.Bits() != reservedBits:
-		return append(vs, Violation{field, fmt.Sprintf("%q: want a range of 8 IPv4 addresses, such as 10.0.0.0/%d", given, reservedBits)})
+		return problem(" is not a range of addresses: want one such as 10.0.0.0/%d, or %s to have one chosen; the name of an allocated range goes with connect_mode %s", bits, chosenBy(field), privateServiceAccess)
+	case !r.Addr().Is4() || r.Bits() > bits || r.Bits() < widest:
+		return problem(": want a range of %s, such as 10.0.0.0/%d", size, bits)
 	case r.Masked() != r:
-		return append(vs, Violation{field, fmt.Sprintf("%q begins within a range: want %s", given, r.Masked())})
+		return problem(" begins within a range: want %s", r.Masked())
 	case !r.Addr().IsPrivate():
-		return append(vs, Violation{field, fmt.Sprintf("%q is not private: want a range of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16", given)})
+		return problem(" is not private: want a range of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16")
 	}
-	return vs
+	return nil
 }
 
-// reserveRange gives a new instance its range. It is called with Manager.creating held, so that no other instance gets it too.
-func (m *Manager) reserveRange(s *Spec) error {
-	live, err := m.records.live()
+// reserveRanges gives a new instance its ranges. It is called with Manager.creating held, so that no other instance gets them too.
+func (m *Manager) reserveRanges(s *Spec) error {
+	taken, err := m.takenRanges(s.AuthorizedNetwork)
 	if err != nil {
 		return err
 	}
-	taken := make(map[netip.Prefix]bool)
+	bits := reservedBits
+	if s.ReadReplicas {
+		bits = replicaBits
+	}
+	if s.ReservedIPRange, err = freeRange("reserved_ip_range", s.ReservedIPRange, bits, taken); err != nil {
+		return err
+	}
+	if r, err := netip.ParsePrefix(s.ReservedIPRange); err == nil {
+		taken = append(taken, r)
+	}
+	return s.reserveSecondary(taken)
+}
+
+// takenRanges are the ranges of all instances in a network.
+func (m *Manager) takenRanges(network string) (taken []netip.Prefix, err error) {
+	live, err := m.records.live()
 	for _, i := range live {
-		if r, err := netip.ParsePrefix(i.Spec.ReservedIPRange); err == nil && i.Spec.AuthorizedNetwork == s.AuthorizedNetwork {
-			taken[r] = true
+		for _, text := range []string{i.Spec.ReservedIPRange, i.Spec.SecondaryIPRange} {
+			if r, err := netip.ParsePrefix(text); err == nil && i.Spec.AuthorizedNetwork == network {
+				taken = append(taken, r)
+			}
 		}
 	}
-	if strings.Contains(s.ReservedIPRange, "/") {
-		// Ranges have one size, so two of them overlap only when they are the same.
-		if taken[netip.MustParsePrefix(s.ReservedIPRange)] {
-			return invalid("reserved_ip_range", "%q is the range of another instance in the same network: want one that is free, or nothing to have one chosen", s.ReservedIPRange)
+	return taken, err
+}
+
+// reserveSecondary gives an instance the secondary range that it asks for, if any. The name of an allocated range stays as it is:
+// Terraform compares it.
+func (s *Spec) reserveSecondary(taken []netip.Prefix) (err error) {
+	if s.SecondaryIPRange == autoRange || strings.Contains(s.SecondaryIPRange, "/") {
+		s.SecondaryIPRange, err = freeRange(secondaryRange, s.SecondaryIPRange, replicaBits, taken)
+	}
+	return err
+}
+
+// freeRange is the range that is asked for, or where none is, one that is free.
+func freeRange(field, asked string, bits int, taken []netip.Prefix) (string, error) {
+	if strings.Contains(asked, "/") {
+		if r := netip.MustParsePrefix(asked); slices.ContainsFunc(taken, r.Overlaps) {
+			return "", invalid(field, "%q is the range of another instance in the same network, or overlaps with one: want one that is free, or %s to have one chosen", asked, chosenBy(field))
 		}
-		return nil
+		return asked, nil
 	}
 	for addr := reservedRanges.Addr(); reservedRanges.Contains(addr); {
-		r := netip.PrefixFrom(addr, reservedBits)
-		if !taken[r] {
-			s.ReservedIPRange = r.String()
-			return nil
+		r := netip.PrefixFrom(addr, bits)
+		if !slices.ContainsFunc(taken, r.Overlaps) {
+			return r.String(), nil
 		}
-		for range 1 << (32 - reservedBits) {
+		for range 1 << (32 - bits) {
 			addr = addr.Next()
 		}
 	}
-	s.ReservedIPRange = "" // more instances than ranges; nothing depends on them
-	return nil
+	return "", nil // more instances than ranges; nothing depends on them
+}
+
+// chosenBy is what to give in place of a range, to have one chosen.
+func chosenBy(field string) string {
+	if field == secondaryRange {
+		return autoRange
+	}
+	return "nothing"
 }

@@ -1,7 +1,6 @@
 package instance
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -19,15 +18,8 @@ const (
 	StandardHA Tier = "STANDARD_HA"
 )
 
-// The bounds of replicas, as in the managed service.
-const (
-	MaxReplicas     = 5
-	defaultReplicas = 2 // with read replicas; without there is one
-	// minReadReplicaGB and minReadReplicaVersion are what an instance needs for read replicas.
-	minReadReplicaGB = 5
-	// keepFailovers bounds the record's size.
-	keepFailovers = 20
-)
+// keepFailovers bounds the record's size.
+const keepFailovers = 20
 
 // Replication is the nodes of an instance of tier STANDARD_HA, and which of them is the primary.
 //
@@ -313,59 +305,4 @@ func (i Instance) addresses() (all []netip.AddrPort) {
 		}
 	}
 	return all
-}
-
-// checkReplicas checks what a spec says of replicas, and fills the defaults in. before is the spec that is updated; nil: the instance is new.
-func (s *Spec) checkReplicas(name Name, before *Spec, build EngineBuild) (vs []Violation) {
-	refuse := func(field, format string, args ...any) {
-		vs = append(vs, Violation{field, fmt.Sprintf(format, args...)})
-	}
-	if s.Tier == "" {
-		s.Tier = Basic
-	}
-	if s.Tier == Basic {
-		if s.ReplicaCount != 0 {
-			refuse("replica_count", "%d: tier BASIC has no replicas: leave it out, or create an instance of tier STANDARD_HA", s.ReplicaCount)
-		}
-		if s.ReadReplicas {
-			refuse("read_replicas_mode", "READ_REPLICAS_ENABLED: tier BASIC has no replicas: leave it out, or create an instance of tier STANDARD_HA")
-		}
-		return vs
-	}
-	if before == nil && !build.TLS {
-		refuse("tier", "STANDARD_HA: the engine of %s on this server was built without TLS, which replication between nodes needs: install one that has it, such as Debian's or Redis's own packages, or choose another redis_version", s.RedisVersion)
-	}
-	switch {
-	case s.ReplicaCount == 0 && s.ReadReplicas:
-		s.ReplicaCount = defaultReplicas
-	case s.ReplicaCount == 0:
-		s.ReplicaCount = 1
-	case s.ReplicaCount < 0 || s.ReplicaCount > MaxReplicas:
-		refuse("replica_count", "%d: want 1 to %d", s.ReplicaCount, MaxReplicas)
-	case !s.ReadReplicas && s.ReplicaCount != 1:
-		refuse("replica_count", "%d: without read replicas there is 1; set read_replicas_mode to READ_REPLICAS_ENABLED for 1 to %d", s.ReplicaCount, MaxReplicas)
-	}
-	switch {
-	case before != nil && before.ReadReplicas && !s.ReadReplicas:
-		refuse("read_replicas_mode", "READ_REPLICAS_DISABLED: read replicas can't be disabled once they are enabled")
-	case s.ReadReplicas && s.MemorySizeGB < minReadReplicaGB:
-		refuse("read_replicas_mode", "READ_REPLICAS_ENABLED: memory_size_gb is %d: want %d at least", s.MemorySizeGB, minReadReplicaGB)
-	case s.ReadReplicas && parseVersion(s.RedisVersion).before(version{5, 0}):
-		refuse("read_replicas_mode", "READ_REPLICAS_ENABLED: redis_version is %s: want REDIS_5_0 or newer", s.RedisVersion)
-	}
-	if zone := s.AlternativeLocationID; before == nil && zone != "" && (zone == s.LocationID || !isZoneOf(zone, name.Location)) {
-		refuse("alternative_location_id", "%q: want a zone of %s other than location_id, %s; for example %s", zone, name.Location, s.LocationID, otherZone(name.Location, s.LocationID))
-	}
-	if before == nil && s.AlternativeLocationID == "" {
-		s.AlternativeLocationID = otherZone(name.Location, s.LocationID)
-	}
-	return vs
-}
-
-func otherZone(location, zone string) string {
-	zones := Zones(location)
-	if zones[0] != zone {
-		return zones[0]
-	}
-	return zones[1]
 }

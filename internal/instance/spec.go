@@ -29,12 +29,12 @@ func (s Spec) complete(name Name, builds []EngineBuild) (Spec, error) {
 		vs = append(vs, e.Violations...)
 	}
 	vs = append(vs, s.checkMutable()...)
-	vs = append(vs, s.defaultZones(name)...)
+	vs = append(vs, s.completeZones(name)...)
 	if versionErr == nil {
 		s.RedisVersion = version
 		build := buildOf(builds, version)
 		vs = append(vs, s.checkRedisConfigs(build)...)
-		vs = append(vs, s.checkReplicas(name, nil, build)...)
+		vs = append(vs, s.completeTier(build)...)
 	}
 	vs = append(vs, s.completeNetwork(name)...)
 	if len(vs) > 0 {
@@ -68,7 +68,12 @@ func (s *Spec) stamp(before Spec, now time.Time) {
 // completeWithBackend is complete for an instance with a backend.
 func (s Spec) completeWithBackend(name Name) (Spec, error) {
 	vs := append(checkBackend(*s.Backend), s.checkMutable()...)
-	vs = append(vs, s.defaultZones(name)...)
+	if s.Tier == StandardHA {
+		vs = append(vs, Violation{"tier", "STANDARD_HA: a backend is a Redis that runs already, with the replicas that it may have: want BASIC"})
+	} else {
+		vs = append(vs, s.completeTier(EngineBuild{})...)
+	}
+	vs = append(vs, s.completeZones(name)...)
 	vs = append(vs, s.completeNetwork(name)...)
 	if len(vs) > 0 {
 		return s, NewViolations(InvalidArgument, vs)
@@ -90,7 +95,7 @@ func (s Spec) checkConfigsOfBackend() error {
 }
 
 // checkUpdate checks the spec that an update has made of another one.
-func (s *Spec) checkUpdate(name Name, before Spec, builds []EngineBuild) error {
+func (s Spec) checkUpdate(before Spec, builds []EngineBuild) error {
 	vs := s.checkMutable()
 	if s.Backend != nil {
 		if len(vs) > 0 {
@@ -100,7 +105,6 @@ func (s *Spec) checkUpdate(name Name, before Spec, builds []EngineBuild) error {
 	}
 	build := buildOf(builds, s.RedisVersion)
 	vs = append(vs, s.checkRedisConfigs(build)...)
-	vs = append(vs, s.checkReplicas(name, &before, build)...)
 	if was, is := before.databases(), s.databases(); was != is {
 		vs = append(vs, Violation{`redis_configs["databases"]`, fmt.Sprintf("updating databases not supported: it is %s, and was chosen when the instance was created", was)})
 	}
@@ -137,19 +141,6 @@ func (s Spec) checkMutable() []Violation {
 
 func isZoneOf(zone, location string) bool {
 	return strings.HasPrefix(zone, location+"-") && locationPattern.MatchString(zone)
-}
-
-func (s *Spec) defaultZones(name Name) (vs []Violation) {
-	if s.LocationID == "" {
-		s.LocationID = Zones(name.Location)[0]
-	}
-	if zone := s.LocationID; !isZoneOf(zone, name.Location) {
-		vs = append(vs, Violation{"location_id", fmt.Sprintf("zone %q is not in %s; want for example %s", zone, name.Location, Zones(name.Location)[0])})
-	}
-	if s.AlternativeLocationID != "" && s.Tier != StandardHA {
-		vs = append(vs, Violation{"alternative_location_id", fmt.Sprintf("%q is for tier STANDARD_HA, whose replica is in another zone than location_id; tier BASIC has one zone: leave it out", s.AlternativeLocationID)})
-	}
-	return vs
 }
 
 // Zones are the zones of a location.
