@@ -12,9 +12,10 @@ import (
 const (
 	// unplannedLimit bounds a failover, whatever the nodes do.
 	unplannedLimit = 10 * time.Second
-	// plannedAttempts and plannedPause: what was under way may be a slow command, which the next attempt won't meet.
-	plannedAttempts = 20
-	plannedPause    = time.Second
+	// plannedAttempts and plannedPause: what was under way may be a slow command, which the next attempt won't meet; and replicas are not
+	// linked yet just after another failover.
+	plannedAttempts = 80
+	plannedPause    = 250 * time.Millisecond
 )
 
 // changing is an instance's nodes while its primary changes. It implements failover.Nodes.
@@ -122,13 +123,24 @@ func (r *reconciler) doFailover(ctx context.Context, i *Instance, op Operation) 
 			}
 		}
 		var f FailoverRecord
-		if f, err = r.tryFailover(ctx, c, op.Force); !errors.Is(err, failover.ErrBusy) {
+		f, err = r.tryFailover(ctx, c, op.Force)
+		switch {
+		case errors.Is(err, failover.ErrBusy):
+			r.progress(i.Name)("waiting for a moment in which no client's request is under way")
+		case errors.Is(err, errNotInSync):
+			r.progress(i.Name)("waiting for a replica that is in sync")
+		default:
 			return f, err
 		}
-		r.progress(i.Name)("waiting for a moment in which no client's request is under way")
+	}
+	if errors.Is(err, errNotInSync) {
+		return FailoverRecord{}, precondition("no replica is in sync with the primary: wait until one is (sealane instances describe %s), or fail over with data protection mode FORCE_DATA_LOSS", i.Name.ID)
 	}
 	return FailoverRecord{}, precondition("clients' requests were under way each time that the primary was to change; try again when there are fewer long ones")
 }
+
+// errNotInSync says that no replica could take over without losing anything.
+var errNotInSync = errors.New("no replica is in sync")
 
 func (r *reconciler) tryFailover(ctx context.Context, c changing, force bool) (FailoverRecord, error) {
 	replication := c.instance.Replication
@@ -145,7 +157,7 @@ func (r *reconciler) tryFailover(ctx context.Context, c changing, force bool) (F
 			return FailoverRecord{}, precondition("no replica has the primary's data: wait until one is in sync (sealane instances describe %s)", c.instance.Name.ID)
 		}
 	case err != nil:
-		return FailoverRecord{}, precondition("no replica is in sync with the primary: wait until one is (sealane instances describe %s), or fail over with data protection mode FORCE_DATA_LOSS", c.instance.Name.ID)
+		return FailoverRecord{}, errNotInSync
 	case difference >= failover.MaxDifference && !force:
 		return FailoverRecord{}, precondition("a replica is %d bytes of changes behind the primary, and with data protection mode LIMITED_DATA_LOSS it may be less than %d (30 MB): try again when there are fewer writes, or use FORCE_DATA_LOSS",
 			difference, failover.MaxDifference)

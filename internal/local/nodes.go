@@ -288,6 +288,10 @@ func (l *Runtime) PromoteEngine(ctx context.Context, node instance.Node) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, roleTimeout)
 	defer cancel()
+	// It may have been the primary of a planned failover, which refuses writes.
+	if err := e.RefuseWrites(ctx, false); err != nil {
+		return err
+	}
 	return e.Promote(ctx)
 }
 

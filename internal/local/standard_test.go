@@ -66,7 +66,7 @@ func newStandard(t *testing.T, change func(*instance.Spec)) *standard {
 	if _, err := s.manager.Create(s.name, spec, "v1"); err != nil {
 		t.Fatal(err)
 	}
-	s.await("the instance is READY with its replicas in sync", func(i instance.Instance) bool { return i.State == instance.Ready && i.StatusMessage == "" })
+	s.await("the instance is READY with its replicas in sync", inSync)
 	return s
 }
 
@@ -148,6 +148,16 @@ func (s *standard) await(what string, is func(instance.Instance) bool) instance.
 	}
 }
 
+// inSync says whether the instance is READY and all its replicas are in sync.
+func inSync(i instance.Instance) bool {
+	for _, n := range i.NodeInfos() {
+		if !n.Primary && !n.InSync {
+			return false
+		}
+	}
+	return i.State == instance.Ready
+}
+
 func (s *standard) client() *client {
 	s.t.Helper()
 	return dialClient(s.t, s.get().Address())
@@ -200,7 +210,22 @@ func TestReplicaTakesOver(t *testing.T) {
 			if i.Address() != before.Address() {
 				t.Error("the endpoint has moved")
 			}
-			s.await("the old primary is a replica in sync", func(i instance.Instance) bool { return i.State == instance.Ready && i.StatusMessage == "" })
+			s.await("the old primary is a replica in sync", inSync)
 		})
+	}
+}
+
+// Who was the primary before a planned failover, and refused writes for it, takes them when it is promoted again.
+func TestFailoverThereAndBack(t *testing.T) {
+	t.Parallel()
+	s := newStandard(t, nil)
+	c := s.client()
+	for k := range 4 {
+		before := s.get().Replication.Primary
+		if _, err := s.manager.Failover(t.Context(), s.name, false, "v1"); err != nil {
+			t.Fatal(err)
+		}
+		s.await("the other node is the primary", func(i instance.Instance) bool { return i.State == instance.Ready && i.Replication.Primary != before })
+		c.do("SET", "key", strconv.Itoa(k))
 	}
 }
