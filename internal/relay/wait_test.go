@@ -293,6 +293,30 @@ func TestWaitAfterWritesWereLost(t *testing.T) {
 			confirmed.want("WAIT 1 20000", "1")
 			reader.want("WAIT 1 20000", "1")
 		})
+		t.Run(fmt.Sprintf("failover while WAIT waits, multiplexed %t", multiplexed), func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t, multiplexed, b, b)
+			f.backend.Standby = true
+			f.use(f.serves)
+			k := f.client()
+			k.want("SET a 1", "OK")
+			k.want("WAIT 1 20000", "1")
+			f.other.stop()
+			defer f.other.goOn()
+			k.want("SET a 2", "OK")
+			must(k.send("WAIT", "1", "0"))
+			until(t, "WAIT waits", func() bool { return f.serves.info("clients", "blocked_clients") == "1" })
+			f.serves.kill()
+			f.other.goOn()
+			f.other.admin.want("REPLICAOF NO ONE", "OK")
+			f.use(f.other)
+			if got := k.next(); !strings.HasPrefix(got, "TRYAGAIN") {
+				t.Errorf("the reply to WAIT is %q", got)
+			}
+			k.want("WAIT 1 0", told) // as a library tries again
+			k.want("SET a 3", "OK")
+			k.want("WAIT 1 50", "0")
+		})
 		t.Run(fmt.Sprintf("planned, multiplexed %t", multiplexed), func(t *testing.T) {
 			t.Parallel()
 			f := newFleet(t, multiplexed, b, b)
