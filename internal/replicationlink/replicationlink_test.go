@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -339,6 +340,19 @@ func TestAConfigurationIsPrintedWithoutItsSecrets(t *testing.T) {
 	w.hidesSecrets(text)
 	if !strings.Contains(text, c.Address) {
 		t.Errorf("not recognisable: %s", text)
+	}
+}
+
+func TestEveryReasonIsInTheDocs(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, reason := range replicationlink.Reasons() {
+		if !bytes.Contains(page, []byte("`"+reason+"`")) {
+			t.Errorf("docs/operations.md does not say what %s means", reason)
+		}
 	}
 }
 
