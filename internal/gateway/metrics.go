@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sealane/sealane/internal/plaintext"
+	"github.com/sealane/sealane/internal/replicationlink"
 	"github.com/sealane/sealane/internal/routing"
 )
 
@@ -49,6 +50,19 @@ func plaintextMetric(name, help string, kind prometheus.ValueType, value func(pl
 			add(value(*s.Plaintext))
 		}
 	}}
+}
+
+// replicationMetric is about replicas, of which only a gateway with replication has something to say.
+func replicationMetric(name, help, label string, kind prometheus.ValueType, read func(replicationlink.Status, addSample)) metric {
+	m := metric{name, help, nil, kind, func(s Status, add addSample) {
+		if s.Replication != nil {
+			read(*s.Replication, add)
+		}
+	}}
+	if label != "" {
+		m.labels = []string{label}
+	}
+	return m
 }
 
 var gatewayMetrics = []metric{
@@ -128,6 +142,20 @@ var gatewayMetrics = []metric{
 		func(c plaintext.Counts) float64 { return float64(c.Served) }),
 	plaintextMetric("sealane_gateway_plaintext_connections_closed_total", "Connections of clients without TLS that were closed because plaintext was.",
 		prometheus.CounterValue, func(c plaintext.Counts) float64 { return float64(c.Closed) }),
+
+	replicationMetric("sealane_gateway_replicas", "Connections of replicas that are up. A replica may have two while it synchronises.", "", prometheus.GaugeValue,
+		func(s replicationlink.Status, add addSample) { add(float64(len(s.Replicas))) }),
+	replicationMetric("sealane_gateway_replication_bytes_total", "Bytes carried between the engine and its replicas, without TLS's own.", "direction", prometheus.CounterValue,
+		func(s replicationlink.Status, add addSample) {
+			add(float64(s.BytesIn), "in")
+			add(float64(s.BytesOut), "out")
+		}),
+	replicationMetric("sealane_gateway_replicas_refused_total", "Connections to the replication listener that were refused, by reason.", "reason", prometheus.CounterValue,
+		func(s replicationlink.Status, add addSample) {
+			for reason, n := range s.Refused {
+				add(float64(n), reason)
+			}
+		}),
 
 	// These two are of what a gateway learns of its clients, which a gateway of before that has nothing to say of.
 	{"sealane_ca_clients_evicted_total", "Clients of whom no account is kept since the gateway started, because there were too many.",

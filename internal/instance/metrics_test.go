@@ -13,6 +13,7 @@ import (
 
 	"github.com/sealane/sealane/internal/gateway"
 	"github.com/sealane/sealane/internal/plaintext"
+	"github.com/sealane/sealane/internal/replicationlink"
 	"github.com/sealane/sealane/internal/routing"
 	"github.com/sealane/sealane/internal/systemmemory"
 )
@@ -37,6 +38,10 @@ func wholeStatus() (gateway.Status, error) {
 		Commands: map[string]uint64{"shared": 40, "own": 41}, Pins: map[routing.Pin]uint64{routing.PinWatch: 42}, TimedOut: 43,
 		Memory: &systemmemory.Usage{Total: 1000, Engine: 44, Snapshot: 45, Gateway: 46, FullTime: 47 * time.Second}, RefusedOOM: 48,
 		Plaintext: &plaintext.Counts{Connections: 49, Served: 50, Closed: 51},
+		Replication: &replicationlink.Status{
+			Replicas: []replicationlink.Replica{{Address: "127.0.0.1:52"}, {Address: "127.0.0.1:53"}}, BytesIn: 54, BytesOut: 55,
+			Refused: map[string]uint64{"foreign_ca": 56, "wrong_identity": 57},
+		},
 	}, nil
 }
 

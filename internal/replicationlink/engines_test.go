@@ -76,8 +76,16 @@ func (p *pair) do(on *enginetest.Running, args ...string) string {
 // startReplica starts an engine that never listens on TCP, and lets it replicate.
 func (p *pair) startReplica() {
 	p.t.Helper()
+	p.replica = enginetest.Run(p.t, p.program, append(p.args, p.replicaTLS()...)...)
+	host, port, _ := net.SplitHostPort(p.config.Address)
+	p.do(p.replica, "REPLICAOF", host, port)
+}
+
+// replicaTLS are the arguments of an engine that replicates over TLS, and listens on none.
+func (p *pair) replicaTLS() []string {
+	p.t.Helper()
 	dir, cert := tempDir(p.t), peerOf(p.t, p.ca)
-	args := append(p.args, "--tls-port", "0", "--tls-replication", "yes")
+	args := []string{"--tls-port", "0", "--tls-replication", "yes"}
 	for name, file := range map[string][]byte{
 		"tls-cert-file": certtest.PEM(cert.Certificate...), "tls-key-file": certtest.KeyPEM(p.t, cert.PrivateKey), "tls-ca-cert-file": p.config.Authorities,
 	} {
@@ -87,9 +95,7 @@ func (p *pair) startReplica() {
 		}
 		args = append(args, "--"+name, path)
 	}
-	p.replica = enginetest.Run(p.t, p.program, args...)
-	host, port, _ := net.SplitHostPort(p.config.Address)
-	p.do(p.replica, "REPLICAOF", host, port)
+	return args
 }
 
 // info is the value of a field of INFO.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -208,15 +209,9 @@ func TestEitherSideMayEndFirst(t *testing.T) {
 		all, _ := io.ReadAll(c)
 		fmt.Fprintf(c, "%d bytes", len(all))
 	})
-	c, err := newWorld(t, engine).dial()
-	if err == nil {
-		_, err = c.Read(make([]byte, 1))
-	}
-	if err == nil {
-		t.Error("without a certificate")
-	}
 	w := newWorld(t, engine)
-	if c, err = w.dial(peerOf(t, w.ca)); err != nil {
+	c, err := w.dial(peerOf(t, w.ca))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Write(make([]byte, 1<<20)); err != nil {
@@ -228,9 +223,13 @@ func TestEitherSideMayEndFirst(t *testing.T) {
 	if got, err := io.ReadAll(c); err != nil || string(got) != "1048576 bytes" {
 		t.Errorf("after the replica's end: %q, %v", got, err)
 	}
+	after := make(chan string, 1)
 	engine, _ = engineThat(t, func(c *net.UnixConn) {
 		_, _ = c.Read(make([]byte, 1))
 		_, _ = c.Write(make([]byte, 1<<20))
+		_ = c.CloseWrite()
+		said, _ := io.ReadAll(c)
+		after <- string(said)
 	})
 	w = newWorld(t, engine)
 	if c, err = w.dial(peerOf(t, w.ca)); err != nil {
@@ -242,7 +241,13 @@ func TestEitherSideMayEndFirst(t *testing.T) {
 	if got, err := io.ReadAll(c); err != nil || len(got) != 1<<20 {
 		t.Errorf("before the engine's end: %d bytes, %v", len(got), err)
 	}
+	if _, err := io.WriteString(c, "still here"); err != nil {
+		t.Fatal(err)
+	}
 	c.Close()
+	if got := <-after; got != "still here" {
+		t.Errorf("after its end the engine reads %q", got)
+	}
 	eventually(t, "the link is gone", func() bool { return len(w.listener.Status().Replicas) == 0 })
 }
 
@@ -335,6 +340,19 @@ func TestAConfigurationIsPrintedWithoutItsSecrets(t *testing.T) {
 	w.hidesSecrets(text)
 	if !strings.Contains(text, c.Address) {
 		t.Errorf("not recognisable: %s", text)
+	}
+}
+
+func TestEveryReasonIsInTheDocs(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, reason := range replicationlink.Reasons() {
+		if !bytes.Contains(page, []byte("`"+reason+"`")) {
+			t.Errorf("docs/operations.md does not say what %s means", reason)
+		}
 	}
 }
 

@@ -70,6 +70,7 @@ var Layout = []Entry{
 	{"nodes/*/gateway.log.1", "its log before that, from 10 MiB on", "-rw-------", "gateway", ""},
 	{"nodes/*/gateway.out", "what the gateway prints before it has a log, or when it crashes", "-rw-------", "serve", ""},
 	{"nodes/*/snapshot.json", "all that the gateway needs to start by itself: listeners, certificates, their keys", "-rw-------", "gateway", ""},
+	{"nodes/*/snapshot.reserve", "takes up 256 KiB of the disk, so that the file above can be replaced when the disk is full, which a failover needs", "-rw-------", "gateway", ""},
 	{"nodes/*/sampling.json", "at which addresses a sample of the next CA has failed", "-rw-------", "gateway", ""},
 }
 
