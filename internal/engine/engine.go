@@ -10,11 +10,14 @@
 //   - A client can't take the engine down with a damaged payload, load code or read files, as far as the engine's version has
 //     directives against that; see Harden.
 //   - Stop with save either saves and ends the engine, or leaves it running.
+//   - A replica connects with TLS only, and has a primary's data whole or keeps its own (Config.Replication).
 //
 // Not guaranteed:
 //   - The control plane's user is a client like others: while maxclients is reached, or a client has called CLIENT PAUSE,
 //     Info and Stop wait or fail. Whoever sets maxclients leaves room for it.
 //   - engine.log is rotated at a start only.
+//   - A replica without data that is being sent them answers nothing while its primary sends nothing, for 10 seconds at most.
+//   - A replica verifies that its primary's certificate is of the given authorities, and no name in it: engines can't.
 //   - With KeepDump false the old dump is loaded once more, if the control plane dies between the end of loading and the
 //     rename, and the engine dies before the next Adopt.
 package engine

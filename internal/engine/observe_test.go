@@ -76,6 +76,9 @@ func whatAnEngineDoes(t *testing.T, b engine.Binary) {
 	if o := observed(t, e, engine.Stopped); !errors.As(o.Err, &silent) || !silent.Stopped {
 		t.Errorf("stopped: %v", o.Err)
 	}
+	if began := time.Now(); !e.Observe(deadline(t)).Process.Stopped() || time.Since(began) > 10*time.Second {
+		t.Errorf("an engine that is stopped was waited for: %v", time.Since(began))
+	}
 	signal(t, e, syscall.SIGCONT)
 	observed(t, e, engine.Answering)
 
