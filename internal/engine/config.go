@@ -33,6 +33,9 @@ type Config struct {
 	// KeepDump leaves dump.rdb in its place after it was loaded. Without it, as where persistence is off, the dump is renamed, so
 	// that a later crash does not bring back the data of the last clean stop as if they were current.
 	KeepDump bool
+	// NetworkNamespace is the file of the network namespace that the engine runs in; "": that of this process. It matters only for
+	// connections to other engines, because clients come through the socket.
+	NetworkNamespace string
 	// Replication lets the engine replicate, and be replicated from, over TLS. Nil: it never has replicas, nor is one, but for the copy
 	// that Follow and OpenForCopy make.
 	Replication *ReplicationConfig

@@ -138,6 +138,8 @@ func start(ctx context.Context, bin Binary, cfg Config) (*Engine, error) {
 		Env:  environment(),
 		Log:  log,
 		Lock: filepath.Join(cfg.Dir, lockName),
+
+		NetworkNamespace: cfg.NetworkNamespace,
 		Prepare: func() (err error) {
 			if logged, err = rotate(log); err != nil {
 				return err

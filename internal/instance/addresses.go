@@ -27,6 +27,9 @@ type Addresses struct {
 	// DNSNames are further names for the certificates; {instance}, {location} and {project} stand for
 	// the instance's.
 	DNSNames []string
+
+	// Nodes are where node-0, node-1 and so on of every instance run; those that are not in it run as the server does.
+	Nodes []Place
 }
 
 // maxTries bounds the search for an address that can be listened on, because an IPv6 pool that isn't this machine's has no end.
@@ -142,6 +145,7 @@ func (a Addresses) Check() []string {
 	case a.Host.IsValid() && a.Host.IsUnspecified():
 		problems = append(problems, "addresses.host: "+a.Host.String()+": want an address that clients can dial; it goes into the certificates")
 	}
+	problems = append(problems, a.checkNodes()...)
 	for _, n := range a.DNSNames {
 		if !dnsName(strings.NewReplacer("{instance}", "i", "{location}", "l", "{project}", "p").Replace(n)) {
 			problems = append(problems, fmt.Sprintf("addresses.dns_names: %q: want a DNS name, in which {instance}, {location} and {project} may stand", n))

@@ -35,7 +35,7 @@ func (r *reconciler) onlyNode(i Instance, now time.Time) (Node, error) {
 func (r *reconciler) engineNode(i Instance, number int) (n Node, err error) {
 	n = Node{
 		ID: i.nodeID(number), Instance: i.Name, Version: i.Spec.RedisVersion, Patch: i.EnginePatch, Slot: i.EngineSlot, Directives: i.Spec.directives(),
-		KeepDump: i.Spec.SnapshotPeriod > 0, MemoryLimit: i.Spec.memoryLimit(),
+		KeepDump: i.Spec.SnapshotPeriod > 0, MemoryLimit: i.Spec.memoryLimit(), NetworkNamespace: r.issuer.addresses.place(number).NetworkNamespace,
 	}
 	if n.AdminPassword, err = r.secrets.adminPassword(i); err != nil {
 		return Node{}, err

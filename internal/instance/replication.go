@@ -196,6 +196,9 @@ func (m *Manager) fitNodes(i *Instance) error {
 	if i.Spec.Tier != StandardHA {
 		return nil
 	}
+	if i.Spec.ReadReplicas && m.addresses.apart() {
+		return precondition("read_replicas_mode: READ_REPLICAS_ENABLED: the server's configuration has nodes in network namespaces of their own, which can't share the address of a read endpoint: leave it out, or leave network_namespace out of nodes in the configuration")
+	}
 	taken, err := m.records.takenAddresses()
 	if err != nil {
 		return err
@@ -215,7 +218,7 @@ func (m *Manager) fitNodes(i *Instance) error {
 		if r.node(n) != nil {
 			continue
 		}
-		address, err := m.addresses.allocate(taken, true)
+		address, err := m.addresses.allocateNode(taken, n)
 		if err != nil {
 			return err
 		}

@@ -175,6 +175,8 @@ type Node struct {
 
 	// MemoryLimit is at how many bytes, its child processes included, the system is to end the engine; 0: never.
 	MemoryLimit int64
+	// NetworkNamespace is the file of the network namespace that the node's processes are started in; "": the server's own.
+	NetworkNamespace string
 
 	// Replication is for a node that is one of several; nil: it is the only one.
 	Replication *NodeReplication

@@ -244,7 +244,7 @@ func (l *Runtime) startEngine(ctx context.Context, node instance.Node, extra map
 	}
 	cfg := engine.Config{
 		Dir: l.dirOf(node), Directives: maps.Clone(node.Directives), PasswordHashes: node.PasswordHashes,
-		AdminPassword: node.AdminPassword, KeepDump: node.KeepDump,
+		AdminPassword: node.AdminPassword, KeepDump: node.KeepDump, NetworkNamespace: node.NetworkNamespace,
 	}
 	maps.Copy(cfg.Directives, extra)
 	if node.Replication != nil {
@@ -281,7 +281,7 @@ func (l *Runtime) ensureGateway(ctx context.Context, n *node, node instance.Node
 	dir := l.nodeDir(node.ID)
 	p, err := find(ctx, gateway.Socket(dir), gatewayLock(dir))
 	if errors.Is(err, process.ErrNotRunning) {
-		p, err = l.startGateway(ctx, dir)
+		p, err = l.startGateway(ctx, dir, node.NetworkNamespace)
 	}
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
@@ -310,10 +310,11 @@ func find(ctx context.Context, socket, lock string) (p *process.Process, err err
 }
 
 // startGateway starts a gateway and waits until its admin socket answers.
-func (l *Runtime) startGateway(ctx context.Context, dir string) (*process.Process, error) {
+func (l *Runtime) startGateway(ctx context.Context, dir, namespace string) (*process.Process, error) {
 	p, err := process.Start(process.Config{
 		Path: l.command[0], Args: append(l.command[1:len(l.command):len(l.command)], "--dir", dir),
 		Dir: dir, Env: os.Environ(), Log: filepath.Join(dir, "gateway.out"), Lock: gatewayLock(dir),
+		NetworkNamespace: namespace,
 	})
 	if err != nil {
 		return nil, err

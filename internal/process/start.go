@@ -21,6 +21,9 @@ type Config struct {
 	// Prepare is called with the lock held, before the log is opened and the process starts. So it may change files that no
 	// other such process may find changed. Start returns its error. nil does nothing.
 	Prepare func() error
+	// NetworkNamespace is the file of the network namespace that the process runs in, such as /run/netns/NAME; "" is the parent's. Any
+	// other needs the right to enter it (CAP_SYS_ADMIN).
+	NetworkNamespace string
 }
 
 // Start starts the process with /dev/null as stdin and in a session of its own, so that no signal reaches it that is meant for the
@@ -71,11 +74,15 @@ func start(cfg Config, inherited []*os.File) (*Process, error) {
 		defer out.Close()
 	}
 	pidfd := -1
-	child, err := os.StartProcess(cfg.Path, append([]string{cfg.Path}, cfg.Args...), &os.ProcAttr{
-		Dir:   cfg.Dir,
-		Env:   cfg.Env,
-		Files: append([]*os.File{null, out, out}, inherited...),
-		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+	var child *os.Process
+	err = inNetworkNamespace(cfg.NetworkNamespace, func() (err error) {
+		child, err = os.StartProcess(cfg.Path, append([]string{cfg.Path}, cfg.Args...), &os.ProcAttr{
+			Dir:   cfg.Dir,
+			Env:   cfg.Env,
+			Files: append([]*os.File{null, out, out}, inherited...),
+			Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+		})
+		return err
 	})
 	if err != nil {
 		return nil, err

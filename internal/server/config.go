@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,6 +55,13 @@ type Config struct {
 		// DNSNames are further names for the certificates; {instance}, {location} and {project} are replaced.
 		DNSNames []string `yaml:"dns_names"`
 	} `yaml:"addresses"`
+	// Nodes are where the processes of node-0, node-1 and so on of every instance run. Those that are not in it run as the server does.
+	Nodes []struct {
+		// NetworkNamespace is the file of a network namespace, such as /run/netns/NAME. Default: the server's own.
+		NetworkNamespace string `yaml:"network_namespace"`
+		// Address is what the other nodes connect to for replication. Default: an address as those of instances.
+		Address string `yaml:"address"`
+	} `yaml:"nodes"`
 	// Projects and Locations are those that may be used. Default: any.
 	Projects  []string `yaml:"projects"`
 	Locations []string `yaml:"locations"`
@@ -192,6 +200,18 @@ func (c *Config) checkAddresses() []string {
 		a.FirstPort, a.LastPort = uint16(from), uint16(to)
 	} else if c.Addresses.Ports != "" {
 		problems = append(problems, "addresses.ports: goes with addresses.host")
+	}
+	for k, n := range c.Nodes {
+		place := instance.Place{NetworkNamespace: n.NetworkNamespace}
+		if n.Address != "" {
+			if place.Address, err = netip.ParseAddr(n.Address); err != nil {
+				problems = append(problems, fmt.Sprintf("nodes[%d].address: %q: want an IP address, without a port", k, n.Address))
+			}
+		}
+		if n.NetworkNamespace != "" && !filepath.IsAbs(n.NetworkNamespace) {
+			problems = append(problems, fmt.Sprintf("nodes[%d].network_namespace: %q: want an absolute path, such as /run/netns/%s", k, n.NetworkNamespace, filepath.Base(n.NetworkNamespace)))
+		}
+		a.Nodes = append(a.Nodes, place)
 	}
 	c.InstanceAddresses = a
 	if len(problems) > 0 {

@@ -1,8 +1,10 @@
 package server_test
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +62,30 @@ addresses: {pool: 10.0.0.0, ports: 1-2}
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in %v", want, err)
+		}
+	}
+}
+
+// Where nodes run is told with the rest, and what is wrong with it by its place in the list.
+func TestNodesOfAConfiguration(t *testing.T) {
+	t.Parallel()
+	c, err := server.ReadConfig(write(t, "nodes: [{address: 10.99.0.1}, {address: 10.99.0.2, network_namespace: /run/netns/b}]\n"), "", "")
+	want := []instance.Place{{Address: netip.MustParseAddr("10.99.0.1")}, {Address: netip.MustParseAddr("10.99.0.2"), NetworkNamespace: "/run/netns/b"}}
+	if err != nil || !slices.Equal(c.InstanceAddresses.Nodes, want) {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for text, want := range map[string]string{
+		"nodes: [{address: 'host:1'}]":                                            `nodes[0].address: "host:1": want an IP address`,
+		"nodes: [{address: 0.0.0.0}]":                                             "nodes[0].address: 0.0.0.0: want an address that other nodes can connect to",
+		"nodes: [{network_namespace: /run/netns/a, address: 10.0.0.1}]":           `nodes[0].network_namespace: "/run/netns/a": want none`,
+		"nodes: [{}, {network_namespace: /run/netns/b, address: 10.0.0.1}]":       `nodes[0].address: "": want an address off loopback`,
+		"nodes: [{address: 10.0.0.1}, {network_namespace: b}]":                    `nodes[1].network_namespace: "b": want an absolute path, such as /run/netns/b`,
+		"nodes: [{address: 10.0.0.1}, {network_namespace: /b, address: 127.1}]":   `nodes[1].address: "127.1": want an IP address`,
+		"nodes: [{address: 10.0.0.1}, {network_namespace: /b, address: '::1'}]":   `nodes[1].address: "::1": want an address off loopback`,
+		"nodes: [{address: 10.0.0.1}, {network_namespace: /b, adress: 10.0.0.2}]": "adress",
+	} {
+		if _, err := server.ReadConfig(write(t, text+"\n"), "", ""); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want %q", text, err, want)
 		}
 	}
 }
