@@ -81,7 +81,6 @@ func TestBadInput(t *testing.T) {
 		{"no mask", "PATCH", instances + "/creating", `{}`, 400, "INVALID_ARGUMENT", "update_mask: is empty"},
 		{"mask with an unknown path", "PATCH", instances + "/creating?updateMask=noSuchField", `{}`, 400, "INVALID_ARGUMENT", "update_mask"},
 		{"mask with a path that never changes", "PATCH", instances + "/creating?updateMask=transitEncryptionMode", `{}`, 400, "INVALID_ARGUMENT", "update_mask"},
-		{"mask with replicas of tier BASIC", "PATCH", instances + "/creating?updateMask=replicaCount", `{"replicaCount":2}`, 400, "FAILED_PRECONDITION", "replica_count: 2: replicas are of tier STANDARD_HA"},
 		{"network that is none", "POST", create, with(`"authorizedNetwork":"nonsense"`), 400, "INVALID_ARGUMENT", "authorized_network: \"nonsense\" is not the full name of a network"},
 		{"range that is none", "POST", create, with(`"reservedIpRange":"garbage range!"`), 400, "INVALID_ARGUMENT", "reserved_ip_range: \"garbage range!\" is not a range of addresses"},
 		{"second zone of tier BASIC", "POST", create, with(`"alternativeLocationId":"us-central1-b"`), 400, "INVALID_ARGUMENT", "alternative_location_id"},

@@ -117,11 +117,9 @@ var gcloudCalls = []struct {
 		"state": "READY", "tier": "STANDARD_HA", "replicaCount": "1", "locationId": "us-central1-b", "alternativeLocationId": "us-central1-c", "currentLocationId": "us-central1-c",
 		"nodes.0.id": "node-0", "nodes.0.zone": "us-central1-b", "nodes.1.id": "node-1", "nodes.1.zone": "us-central1-c", "readReplicasMode": "READ_REPLICAS_DISABLED", "readEndpoint": "",
 	}, ""},
-	{"instances update ha --replica-count=2", nil, "replica_count: 2: without read replicas an instance has 1 replica"},
 	{"instances update ha --read-replicas-mode=read-replicas-enabled --secondary-ip-range=auto", map[string]string{
 		"readReplicasMode": "READ_REPLICAS_ENABLED", "replicaCount": "2", "nodes.2.id": "node-2", "readEndpointPort": "6378", "secondaryIpRange": "10.83.0.16/28"}, ""},
 	{"instances update ha --replica-count=1", map[string]string{"replicaCount": "1", "nodes.2.id": "", "readEndpointPort": "6378", "state": "READY"}, ""},
-	{"instances create no --alternative-zone=us-central1-c", nil, "alternative_location_id"},
 	{"instances create no --read-replicas-mode=read-replicas-enabled --replica-count=2", nil, "replica_count: 2: tier BASIC has no replicas"},
 	{"instances create no --customer-managed-key=projects/p/locations/us-central1/keyRings/r/cryptoKeys/k", nil, "customer_managed_key"},
 	{"instances create no --redis-version=redis_3_2", nil, "REDIS_3_2 is not installed"},

@@ -67,10 +67,8 @@ type target struct {
 	Where          string // flags that name the project and region, where they are not the default ones
 	SidecarEnv     string // environment variables that name them to a sidecar
 	Verified       string
-	Read           string // the read endpoint, and what was seen there; "": there is none
-	ReadHost       string
-	ReadPort       string
-	Plaintext      string // the address without TLS, where clients may choose; "": they may not
+	Read           *target // the read endpoint; nil: there is none
+	Plaintext      string  // the address without TLS, where clients may choose; "": they may not
 }
 
 func (t target) Address() string { return net.JoinHostPort(t.Host, t.Port) }
@@ -160,12 +158,12 @@ func (t *target) tryReadEndpoint(ctx context.Context, i *redispb.Instance, auth 
 	}
 	read := *t
 	read.Host, read.Port = i.GetReadEndpoint(), strconv.Itoa(int(i.GetReadEndpointPort()))
-	t.ReadHost, t.ReadPort = read.Host, read.Port
-	seen, err := verify(ctx, read, bundleOf(i), auth)
-	if err != nil {
-		seen = "does not work now: " + oneLine(err.Error())
+	read.TLS = i.GetTransitEncryptionMode() == redispb.Instance_SERVER_AUTHENTICATION
+	var err error
+	if read.Verified, err = verify(ctx, read, bundleOf(i), auth); err != nil {
+		read.Verified = "does not work now: " + oneLine(err.Error())
 	}
-	t.Read = read.Address() + ": " + seen
+	t.Read = &read
 }
 
 // saveBundle writes the bundle where the snippets can name it.
@@ -302,10 +300,10 @@ const shortText = `# {{.ID}} at {{.Address}}: {{.Verified}}
 
 # redis-cli
 {{.AuthPrefix}}redis-cli {{if .TLS}}--tls --cacert {{shell .CAFile}} {{end}}-h {{.Host}} -p {{.Port}} PING
-{{- if .Read}}
+{{- with .Read}}
 
-# The read endpoint, where replicas answer reads: {{.Read}}
-{{.AuthPrefix}}redis-cli {{if .TLS}}--tls --cacert {{shell .CAFile}} {{end}}-h {{.ReadHost}} -p {{.ReadPort}} PING
+# The read endpoint, where replicas answer reads: {{.Address}}: {{.Verified}}
+{{.AuthPrefix}}redis-cli {{if .TLS}}--tls --cacert {{shell .CAFile}} {{end}}-h {{.Host}} -p {{.Port}} PING
 {{- end}}
 
 // Go, github.com/redis/go-redis/v9

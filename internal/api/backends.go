@@ -34,7 +34,7 @@ func (s *backendsServer) CreateInstance(ctx context.Context, r *sealanepb.Create
 }
 
 func (s *backendsServer) GetBackend(ctx context.Context, r *sealanepb.GetBackendRequest) (*sealanepb.Backend, error) {
-	name, err := parseBackend("name", r.GetName())
+	name, err := backendPart.parse("name", r.GetName())
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
@@ -42,7 +42,7 @@ func (s *backendsServer) GetBackend(ctx context.Context, r *sealanepb.GetBackend
 }
 
 func (s *backendsServer) UpdateBackend(ctx context.Context, r *sealanepb.UpdateBackendRequest) (*sealanepb.Backend, error) {
-	name, err := parseBackend("backend.name", r.GetBackend().GetName())
+	name, err := backendPart.parse("backend.name", r.GetBackend().GetName())
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
@@ -62,16 +62,10 @@ func (s *backendsServer) show(ctx context.Context, name instance.Name) (*sealane
 		return nil, toStatus(ctx, s.log, err)
 	}
 	return &sealanepb.Backend{
-		Name: name.String() + backendSuffix, Address: b.Server.Address, Tls: b.Server.TLS, Ca: b.Server.CA, ServerName: b.Server.ServerName,
+		Name: backendPart.of(name), Address: b.Server.Address, Tls: b.Server.TLS, Ca: b.Server.CA, ServerName: b.Server.ServerName,
 		Plaintext: b.Server.Plaintext, User: b.Server.User, HasPassword: b.HasPassword, Engine: b.Facts.Name(), UsedMemoryBytes: b.Facts.UsedMemory,
 		ClientsLogIn: b.Facts.ClientsLogIn, Warnings: b.Warnings, Problem: b.Problem,
 	}, nil
-}
-
-const backendSuffix = "/backend"
-
-func parseBackend(field, s string) (instance.Name, error) {
-	return parsePart(field, s, backendSuffix, "a backend")
 }
 
 // parseAddress reads an address as people write it.

@@ -59,7 +59,7 @@ func (s *certificatesServer) SetSampling(ctx context.Context, r *sealanepb.SetSa
 }
 
 func (s *certificatesServer) ListClients(ctx context.Context, r *sealanepb.ListClientsRequest) (*sealanepb.ListClientsResponse, error) {
-	name, err := parseCertificates("name", r.GetName())
+	name, err := certificatesPart.parse("name", r.GetName())
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
@@ -132,7 +132,7 @@ func (s *certificatesServer) RotateLeaf(ctx context.Context, r *sealanepb.Rotate
 
 // change does what is asked of the instance's certificates and shows them.
 func (s *certificatesServer) change(ctx context.Context, resource string, do func(instance.Name) error) (*sealanepb.InstanceCertificates, error) {
-	name, err := parseCertificates("name", resource)
+	name, err := certificatesPart.parse("name", resource)
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
@@ -144,12 +144,6 @@ func (s *certificatesServer) change(ctx context.Context, resource string, do fun
 		return nil, toStatus(ctx, s.log, err)
 	}
 	return certificatesProto(name, c), nil
-}
-
-const certificatesSuffix = "/certificates"
-
-func parseCertificates(field, s string) (instance.Name, error) {
-	return parsePart(field, s, certificatesSuffix, "certificates")
 }
 
 var caStates = map[pki.CAState]sealanepb.CertificateAuthority_State{
@@ -166,7 +160,7 @@ var caStates = map[pki.CAState]sealanepb.CertificateAuthority_State{
 // certificatesProto is an instance's certificates as the API shows them.
 func certificatesProto(name instance.Name, c instance.CertificateStatus) *sealanepb.InstanceCertificates {
 	out := &sealanepb.InstanceCertificates{
-		Name: name.String() + certificatesSuffix, CrossCertificateServed: c.CrossServed, Warnings: c.Warnings, Problem: c.Problem,
+		Name: certificatesPart.of(name), CrossCertificateServed: c.CrossServed, Warnings: c.Warnings, Problem: c.Problem,
 		Sampling: samplingProto(c.Sampling),
 	}
 	for _, ca := range c.CAs {

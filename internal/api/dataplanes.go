@@ -27,7 +27,7 @@ var dataPaths = map[sealanepb.DataPlane_DataPath]gateway.DataPath{
 }
 
 func (s *dataPlanesServer) GetDataPlane(ctx context.Context, r *sealanepb.GetDataPlaneRequest) (*sealanepb.DataPlane, error) {
-	name, err := parseDataPlane("name", r.GetName())
+	name, err := dataPlanePart.parse("name", r.GetName())
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
@@ -35,7 +35,7 @@ func (s *dataPlanesServer) GetDataPlane(ctx context.Context, r *sealanepb.GetDat
 }
 
 func (s *dataPlanesServer) UpdateDataPlane(ctx context.Context, r *sealanepb.UpdateDataPlaneRequest) (*sealanepb.DataPlane, error) {
-	name, err := parseDataPlane("data_plane.name", r.GetDataPlane().GetName())
+	name, err := dataPlanePart.parse("data_plane.name", r.GetDataPlane().GetName())
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
@@ -55,12 +55,6 @@ func (s *dataPlanesServer) show(ctx context.Context, name instance.Name) (*seala
 		return nil, toStatus(ctx, s.log, err)
 	}
 	return dataPlaneProto(name, p), nil
-}
-
-const dataPlaneSuffix = "/dataPlane"
-
-func parseDataPlane(field, s string) (instance.Name, error) {
-	return parsePart(field, s, dataPlaneSuffix, "a data plane")
 }
 
 // dataPlaneChange reads what an update asks for, with a mask in either spelling.
@@ -99,7 +93,7 @@ func dataPlaneChange(mask *fieldmaskpb.FieldMask, in *sealanepb.DataPlane) (func
 // dataPlaneProto is a data plane as the API shows it.
 func dataPlaneProto(name instance.Name, p instance.DataPlane) *sealanepb.DataPlane {
 	out := &sealanepb.DataPlane{
-		Name:         name.String() + dataPlaneSuffix,
+		Name:         dataPlanePart.of(name),
 		Clients:      int32(p.Clients),
 		ClientsLimit: int32(p.Limit),
 		LimitedBy:    p.LimitedBy,

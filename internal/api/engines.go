@@ -16,7 +16,7 @@ type enginesServer struct {
 }
 
 func (s *enginesServer) GetEngine(ctx context.Context, r *sealanepb.GetEngineRequest) (*sealanepb.Engine, error) {
-	name, err := parseEngine(r.GetName())
+	name, err := enginePart.parse("name", r.GetName())
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}
@@ -24,7 +24,7 @@ func (s *enginesServer) GetEngine(ctx context.Context, r *sealanepb.GetEngineReq
 }
 
 func (s *enginesServer) RestartEngine(ctx context.Context, r *sealanepb.RestartEngineRequest) (*sealanepb.Engine, error) {
-	name, err := parseEngine(r.GetName())
+	name, err := enginePart.parse("name", r.GetName())
 	if err == nil {
 		err = s.manager.Engines.Restart(ctx, name, r.GetForce())
 	}
@@ -42,14 +42,8 @@ func (s *enginesServer) show(ctx context.Context, name instance.Name) (*sealanep
 	memory := s.manager.Engines.SystemMemory(ctx, name)
 	return &sealanepb.Engine{
 		SystemMemoryBytes: memory.Total, SystemMemoryUsedBytes: memory.Used(), SystemMemoryUsageRatio: memory.Ratio(),
-		Name:             name.String() + engineSuffix,
+		Name:             enginePart.of(name),
 		MemoryLimitBytes: e.Memory.Limit, MemoryLimitedBy: e.Memory.By, MemoryLimitProblem: e.Memory.Problem,
 		LastExit: e.LastExit, LastExitTime: timeUnlessZero(e.LastExitTime),
 	}, nil
-}
-
-const engineSuffix = "/engine"
-
-func parseEngine(s string) (instance.Name, error) {
-	return parsePart("name", s, engineSuffix, "an engine")
 }

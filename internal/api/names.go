@@ -7,13 +7,28 @@ import (
 	"github.com/sealane/sealane/internal/instance"
 )
 
-// parsePart reads the name of a part of an instance, such as its engine: the instance's with a suffix.
-func parsePart(field, s, suffix, what string) (instance.Name, error) {
-	parent, ok := strings.CutSuffix(s, suffix)
+// part is something that every instance has, and whose name is the instance's with a suffix.
+type part struct{ suffix, what string }
+
+var (
+	backendPart           = part{"/backend", "a backend"}
+	certificatesPart      = part{"/certificates", "certificates"}
+	dataPlanePart         = part{"/dataPlane", "a data plane"}
+	enginePart            = part{"/engine", "an engine"}
+	persistencePart       = part{"/persistence", "a persistence"}
+	replicationPart       = part{"/replication", "a replication"}
+	transitEncryptionPart = part{"/transitEncryption", "a transit encryption"}
+)
+
+func (p part) of(n instance.Name) string { return n.String() + p.suffix }
+
+// parse reads the name of such a part, which a field of a request has.
+func (p part) parse(field, s string) (instance.Name, error) {
+	parent, ok := strings.CutSuffix(s, p.suffix)
 	if !ok || strings.Count(parent, "/") != 5 {
-		var p problems
-		p.invalid(field, fmt.Sprintf("%q is not the name of %s: want projects/PROJECT/locations/LOCATION/instances/ID%s", s, what, suffix))
-		return instance.Name{}, p.err()
+		var wrong problems
+		wrong.invalid(field, fmt.Sprintf("%q is not the name of %s: want projects/PROJECT/locations/LOCATION/instances/ID%s", s, p.what, p.suffix))
+		return instance.Name{}, wrong.err()
 	}
 	return instance.ParseName(field, parent)
 }

@@ -20,10 +20,8 @@ type persistencesServer struct {
 	log     *slog.Logger
 }
 
-const persistenceSuffix = "/persistence"
-
 func (s *persistencesServer) GetPersistence(ctx context.Context, r *sealanepb.GetPersistenceRequest) (*sealanepb.Persistence, error) {
-	name, err := parsePart("name", r.GetName(), persistenceSuffix, "a persistence")
+	name, err := persistencePart.parse("name", r.GetName())
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}

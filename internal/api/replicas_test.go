@@ -59,6 +59,15 @@ func TestStandardInstancesOverREST(t *testing.T) {
 	}
 }
 
+func TestWhatCanNotBeStandard(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	code, v := s.do("POST", instances+"?instanceId=a", `{"tier":"STANDARD_HA","memorySizeGb":1,"redisVersion":"REDIS_6_X"}`)
+	s.refused(400, "INVALID_ARGUMENT", v, code, "tier: STANDARD_HA: the engine of REDIS_6_X on this server was built without TLS")
+	code, v = s.do("POST", strings.TrimSuffix(instances, "instances")+"backendInstances", `{"instanceId":"a","instance":{"tier":"STANDARD_HA","memorySizeGb":1},"backend":{"address":"127.0.0.1:1"}}`)
+	s.refused(400, "INVALID_ARGUMENT", v, code, "tier: STANDARD_HA: a backend is a Redis that runs already")
+}
+
 // replicaUpdates are updates of an instance of tier STANDARD_HA with one replica, one after another. refused is what a refusal says.
 var replicaUpdates = []struct {
 	mask, body string

@@ -19,10 +19,8 @@ type replicationsServer struct {
 	log     *slog.Logger
 }
 
-const replicationSuffix = "/replication"
-
 func (s *replicationsServer) GetReplication(ctx context.Context, r *sealanepb.GetReplicationRequest) (*sealanepb.Replication, error) {
-	name, err := parsePart("name", r.GetName(), replicationSuffix, "a replication")
+	name, err := replicationPart.parse("name", r.GetName())
 	if err != nil {
 		return nil, toStatus(ctx, s.log, err)
 	}

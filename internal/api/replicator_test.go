@@ -18,6 +18,8 @@ type replicas struct {
 	held      bool                          // they can't
 }
 
+var _ instance.Replicator = (*nodes)(nil)
+
 func (n *nodes) EnsureEngine(ctx context.Context, node instance.Node, progress func(string)) error {
 	progress("starting the engine")
 	n.mu.Lock()
@@ -44,6 +46,8 @@ func (n *nodes) ApplyGateway(_ context.Context, node instance.Node) error {
 	}
 	return nil
 }
+
+func (n *nodes) StopGateway(context.Context, string) error { return nil }
 
 func (n *nodes) ServedEngine(nodeID string) (instance.EngineRef, error) {
 	n.mu.Lock()

@@ -69,7 +69,7 @@ type named interface{ GetName() string }
 
 // change makes a change, if any, and shows the outcome.
 func (s *transitEncryptionsServer) change(ctx context.Context, r named, unseenFor *durationpb.Duration, change func(instance.Name) error) (*sealanepb.TransitEncryption, error) {
-	name, err := parseTransitEncryption(r.GetName())
+	name, err := transitEncryptionPart.parse("name", r.GetName())
 	if err == nil {
 		err = checkUnseenFor(unseenFor)
 	}
@@ -88,7 +88,7 @@ func (s *transitEncryptionsServer) change(ctx context.Context, r named, unseenFo
 		reasons = nil
 	}
 	return &sealanepb.TransitEncryption{
-		Name: name.String() + transitEncryptionSuffix,
+		Name: transitEncryptionPart.of(name),
 		Mode: encryptionModes[st.Mode], Host: st.Host, TlsPort: int32(st.TLSPort), PlaintextPort: int32(st.PlaintextPort),
 		SafeToEnforce: st.PlaintextPort != 0 && st.Verdict.Safe(), Reasons: reasons, UnseenFor: durationpb.New(st.UnseenFor),
 		PlaintextConnections: int32(st.PlaintextConnections), TlsConnections: int32(st.TLSConnections),
@@ -97,7 +97,7 @@ func (s *transitEncryptionsServer) change(ctx context.Context, r named, unseenFo
 }
 
 func (s *transitEncryptionsServer) status(ctx context.Context, r named, unseenFor *durationpb.Duration) (instance.EncryptionStatus, error) {
-	name, err := parseTransitEncryption(r.GetName())
+	name, err := transitEncryptionPart.parse("name", r.GetName())
 	if err != nil {
 		return instance.EncryptionStatus{}, err
 	}
@@ -112,12 +112,6 @@ func checkUnseenFor(d *durationpb.Duration) error {
 	var p problems
 	p.invalid("unseen_for", fmt.Sprintf("%s: want 1s at least, or leave it out for 7 days", d.AsDuration()))
 	return p.err()
-}
-
-const transitEncryptionSuffix = "/transitEncryption"
-
-func parseTransitEncryption(s string) (instance.Name, error) {
-	return parsePart("name", s, transitEncryptionSuffix, "a transit encryption")
 }
 
 func plaintextClientsProto(clients []plaintext.Client) []*sealanepb.PlaintextClient {
