@@ -40,33 +40,38 @@ func Tables(w io.Writer, results []*Result) {
 	for _, r := range all {
 		var outages, clients []time.Duration
 		var sum Failover
+		lost := 0
 		for _, f := range r.failovers {
 			outages = append(outages, f.Outage)
 			clients = append(clients, f.Clients...)
 			sum.ClosedClean += f.ClosedClean
 			sum.ClosedBusy += f.ClosedBusy
 			sum.ClosedByLibrary += f.ClosedByLibrary
-			sum.Lost += f.Lost
+			for _, n := range f.Lost {
+				lost += n
+			}
 			sum.LostReplicated += f.LostReplicated
 		}
 		slices.Sort(outages)
 		slices.Sort(clients)
 		fmt.Fprintf(w, "| %s | %s | %d | %s | %s | %s | %s | %s | %d | %d | %d | %d | %d |\n", r.target, r.kind, len(r.failovers),
 			seconds(percentile(outages, 50)), seconds(percentile(outages, 100)), seconds(percentile(clients, 50)), seconds(percentile(clients, 95)), seconds(percentile(clients, 100)),
-			sum.ClosedClean, sum.ClosedBusy, sum.ClosedByLibrary, sum.Lost, sum.LostReplicated)
+			sum.ClosedClean, sum.ClosedBusy, sum.ClosedByLibrary, lost, sum.LostReplicated)
 	}
-	fmt.Fprint(w, "\nThe worst client of each library, in seconds:\n\n| target | failover by | "+strings.Join(Libraries, " | ")+" |\n|---|---|"+strings.Repeat("---|", len(Libraries))+"\n")
-	for _, r := range all {
-		fmt.Fprintf(w, "| %s | %s |", r.target, r.kind)
-		for _, library := range Libraries {
-			worst := time.Duration(0)
-			for _, f := range r.failovers {
-				worst = max(worst, f.Libraries[library])
-			}
-			fmt.Fprintf(w, " %s |", seconds(worst))
+	byLibrary(w, "The worst client of each library, in seconds", all, func(failovers []Failover, library string) string {
+		worst := time.Duration(0)
+		for _, f := range failovers {
+			worst = max(worst, f.Libraries[library])
 		}
-		fmt.Fprintln(w)
-	}
+		return seconds(worst)
+	})
+	byLibrary(w, "Acknowledged writes that were lost, by library", all, func(failovers []Failover, library string) string {
+		lost := 0
+		for _, f := range failovers {
+			lost += f.Lost[library]
+		}
+		return fmt.Sprint(lost)
+	})
 	for _, r := range results {
 		r.checked(w)
 	}
@@ -82,6 +87,18 @@ func Tables(w io.Writer, results []*Result) {
 		for _, text := range slices.SortedFunc(maps.Keys(errors), func(a, b string) int { return errors[b] - errors[a] }) {
 			fmt.Fprintf(w, "- %d × %s\n", errors[text], text)
 		}
+	}
+}
+
+// byLibrary writes a table with a column for each library.
+func byLibrary(w io.Writer, title string, all []row, cell func([]Failover, string) string) {
+	fmt.Fprintf(w, "\n%s:\n\n| target | failover by | %s |\n|---|---|%s\n", title, strings.Join(Libraries, " | "), strings.Repeat("---|", len(Libraries)))
+	for _, r := range all {
+		fmt.Fprintf(w, "| %s | %s |", r.target, r.kind)
+		for _, library := range Libraries {
+			fmt.Fprintf(w, " %s |", cell(r.failovers, library))
+		}
+		fmt.Fprintln(w)
 	}
 }
 

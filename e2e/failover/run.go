@@ -12,6 +12,9 @@ import (
 	"github.com/sealane/sealane/e2e/failover/history"
 )
 
+// maxLag is how long before a failover an acknowledged write may be lost with it. On one machine a replica is behind by milliseconds.
+const maxLag = time.Second
+
 // Config is a run of failovers.
 type Config struct {
 	Target Target
@@ -39,7 +42,8 @@ type Failover struct {
 	// ClosedByLibrary are those that the library gave up, of which ClosedByLibraryClean had no request in flight.
 	ClosedClean, ClosedBusy, ClosedByLibrary, ClosedByLibraryClean int
 	Errors                                                         map[string]int // by their text
-	Lost, LostReplicated                                           int            // acknowledged writes
+	Lost                                                           map[string]int // acknowledged writes, by the library
+	LostReplicated                                                 int            // those that a replica had confirmed
 }
 
 // Result is what a run of failovers did.
@@ -77,7 +81,7 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 	l.close()
 	r.Duration = l.now()
 	err = errors.Join(err, l.readAll(ctx, c.Target.Endpoint()))
-	r.History = history.Check(history.History{Ops: l.history(), Failovers: windows, MaxLag: time.Second})
+	r.History = history.Check(history.History{Ops: l.history(), Failovers: windows, MaxLag: maxLag})
 	r.measure(l, windows)
 	for i := range r.Failovers {
 		r.Failovers[i].Kind = c.Kinds[i]
@@ -128,12 +132,16 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // measure fills in what each failover did. A failover's time is from its start to the next one's.
 func (r *Result) measure(l *load, windows []history.Failover) {
+	library := make(map[int]string)
+	for _, w := range l.workers {
+		library[w.id] = w.library
+	}
 	for i, w := range windows {
 		end := r.Duration
 		if i+1 < len(windows) {
 			end = windows[i+1].Start
 		}
-		f := Failover{Start: w.Start, Promoted: w.End - w.Start, Libraries: make(map[string]time.Duration), Errors: make(map[string]int)}
+		f := Failover{Start: w.Start, Promoted: w.End - w.Start, Libraries: make(map[string]time.Duration), Errors: make(map[string]int), Lost: make(map[string]int)}
 		var all []time.Duration
 		for _, worker := range l.workers {
 			own := acknowledged(worker.ops)
@@ -154,12 +162,13 @@ func (r *Result) measure(l *load, windows []history.Failover) {
 		f.Outage = longestGap(all, w.Start, end)
 		f.countClosed(l.closed, end)
 		for _, loss := range r.History.Losses {
-			// A loss without a failover is a violation, and counted with the failover before it.
-			if loss.Failover == i || loss.Failover < 0 && loss.Op.Start >= w.Start && loss.Op.Start < end {
-				f.Lost++
-				if loss.Op.Replicated {
-					f.LostReplicated++
-				}
+			// What was lost counts for the failover that it was sent during, or shortly before.
+			if sent := loss.Op.Start + maxLag; sent < w.Start || sent >= end && i+1 < len(windows) {
+				continue
+			}
+			f.Lost[library[loss.Op.Client]]++
+			if loss.Op.Replicated {
+				f.LostReplicated++
 			}
 		}
 		r.Failovers = append(r.Failovers, f)
@@ -220,4 +229,30 @@ func percentile[T cmp.Ordered](values []T, p int) (v T) {
 		return v
 	}
 	return values[min(len(values)-1, len(values)*p/100)]
+}
+
+// Faults says what a run must not have shown: writes that stop for longer than a second at the median or three at the worst, a client
+// without a request in flight that saw its connection closed, a lost write that a replica had confirmed, and what else the checker
+// found.
+func (r *Result) Faults() (faults []string) {
+	var outages []time.Duration
+	clean := 0
+	for _, f := range r.Failovers {
+		outages = append(outages, f.Outage)
+		clean += f.ClosedClean
+	}
+	slices.Sort(outages)
+	if m := percentile(outages, 50); m > time.Second {
+		faults = append(faults, fmt.Sprintf("no write was acknowledged for %v at the median, want at most 1s", m))
+	}
+	if m := percentile(outages, 100); m > 3*time.Second {
+		faults = append(faults, fmt.Sprintf("no write was acknowledged for %v at the worst, want at most 3s", m))
+	}
+	if clean > 0 {
+		faults = append(faults, fmt.Sprintf("%d connections without a request in flight were closed, want none", clean))
+	}
+	for _, v := range r.History.Violations {
+		faults = append(faults, v.String())
+	}
+	return faults
 }

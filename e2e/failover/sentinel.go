@@ -172,7 +172,7 @@ func (s *Sentinel) Promoted(ctx context.Context) error {
 				continue
 			}
 			if role, err := s.ask(n.address, "ROLE"); err != nil || !strings.HasPrefix(role, "master ") {
-				return fmt.Errorf("%s: %s, %w", n.address, role, err)
+				return fmt.Errorf("%s: %s, %v", n.address, role, err)
 			}
 		}
 		return nil
@@ -208,15 +208,15 @@ func (s *Sentinel) inSync(ctx context.Context) error {
 			if n == primary && strings.HasPrefix(role, "master ") || n != primary && strings.HasPrefix(role, "slave ") && strings.Contains(role, " connected ") {
 				continue
 			}
-			return fmt.Errorf("%s: %s, %w", n.address, role, err)
+			return fmt.Errorf("%s: %s, %v", n.address, role, err)
 		}
 		for _, address := range s.endpoint.Sentinels {
 			replicas, err := s.ask(address, "SENTINEL", "REPLICAS", masterName)
 			if err != nil || !strings.Contains(replicas, " flags slave ") || !strings.Contains(replicas, " master-link-status ok ") {
-				return fmt.Errorf("sentinel %s: %s, %w", address, replicas, err)
+				return fmt.Errorf("sentinel %s: %s, %v", address, replicas, err)
 			}
 			if quorum, err := s.ask(address, "SENTINEL", "CKQUORUM", masterName); err != nil || !strings.Contains(quorum, "OK 3 usable") {
-				return fmt.Errorf("sentinel %s: %s, %w", address, quorum, err)
+				return fmt.Errorf("sentinel %s: %s, %v", address, quorum, err)
 			}
 		}
 		return nil

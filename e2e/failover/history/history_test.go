@@ -1,4 +1,4 @@
-package history_test
+package history
 
 import (
 	"fmt"
@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	. "github.com/sealane/sealane/e2e/failover/history"
 )
 
 // ops makes a history from lines of the form

@@ -1,4 +1,4 @@
-package history_test
+package history
 
 import (
 	"fmt"
@@ -7,8 +7,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	. "github.com/sealane/sealane/e2e/failover/history"
 )
 
 // simulation is a primary and a replica that behave as asynchronous replication allows. Each operation takes effect at a moment between

@@ -31,7 +31,9 @@ var (
 	limit    = flag.Duration("limit", time.Minute, "how long one failover may take until another node is the primary, and how long until a replica is in sync")
 	from     = flag.String("from", "", "files that -json wrote, divided by commas: measure nothing, and print their tables")
 	libs     = flag.String("libraries", strings.Join(failover.Libraries, ","), "the clients' libraries")
-	findings = flag.Int("violations", 20, "how many violations of each target to print")
+	chaos    = flag.Duration("chaos", 0, "kill processes of Sealane at random for this long, and make no other failovers; all clients send WAIT 1")
+	seed     = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of -chaos")
+	findings = flag.Int("faults", 20, "how many faults of each target to print")
 )
 
 // names are the kinds as the flag has them.
@@ -69,6 +71,9 @@ func run(ctx context.Context) error {
 		}
 	}
 	load := failover.Load{Clients: *clients, Libraries: strings.Split(*libs, ","), Pace: *pace, NodeDir: node, Wait: *wait}
+	if *chaos > 0 {
+		return runChaos(ctx, load)
+	}
 	var results []*failover.Result
 	var failures []error
 	for _, name := range strings.Split(*targets, ",") {
@@ -78,7 +83,9 @@ func run(ctx context.Context) error {
 		}
 		if r != nil {
 			results = append(results, r)
-			print(r)
+			if err := judge(r); err != nil && name != "sentinel" {
+				failures = append(failures, err)
+			}
 		}
 		if *out != "" {
 			if err := save(*out, results); err != nil {
@@ -100,6 +107,9 @@ func measure(ctx context.Context, name string, load failover.Load) (result *fail
 	case "sentinel":
 		possible = []failover.Kind{failover.Kill, failover.Stop, failover.Command}
 		target, err = failover.NewSentinel(ready, *redis)
+	case "sealane-transparent", "sealane-multiplexed":
+		possible = []failover.Kind{failover.Kill, failover.Stop, failover.Disk, failover.Socket, failover.Command}
+		target, err = failover.NewSealane(ready, failover.SealaneConfig{Program: *sealane, DataPath: strings.TrimPrefix(name, "sealane-"), DiskSize: "256m"})
 	default:
 		return nil, errors.New("want sentinel, sealane-transparent or sealane-multiplexed")
 	}
@@ -145,10 +155,16 @@ func choose(possible []failover.Kind) ([]failover.Kind, error) {
 	return chosen, nil
 }
 
-func print(r *failover.Result) {
-	for _, v := range r.History.Violations[:min(*findings, len(r.History.Violations))] {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", r.Target, v)
+// judge prints what a run must not have shown.
+func judge(r *failover.Result) error {
+	faults := r.Faults()
+	for _, fault := range faults[:min(*findings, len(faults))] {
+		fmt.Fprintf(os.Stderr, "%s: %s\n", r.Target, fault)
 	}
+	if len(faults) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: %d faults", r.Target, len(faults))
 }
 
 func save(file string, results []*failover.Result) error {
@@ -174,4 +190,42 @@ func printFrom(files []string) error {
 	}
 	failover.Tables(os.Stdout, all)
 	return nil
+}
+
+// runChaos kills processes on both data paths, half of the time each.
+func runChaos(ctx context.Context, load failover.Load) error {
+	load.Wait = "all"
+	var failures []error
+	for _, path := range []string{"transparent", "multiplexed"} {
+		failures = append(failures, chaosOn(ctx, path, load))
+	}
+	return errors.Join(failures...)
+}
+
+func chaosOn(ctx context.Context, path string, load failover.Load) (err error) {
+	ready, cancel := context.WithTimeout(ctx, *limit)
+	defer cancel()
+	target, err := failover.NewSealane(ready, failover.SealaneConfig{Program: *sealane, DataPath: path})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, target.Close()) }()
+	fmt.Printf("%s: seed %d\n", target.Name(), *seed)
+	r, err := failover.RunChaos(ctx, failover.Chaos{
+		Target: target, Load: load, Duration: *chaos / 2, Pause: 3 * time.Second, Seed: *seed, Limit: *limit, Log: os.Stderr,
+	})
+	if r == nil {
+		return err
+	}
+	h := r.History
+	fmt.Printf("%s: killed %v in %v; READY after %v with %d primary; %d acknowledged writes, %d of them confirmed by a replica, %d without an answer; %d lost; longest time without an acknowledged write: %v\n",
+		target.Name(), r.Killed, r.Duration.Round(time.Second), r.ReadyAfter.Round(time.Millisecond), r.Primaries, h.Acknowledged, h.Replicated, h.Unknown, len(h.Losses), r.LongestGap.Round(time.Millisecond))
+	faults := r.Faults()
+	for _, fault := range faults[:min(*findings, len(faults))] {
+		fmt.Println(fault)
+	}
+	if len(faults) > 0 {
+		err = errors.Join(err, fmt.Errorf("%s: %d faults", target.Name(), len(faults)))
+	}
+	return err
 }
