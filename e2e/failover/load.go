@@ -23,6 +23,8 @@ type Load struct {
 const (
 	sharedKeys  = 20   // keys that all clients swap, in each round
 	waitTimeout = 1000 // of WAIT, in milliseconds
+	// restingPace is by how much a resting client's pause is longer. Such a client has no request in flight during most failovers.
+	restingPace = 30
 )
 
 // load is running clients, and what they saw. Its clock starts with it.
@@ -46,6 +48,7 @@ type worker struct {
 	id      int
 	library string
 	wait    bool
+	resting bool
 	client  Client
 	owner   *owner
 	random  *rand.Rand
@@ -79,7 +82,8 @@ func startLoad(ctx context.Context, config Load, e Endpoint) (*load, error) {
 			id := owners[i].client
 			l.workers = append(l.workers, &worker{
 				load: l, id: id, library: library, client: c, owner: owners[i], random: rand.New(rand.NewPCG(1, uint64(id))),
-				wait: config.Wait == "all" || config.Wait == "half" && i%2 == 1,
+				resting: i%10 == 2,
+				wait:    config.Wait == "all" || config.Wait == "half" && i%2 == 1,
 			})
 		}
 		if err != nil {
@@ -116,6 +120,9 @@ func (w *worker) run(ctx context.Context) {
 	round := w.load.round.Load()
 	for {
 		pause := time.Duration((0.5 + w.random.Float64()) * float64(w.load.config.Pace))
+		if w.resting {
+			pause *= restingPace
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -34,7 +34,8 @@ type Failover struct {
 	Promoted time.Duration // until another node was the primary, since Start
 	// Outage is how long no write of any client was acknowledged.
 	Outage time.Duration
-	// Clients are the same for each client without WAIT, in ascending order. A client pauses between its requests, so this is never 0.
+	// Clients are the same for each client without WAIT that does not rest, in ascending order. A client pauses between its requests, so this is
+	// never 0.
 	// Libraries has the worst client of each library.
 	Clients   []time.Duration
 	Libraries map[string]time.Duration
@@ -146,7 +147,7 @@ func (r *Result) measure(l *load, windows []history.Failover) {
 		for _, worker := range l.workers {
 			own := acknowledged(worker.ops)
 			gap := longestGap(own, w.Start, end)
-			if !worker.wait || l.config.Wait == "all" { // WAIT takes its time while there is no replica
+			if !worker.resting && (!worker.wait || l.config.Wait == "all") { // WAIT takes its time while there is no replica
 				f.Clients = append(f.Clients, gap)
 				f.Libraries[worker.library] = max(f.Libraries[worker.library], gap)
 			}

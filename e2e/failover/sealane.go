@@ -40,6 +40,7 @@ type SealaneConfig struct {
 	// a full disk can't be shown.
 	DiskSize string
 	Flags    []string // of instances create, beside the tier
+	Pool     string   // the network for instances, such as 127.84.1.0/24; each server on a machine has one of its own
 }
 
 const instanceName = "first"
@@ -74,9 +75,7 @@ func (s *Sealane) start(ctx context.Context, c SealaneConfig) error {
 		}
 		s.mounted = true
 	}
-	// Each server has a network of its own, and 127.83.0.0/16 belongs to real ones.
-	pool := fmt.Sprintf("127.%d.%d.0/24", 84+os.Getpid()/200%160, os.Getpid()%200)
-	conf := "http: 127.0.0.1:0\ngrpc: 127.0.0.1:0\nops: 127.0.0.1:0\naddresses: {pool: " + pool + "}\n"
+	conf := "http: 127.0.0.1:0\ngrpc: 127.0.0.1:0\nops: 127.0.0.1:0\naddresses: {pool: " + c.Pool + "}\n"
 	if err := os.WriteFile(filepath.Join(s.Dir, "sealane.yaml"), []byte(conf), 0o600); err != nil {
 		return err
 	}
@@ -337,10 +336,28 @@ func (s *Sealane) Close() error {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
+	all = append(all, s.broken())
 	if s.mounted {
 		if out, err := exec.Command("umount", "-l", s.state()).CombinedOutput(); err != nil {
 			all = append(all, fmt.Errorf("umount: %w: %s", err, out))
 		}
 	}
 	return errors.Join(append(all, os.RemoveAll(s.Dir))...)
+}
+
+// broken is an error if a log shows a panic or a data race.
+func (s *Sealane) broken() error {
+	files, _ := filepath.Glob(filepath.Join(s.state(), "nodes", "*", "gateway.*"))
+	for _, file := range append(files, filepath.Join(s.Dir, "serve.log")) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // a socket
+		}
+		for _, mark := range []string{"DATA RACE", "panic:", "fatal error:"} {
+			if bytes.Contains(text, []byte(mark)) {
+				return fmt.Errorf("%s: %s:\n%s", file, mark, text)
+			}
+		}
+	}
+	return nil
 }

@@ -36,6 +36,9 @@ var (
 	findings = flag.Int("faults", 20, "how many faults of each target to print")
 )
 
+// pool is a network of this process. 127.83.0.0/16 belongs to real servers.
+func pool() string { return fmt.Sprintf("127.%d.%d.0/24", 84+os.Getpid()/256%160, os.Getpid()%256) }
+
 // names are the kinds as the flag has them.
 var names = []struct {
 	name string
@@ -109,7 +112,7 @@ func measure(ctx context.Context, name string, load failover.Load) (result *fail
 		target, err = failover.NewSentinel(ready, *redis)
 	case "sealane-transparent", "sealane-multiplexed":
 		possible = []failover.Kind{failover.Kill, failover.Stop, failover.Disk, failover.Socket, failover.Command}
-		target, err = failover.NewSealane(ready, failover.SealaneConfig{Program: *sealane, DataPath: strings.TrimPrefix(name, "sealane-"), DiskSize: "256m"})
+		target, err = failover.NewSealane(ready, failover.SealaneConfig{Program: *sealane, DataPath: strings.TrimPrefix(name, "sealane-"), DiskSize: "256m", Pool: pool()})
 	default:
 		return nil, errors.New("want sentinel, sealane-transparent or sealane-multiplexed")
 	}
@@ -205,7 +208,7 @@ func runChaos(ctx context.Context, load failover.Load) error {
 func chaosOn(ctx context.Context, path string, load failover.Load) (err error) {
 	ready, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
-	target, err := failover.NewSealane(ready, failover.SealaneConfig{Program: *sealane, DataPath: path})
+	target, err := failover.NewSealane(ready, failover.SealaneConfig{Program: *sealane, DataPath: path, Pool: pool()})
 	if err != nil {
 		return err
 	}
