@@ -28,7 +28,7 @@ type Chaos struct {
 
 // ChaosResult is what was killed and what became of it.
 type ChaosResult struct {
-	Killed      map[string]int // by the kind of process: serve, gateway, engine
+	Killed      map[string]int // serve, gateway, primary, replica
 	Duration    time.Duration
 	LongestGap  time.Duration // without an acknowledged write of any client
 	ReadyAfter  time.Duration // after the last kill
@@ -87,7 +87,14 @@ func (c *Chaos) kill(ctx context.Context, l *load, r *ChaosResult) error {
 			if len(pids) == 0 || kind == "engine" && c.Target.replicaInSync() != nil {
 				continue
 			}
-			if err := syscall.Kill(pids[random.IntN(len(pids))], syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			pid := pids[random.IntN(len(pids))]
+			if primary, err := c.Target.Primary(); err == nil && kind == "engine" {
+				kind = "replica"
+				if strings.HasSuffix(commandLine(pid), "unixsocket:"+primary) {
+					kind = "primary"
+				}
+			}
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return err
 			}
 		}

@@ -23,8 +23,9 @@ type Load struct {
 const (
 	sharedKeys  = 20   // keys that all clients swap, in each round
 	waitTimeout = 1000 // of WAIT, in milliseconds
-	// restingPace is by how much a resting client's pause is longer. Such a client has no request in flight during most failovers.
-	restingPace = 30
+	// restingPace is by how much a resting client's pause is longer. Such a client has no request in flight during most failovers. It
+	// must stay below replyTimeout: node-redis applies its one to idle connections as well.
+	restingPace = 15
 )
 
 // load is running clients, and what they saw. Its clock starts with it.

@@ -54,7 +54,10 @@ async function ioredis() {
 
 async function nodeRedis() {
   const { createClient, createSentinel } = await import('redis');
-  const socket = { connectTimeout: 1000, socketTimeout: config.replyTimeout, ...(ca && { tls: true, ca }) };
+  const socket = {
+    connectTimeout: 1000, socketTimeout: config.replyTimeout, ...(ca && { tls: true, ca }),
+    reconnectStrategy: (retries) => Math.min(50 * retries, 500), // the default ends the client for ever after a socketTimeout
+  };
   if (!config.sentinels) {
     const db = createClient({ socket: { ...socket, host: config.host, port: config.port }, commandOptions: { timeout: config.replyTimeout } });
     db.on('error', () => {});
