@@ -18,7 +18,7 @@ CLIENTS = openssl haproxy nginx libnginx-mod-stream stunnel4 libmbedtls-dev libw
 STATE ?=
 RUN_FLAGS ?=
 
-.PHONY: build run test test-engines engines check unit e2e fuzz bench gen install clean
+.PHONY: build run test test-engines test-failover test-chaos engines check unit e2e fuzz bench gen install clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/sealane ./cmd/sealane
@@ -79,6 +79,19 @@ BENCH_FLAGS ?=
 bench: build
 	@scripts/need.sh redis-server redis-cli
 	cd bench && $(GO) run . -sealane ../bin/sealane $(BENCH_FLAGS)
+
+# Failovers under load, and processes killed at random: docs/failover.md. They are not part of make test.
+FAILOVERS ?= 100
+FAILOVER_FLAGS ?=
+CHAOS ?= 15m
+
+test-failover: build
+	@scripts/need.sh redis-server node npm
+	cd e2e && $(GO) run ./failover/run -sealane ../bin/sealane -failovers $(FAILOVERS) $(FAILOVER_FLAGS)
+
+test-chaos: build
+	@scripts/need.sh redis-server node npm
+	cd e2e && $(GO) run ./failover/run -sealane ../bin/sealane -chaos $(CHAOS) $(FAILOVER_FLAGS)
 
 gen:
 	@scripts/gen.sh
