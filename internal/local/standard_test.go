@@ -34,9 +34,16 @@ type standard struct {
 	key     pki.MasterKey
 	manager *instance.Manager
 	runtime *local.Runtime
+	wrap    func(*local.Runtime) instance.Runtime
 }
 
 func newStandard(t *testing.T, change func(*instance.Spec)) *standard {
+	t.Helper()
+	return newStandardOn(t, change, nil)
+}
+
+// newStandardOn is newStandard with a Runtime that wrap makes of this machine's.
+func newStandardOn(t *testing.T, change func(*instance.Spec), wrap func(*local.Runtime) instance.Runtime) *standard {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sl")
 	if err != nil {
@@ -46,7 +53,7 @@ func newStandard(t *testing.T, change func(*instance.Spec)) *standard {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &standard{t: t, dir: dir, name: instance.Name{Project: "p", Location: "local", ID: "ha"}, pool: nextPool(), key: key}
+	s := &standard{t: t, dir: dir, name: instance.Name{Project: "p", Location: "local", ID: "ha"}, pool: nextPool(), key: key, wrap: wrap}
 	t.Cleanup(func() {
 		s.close()
 		folders, _ := os.ReadDir(filepath.Join(dir, "nodes"))
@@ -102,7 +109,11 @@ func (s *standard) start() {
 		}
 	}
 	s.runtime = local.New(filepath.Join(s.dir, "nodes"), []string{self, "gateway"}, builds)
-	s.manager, err = instance.New(instance.Config{Store: s.store, Runtime: s.runtime, Key: s.key, Now: time.Now, Log: log,
+	var runtime instance.Runtime = s.runtime
+	if s.wrap != nil {
+		runtime = s.wrap(s.runtime)
+	}
+	s.manager, err = instance.New(instance.Config{Store: s.store, Runtime: runtime, Key: s.key, Now: time.Now, Log: log,
 		Addresses: instance.Addresses{Pool: s.pool}})
 	if err != nil {
 		s.t.Fatal(err)
@@ -227,5 +238,20 @@ func TestFailoverThereAndBack(t *testing.T) {
 		}
 		s.await("the other node is the primary", func(i instance.Instance) bool { return i.State == instance.Ready && i.Replication.Primary != before })
 		c.do("SET", "key", strconv.Itoa(k))
+	}
+}
+
+// wantOnePrimary fails the test unless one engine takes writes, which is the recorded one.
+func (s *standard) wantOnePrimary() {
+	s.t.Helper()
+	i := s.get()
+	for _, n := range i.Replication.Nodes {
+		info, err := s.runtime.EngineInfo(s.t.Context(), i.UID+"-"+strconv.Itoa(n.Number), "replication")
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if want := n.Number == i.Replication.Primary; (info["role"] == "master") != want {
+			s.t.Errorf("node-%d is %s, and the primary is node-%d", n.Number, info["role"], i.Replication.Primary)
+		}
 	}
 }
