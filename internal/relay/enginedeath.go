@@ -18,6 +18,7 @@ const deathTime = 20 * time.Millisecond
 // suspect is a client whose engine may have ended.
 type suspect struct {
 	session *Session
+	engine  string
 	process int32 // the engine's; 0: not known
 }
 
@@ -30,36 +31,33 @@ func processOf(fd int) int32 {
 	return cred.Pid
 }
 
-// suspectDeath makes a client wait until it is known whether its engine, which was at the end of fd, has ended.
-func (s *Session) suspectDeath(fd int) {
+// suspectDeath makes a client wait until it is known whether its engine, which was at the other end of a connection, has ended.
+func (s *Session) suspectDeath(u *upstream) {
 	l := s.loop
 	s.suspectsDeath = true
-	if l.suspects = append(l.suspects, suspect{s, processOf(fd)}); len(l.suspects) > 1 {
+	if l.suspects = append(l.suspects, suspect{s, u.key.engine, processOf(u.FD())}); len(l.suspects) > 1 {
 		return
 	}
-	engine := l.group.backend.Load().Engine
-	time.AfterFunc(deathTime, func() { l.post(func() { l.endSuspicion(engine) }) })
+	time.AfterFunc(deathTime, func() { l.post(l.endSuspicion) })
 }
 
 // endSuspicion lets the clients go on whose engine has ended, and closes the others.
-func (l *loop) endSuspicion(engine string) {
+func (l *loop) endSuspicion() {
 	all := l.suspects
 	l.suspects = nil
 	b := l.group.backend.Load()
-	gone, listens := b.Engine != engine, int32(0)
-	if !gone {
-		fd, err := b.Connect()
-		if err == nil {
-			listens = processOf(fd)
-			unix.Close(fd)
-		}
-		gone = err != nil && !errors.Is(err, unix.EAGAIN)
+	listens := int32(0)
+	fd, err := b.Connect()
+	if err == nil {
+		listens = processOf(fd)
+		unix.Close(fd)
 	}
+	gone := err != nil && !errors.Is(err, unix.EAGAIN)
 	for _, x := range all {
 		s := x.session
 		switch {
 		case !s.suspectsDeath: // it has left the engine meanwhile
-		case s.phase >= engineGone, gone, listens != 0 && x.process != 0 && listens != x.process:
+		case s.phase >= engineGone, gone, x.engine != b.Engine, listens != 0 && x.process != 0 && listens != x.process:
 			s.engineIsGone()
 		default:
 			s.suspectsDeath, s.orphaned = false, nil

@@ -88,7 +88,7 @@ func (u *upstream) unansweredBy(s *Session, unread bool) (all []unanswered) {
 			all = append(all, unanswered{command: w.command, handler: w.handler, sent: w.sent})
 		}
 		if i == u.pendingReplies.len-1 {
-			all[len(all)-1].unread = unread
+			all[len(all)-1].unread = unread && !s.flight.Trailed()
 		}
 	}
 	return all
@@ -102,9 +102,13 @@ func (s *Session) outlive(all []unanswered) bool {
 		known := raws[i] != nil && (routing.IsOf(raws[i], r.command) || r.command == routing.OutcomeUnknown)
 		requests[i] = routing.Unanswered{Command: r.command, Kept: known, Unread: r.unread}
 	}
+	midRequest := s.state.PassingRest
 	plan, ok := routing.Outlive(&s.state, requests)
 	if !ok {
 		return false
+	}
+	if midRequest {
+		s.input.skipRest()
 	}
 	s.carryTransaction(plan.Members)
 	var again []byte
@@ -124,7 +128,6 @@ func (s *Session) outlive(all []unanswered) bool {
 		}
 	}
 	s.blocked, s.blockedOn = nil, nil
-	s.input.discardingRest = s.state.PassingRest
 	if len(again) > 0 {
 		s.askAgain(again)
 	}
@@ -196,14 +199,15 @@ func (u *upstream) orphanClients(err error) {
 		if u.client == s {
 			s.detach()
 		}
-		s.suspectDeath(u.FD())
+		s.suspectDeath(u)
 	}
 	u.unblockAll() // what they ask was not sent yet
 }
 
 // mayOrphan says whether the end of a connection need not be its client's.
 func (u *upstream) mayOrphan(s *Session) bool {
-	return s.phase == serving && !s.suspectsDeath && s.state.MayOutlive() && !u.isMidReply(s) && !(u.client == s && u.WriteClosing())
+	finished := u.client == s && u.WriteClosing() && s.state.InFlight() == 0
+	return s.phase == serving && !s.suspectsDeath && s.state.MayOutlive() && !u.isMidReply(s) && !finished
 }
 
 // clients are those that a connection is dedicated to, or that have something in flight on it.

@@ -165,7 +165,7 @@ func (d *dialogue) answer(args []string) {
 	switch {
 	case !d.multi:
 	case name == "exec" || name == "discard" || name == "reset" || name == "quit" || name == "multi" || name == "watch":
-	case name == "hello" || name == "blpop" && len(args) < 3 || name == "mystery":
+	case name == "hello" || name == "blpop" && len(args) < 3 || name == "get" || name == "sealane.refused" || name == "mystery":
 		d.aborted = true
 		d.line("-ERR %s is not for transactions", name)
 		return
@@ -470,9 +470,14 @@ type fake struct {
 	mute    bool
 	drops   string
 
+	life    sync.RWMutex // guards the next two; nothing is executed while they are changed
+	serves  string       // the engine that executes requests; "": that of connect
+	hanging bool         // the others accept connections
+
 	last    atomic.Int64
 	tries   atomic.Int64
 	cut     atomic.Int64 // connections that broke off
+	stopped chan struct{}
 	serving sync.WaitGroup
 	mu      sync.Mutex // guards open and done
 	open    map[net.Conn]bool
@@ -496,12 +501,14 @@ func (f *fake) note(args []string) {
 }
 
 func newFake(t testing.TB, seed uint64) *fake {
-	return &fake{t: t, seed: seed, open: make(map[net.Conn]bool), done: make(map[string]int), read: make(map[string]int)}
+	return &fake{t: t, seed: seed, open: make(map[net.Conn]bool), done: make(map[string]int), read: make(map[string]int), stopped: make(chan struct{})}
 }
 
-// connect is Backend.Connect.
-func (f *fake) connect() (int, error) {
-	if n := f.tries.Add(1); f.failing > 0 && n%int64(f.failing) == 0 {
+// connect is Backend.Connect, where there is one engine.
+func (f *fake) connect() (int, error) { return f.connectTo("") }
+
+func (f *fake) connectTo(engine string) (int, error) {
+	if n := f.tries.Add(1); f.failing > 0 && n%int64(f.failing) == 0 || !f.listens(engine) {
 		return -1, syscall.ECONNREFUSED
 	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -519,11 +526,11 @@ func (f *fake) connect() (int, error) {
 	f.mu.Lock()
 	f.open[c] = true
 	f.mu.Unlock()
-	f.serving.Go(func() { f.serve(c, id) })
+	f.serving.Go(func() { f.serve(c, id, engine) })
 	return fds[0], nil
 }
 
-func (f *fake) serve(c net.Conn, id int64) {
+func (f *fake) serve(c net.Conn, id int64, engine string) {
 	defer func() {
 		f.mu.Lock()
 		delete(f.open, c)
@@ -543,7 +550,10 @@ func (f *fake) serve(c net.Conn, id int64) {
 		if err != nil {
 			return
 		}
-		d.hear(in[:n])
+		if !f.alive(engine, func() { d.hear(in[:n]) }) {
+			<-f.stopped
+			return
+		}
 		out := d.out
 		for len(out) > 0 {
 			k := min(len(out), 1+rnd.IntN([]int{3, 100, 5000, 200000}[rnd.IntN(4)]))
@@ -571,12 +581,49 @@ func (f *fake) serve(c net.Conn, id int64) {
 	_, _ = io.Copy(io.Discard, c)
 }
 
-// stop closes all connections and waits for them.
-func (f *fake) stop() {
+func (f *fake) listens(engine string) bool {
+	f.life.RLock()
+	defer f.life.RUnlock()
+	return engine == f.serves || f.hanging
+}
+
+// alive lets an engine execute something, unless it has ended or hangs.
+func (f *fake) alive(engine string, execute func()) bool {
+	f.life.RLock()
+	defer f.life.RUnlock()
+	if engine != f.serves {
+		return false
+	}
+	execute()
+	return true
+}
+
+// lose ends the engine that serves: at once, or it hangs for ever.
+func (f *fake) lose(hangs bool) {
+	f.replace("none", hangs)
+	if !hangs {
+		f.closeAll()
+	}
+}
+
+// replace makes another engine the one that serves.
+func (f *fake) replace(engine string, hangs bool) {
+	f.life.Lock()
+	defer f.life.Unlock()
+	f.serves, f.hanging = engine, hangs
+}
+
+func (f *fake) closeAll() {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	for c := range f.open {
 		c.Close()
 	}
-	f.mu.Unlock()
+}
+
+// stop closes all connections and waits for them.
+func (f *fake) stop() {
+	close(f.stopped)
+	f.closeAll()
 	f.serving.Wait()
 }

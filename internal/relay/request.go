@@ -23,8 +23,9 @@ type input struct {
 	passingHead bool             // and is the head of a large request, whose rest is passed on as it comes
 	// discardingRest: its head was refused, so the rest goes nowhere
 	discardingRest bool
-	backlog        []byte // what came behind a blocked request
-	replay         []byte // what is taken before anything else of the client's: requests to be asked again
+	skipping       *resp.CommandScanner // the rest of a request that comes next is for nobody; nil: there is none
+	backlog        []byte               // what came behind a blocked request
+	replay         []byte               // what is taken before anything else of the client's: requests to be asked again
 }
 
 // waits says that the client has said something that can't be sent yet.
@@ -32,6 +33,24 @@ func (in *input) waits() bool { return in.blocked || len(in.replay) > 0 }
 
 // discard throws away what was not sent.
 func (in *input) discard() { in.blocked, in.buffer, in.backlog, in.replay = false, nil, nil, nil }
+
+// skipRest makes the rest of the request under way be thrown away when it comes.
+func (in *input) skipRest() {
+	scan := in.scan
+	in.skipping, in.scan, in.discardingRest = &scan, resp.CommandScanner{}, false
+}
+
+// skip throws away what is for nobody of what the client has said.
+func (in *input) skip(b []byte) []byte {
+	if in.skipping == nil {
+		return b
+	}
+	n, done, err := in.skipping.Next(b)
+	if done || err != nil {
+		in.skipping = nil
+	}
+	return b[n:]
+}
 
 // midRequest says that the client is in the middle of a request.
 func (s *Session) midRequest() bool {

@@ -152,7 +152,7 @@ func (s *Session) sendDedicated(b *Backend, c *routing.Command, raw []byte) {
 	switch {
 	case c == routing.Empty:
 		s.state.SkipReply = false // it counts as a request
-		s.flight.Lose()
+		s.flight.Trail()
 		s.passBytes(raw)
 		return
 	case s.refused(s.dedicated, b, c, raw):

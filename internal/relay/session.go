@@ -312,7 +312,7 @@ func (s *Session) pump() {
 			s.activity.bytesIn.Add(uint64(n))
 			s.active, s.loop.used = true, true
 			s.activity.lastRequest.Store(s.loop.now.UnixNano())
-			s.parse(s.loop.plain[:n])
+			s.parse(s.input.skip(s.loop.plain[:n]))
 		}
 		if err != nil {
 			if err != netloop.ErrAgain {

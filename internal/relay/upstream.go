@@ -258,7 +258,7 @@ func (u *upstream) detachUnaffected(err error) {
 		if u.loop.group.backend.Load().remote() {
 			s.conn.requeue()
 		} else {
-			s.suspectDeath(u.FD())
+			s.suspectDeath(u)
 		}
 	}
 	if u.shared && u.loop.group.backend.Load().remote() && u.ready && len(u.firstError) == 0 {

@@ -19,17 +19,20 @@ type Flight struct {
 	bytes []byte
 	ends  []int // of each request in bytes; one with no bytes is not kept
 	lost  bool  // some are missing, so that it is not known which is which
+
+	trailed bool // something was sent behind the last one that is no request
 }
 
 // Add notes a request that is about to be sent; raw is nil for one that is not at hand. inFlight is how many have no reply yet.
 func (f *Flight) Add(raw []byte, inFlight int) {
+	f.trailed = false
 	switch {
 	case inFlight == 0:
 		f.bytes, f.ends, f.lost = f.bytes[:0], f.ends[:0], false
 	case f.lost:
 		return
 	case inFlight >= maxFlight:
-		f.Lose()
+		*f = Flight{lost: true}
 		return
 	case len(f.bytes)+len(raw) > maxFlightBytes, len(f.ends) >= 2*maxFlight:
 		f.forget(len(f.ends) - inFlight)
@@ -53,8 +56,11 @@ func (f *Flight) forget(n int) {
 	}
 }
 
-// Lose is called when something is sent of which no account is kept.
-func (f *Flight) Lose() { *f = Flight{lost: true} }
+// Trail is called when something is sent that is no request to the engine: an empty one.
+func (f *Flight) Trail() { f.trailed = true }
+
+// Trailed says that the last request is not what was sent last.
+func (f *Flight) Trailed() bool { return f.trailed }
 
 // Last returns the last n requests. Those that are not known are nil.
 func (f *Flight) Last(n int) [][]byte {

@@ -58,9 +58,12 @@ func Outlive(st *State, all []Unanswered) (Outlived, bool) {
 	if !st.MayOutlive() {
 		return Outlived{}, false
 	}
-	w := walk{all: all, out: Outlived{Again: make([]bool, len(all))}, open: st.Multi, carried: st.Multi, began: answered, whole: !st.PassingRest}
+	w := walk{all: all, out: Outlived{Again: make([]bool, len(all))}, open: st.Multi, carried: st.Multi, began: answered}
 	for i := range all {
 		w.next(i)
+	}
+	if w.open && w.began == answered && !st.Queuing {
+		w.failed = true // it is open because the engine has not taken its EXEC for one
 	}
 	if w.endTransaction(); w.broken {
 		return Outlived{}, false
@@ -72,8 +75,8 @@ func Outlive(st *State, all []Unanswered) (Outlived, bool) {
 		st.WatchLost = true
 	}
 	st.Multi, st.Queuing = w.carried, w.carried
-	st.Aborted = w.carried && (st.Aborted || !w.whole)
-	st.UnknownEffects, st.Subscriber.PendingConfirmations, st.unpipelined, st.inFlight = 0, 0, false, 0
+	st.Aborted = w.carried && (st.Aborted || w.failed)
+	st.UnknownEffects, st.Subscriber.PendingConfirmations, st.unpipelined, st.inFlight, st.PassingRest = 0, 0, false, 0, false
 	return w.out, true
 }
 
@@ -81,11 +84,11 @@ func Outlive(st *State, all []Unanswered) (Outlived, bool) {
 type walk struct {
 	all     []Unanswered
 	out     Outlived
-	whole   bool // nothing of a request is still to come
 	open    bool // there is a transaction, at this point
 	began   int  // where its MULTI is
 	passed  bool // it is not, or no longer, the one that was open before all of them
 	carried bool // that one is to be open again
+	failed  bool // it can't be open as it was
 	ended   bool // an EXEC may have been executed
 	broken  bool // what comes behind a request that is not asked again would mean something else
 }
@@ -96,23 +99,23 @@ const answered = -1
 func (w *walk) next(i int) {
 	r := w.all[i]
 	c := r.Command
-	known := r.Kept && w.whole
 	switch {
-	case w.open && c == execCommand && !(known && r.Unread):
+	case w.open && c == execCommand && !(r.Kept && r.Unread):
 		for j := max(0, w.began); j < i; j++ {
 			w.out.Again[j] = false
 		}
 		w.carried = w.carried && w.passed
 		w.ended, w.open, w.passed = true, false, true
 	case w.open && (c == execCommand || c == discardCommand || c.Affinity == Resets):
-		w.out.Again[i] = known
+		w.out.Again[i] = r.Kept
 		w.endTransaction()
 	case w.open: // it was queued, at most
-		if w.out.Again[i] = known; !w.passed {
+		if w.out.Again[i] = r.Kept; !w.passed {
 			w.out.Members++
+			w.failed = w.failed || !r.Kept
 		}
 	default:
-		w.out.Again[i] = known && (c.RetrySafe || c.repeatable || r.Unread)
+		w.out.Again[i] = r.Kept && (c.RetrySafe || c.repeatable || r.Unread)
 		if c == multiCommand {
 			w.open, w.began, w.passed = true, i, true
 		} else if c.bearing && !w.out.Again[i] {
