@@ -98,16 +98,31 @@ func (w *Watch) Saw(o Observation) {
 // Fault says why an engine has failed; "": it has not, as far as is known.
 func (w *Watch) Fault() string {
 	switch c := w.Last.Condition; {
-	case c == Ended:
-		return "its process ended"
-	case c == Stopped && w.times >= stoppedTimes:
-		return "its process is stopped (SIGSTOP, or a debugger)"
-	case c == Hung && w.times >= hungTimes:
-		return "its process hangs"
-	case c == Unreachable && w.times >= unreachableTimes:
-		return "its socket can't be reached"
-	case c == Busy && w.Last.At.Sub(w.since) >= patience:
-		return fmt.Sprintf("it has been busy with one request for %v", patience)
+	case c == Ended, c == Stopped && w.times >= stoppedTimes, c == Hung && w.times >= hungTimes,
+		c == Unreachable && w.times >= unreachableTimes, c == Busy && w.Last.At.Sub(w.since) >= patience:
+		return c.Fault()
+	}
+	return ""
+}
+
+// faults say of each condition in which an engine has failed what is wrong.
+var faults = map[Condition]string{
+	Ended:       "its process ended",
+	Stopped:     "its process is stopped (SIGSTOP, or a debugger)",
+	Hung:        "its process hangs",
+	Unreachable: "its socket can't be reached",
+	Busy:        fmt.Sprintf("it has been busy with one request for %v", patience),
+}
+
+// Fault says what is wrong with an engine in this condition, once it has failed.
+func (c Condition) Fault() string { return faults[c] }
+
+// ConditionOf is the condition of an engine that has this fault; "": it is none that Watch.Fault returns.
+func ConditionOf(fault string) Condition {
+	for c, f := range faults {
+		if f == fault {
+			return c
+		}
 	}
 	return ""
 }

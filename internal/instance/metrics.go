@@ -18,7 +18,7 @@ import (
 type metrics struct {
 	manager   *Manager
 	restarts  *prometheus.CounterVec
-	failovers *prometheus.CounterVec
+	failovers failoverMetrics
 	gateways  *gateway.Metrics
 }
 
@@ -32,7 +32,7 @@ func newMetrics(m *Manager) *metrics {
 			Name: "sealane_node_restarts_total",
 			Help: "Processes of an instance that ended by themselves and were restarted.",
 		}, append(instanceLabels, "process")),
-		failovers: newFailoverCounter(),
+		failovers: newFailoverMetrics(),
 		gateways:  gateway.NewMetrics(instanceLabels...),
 	}
 }
@@ -47,7 +47,7 @@ func (x *metrics) restarted(name Name, process string) {
 
 // Metrics returns what main registers with Prometheus.
 func (m *Manager) Metrics() []prometheus.Collector {
-	return []prometheus.Collector{m.metrics.restarts, m.metrics.failovers, m.metrics}
+	return []prometheus.Collector{m.metrics.restarts, m.metrics.failovers.total, m.metrics.failovers.seconds, m.metrics}
 }
 
 var (
@@ -71,6 +71,7 @@ func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 		ch <- d
 	}
 	describeEngine(ch)
+	describeReplication(ch)
 	x.gateways.Describe(ch)
 }
 
@@ -93,6 +94,7 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 		x.collectEngine(ctx, ch, i)
 		x.collectSnapshots(ctx, ch, i)
 		x.collectCertificates(ch, i)
+		collectReplication(ch, i)
 		x.collectGateway(ctx, ch, i)
 	}
 }

@@ -219,7 +219,7 @@ func (r *reconciler) mendPrimary(ctx context.Context, rt Replicator, w *worker, 
 	case o.Answers():
 		return nil
 	case !o.Running():
-		why = "its process ended"
+		why = failover.Ended.Fault()
 	case why == "":
 		return nil // it may answer yet
 	}
