@@ -63,22 +63,24 @@ func (a *acceptor) share(l *listener, shared bool) {
 // that has the listener. Still reset are those whose connection is being made at that moment, from their first packet to their second,
 // except where net.ipv4.tcp_migrate_req is 1.
 func (a *acceptor) leave(l *listener, last *serving) {
-	if l.shared {
-		done := make(chan struct{})
-		a.mu.Lock()
-		a.leaving = append(a.leaving, func() { a.acceptLast(l, last, time.Now()); close(done) })
-		a.mu.Unlock()
-		a.poller.Wake()
-		<-done
+	if !l.shared {
+		a.closeListener(l)
+		return
 	}
-	a.closeListener(l)
+	done := make(chan struct{})
+	a.mu.Lock()
+	a.leaving = append(a.leaving, func() { a.acceptLast(l, last, time.Now()); close(done) })
+	a.mu.Unlock()
+	a.poller.Wake()
+	<-done
 }
 
-// acceptLast accepts whom the kernel has for a listener that is being left.
+// acceptLast accepts whom the kernel has for a listener that is being left, and closes it before more can come.
 func (a *acceptor) acceptLast(l *listener, last *serving, now time.Time) {
 	l.last = last
 	for rounds := 0; rounds < lastRounds && a.accept(l, now); rounds++ {
 	}
+	a.closeListener(l)
 }
 
 // leaveListeners does what leave asks for.
