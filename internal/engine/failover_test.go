@@ -256,3 +256,31 @@ func snapshotsFail(t *testing.T, b engine.Binary) {
 	replica.awaitSame(t, primary)
 	connect(t, replica.cfg.Dir).want("v", "GET", "k")
 }
+
+// A replica that connects again to a primary which doesn't answer, as one that is stopped, can be asked and promoted meanwhile.
+func TestReplicaAnswersWhileItsPrimaryIsSilent(t *testing.T) {
+	t.Parallel()
+	eachWithTLS(t, primaryIsSilent)
+}
+
+func primaryIsSilent(t *testing.T, b engine.Binary) {
+	g := newGroup(t, b)
+	primary := g.add(netip.AddrPort{})
+	replica := g.add(primary.link.addr)
+	replica.awaitSame(t, primary)
+	held := primary.link.hold(0)
+	primary.link.cut()
+	select {
+	case <-held:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the replica does not come back")
+	}
+	began := time.Now()
+	if err := replica.Promote(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	connect(t, replica.cfg.Dir).want("OK", "SET", "k", "v")
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the promotion and a write took %v", took)
+	}
+}

@@ -94,7 +94,8 @@ func (c Config) tls() (*tls.Config, []error) {
 		CipherSuites: suites12,
 		ClientAuth:   tls.RequireAndVerifyClientCert,
 		ClientCAs:    pool,
-		// A session that is resumed would show its certificate to nobody, and engines don't resume.
+		// A session that is resumed would show its certificate to nobody, and engines don't resume. And a replica's engine takes the ticket
+		// for the beginning of an answer, and does nothing else for up to 5 s until the answer is there: it could not be promoted.
 		SessionTicketsDisabled: true,
 		// Small first records are for browsers that render half a page.
 		DynamicRecordSizingDisabled: true,
