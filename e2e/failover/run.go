@@ -97,7 +97,7 @@ func (c *Config) failover(ctx context.Context, l *load, kind Kind) (window histo
 	}
 	limited, cancel := context.WithTimeout(ctx, c.Limit)
 	defer cancel()
-	window.Start = l.now()
+	window.Start, window.Lossless = l.now(), c.Target.Lossless(kind)
 	if err := c.Target.Fail(limited, kind); err != nil {
 		return window, err
 	}
