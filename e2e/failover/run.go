@@ -42,6 +42,7 @@ type Failover struct {
 	// ClosedClean are connections that the server closed while their client had no request in flight, ClosedBusy those with one.
 	// ClosedByLibrary are those that the library gave up, of which ClosedByLibraryClean had no request in flight.
 	ClosedClean, ClosedBusy, ClosedByLibrary, ClosedByLibraryClean int
+	Closed                                                         []Closed       // each of them
 	Errors                                                         map[string]int // by their text
 	Lost                                                           map[string]int // acknowledged writes, by the library
 	LostReplicated                                                 int            // those that a replica had confirmed
@@ -97,7 +98,7 @@ func (c *Config) failover(ctx context.Context, l *load, kind Kind) (window histo
 	}
 	limited, cancel := context.WithTimeout(ctx, c.Limit)
 	defer cancel()
-	window.Start = l.now()
+	window.Start, window.Lossless = l.now(), c.Target.Lossless(kind)
 	if err := c.Target.Fail(limited, kind); err != nil {
 		return window, err
 	}
@@ -178,8 +179,11 @@ func (r *Result) measure(l *load, windows []history.Failover) {
 
 func (f *Failover) countClosed(closed []Closed, end time.Duration) {
 	for _, c := range closed {
+		if c.At < f.Start || c.At >= end {
+			continue
+		}
+		f.Closed = append(f.Closed, c)
 		switch {
-		case c.At < f.Start || c.At >= end:
 		case c.ByServer && c.Clean:
 			f.ClosedClean++
 		case c.ByServer:

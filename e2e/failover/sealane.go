@@ -161,6 +161,8 @@ func (s *Sealane) findEndpoint(ctx context.Context) error {
 	return os.WriteFile(s.endpoint.CAFile, []byte(bundle), 0o600)
 }
 
+func (s *Sealane) Lossless(kind Kind) bool { return kind == Command }
+
 func (s *Sealane) Name() string { return "Sealane, " + s.path }
 
 func (s *Sealane) Endpoint() Endpoint { return s.endpoint }
@@ -343,6 +345,21 @@ func (s *Sealane) Close() error {
 		}
 	}
 	return errors.Join(append(all, os.RemoveAll(s.Dir))...)
+}
+
+// KeepLogs copies the logs of the server, its gateways and its engines to a folder.
+func (s *Sealane) KeepLogs(folder string) error {
+	files, _ := filepath.Glob(filepath.Join(s.state(), "nodes", "*", "*.log"))
+	for _, file := range append(files, filepath.Join(s.Dir, "serve.log")) {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(folder, filepath.Base(filepath.Dir(file))+"-"+filepath.Base(file)), text, 0o600)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // broken is an error if a log shows a panic or a data race.

@@ -103,6 +103,8 @@ func (s *Sentinel) Name() string {
 	return "Redis with Sentinel"
 }
 
+func (s *Sentinel) Lossless(Kind) bool { return false }
+
 func (s *Sentinel) Endpoint() Endpoint { return s.endpoint }
 
 // ask sends one command to a node or a sentinel, over a connection of its own, and returns the reply as text.

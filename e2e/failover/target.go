@@ -23,6 +23,8 @@ const (
 type Target interface {
 	Name() string
 	Endpoint() Endpoint
+	// Lossless says whether a failover of a kind is promised to lose no acknowledged write at all.
+	Lossless(kind Kind) bool
 	// Fail makes the primary fail, and returns when that has happened. A command is sent, and its end is not awaited.
 	Fail(ctx context.Context, kind Kind) error
 	// Promoted waits until another node is the primary.

@@ -138,6 +138,8 @@ func (c *checker) assignLosses() {
 			switch {
 			case l.failover < 0:
 				c.violate(LostAtPeace, w.Key, "%v was there at %v and is not there at %v", w, l.after, l.before)
+			case c.h.Failovers[l.failover].Lossless:
+				c.violate(LostWithout, w.Key, "%v is not there at %v", w, l.before)
 			case w.End < c.h.Failovers[l.failover].Start-c.h.MaxLag:
 				c.violate(LostEarly, w.Key, "%v is not there at %v; the failover began at %v", w, l.before, c.h.Failovers[l.failover].Start)
 			}

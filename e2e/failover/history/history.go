@@ -64,7 +64,10 @@ func (o *Op) String() string {
 
 // Failover is a change of the primary. Before Start the old primary served undisturbed. By End the new one was known to take writes;
 // the old one may not acknowledge anything that is sent later.
-type Failover struct{ Start, End time.Duration }
+type Failover struct {
+	Start, End time.Duration
+	Lossless   bool // it is promised to lose nothing
+}
 
 // History is a run of all clients.
 type History struct {
@@ -88,6 +91,7 @@ const (
 	FromFuture      Rule = "a value that was read before it was written"
 	LostAtPeace     Rule = "an acknowledged write that is lost without a failover"
 	LostEarly       Rule = "an acknowledged write that is lost although it was acknowledged long before the failover"
+	LostWithout     Rule = "an acknowledged write that is lost with a failover that loses nothing"
 	LostReplicated  Rule = "a write that a replica had confirmed and that is lost"
 	NotASuffix      Rule = "a lost write, although a later one to the same primary is there"
 	TwoPrimaries    Rule = "two primaries acknowledged writes at the same time"

@@ -48,7 +48,7 @@ func ops(t *testing.T, text string) []Op {
 
 // at is a failover in milliseconds.
 func at(start, end int) Failover {
-	return Failover{time.Duration(start) * time.Millisecond, time.Duration(end) * time.Millisecond}
+	return Failover{Start: time.Duration(start) * time.Millisecond, End: time.Duration(end) * time.Millisecond}
 }
 
 func TestCheck(t *testing.T) {
@@ -157,6 +157,9 @@ func TestCheck(t *testing.T) {
 		{name: "a loss of what was acknowledged long before", failovers: []Failover{at(3000, 3100)}, rules: []Rule{LostEarly}, lost: 1, ops: `
 			0-1 1 append l a
 			3200-3201 1 list l -`},
+		{name: "a loss with a failover that loses nothing", failovers: []Failover{{Start: 10 * time.Millisecond, End: 20 * time.Millisecond, Lossless: true}}, rules: []Rule{LostWithout}, lost: 1, ops: `
+			8-9 1 append l a
+			30-31 1 list l -`},
 		{name: "a confirmed write is lost", failovers: []Failover{at(10, 20)}, rules: []Rule{LostReplicated, LostReplicated, LostReplicated}, lost: 3, ops: `
 			0-9 1 append l a replicated
 			30-31 1 list l -

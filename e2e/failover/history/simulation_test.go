@@ -82,7 +82,7 @@ func (s *simulation) failover() {
 	}
 	s.log = nil
 	s.now += 5 * time.Millisecond
-	s.history.Failovers = append(s.history.Failovers, Failover{start, s.now})
+	s.history.Failovers = append(s.history.Failovers, Failover{Start: start, End: s.now})
 }
 
 // readAll reads all keys, as the end of a run does.

@@ -127,9 +127,23 @@ func measure(ctx context.Context, name string, load failover.Load) (result *fail
 	for i := range *number {
 		all = append(all, possible[i%len(possible)])
 	}
+	defer keepLogs(target, &err)
 	return failover.Run(ctx, failover.Config{
 		Target: target, Load: load, Kinds: all, Warm: time.Second, After: 2 * time.Second, Settle: time.Second, Limit: *limit, Log: os.Stderr,
 	})
+}
+
+// keepLogs keeps the logs of a target that failed.
+func keepLogs(target failover.Target, err *error) {
+	t, ok := target.(*failover.Sealane)
+	if *err == nil || !ok {
+		return
+	}
+	dir, failure := os.MkdirTemp("", "failover-logs")
+	if failure == nil {
+		failure = t.KeepLogs(dir)
+	}
+	fmt.Fprintf(os.Stderr, "the logs are in %s (%v)\n", dir, failure)
 }
 
 // choose restricts the kinds to those of the flag.
@@ -213,6 +227,7 @@ func chaosOn(ctx context.Context, path string, load failover.Load) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, target.Close()) }()
+	defer keepLogs(target, &err)
 	fmt.Printf("%s: seed %d\n", target.Name(), *seed)
 	r, err := failover.RunChaos(ctx, failover.Chaos{
 		Target: target, Load: load, Duration: *chaos / 2, Pause: 3 * time.Second, Seed: *seed, Limit: *limit, Log: os.Stderr,
