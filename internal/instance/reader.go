@@ -64,7 +64,7 @@ func (r *reader) withObserved(i Instance) Instance {
 	}
 	for n := range i.Operations {
 		if held := i.Operations[n].Held; held > 0 {
-			i.Operations[n].Detail = fmt.Sprintf("clients waited for %v while they were moved to the new engine", held.Round(100*time.Microsecond))
+			i.Operations[n].Detail = fmt.Sprintf("clients waited for %v while they were moved to the new %s", held.Round(100*time.Microsecond), map[bool]string{true: "primary", false: "engine"}[i.Operations[n].Verb == Failover])
 		}
 	}
 	if op := i.pending(); op != nil {

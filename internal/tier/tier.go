@@ -104,7 +104,7 @@ func (c Choice) standard(exists bool) (ps []Problem) {
 		ps = append(ps, Problem{fieldReplicas, fmt.Sprintf("%d: want 1 to %d", c.Replicas, MaxReplicas), false})
 	}
 	if c.MemoryGB < MinReadReplicasGB {
-		ps = append(ps, Problem{fieldMemory, fmt.Sprintf("%d: an instance with read replicas has %d GB or more: want %d, or no read replicas", c.MemoryGB, MinReadReplicasGB, MinReadReplicasGB), exists})
+		ps = append(ps, Problem{fieldMemory, fmt.Sprintf("%d: an instance with read replicas has %d GB or more: want %d at least", c.MemoryGB, MinReadReplicasGB, MinReadReplicasGB), exists})
 	}
 	return ps
 }
