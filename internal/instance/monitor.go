@@ -167,6 +167,9 @@ func (m *monitor) saw(s subject, seen map[int]failover.Observation) (failed, wor
 	if primary == nil {
 		return false, false
 	}
+	// A primary makes itself another replication ID when its first replica comes, which has to be recorded.
+	last := primary.watch.Last
+	work = last.Answers() && last.Primary && last.ID != s.history
 	for k, w := range m.nodes {
 		if k == s.primary {
 			continue
@@ -177,7 +180,7 @@ func (m *monitor) saw(s subject, seen map[int]failover.Observation) (failed, wor
 		// A replica that ended by itself is reported by Runtime.Exits. One that was restarted would not follow anybody.
 		work = work || was != w.inSync || w.watch.Last.Answers() && w.watch.Last.Primary
 	}
-	switch last := primary.watch.Last; {
+	switch {
 	case last.Answers():
 		m.faultSince, m.failed = time.Time{}, false
 		return false, work

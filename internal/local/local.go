@@ -58,6 +58,8 @@ type node struct {
 	stopMu        sync.Mutex              // guards the map
 	stopRequested map[string]*atomic.Bool // by process: whether its end was asked for
 
+	thawed atomic.Pointer[engine.Engine] // the engine whose offset moves; nil: it may stand still, see RefuseWrites
+
 	sightMu sync.Mutex // guards sight
 	sight   sighting   // what was last seen of the engine
 
@@ -249,7 +251,7 @@ func (l *Runtime) startEngine(ctx context.Context, node instance.Node, extra map
 	maps.Copy(cfg.Directives, extra)
 	if node.Replication != nil {
 		r := replicationOf(node)
-		cfg.Replication = &r
+		cfg.Replication, cfg.Primary = &r, node.Replication.Primary
 	}
 	return engine.Start(ctx, binary, cfg)
 }

@@ -43,7 +43,7 @@ func (l *Runtime) EnsureEngine(ctx context.Context, node instance.Node, progress
 	}
 	busy, err := l.configure(ctx, n, node)
 	if err == nil && busy == nil {
-		err = l.takeRole(ctx, n.engine.Load(), node)
+		err = l.takeRole(ctx, n, node)
 	}
 	if err != nil {
 		return asFatal(err)
@@ -55,18 +55,37 @@ func (l *Runtime) EnsureEngine(ctx context.Context, node instance.Node, progress
 }
 
 // takeRole makes an engine the primary, or a replica of it.
-func (l *Runtime) takeRole(ctx context.Context, e *engine.Engine, node instance.Node) error {
+func (l *Runtime) takeRole(ctx context.Context, n *node, node instance.Node) error {
+	e := n.engine.Load()
 	if err := e.SetReplication(ctx, replicationOf(node)); err != nil {
 		return err
 	}
 	if node.Replication.Primary.IsValid() {
-		return e.FollowTLS(ctx, node.Replication.Primary)
+		if err := e.FollowTLS(ctx, node.Replication.Primary); err != nil {
+			return err
+		}
+		return n.thaw(ctx, e)
 	}
 	r, err := e.Replication(ctx)
 	if err == nil && r.Role == engine.RoleReplica {
 		err = e.Promote(ctx)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return n.thaw(ctx, e)
+}
+
+// thaw lets an engine's offset move on again, where a planned failover has kept it still: of this server, or of one that has died.
+func (n *node) thaw(ctx context.Context, e *engine.Engine) error {
+	if n.thawed.Load() == e {
+		return nil
+	}
+	if err := e.FreezeOffset(ctx, false); err != nil {
+		return err
+	}
+	n.thawed.Store(e)
+	return nil
 }
 
 // replicationOf is the engine's part of what a node needs as one of several.
@@ -312,7 +331,16 @@ func (l *Runtime) RefuseWrites(ctx context.Context, node instance.Node, refuse b
 	if err != nil {
 		return err
 	}
-	return e.RefuseWrites(ctx, refuse)
+	if err := e.RefuseWrites(ctx, refuse); err != nil {
+		return err
+	}
+	// What the engine says by itself after its replica was promoted would keep it from following that with a partial resynchronisation.
+	n := l.node(node.ID)
+	if refuse {
+		n.thawed.Store(nil)
+		return e.FreezeOffset(ctx, true)
+	}
+	return n.thaw(ctx, e)
 }
 
 // HoldClients implements instance.Replicator.

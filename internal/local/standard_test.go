@@ -255,3 +255,24 @@ func (s *standard) wantOnePrimary() {
 		}
 	}
 }
+
+// A planned failover costs no full synchronisation.
+func TestPlannedFailoverNeedsNoFullSynchronisation(t *testing.T) {
+	t.Parallel()
+	s := newStandard(t, nil)
+	c := s.client()
+	c.do("SET", "ends", "1", "PX", "20")
+	c.do("SET", "key", "1")
+	before := s.get().Replication.Primary
+	if _, err := s.manager.Failover(t.Context(), s.name, false, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	i := s.await("the other node is the primary", func(i instance.Instance) bool { return i.Replication.Primary != before && inSync(i) })
+	info, err := s.runtime.EngineInfo(t.Context(), i.UID+"-"+strconv.Itoa(i.Replication.Primary), "stats")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info["sync_full"] != "0" || info["sync_partial_ok"] != "1" {
+		t.Errorf("full synchronisations: %s, partial ones: %s", info["sync_full"], info["sync_partial_ok"])
+	}
+}
