@@ -128,7 +128,9 @@ func TestNothingThatWritesIsRepeatable(t *testing.T) {
 func TestFlightKeepsTheRequestsThatAreNotAnswered(t *testing.T) {
 	t.Parallel()
 	var f Flight
-	request := func(i int) []byte { return resp.AppendCommand(nil, "GET", fmt.Sprint("k", i), strings.Repeat("x", 100)) }
+	request := func(i int) []byte {
+		return resp.AppendCommand(nil, "GET", fmt.Sprint("k", i), strings.Repeat("x", 100))
+	}
 	inFlight := 0
 	for i := range 20_000 { // there is always something in flight
 		f.Add(request(i), inFlight)
