@@ -23,7 +23,8 @@ import (
 //  3. When each client that needs a connection now has it, the hold ends, so that a message that is published next finds its
 //     subscribers. It ends in any case when its time is over.
 //
-// Without a hold, where the old engine is dead or cut off, step 2 is the same, but a blocking command may have been executed.
+// Without a hold, where the old engine is dead or cut off, step 2 is the same, but a blocking command may have been executed. With
+// Backend.Standby, clients that would be lost go on then, too (failover.go).
 //
 // No reply of the old engine can come after one of the new: the old connection is closed before the client asks anything over another
 // one. No request is executed twice: only what was certainly not executed is asked again, and reads that shared a connection

@@ -8,7 +8,8 @@ import (
 )
 
 // An engine closes a connection because it ends, or because it does not want this one any more: its client takes too much memory. A
-// client that has nothing at stake stays in the first case, and goes on with the engine that comes next. In the second it is closed. To
+// client that has nothing at stake stays in the first case, and goes on with the engine that comes next; with Backend.Standby every client
+// does (failover.go). In the second it is closed. To
 // tell the two apart takes a moment, because a process that is killed may close its listening socket last. By then another process may
 // listen in its place already.
 

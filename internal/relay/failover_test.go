@@ -2,12 +2,15 @@ package relay_test
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/internal/engine"
 	"github.com/sealane/sealane/internal/enginetest"
+	"github.com/sealane/sealane/internal/resp"
 )
 
 const outcomeUnknown = "TRYAGAIN a failover took place: whether this request was carried out is not known"
@@ -20,7 +23,11 @@ var ways = map[string]func(*replicated){
 
 // eachFailover runs a test for each path, protocol and way; for engines beyond the first with one protocol for each path.
 func eachFailover(t *testing.T, test func(t *testing.T, f *fleet, proto string, lose func())) {
-	for i, b := range enginetest.All(t) {
+	failovers(t, enginetest.All(t), test)
+}
+
+func failovers(t *testing.T, engines []engine.Binary, test func(t *testing.T, f *fleet, proto string, lose func())) {
+	for i, b := range engines {
 		for _, multiplexed := range []bool{false, true} {
 			for _, proto := range []string{"2", "3"} {
 				for way, lose := range ways {
@@ -191,4 +198,145 @@ func (f *fleet) quietEngine() {
 		f.t.Log(err)
 	}
 	f.loops.Release()
+}
+
+// stick makes the engine read requests of a client, and answer none of them, and then hang.
+func (f *fleet) stick(k *talker, requests ...string) {
+	f.t.Helper()
+	f.serves.admin.want("CONFIG SET lua-time-limit 20", "OK")
+	all := resp.AppendCommand(nil, "EVAL", "while true do end", "0")
+	for _, r := range requests {
+		all = resp.AppendCommand(all, strings.Fields(r)...)
+	}
+	_, err := k.c.Write(all)
+	must(err)
+	until(f.t, "the engine is busy", func() bool { return strings.HasPrefix(f.serves.admin.do("PING"), "BUSY") })
+	ways["hung"](f.serves)
+}
+
+// wantAll reads replies.
+func (k *talker) wantAll(what string, replies ...string) {
+	k.t.Helper()
+	for i, want := range replies {
+		if got := k.next(); got != want {
+			k.t.Errorf("%s: reply %d is %.100q; want %q", what, i, got, want)
+		}
+	}
+}
+
+// What the engine may have executed is answered with an error; what it has certainly not executed is asked again, and so is what only
+// reads. Nobody is disconnected, and who comes while there is no engine waits for the next one.
+func TestRequestsInFlightAtAFailover(t *testing.T) {
+	failovers(t, enginetest.All(t)[:1], func(t *testing.T, f *fleet, proto string, _ func()) {
+		const unknown = outcomeUnknown
+		read, watched, one, many, wrote, half := f.hello(proto), f.hello(proto), f.hello(proto), f.hello(proto), f.hello(proto), f.hello(proto)
+		for _, k := range []*talker{one, many, wrote, half} {
+			k.want("ECHO x", "x")
+		}
+		for _, k := range []*talker{one, wrote} {
+			k.want("CLIENT NO-EVICT ON", "OK") // so that it keeps its connection
+		}
+		many.want("SET s 0123456789", "OK")
+		watched.want("WATCH s", "OK")
+		f.other.caughtUp(f.serves)
+		f.stick(read, "INCR n", "GET s", "SELECT 2", "MULTI", "INCR n", "EXEC", "GET s", "SELECT 0", "MULTI", "INCR n")
+		must(one.send("INCR", "one"))
+		must(watched.send("MULTI"))
+		_, err := many.c.Write([]byte("GET s\r\nSTRLEN s\r\nPING\r\nGETRANGE s 0 0\r\n"))
+		must(err)
+		_, err = wrote.c.Write(resp.AppendCommand(nil, "SET", "long", strings.Repeat("x", 1<<20))[:300_000])
+		must(err)
+		must(half.send("GET", "s"))
+		must(half.c.(*net.TCPConn).CloseWrite())
+		until(t, "the gateway has read all of it", func() bool { return f.loops.Counts().In > 300_000 })
+		if strings.Contains(t.Name(), "killed") {
+			f.serves.kill()
+		}
+		late := f.client()
+		_, err = late.c.Write([]byte("CLIENT SETINFO LIB-NAME late\r\nSELECT 1\r\nINCR late\r\n"))
+		must(err)
+		f.promote()
+
+		read.wantAll("read by the engine", unknown, unknown, "0123456789", "OK", unknown, unknown, unknown, "nil", "OK", "OK", "QUEUED")
+		read.want("INCR n", "QUEUED")
+		read.want("EXEC", "[1 2]")
+		one.wantAll("not read", "1")
+		watched.wantAll("MULTI after WATCH", "OK")
+		watched.want("GET s", "QUEUED")
+		watched.want("EXEC", "nil")
+		many.wantAll("reads", "0123456789", "10", "PONG", "0")
+		wrote.wantAll("a request that is half sent", unknown)
+		_, err = wrote.c.Write([]byte(strings.Repeat("x", 1<<20-300_000+len("*3\r\n$3\r\nSET\r\n$4\r\nlong\r\n$1048576\r\n")) + "\r\nECHO y\r\n"))
+		must(err)
+		wrote.wantAll("the request behind it", "y")
+		half.wantAll("a client that has said all", "0123456789", "closed")
+		late.next() // before Redis 7.2 it is an error
+		late.wantAll("a client that has come meanwhile", "OK", "1")
+		f.client().want("EXISTS long", "0")
+	})
+}
+
+// An engine that listens in the same place again is as good as another one.
+func TestClientsWaitForTheSameEngine(t *testing.T) {
+	t.Parallel()
+	for path, multiplexed := range map[string]bool{"transparent": false, "multiplexed": true} {
+		t.Run(path, func(t *testing.T) {
+			e := newRealEngine(t, multiplexed)
+			e.base.Standby = true
+			e.use(multiplexed)
+			queues, hears, waits := e.client(), e.client(), e.client()
+			queues.want("MULTI", "OK")
+			queues.want("INCR n", "QUEUED")
+			hears.want("SUBSCRIBE news", "[subscribe news 1]")
+			must(waits.send("BLPOP", "queue", "0"))
+			until(t, "the engine has read it", func() bool { return strings.Contains(e.client().do("INFO clients"), "blocked_clients:1\r\n") })
+			e.kill()
+			must(queues.send("EXEC"))
+			waits.wantAll("BLPOP", outcomeUnknown)
+			e.start()
+			queues.wantAll("EXEC", "[1]")
+			until(t, "the subscription is there again", func() bool { return e.client().do("PUBLISH news x") == "1" })
+			hears.wantAll("SUBSCRIBE", "[message news x]")
+			waits.want("RPUSH queue a", "1")
+		})
+	}
+}
+
+// Without another engine clients wait for as long as they are told to, and learn why they are closed.
+func TestNoEngineTakesOver(t *testing.T) {
+	t.Parallel()
+	for path, multiplexed := range map[string]bool{"transparent": false, "multiplexed": true} {
+		t.Run(path, func(t *testing.T) {
+			e := newRealEngine(t, multiplexed)
+			e.base.Standby, e.base.ConnectTimeout = true, 100*time.Millisecond
+			e.use(multiplexed)
+			idle, hears := e.client(), e.client()
+			idle.want("SET k v", "OK")
+			hears.want("SUBSCRIBE news", "[subscribe news 1]")
+			e.kill()
+			hears.wantAll("SUBSCRIBE", "ERR away", "closed")
+			idle.want("GET k", "ERR away")
+		})
+	}
+}
+
+// An engine that closes one connection wants to be rid of that client, although another engine stands by.
+func TestALivingEngineClosesAClientThatCouldOutliveIt(t *testing.T) {
+	t.Parallel()
+	for path, multiplexed := range map[string]bool{"transparent": false, "multiplexed": true} {
+		t.Run(path, func(t *testing.T) {
+			e := newRealEngine(t, multiplexed)
+			e.base.Standby = true
+			e.use(multiplexed)
+			k := e.client()
+			must(k.send("BLPOP", "queue", "0"))
+			c, err := net.Dial("unix", e.socket)
+			must(err)
+			defer c.Close()
+			admin := newTalker(t, c)
+			until(t, "the engine has read it", func() bool { return strings.Contains(admin.do("INFO clients"), "blocked_clients:1\r\n") })
+			admin.do("CLIENT KILL TYPE normal SKIPME yes")
+			k.wantAll("BLPOP", "closed")
+		})
+	}
 }

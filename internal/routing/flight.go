@@ -43,12 +43,15 @@ func (f *Flight) Add(raw []byte, inFlight int) {
 	f.ends = append(f.ends, len(f.bytes))
 }
 
-// forget drops the first n requests, which have been answered.
+// forget drops the first n requests, which have been answered, if that is worth the move of the others.
 func (f *Flight) forget(n int) {
 	if n <= 0 || n > len(f.ends) {
 		return
 	}
 	at := f.ends[n-1]
+	if at < maxFlightBytes/4 && n < maxFlight/2 {
+		return
+	}
 	f.bytes = f.bytes[:copy(f.bytes, f.bytes[at:])]
 	f.ends = f.ends[:copy(f.ends, f.ends[n:])]
 	for i := range f.ends {
