@@ -26,12 +26,16 @@ type Reserve struct {
 // must be in the same folder, and may have as many bytes as the size.
 func NewReserve(path string, size int64) *Reserve { return &Reserve{path: path, size: size} }
 
-// Fill makes the room where there is none, or less.
+// Fill makes the room where there is none, or less. It does not take the last of the disk, which others need more.
 func (r *Reserve) Fill() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if info, err := os.Lstat(r.path); err == nil && info.Mode().IsRegular() && info.Size() == r.size {
 		return nil
+	}
+	var disk unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(r.path), &disk); err == nil && int64(disk.Bavail)*disk.Bsize < 3*r.size {
+		return fmt.Errorf("keep %d bytes on the disk, of which %d blocks of %d bytes are free: %w", r.size, disk.Bavail, disk.Bsize, unix.ENOSPC)
 	}
 	// A file that holds nothing but zeros takes up no room on some file systems.
 	filler := make([]byte, r.size)
