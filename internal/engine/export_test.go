@@ -4,6 +4,8 @@ var (
 	InstallHint  = installHint
 	ParseVersion = parseVersion
 	Render       = render
+
+	ParseReplication = parseReplication
 )
 
 const MaxLog = maxLog

@@ -212,8 +212,8 @@ func halfADataSet(t *testing.T, b engine.Binary) {
 	kill(t, primary)
 	primary.link.cut()
 	primary.link.goOn()
-	left := empty.await(t, "unlinked", func(r engine.Replication) bool { return !r.Syncing && !r.Loading })
-	if left.Follows(id) || left.Continues(id, 0) || left.Offset >= 0 {
+	left := empty.await(t, "unlinked", func(r engine.Replication) bool { return r.Copied == 0 && !r.Loading })
+	if left.Follows(id) || left.Continues(id, 0) || left.Offset >= 0 || !left.Syncing {
 		t.Errorf("half the data make it a successor: %+v", left)
 	}
 	if got := connect(t, empty.cfg.Dir).do("DBSIZE"); got.Kind != resp.Integer || got.Int != 0 {

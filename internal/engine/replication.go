@@ -40,7 +40,7 @@ type Replication struct {
 	Primary string
 	// Linked is whether it has all data and is told of each change.
 	Linked bool
-	// Syncing is whether it takes all data anew.
+	// Syncing is whether it takes all data anew, or waits for that, because it has none that are whole.
 	Syncing bool
 	// LastIO is how long ago it has heard from its primary, to the second; the primary says something every second. Negative: there is
 	// no link. DownFor is then since when, to the second; negative: there has not been one.
@@ -99,7 +99,7 @@ func parseReplication(info map[string]string) Replication {
 	r.Syncing = info["master_sync_in_progress"] == "1"
 	r.Linked = info["master_link_status"] == "up" && info["master_sync_in_progress"] == "0"
 	if r.Offset = number("slave_repl_offset"); r.Offset == 1 && !r.Linked {
-		r.Offset = -1 // engines say 1 where they don't know
+		r.Offset, r.Syncing = -1, true // engines say 1 where they don't know
 	}
 	r.LastIO, r.DownFor = seconds("master_last_io_seconds_ago"), seconds("master_link_down_since_seconds")
 	return r

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -351,4 +352,49 @@ func replicatesOverTLS(t *testing.T, b engine.Binary) {
 	replica.awaitSame(t, primary)
 	connect(t, replica.cfg.Dir).want("w", "GET", "k")
 	wantSyncs(t, primary, "1", "1")
+}
+
+// What engines say of themselves in situations that are hard to bring about.
+func TestWhatInfoSaysOfReplication(t *testing.T) {
+	t.Parallel()
+	id, id2 := strings.Repeat("a", 40), strings.Repeat("0b", 20)
+	replica := func(more ...string) map[string]string {
+		info := map[string]string{"role": "slave", "master_host": "::1", "master_port": "7000", "master_link_status": "down", "master_sync_in_progress": "0",
+			"master_replid": id, "master_replid2": strings.Repeat("0", 40), "second_repl_offset": "-1", "master_repl_offset": "500", "slave_repl_offset": "400"}
+		for i := 0; i < len(more); i += 2 {
+			info[more[i]] = more[i+1]
+		}
+		return info
+	}
+	whole := engine.ParseReplication(replica())
+	if whole.Primary != "[::1]:7000" || whole.Offset != 400 || whole.ID2 != "" || whole.ID2Offset != 0 || whole.Syncing || !whole.Follows(id) {
+		t.Errorf("without a link: %+v", whole)
+	}
+	// It has its primary's ID from before, and was loading a file that broke off.
+	if lost := engine.ParseReplication(replica("slave_repl_offset", "1")); lost.Follows(id) || lost.Continues(id, 0) || !lost.Syncing || lost.Offset != -1 {
+		t.Errorf("with data that are not whole: %+v", lost)
+	}
+	if young := engine.ParseReplication(replica("slave_repl_offset", "1", "master_link_status", "up")); !young.Follows(id) || young.Offset != 1 {
+		t.Errorf("linked to a primary that has changed nothing: %+v", young)
+	}
+	for name, info := range map[string]map[string]string{"loads": replica("loading", "1"), "loads beside its data": replica("async_loading", "1")} {
+		if loads := engine.ParseReplication(info); loads.Follows(id) || loads.Continues(id, 0) {
+			t.Errorf("%s: %+v", name, loads)
+		}
+	}
+	primary := engine.ParseReplication(map[string]string{"role": "master", "master_replid": id, "master_replid2": id2, "second_repl_offset": "300", "master_repl_offset": "500",
+		"slave10": "ip=::1,port=7001,state=online,offset=480,lag=1,type=replica", "slave2": "ip=host,port=7002,state=wait_bgsave,offset=0,lag=0", "slave_x": "ip=no"})
+	want := []engine.ReplicaLink{{Address: "host:7002", State: "wait_bgsave"}, {Address: "[::1]:7001", State: "online", Offset: 480, Lag: time.Second}}
+	if !slices.Equal(primary.Replicas, want) || primary.ID2 != id2 {
+		t.Errorf("a primary: %+v, want the replicas %+v", primary, want)
+	}
+	for _, tt := range []struct {
+		id     string
+		offset int64
+		want   bool
+	}{{id, 500, true}, {id, 501, false}, {id2, 299, true}, {id2, 300, false}, {"", 0, false}, {strings.Repeat("c", 40), 1, false}} {
+		if got := primary.Continues(tt.id, tt.offset); got != tt.want {
+			t.Errorf("who has %d of %s loses nothing: got %v, want %v", tt.offset, tt.id, got, tt.want)
+		}
+	}
 }
