@@ -272,6 +272,14 @@ func TestCaptureForeignCertificateIsRefused(t *testing.T) {
 		}
 	}
 	h.replicated(1)
+	// A CA that was given up lets nobody stay, the replica included, which goes on where it was with its next certificate.
+	full, partial := h.info(0, "sync_full"), h.info(0, "sync_partial_ok")
+	h.cli("ca", "compromise", "ha", "--quiet")
+	eventually(t, 30*time.Second, "the replica has connected anew", func() bool { return h.info(0, "sync_partial_ok") != partial })
+	h.replicated(1)
+	if now := h.info(0, "sync_full"); now != full {
+		t.Errorf("full synchronisations: %s, and %s before", now, full)
+	}
 }
 
 // links numbers the namespaces of this process.
