@@ -18,7 +18,7 @@ CLIENTS = openssl haproxy nginx libnginx-mod-stream stunnel4 libmbedtls-dev libw
 STATE ?=
 RUN_FLAGS ?=
 
-.PHONY: build run test test-engines test-failover test-chaos engines check unit e2e fuzz bench gen install clean
+.PHONY: build run test test-engines test-failover test-chaos test-replication-capture engines check unit e2e fuzz bench gen install clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/sealane ./cmd/sealane
@@ -79,6 +79,12 @@ BENCH_FLAGS ?=
 bench: build
 	@scripts/need.sh redis-server redis-cli
 	cd bench && $(GO) run . -sealane ../bin/sealane $(BENCH_FLAGS)
+
+# What goes from node to node, captured on all interfaces and in a network namespace per node, and certificates that are replaced while a
+# replica copies the data. It needs root.
+test-replication-capture: build
+	@scripts/need.sh redis-server tcpdump ip tc
+	cd e2e && $(GO) vet -tags capture . && SEALANE_BIN="$(CURDIR)/bin/sealane" $(GO) test -tags capture -count=1 -timeout 10m -v -run TestCapture .
 
 # Failovers under load, and processes killed at random: docs/failover.md. They are not part of make test.
 FAILOVERS ?= 100

@@ -25,7 +25,7 @@ package() {
 	node) echo nodejs ;;
 	javac) echo default-jdk-headless ;;
 	php) echo php-cli ;;
-	ss) echo iproute2 ;;
+	ss | ip | tc) echo iproute2 ;;
 	gnutls-cli) echo gnutls-bin ;;
 	tstclnt) echo libnss3-tools ;;
 	setpriv) echo util-linux ;;

@@ -3,6 +3,7 @@ package replicationlink
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -43,6 +44,9 @@ type peer struct {
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when it has ended
 	crowded atomic.Bool
+
+	chain   []*x509.Certificate       // what it has shown; Listener.mu guards it and shown
+	shown   time.Time                 // when
 	since   atomic.Pointer[time.Time] // when the engine let it in; nil: not yet
 	out, in atomic.Uint64             // bytes to and from the replica
 	cutting sync.Once
@@ -80,7 +84,10 @@ func (l *Listener) serve(p *peer) {
 		}
 		return
 	}
-	l.admitted(p)
+	if !l.admitted(p, replica.ConnectionState().PeerCertificates) {
+		l.refuse(p.conn.RemoteAddr(), refusedForeignCA, errors.New("its certificate was accepted until a moment ago"))
+		return
+	}
 	engine, why, err := p.login()
 	if err != nil {
 		if p.ctx.Err() == nil {
@@ -97,7 +104,7 @@ func (l *Listener) serve(p *peer) {
 	l.log.Info("replica connected", "from", from, "tls", tls.VersionName(replica.ConnectionState().Version))
 	err = p.carry(replica, engine)
 	if p.ctx.Err() != nil {
-		err = errors.New("cut: the engine is no primary any more, or replication has ended here")
+		err = errors.New("cut: the engine is no primary any more, replication has ended here, or the certificate that was shown is not accepted any more")
 	}
 	l.log.Info("replica disconnected", "from", from, "after", time.Since(now).Round(time.Millisecond), "bytes_out", p.out.Load(), "reason", err)
 }

@@ -4,8 +4,8 @@
 // Guaranteed:
 //   - Nobody reaches the engine without a certificate of one of the authorities that has the identity, and with it as the user
 //     "replication" only.
-//   - A change of the certificate or of the authorities holds for new connections. Links that are up stay, so that a rotation does not
-//     begin a full synchronisation again.
+//   - A change of the certificate or of the authorities does not touch links that are up, as long as what the replica has shown is by one
+//     of the authorities. So a rotation does not begin a full synchronisation again, and a CA that was given up lets nobody stay.
 //   - After a change to Closed, or to another engine, no byte goes over a link that was up before.
 //   - Connections without a certificate are bounded in number and time. The key and the password are in no error, log or status.
 //
@@ -16,6 +16,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
@@ -103,6 +104,18 @@ func (l *Listener) Prepare(ctx context.Context, c *Config) (*Prepared, error) {
 	return p, nil
 }
 
+// trusts says whether a certificate that was shown at a time is one of the instance's nodes, by the authorities of now.
+func (p *Prepared) trusts(chain []*x509.Certificate, shown time.Time) bool {
+	opts := x509.VerifyOptions{
+		Roots: p.tls.ClientCAs, Intermediates: x509.NewCertPool(), CurrentTime: shown, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	for _, c := range chain[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	_, err := chain[0].Verify(opts)
+	return err == nil && hasIdentity(chain, p.config.Identity)
+}
+
 // Discard gives up what was prepared.
 func (p *Prepared) Discard() {
 	if p.port != nil {
@@ -129,6 +142,12 @@ func (l *Listener) Commit(p *Prepared) {
 	if before != nil && before.config != nil && (p.config == nil || p.config.Closed || p.config.Engine != before.config.Engine) {
 		for x := range l.peers {
 			cut = append(cut, x)
+		}
+	} else if p.config != nil {
+		for x := range l.peers {
+			if x.chain != nil && !p.trusts(x.chain, x.shown) {
+				cut = append(cut, x)
+			}
 		}
 	}
 	l.mu.Unlock()
@@ -198,11 +217,13 @@ func (l *Listener) begin(conn *net.TCPConn) {
 	})
 }
 
-// admitted says that p has shown a certificate.
-func (l *Listener) admitted(p *peer) {
+// admitted notes what p has shown, and says whether it may go on.
+func (l *Listener) admitted(p *peer, chain []*x509.Certificate) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pending = slices.DeleteFunc(l.pending, func(x *peer) bool { return x == p })
+	p.chain, p.shown = chain, time.Now()
+	return p.serving == l.serving || l.serving.config != nil && l.serving.trusts(chain, p.shown) // there may have been a change meanwhile
 }
 
 func (l *Listener) forget(p *peer) {
@@ -217,12 +238,12 @@ func (l *Listener) forget(p *peer) {
 
 // refuse counts and logs a connection that does not become a link.
 func (l *Listener) refuse(from net.Addr, r refusal, err error) {
-	l.refused[r.reason].Add(1)
 	args := []any{"from", from.String(), "reason", r.reason}
 	if err != nil {
 		args = append(args, "error", err)
 	}
 	l.warn("replication "+r.reason, "replica refused", append(args, "hint", r.hint)...)
+	l.refused[r.reason].Add(1) // who sees the count finds the line in the log
 }
 
 // Status says who replicates now.
