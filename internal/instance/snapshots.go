@@ -38,6 +38,26 @@ type Snapshotter interface {
 	BeginSnapshot(ctx context.Context, nodeID string) error
 }
 
+// snapshotsOf are those of the primary. One that it has from before it became the primary is not of the instance's data: as long as there is no
+// other, one is due.
+func (i Instance) snapshotsOf(ctx context.Context, s Snapshotter) (EngineSnapshots, error) {
+	state, err := s.Snapshots(ctx, i.primaryID())
+	if err == nil && state.Finished.Before(i.primarySince()) {
+		state.Finished, state.Size, state.Took = time.Time{}, 0, 0
+	}
+	return state, err
+}
+
+// primarySince is when the primary took over; zero: it has been the primary from the beginning.
+func (i Instance) primarySince() time.Time {
+	if i.Replication != nil {
+		if n := len(i.Replication.Failovers); n > 0 {
+			return i.Replication.Failovers[n-1].Time
+		}
+	}
+	return time.Time{}
+}
+
 // schedule is when snapshots are due, where there is persistence.
 func (i Instance) schedule() snapshot.Schedule {
 	s := snapshot.Schedule{Start: i.Spec.SnapshotStart, Period: i.Spec.SnapshotPeriod}
@@ -69,7 +89,7 @@ func (r *reconciler) makeSnapshots(ctx context.Context, w *worker, i *Instance) 
 		}
 	}
 	now, node := r.now().UTC(), i.primaryID()
-	state, err := snapshotter.Snapshots(ctx, node)
+	state, err := i.snapshotsOf(ctx, snapshotter)
 	if err != nil {
 		return time.Time{}, nil // such as BUSY; what keeps an engine from answering is shown elsewhere
 	}
@@ -184,7 +204,7 @@ func (s *Snapshots) Get(ctx context.Context, name Name) (Persistence, error) {
 	if snapshotter, ok := s.runtime.(Snapshotter); ok {
 		ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 		defer cancel()
-		state, err := snapshotter.Snapshots(ctx, i.primaryID())
+		state, err := i.snapshotsOf(ctx, snapshotter)
 		switch {
 		case err == nil:
 			p.InProgress, p.Began, finished = state.InProgress, s.now().Add(-state.Age), state.Finished

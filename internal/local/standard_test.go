@@ -84,6 +84,9 @@ func nextPool() netip.Prefix {
 	return netip.MustParsePrefix(fmt.Sprintf("127.%d.%d.%d/28", 100+os.Getpid()%100, os.Getpid()/100%250, pools.Add(1)%16*16))
 }
 
+// brokenVersion is an engine that never starts.
+const brokenVersion = "REDIS_8_999"
+
 // start starts a server.
 func (s *standard) start() {
 	s.t.Helper()
@@ -108,6 +111,7 @@ func (s *standard) start() {
 			builds = append(builds, b)
 		}
 	}
+	builds = append(builds, engine.Binary{Path: "/bin/false", Kind: engine.Redis, Version: engine.Version{Major: 8, Minor: 999}, TLS: true})
 	s.runtime = local.New(filepath.Join(s.dir, "nodes"), []string{self, "gateway"}, builds)
 	var runtime instance.Runtime = s.runtime
 	if s.wrap != nil {
