@@ -68,7 +68,10 @@ func (i Instance) schedule() snapshot.Schedule {
 }
 
 // snapshotRun is a snapshot under way, as far as its worker knows.
-type snapshotRun struct{ due, started time.Time }
+type snapshotRun struct {
+	node         string
+	due, started time.Time
+}
 
 // makeSnapshots begins the snapshot that is due, and notes what has become of the last one. It says when it is to be called again; zero:
 // with the next step.
@@ -96,9 +99,12 @@ func (r *reconciler) makeSnapshots(ctx context.Context, w *worker, i *Instance) 
 	if r.workers.setNote(i.Name, restoreNote, state.Note) && state.Note != "" {
 		r.log.Error("the data are not those of the last snapshot", "instance", i.Name, "why", state.Note)
 	}
+	if w.snapshot != nil && w.snapshot.node != node {
+		w.snapshot = nil // it was that of a primary that is none any more
+	}
 	if state.InProgress {
 		if w.snapshot == nil { // another server has begun it, or the engine by itself
-			w.snapshot = &snapshotRun{started: now.Add(-state.Age)}
+			w.snapshot = &snapshotRun{node: node, started: now.Add(-state.Age)}
 			w.snapshot.due, _ = i.schedule().Around(w.snapshot.started)
 		}
 		return now.Add(min(max(now.Sub(w.snapshot.started)/10, snapshotPollMin), snapshotPollMax)), nil
@@ -114,7 +120,7 @@ func (r *reconciler) makeSnapshots(ctx context.Context, w *worker, i *Instance) 
 		// It is busy with a script, for example, or the system has no memory for another process.
 		return time.Time{}, r.addSnapshot(w, i, snapshot.Run{Due: plan.Due, Started: now, Finished: now, Failure: err.Error()})
 	}
-	w.snapshot = &snapshotRun{due: plan.Due, started: now}
+	w.snapshot = &snapshotRun{node: node, due: plan.Due, started: now}
 	return now.Add(snapshotPollMin), nil
 }
 

@@ -125,7 +125,9 @@ func TestUpgradeOfStandardGoesOnWithTheNextServer(t *testing.T) {
 			if op := s.ended(op, nil); op.Failure != nil {
 				t.Fatalf("the upgrade failed: %+v", op.Failure)
 			}
-			i := s.await("all nodes were seen to have it", func(i instance.Instance) bool { return i.Replication.Nodes[0].Version+i.Replication.Nodes[1].Version == "" })
+			i := s.await("all nodes were seen to have it", func(i instance.Instance) bool {
+				return i.Replication.Nodes[0].Version+i.Replication.Nodes[1].Version == ""
+			})
 			if n := len(i.Replication.Failovers); n != 1 || i.Spec.RedisVersion != to {
 				t.Errorf("failovers %+v, version %s", i.Replication.Failovers, i.Spec.RedisVersion)
 			}
