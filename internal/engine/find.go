@@ -158,6 +158,22 @@ func refusal(ctx context.Context, path, configuration string) string {
 // Redis says "Redis server v=7.0.15 sha=…", Valkey "Valkey server v=8.0.1 sha=…", and Valkey 7.2 "Server v=7.2.5 sha=…".
 var versionLine = regexp.MustCompile(`(?m)^(Redis server|Valkey server|Server) v=(\d{1,5})\.(\d{1,5})\.(\d{1,5})`)
 
+// Build asks the engine which one it is. The Binary has its Kind and its Version.
+func (e *Engine) Build(ctx context.Context) (Binary, error) {
+	info, err := e.Info(ctx, "server")
+	if err != nil {
+		return Binary{}, err
+	}
+	b, text := Binary{Kind: Redis}, info["redis_version"]
+	if v, ok := info["valkey_version"]; ok { // then redis_version says what it is compatible with
+		b.Kind, text = Valkey, v
+	}
+	if _, err := fmt.Sscanf(text, "%d.%d.%d", &b.Version.Major, &b.Version.Minor, &b.Version.Patch); err != nil {
+		return Binary{}, fmt.Errorf("engine %s says its version is %q", e.dir, text)
+	}
+	return b, nil
+}
+
 func parseVersion(out string) (Kind, Version, error) {
 	m := versionLine.FindStringSubmatch(out)
 	if m == nil {

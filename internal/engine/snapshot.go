@@ -90,11 +90,16 @@ func removeUnfinished(dir string) {
 
 // link gives a file another name, in place of the file that has it.
 func link(dir, name, another string) error {
+	return linkFrom(filepath.Join(dir, name), dir, another)
+}
+
+// linkFrom is link for a file that may be in another folder.
+func linkFrom(file, dir, another string) error {
 	fresh := filepath.Join(dir, another+".new")
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.Link(filepath.Join(dir, name), fresh); err != nil {
+	if err := os.Link(file, fresh); err != nil {
 		return err
 	}
 	if err := os.Rename(fresh, filepath.Join(dir, another)); err != nil {
@@ -106,6 +111,10 @@ func link(dir, name, another string) error {
 	}
 	return durable.SyncDir(dir)
 }
+
+// CopyDump gives the engine whose folder is to the dump of another one, in place of its own. No engine may run in to. The file is the
+// same one, which costs no room; engines never write into a dump that is complete.
+func CopyDump(from, to string) error { return linkFrom(filepath.Join(from, dumpName), to, dumpName) }
 
 // UsePreviousDump puts a dump aside that is damaged, and the one before in its place. It returns when that was made. The error is
 // fs.ErrNotExist where there is none. No engine may run in dir.

@@ -159,20 +159,55 @@ func (ws *workers) askForRestart(name Name, r *restart) error {
 }
 
 // restartIfAsked ends the engine if somebody asked for a restart; what follows in the step starts it again.
-func (r *reconciler) restartIfAsked(ctx context.Context, w *worker, i Instance) {
+func (r *reconciler) restartIfAsked(ctx context.Context, w *worker, i *Instance) {
 	asked := r.workers.beginRestart(w)
 	if asked == nil {
 		return
 	}
-	node, err := r.node(i, r.now())
-	if err == nil {
-		err = r.runtime.(EngineStopper).StopEngine(ctx, node, StopOptions{Force: asked.force, Progress: func(what string) {
-			r.workers.observe(w.name, func(o *observation) { *o = observation{trouble: "the engine is being restarted: " + what} })
-		}})
+	var err error
+	if i.Replication != nil {
+		err = r.restartPrimary(ctx, i, asked.force)
+	} else {
+		err = r.restartEngine(ctx, w, *i, asked.force)
 	}
 	r.log.Info("engine ended for a restart", "instance", w.name, "force", asked.force, "err", err)
 	r.workers.endRestart(w, err)
 	asked.stopped <- err
+}
+
+// restartEngine ends the only engine of an instance.
+func (r *reconciler) restartEngine(ctx context.Context, w *worker, i Instance, force bool) error {
+	node, err := r.node(i, r.now())
+	if err != nil {
+		return err
+	}
+	return r.runtime.(EngineStopper).StopEngine(ctx, node, StopOptions{Force: force, Progress: func(what string) {
+		r.workers.observe(w.name, func(o *observation) { *o = observation{trouble: "the engine is being restarted: " + what} })
+	}})
+}
+
+// restartPrimary makes a replica the primary, which loses nothing, and ends the engine that was it. With force that is ended in any
+// case, and then whoever has the most data takes over.
+func (r *reconciler) restartPrimary(ctx context.Context, i *Instance, force bool) error {
+	rt := r.runtime.(Replicator)
+	if err := r.followServed(rt, i); err != nil {
+		return err
+	}
+	old, err := r.nodeOf(*i, i.Replication.Primary, r.now())
+	if err != nil {
+		return err
+	}
+	f, err := r.doFailover(ctx, i, Operation{Force: force})
+	switch {
+	case err == nil:
+		f.Reason = "restart"
+		if err := r.noteFailover(ctx, i, f); err != nil {
+			return err
+		}
+	case !force:
+		return err
+	}
+	return rt.KillEngine(ctx, old)
 }
 
 // beginRestart returns the restart that was asked for, nil if none was.

@@ -105,6 +105,14 @@ func (r *reconciler) notePrimary(ctx context.Context, c changing, i *Instance, f
 	if o := c.Observe(ctx, f.To); o.Answers() && o.Primary {
 		i.Replication.History = o.ID
 	}
+	if n := i.Replication.node(f.To); n.Version != "" {
+		if have, err := c.runtime.EngineBuild(ctx, c.nodes[f.To]); err == nil {
+			n.setBuild(build{have.Version, have.Patch}) // which it may have been about to be replaced by another
+		}
+		if n.build() == i.build() {
+			n.setBuild(build{})
+		}
+	}
 	r.failedOver(i.Name, f)
 }
 
@@ -169,9 +177,27 @@ func (r *reconciler) tryFailover(ctx context.Context, c changing, force bool) (F
 	return FailoverRecord{Time: r.now().UTC(), From: from, To: to, Reason: "asked for", Planned: true, Took: held}, err
 }
 
+// noteFailover records a failover without an operation of its own.
+func (r *reconciler) noteFailover(ctx context.Context, i *Instance, f FailoverRecord) error {
+	r.logFailover(*i, f)
+	c, err := r.changing(*i)
+	if err != nil {
+		return err
+	}
+	return r.records.mutate(i.Name, func(now *Instance) error {
+		r.notePrimary(ctx, c, now, f)
+		*i = *now
+		return nil
+	})
+}
+
+func (r *reconciler) logFailover(i Instance, f FailoverRecord) {
+	r.log.Info("failover", "instance", i.Name, "from", NodeName(f.From), "to", NodeName(f.To), "reason", f.Reason, "clients_held", f.Took)
+}
+
 // commitFailover records a failover that somebody has asked for, and ends its operation.
 func (r *reconciler) commitFailover(ctx context.Context, w *worker, i *Instance, id string, f FailoverRecord) error {
-	r.log.Info("failover", "instance", i.Name, "from", NodeName(f.From), "to", NodeName(f.To), "reason", f.Reason, "clients_held", f.Took)
+	r.logFailover(*i, f)
 	c, err := r.changing(*i)
 	if err != nil {
 		return err

@@ -41,6 +41,11 @@ type subject struct {
 	nodes   map[int]Node
 }
 
+// samePrimary says whether the primary is the same engine: after an import it is another one, with other data.
+func (s subject) samePrimary(o subject) bool {
+	return s.primary == o.primary && s.nodes[s.primary].Slot == o.nodes[o.primary].Slot
+}
+
 // watched is what was seen of one node.
 type watched struct {
 	watch  failover.Watch
@@ -69,7 +74,7 @@ func (ms *monitors) look(ctx context.Context, s subject) *monitor {
 func (m *monitor) set(s subject) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.subject.primary != s.primary {
+	if !m.subject.samePrimary(s) {
 		m.faultSince, m.failed = time.Time{}, false
 		m.nodes = make(map[int]*watched) // what was behind one primary says nothing of another
 	}
@@ -152,8 +157,8 @@ func (ms *monitors) observe(ctx context.Context, s subject) map[int]failover.Obs
 func (m *monitor) saw(s subject, seen map[int]failover.Observation) (failed, work bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.subject.primary != s.primary {
-		return false, false // a failover went on meanwhile
+	if !m.subject.samePrimary(s) {
+		return false, false // a failover or an import went on meanwhile
 	}
 	for k, o := range seen {
 		w := m.nodes[k]

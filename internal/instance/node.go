@@ -13,7 +13,13 @@ func (r *reconciler) node(i Instance, now time.Time) (Node, error) {
 	if i.Replication == nil {
 		return r.onlyNode(i, now)
 	}
-	return r.nodeOf(i, i.Replication.Primary, now)
+	n, err := r.nodeOf(i, i.Replication.Primary, now)
+	if err != nil || i.Replication.Primary == 0 {
+		return n, err
+	}
+	front, err := r.nodeOf(i, 0, now)
+	n.Front = &front
+	return n, err
 }
 
 // onlyNode is the node of an instance that has no other.
@@ -33,6 +39,8 @@ func (r *reconciler) onlyNode(i Instance, now time.Time) (Node, error) {
 
 // engineNode is what a node's engine is to run.
 func (r *reconciler) engineNode(i Instance, number int) (n Node, err error) {
+	own, _ := i.buildOf(number)
+	i.Spec.RedisVersion, i.EnginePatch = own.version, own.patch
 	n = Node{
 		ID: i.nodeID(number), Instance: i.Name, Version: i.Spec.RedisVersion, Patch: i.EnginePatch, Slot: i.EngineSlot, Directives: i.Spec.directives(),
 		KeepDump: i.Spec.SnapshotPeriod > 0, MemoryLimit: i.Spec.memoryLimit(), NetworkNamespace: r.issuer.addresses.place(number).NetworkNamespace,
@@ -83,9 +91,6 @@ func (r *reconciler) nodeOf(i Instance, number int, now time.Time) (Node, error)
 		return Node{}, err
 	}
 	n.Slot = record.Slot
-	if record.Version != "" {
-		n.Version, n.Patch = record.Version, record.Patch
-	}
 	if n.Replication, err = r.nodeReplication(i, *record, now); err != nil {
 		return Node{}, err
 	}

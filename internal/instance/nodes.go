@@ -44,11 +44,11 @@ func (r *reconciler) ensureNodes(ctx context.Context, w *worker, i *Instance, no
 	if err := r.ensurePrimary(ctx, rt, i, nodes); err != nil {
 		return err
 	}
-	behind := r.ensureReplicas(ctx, rt, w, *i, nodes)
+	r.ensureReplicas(ctx, rt, w, i, nodes)
 	if err := r.removeNodes(ctx, w, i); err != nil {
 		return err
 	}
-	return r.judgeReplicas(w, *i, m, behind)
+	return r.judgeReplicas(w, *i, m)
 }
 
 // allNodes are the nodes of an instance, by number.
@@ -120,36 +120,77 @@ func (r *reconciler) ensurePrimary(ctx context.Context, rt Replicator, i *Instan
 	if err := rt.EnsureGateway(ctx, nodes[0], progress); err != nil {
 		return err
 	}
+	if err := rt.RemoveOtherEngines(ctx, primary); err != nil {
+		return err
+	}
 	if busy != nil {
 		return busy
 	}
 	return nil
 }
 
-// ensureReplicas brings the replicas up, and has them follow the primary. It returns what is wrong, by number.
-func (r *reconciler) ensureReplicas(ctx context.Context, rt Replicator, w *worker, i Instance, nodes map[int]Node) map[int]error {
+// fault is why a replica could not be brought up.
+type fault struct {
+	err   error
+	since time.Time
+}
+
+// inTroubleFor is for how long a replica could not be brought up; 0: it is up.
+func (w *worker) inTroubleFor(k int, now time.Time) time.Duration {
+	if f, ok := w.faults[k]; ok {
+		return now.Sub(f.since)
+	}
+	return 0
+}
+
+// ensureReplicas brings the replicas up, and has them follow the primary. What is wrong with them is in w.faults.
+func (r *reconciler) ensureReplicas(ctx context.Context, rt Replicator, w *worker, i *Instance, nodes map[int]Node) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	failed := make(map[int]error)
+	faults, renewed := make(map[int]fault), make(map[int]bool)
 	wait := r.workers.checkRestart(w)
 	for _, k := range i.Replication.replicas() {
 		all.Go(func() {
-			err := wait
-			if err == nil || rt.ObserveEngine(ctx, nodes[k]).Running() {
-				err = rt.EnsureEngine(ctx, nodes[k], func(string) {})
-			}
+			again, err := r.ensureReplica(ctx, rt, *i, nodes[k], k, wait)
 			if k != 0 { // that of node-0 is the endpoint's
 				err = errors.Join(err, rt.EnsureGateway(ctx, nodes[k], func(string) {}))
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			renewed[k] = again || err != nil
 			if err != nil {
-				mu.Lock()
-				failed[k] = err
-				mu.Unlock()
+				faults[k] = fault{err, r.now()}
+				if before, ok := w.faults[k]; ok {
+					faults[k] = fault{err, before.since}
+				}
 			}
 		})
 	}
 	all.Wait()
-	return failed
+	if ctx.Err() != nil {
+		return
+	}
+	w.faults = faults
+	if err := r.noteBuilds(i, renewed); err != nil {
+		w.poke() // the record has changed
+	}
+}
+
+// ensureReplica brings the engine of a replica up. wait is why one that does not run is not to be started yet. renewed says that it was not known to be
+// the one that it is to be.
+func (r *reconciler) ensureReplica(ctx context.Context, rt Replicator, i Instance, n Node, k int, wait error) (renewed bool, err error) {
+	if _, changing := i.buildOf(k); changing {
+		if renewed, err = r.renewReplica(ctx, rt, i, n, k); err != nil {
+			return true, err
+		}
+	}
+	if wait != nil && !renewed && !rt.ObserveEngine(ctx, n).Running() {
+		return renewed, wait
+	}
+	if err := rt.EnsureEngine(ctx, n, func(string) {}); err != nil {
+		return renewed, err
+	}
+	return renewed, rt.RemoveOtherEngines(ctx, n)
 }
 
 // removeNodes removes nodes that are not wanted any more.
@@ -158,6 +199,8 @@ func (r *reconciler) removeNodes(ctx context.Context, w *worker, i *Instance) er
 		return nil
 	}
 	for _, k := range i.Replication.Removing {
+		// Its clients of the read endpoint get their replies. A gateway that doesn't end is killed below.
+		_ = r.runtime.(Replicator).StopGateway(ctx, i.nodeID(k))
 		if err := r.runtime.Remove(ctx, i.nodeID(k)); err != nil {
 			return fmt.Errorf("remove %s: %w", NodeName(k), err)
 		}
@@ -169,14 +212,14 @@ func (r *reconciler) removeNodes(ctx context.Context, w *worker, i *Instance) er
 
 // judgeReplicas notes which replicas are not in sync. Whoever waits for an operation waits for them too; otherwise the instance serves, and
 // says so.
-func (r *reconciler) judgeReplicas(w *worker, i Instance, m *monitor, failed map[int]error) error {
+func (r *reconciler) judgeReplicas(w *worker, i Instance, m *monitor) error {
 	infos := m.infos()
 	var texts []string
 	for _, k := range i.Replication.replicas() {
 		info := infos[k]
 		switch {
-		case failed[k] != nil:
-			texts = append(texts, fmt.Sprintf("%s: %v", NodeName(k), failed[k]))
+		case w.faults[k].err != nil:
+			texts = append(texts, fmt.Sprintf("%s: %v", NodeName(k), w.faults[k].err))
 		case info.InSync:
 		case info.Fault != "":
 			texts = append(texts, fmt.Sprintf("%s: %s", NodeName(k), info.Fault))
@@ -194,12 +237,12 @@ func (r *reconciler) judgeReplicas(w *worker, i Instance, m *monitor, failed map
 	if changed {
 		r.log.Warn("not all replicas are in sync", "instance", i.Name, "why", text)
 	}
-	for _, err := range failed {
-		if errors.Is(err, ErrFatal) && i.pending() != nil {
-			return errors.New(text) // it is told to whoever waits
-		}
-	}
 	if op := i.pending(); op != nil && !op.isTask() && op.Verb != Delete {
+		for k, f := range w.faults {
+			if errors.Is(f.err, ErrFatal) || op.Before != nil && w.inTroubleFor(k, r.now()) > createTimeout {
+				return fmt.Errorf("%w: %s", ErrFatal, text) // it is told to whoever waits, and undone
+			}
+		}
 		r.workers.observe(i.Name, func(o *observation) { o.detail = text })
 		return tooSoon(replicaRetry)
 	}
@@ -232,7 +275,31 @@ func (r *reconciler) mendPrimary(ctx context.Context, rt Replicator, w *worker, 
 		return nil
 	case errors.Is(err, failover.ErrNoReplica) && !o.Running():
 		r.log.Error("the primary is started again, because no replica has its data", "instance", i.Name, "why", why)
-		return r.workers.checkRestart(w)
+		if err := r.workers.checkRestart(w); err != nil {
+			return err
+		}
+		return r.restoreDump(ctx, rt, *i, primary)
 	}
 	return fmt.Errorf("%s, the primary, has failed (%s), and no replica takes over: %w", NodeName(i.Replication.Primary), why, err)
+}
+
+// restoreDump gives a primary that is to be started the last snapshot of the instance's data. Where it has made none since it became the
+// primary, that is another node's.
+func (r *reconciler) restoreDump(ctx context.Context, rt Replicator, i Instance, primary Node) error {
+	if !primary.KeepDump {
+		return nil
+	}
+	nodes, err := r.allNodes(i, r.now())
+	if err != nil {
+		return err
+	}
+	var others []Node
+	for _, k := range i.Replication.replicas() {
+		others = append(others, nodes[k])
+	}
+	from, err := rt.RestoreDump(ctx, primary, others, i.primarySince())
+	if from != "" {
+		r.log.Warn("the last snapshot is restored from another node, because the primary has made none since it took over", "instance", i.Name, "from", from)
+	}
+	return err
 }

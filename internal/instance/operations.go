@@ -42,7 +42,7 @@ type Operation struct {
 	Object string  `json:",omitempty"` // of an import and an export: gs://bucket/object
 	// Target is the engine that takes the place of the present one; nil: it stays.
 	Target *EngineTarget `json:",omitempty"`
-	// Replaces is, of a failover, the number of the node that was the primary, and Force is whether its replicas may be far behind.
+	// Replaces is the number of the node that was the primary, of a failover and an import, and Force is whether its replicas may be far behind.
 	Replaces *int `json:",omitempty"`
 	Force    bool `json:",omitempty"`
 	// Held is for how long clients waited while they were moved to another engine.

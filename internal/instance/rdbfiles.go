@@ -22,7 +22,12 @@ func (m *Manager) Import(ctx context.Context, name Name, object, apiVersion stri
 	}
 	return m.begin(name, apiVersion, func(i *Instance) (Operation, error) {
 		i.State = Importing
-		return Operation{Verb: Import, Object: object, Target: i.target(i.Spec.RedisVersion, i.EnginePatch)}, nil
+		op := Operation{Verb: Import, Object: object, Target: i.target(i.Spec.RedisVersion, i.EnginePatch)}
+		if i.Replication != nil {
+			primary := i.Replication.Primary
+			op.Replaces = &primary
+		}
+		return op, nil
 	})
 }
 

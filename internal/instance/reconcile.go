@@ -69,7 +69,7 @@ func (r *reconciler) step(ctx context.Context, w *worker) error {
 	if settled, err := r.settleTask(w, &i); settled || err != nil {
 		return err
 	}
-	r.restartIfAsked(ctx, w, i)
+	r.restartIfAsked(ctx, w, &i)
 	if i.Replication == nil { // where there are several nodes, only what is to be restarted waits
 		if err := r.workers.checkRestart(w); err != nil {
 			return err

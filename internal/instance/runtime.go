@@ -130,8 +130,16 @@ type Replicator interface {
 
 	// ObserveEngine looks at a node's engine, and returns within a fraction of a second whatever that does.
 	ObserveEngine(ctx context.Context, node Node) failover.Observation
-	// KillEngine ends a node's engine at once.
+	// KillEngine ends a node's engine at once. ForgetData removes its data from the disk.
 	KillEngine(ctx context.Context, node Node) error
+	ForgetData(ctx context.Context, node Node) error
+	// RestoreDump gives a primary that does not run the newest snapshot of all nodes, unless it has one of its own that was made since a time.
+	// It returns whose that is, "" where the primary's own is to be loaded.
+	RestoreDump(ctx context.Context, primary Node, others []Node, since time.Time) (from string, err error)
+	// EngineBuild is which engine a node runs. The error is ErrNoEngine where it runs none.
+	EngineBuild(ctx context.Context, node Node) (EngineBuild, error)
+	// RemoveOtherEngines removes what is left of engines that were replaced. The endpoint's gateway serves none of them.
+	RemoveOtherEngines(ctx context.Context, node Node) error
 	// PromoteEngine makes a node's engine take writes, and FollowEngine makes it a replica of the engine at an address.
 	PromoteEngine(ctx context.Context, node Node) error
 	FollowEngine(ctx context.Context, node Node, primary netip.AddrPort) error
@@ -182,6 +190,9 @@ type Node struct {
 	Replication *NodeReplication
 	// Serves is the engine that the gateway's clients are on; nil: the node's own.
 	Serves *EngineRef
+
+	// Front is the node whose gateway leads clients to the engine; nil: this one.
+	Front *Node
 
 	// Gateway is what the gateway is given; the Runtime fills in Engine, Replication and Generation. Without Listeners it serves no clients. With a Backend in it the node has no engine.
 	Gateway gateway.Snapshot

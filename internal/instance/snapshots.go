@@ -38,6 +38,26 @@ type Snapshotter interface {
 	BeginSnapshot(ctx context.Context, nodeID string) error
 }
 
+// snapshotsOf are those of the primary. One that it has from before it became the primary is not of the instance's data: as long as there is no
+// other, one is due.
+func (i Instance) snapshotsOf(ctx context.Context, s Snapshotter) (EngineSnapshots, error) {
+	state, err := s.Snapshots(ctx, i.primaryID())
+	if err == nil && state.Finished.Before(i.primarySince()) {
+		state.Finished, state.Size, state.Took = time.Time{}, 0, 0
+	}
+	return state, err
+}
+
+// primarySince is when the primary took over; zero: it has been the primary from the beginning.
+func (i Instance) primarySince() time.Time {
+	if i.Replication != nil {
+		if n := len(i.Replication.Failovers); n > 0 {
+			return i.Replication.Failovers[n-1].Time
+		}
+	}
+	return time.Time{}
+}
+
 // schedule is when snapshots are due, where there is persistence.
 func (i Instance) schedule() snapshot.Schedule {
 	s := snapshot.Schedule{Start: i.Spec.SnapshotStart, Period: i.Spec.SnapshotPeriod}
@@ -48,7 +68,10 @@ func (i Instance) schedule() snapshot.Schedule {
 }
 
 // snapshotRun is a snapshot under way, as far as its worker knows.
-type snapshotRun struct{ due, started time.Time }
+type snapshotRun struct {
+	node         string
+	due, started time.Time
+}
 
 // makeSnapshots begins the snapshot that is due, and notes what has become of the last one. It says when it is to be called again; zero:
 // with the next step.
@@ -69,16 +92,19 @@ func (r *reconciler) makeSnapshots(ctx context.Context, w *worker, i *Instance) 
 		}
 	}
 	now, node := r.now().UTC(), i.primaryID()
-	state, err := snapshotter.Snapshots(ctx, node)
+	state, err := i.snapshotsOf(ctx, snapshotter)
 	if err != nil {
 		return time.Time{}, nil // such as BUSY; what keeps an engine from answering is shown elsewhere
 	}
 	if r.workers.setNote(i.Name, restoreNote, state.Note) && state.Note != "" {
 		r.log.Error("the data are not those of the last snapshot", "instance", i.Name, "why", state.Note)
 	}
+	if w.snapshot != nil && w.snapshot.node != node {
+		w.snapshot = nil // it was that of a primary that is none any more
+	}
 	if state.InProgress {
 		if w.snapshot == nil { // another server has begun it, or the engine by itself
-			w.snapshot = &snapshotRun{started: now.Add(-state.Age)}
+			w.snapshot = &snapshotRun{node: node, started: now.Add(-state.Age)}
 			w.snapshot.due, _ = i.schedule().Around(w.snapshot.started)
 		}
 		return now.Add(min(max(now.Sub(w.snapshot.started)/10, snapshotPollMin), snapshotPollMax)), nil
@@ -94,7 +120,7 @@ func (r *reconciler) makeSnapshots(ctx context.Context, w *worker, i *Instance) 
 		// It is busy with a script, for example, or the system has no memory for another process.
 		return time.Time{}, r.addSnapshot(w, i, snapshot.Run{Due: plan.Due, Started: now, Finished: now, Failure: err.Error()})
 	}
-	w.snapshot = &snapshotRun{due: plan.Due, started: now}
+	w.snapshot = &snapshotRun{node: node, due: plan.Due, started: now}
 	return now.Add(snapshotPollMin), nil
 }
 
@@ -184,7 +210,7 @@ func (s *Snapshots) Get(ctx context.Context, name Name) (Persistence, error) {
 	if snapshotter, ok := s.runtime.(Snapshotter); ok {
 		ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 		defer cancel()
-		state, err := snapshotter.Snapshots(ctx, i.primaryID())
+		state, err := i.snapshotsOf(ctx, snapshotter)
 		switch {
 		case err == nil:
 			p.InProgress, p.Began, finished = state.InProgress, s.now().Add(-state.Age), state.Finished

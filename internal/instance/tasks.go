@@ -21,13 +21,16 @@ func (r *reconciler) settleTask(w *worker, i *Instance) (settled bool, err error
 	if op == nil || !op.isTask() {
 		return false, nil
 	}
-	if op.Target != nil {
-		slot, err := r.runtime.(EngineReplacer).ServedSlot(i.nodeID(0))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if op.Target != nil && !i.rolls() {
+		done, err := r.targetServes(i)
+		if err != nil {
 			return false, fmt.Errorf("see which engine is served: %w", err)
 		}
-		if err == nil && slot == op.Target.Slot {
+		if done {
 			return true, r.commitEngine(w, i, 0)
+		}
+		if i.Replication != nil && i.Replication.Primary != *op.Replaces {
+			return true, r.endTask(w, i, op.ID, taskFailure(*op, i.Name, precondition("a replica had to take over meanwhile; try again")))
 		}
 	}
 	if op.Verb == Failover && i.Replication.Primary != *op.Replaces {
@@ -39,8 +42,29 @@ func (r *reconciler) settleTask(w *worker, i *Instance) (settled bool, err error
 	return false, nil
 }
 
+// targetServes says whether clients are on the engine that is to take the place of the present one.
+func (r *reconciler) targetServes(i *Instance) (bool, error) {
+	op := i.pending()
+	if i.Replication != nil {
+		served, err := r.runtime.(Replicator).ServedEngine(i.nodeID(0))
+		return err == nil && served == EngineRef{i.nodeID(*op.Replaces), op.Target.Slot}, ignoreMissing(err)
+	}
+	slot, err := r.runtime.(EngineReplacer).ServedSlot(i.nodeID(0))
+	return err == nil && slot == op.Target.Slot, ignoreMissing(err)
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // doTask does the task under way. The node has just been seen to be well.
 func (r *reconciler) doTask(ctx context.Context, w *worker, i *Instance) error {
+	if i.rolls() {
+		return r.roll(ctx, w, i)
+	}
 	op := *i.pending()
 	r.log.Info("operation begins", "instance", i.Name, "operation", op.ID, "verb", op.Verb)
 	var held time.Duration
@@ -107,7 +131,16 @@ func (r *reconciler) progress(name Name) func(string) {
 
 // becomes makes the record say that the instance has another engine.
 func (i *Instance) becomes(t EngineTarget) {
-	i.Spec.RedisVersion, i.EnginePatch, i.EngineSlot = t.Version, t.Patch, t.Slot
+	i.Spec.RedisVersion, i.EnginePatch = t.Version, t.Patch
+	if i.Replication == nil {
+		i.EngineSlot = t.Slot
+		return
+	}
+	i.Replication = i.Replication.clone()
+	if !i.rolls() {
+		i.Replication.node(i.Replication.Primary).Slot = t.Slot
+		i.Replication.History = "" // that of other data: nobody who has them may take over
+	}
 }
 
 // commitEngine records that the operation's target has taken over, and ends the operation. The next step, which begins at once,
@@ -118,6 +151,9 @@ func (r *reconciler) commitEngine(w *worker, i *Instance, held time.Duration) er
 	r.log.Info("engine replaced", "instance", i.Name, "operation", id, "version", target.Version, "patch", target.Patch, "clients_held", held)
 	return r.finishTask(w, i, id, func(i *Instance) {
 		i.becomes(target)
+		if i.rolls() {
+			i.endRoll()
+		}
 		i.pending().Held = held
 		i.Schedule = nil // of maintenance: the engine is the newest of its version
 		i.finish(nil, r.now().UTC())
@@ -126,7 +162,13 @@ func (r *reconciler) commitEngine(w *worker, i *Instance, held time.Duration) er
 
 // endTask ends a task that leaves the engine as it is.
 func (r *reconciler) endTask(w *worker, i *Instance, id string, failure *Failure) error {
+	if i.rolledOver() {
+		return r.commitEngine(w, i, i.pending().Held)
+	}
 	return r.finishTask(w, i, id, func(i *Instance) {
+		if i.rolls() {
+			i.endRoll()
+		}
 		if b := i.pending().Before; failure != nil && b != nil {
 			i.goBack(failure, r.now().UTC())
 			return
@@ -138,20 +180,27 @@ func (r *reconciler) endTask(w *worker, i *Instance, id string, failure *Failure
 // finishTask changes the record of a task under way for the last time. Something else in the record may have changed since the task
 // began, which must not lead to its being done again.
 func (r *reconciler) finishTask(w *worker, i *Instance, id string, change func(*Instance)) error {
-	err := r.records.mutate(i.Name, func(now *Instance) error {
-		if op := now.pending(); op == nil || op.ID != id {
-			return errTaskGone
-		}
+	err := r.changeTask(i, id, func(now *Instance) {
 		change(now)
 		now.State = Ready
-		*i = *now
-		return nil
 	})
 	if errors.Is(err, errTaskGone) {
 		return nil
 	}
 	w.poke()
 	return err
+}
+
+// changeTask changes the record of a task under way.
+func (r *reconciler) changeTask(i *Instance, id string, change func(*Instance)) error {
+	return r.records.mutate(i.Name, func(now *Instance) error {
+		if op := now.pending(); op == nil || op.ID != id {
+			return errTaskGone
+		}
+		change(now)
+		*i = *now
+		return nil
+	})
 }
 
 // errTaskGone says that an operation has ended meanwhile.

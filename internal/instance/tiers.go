@@ -17,7 +17,11 @@ func (s *Spec) completeTier(build EngineBuild) []Violation {
 	}
 	c, problems := tier.Create(s.tierChoice())
 	s.ReplicaCount = c.Replicas
-	vs := violations(problems)
+	return append(violations(problems), s.checkReplication(build)...)
+}
+
+// checkReplication wants an engine whose nodes can replicate from each other, where there are several.
+func (s Spec) checkReplication(build EngineBuild) (vs []Violation) {
 	if s.Tier == StandardHA && !build.TLS {
 		vs = append(vs, Violation{"tier", fmt.Sprintf("STANDARD_HA: the engine of %s on this server was built without TLS, which replication between nodes needs: install one that has it, such as Debian's or Redis's own packages, or choose another redis_version", s.RedisVersion)})
 	}

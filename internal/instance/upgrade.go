@@ -22,6 +22,9 @@ func (m *Manager) Upgrade(ctx context.Context, name Name, version, apiVersion st
 		}
 		next, build := i.Spec, buildOf(builds, version)
 		next.RedisVersion = version
+		if vs := next.checkReplication(build); len(vs) > 0 {
+			return Operation{}, NewViolations(FailedPrecondition, vs)
+		}
 		if vs := next.checkRedisConfigs(build); len(vs) > 0 {
 			return Operation{}, NewViolations(FailedPrecondition, vs)
 		}
@@ -56,5 +59,9 @@ func (m *Manager) begin(name Name, apiVersion string, prepare func(*Instance) (O
 
 // target is an engine beside the present one.
 func (i *Instance) target(version, patch string) *EngineTarget {
-	return &EngineTarget{Version: version, Patch: patch, Slot: i.EngineSlot%Slots + 1}
+	slot := i.EngineSlot
+	if i.Replication != nil {
+		slot = i.Replication.node(i.Replication.Primary).Slot
+	}
+	return &EngineTarget{Version: version, Patch: patch, Slot: slot%Slots + 1}
 }

@@ -70,6 +70,8 @@ type worker struct {
 	logged     string           // the last error that was logged
 	snapshot   *snapshotRun     // of the data, under way; nil: none is
 	unsaved    snapshot.History // that could not be recorded yet; nil: all is
+	faults     map[int]fault    // of replicas, by node
+	rolling    time.Time        // since when a replica with a new engine has been copying the data; zero: none is
 	due        time.Time        // when the certificates or the AUTH strings change next, or snapshots do; zero: nothing does
 }
 

@@ -64,7 +64,7 @@ func (r *replacement) copyAndSwitch(ctx context.Context) (held time.Duration, er
 	if err := r.new.Follow(ctx, host, port); err != nil {
 		return 0, r.copyFailed(ctx, err)
 	}
-	if err := r.tend(ctx, r.n, r.from, r.old, func(ctx context.Context) error { return r.awaitCopy(ctx, ended) }); err != nil {
+	if err := r.tend(ctx, r.from, r.old, func(ctx context.Context) error { return r.awaitCopy(ctx, ended) }); err != nil {
 		return 0, err
 	}
 	if !r.to.KeepDump {
@@ -213,13 +213,13 @@ func availableMemory() int64 {
 
 // load starts the new engine with the data of an RDB file.
 func (r *replacement) load(ctx context.Context, data instance.DataSource) error {
-	err := r.tend(ctx, r.n, r.from, r.old, func(ctx context.Context) error { return r.fetch(ctx, data) })
+	err := r.tend(ctx, r.from, r.old, func(ctx context.Context) error { return r.fetch(ctx, data) })
 	if err != nil {
 		return err
 	}
 	r.progress("loading the data")
 	// Without a bound of memory nothing is evicted before it was seen whether the data fit.
-	err = r.tend(ctx, r.n, r.from, r.old, func(ctx context.Context) error {
+	err = r.tend(ctx, r.from, r.old, func(ctx context.Context) error {
 		return r.start(ctx, map[string]string{"maxmemory": "0"}, startTimeout)
 	})
 	if err != nil {
@@ -354,7 +354,7 @@ func (l *Runtime) DumpEngine(ctx context.Context, node instance.Node, write func
 		defer cancel()
 		_ = restore(back) // an engine that doesn't take this is about to end
 	}()
-	return l.tend(ctx, n, node, e, func(ctx context.Context) error {
+	return l.tend(ctx, node, e, func(ctx context.Context) error {
 		conn, err := e.Connect(ctx)
 		if err != nil {
 			return engineFailed(e, err)

@@ -299,6 +299,41 @@ func (l *Runtime) KillEngine(ctx context.Context, node instance.Node) error {
 	return killListener(ctx, engine.Socket(dir), engine.Lock(dir))
 }
 
+// ForgetData implements instance.Replicator.
+func (l *Runtime) ForgetData(ctx context.Context, node instance.Node) error {
+	n := l.node(node.ID)
+	n.Lock()
+	defer n.Unlock()
+	return asFatal(l.removeEngine(ctx, node.ID, node.Slot))
+}
+
+// RemoveOtherEngines implements instance.Replicator.
+func (l *Runtime) RemoveOtherEngines(ctx context.Context, node instance.Node) error {
+	n := l.node(node.ID)
+	n.Lock()
+	defer n.Unlock()
+	return asFatal(l.removeOtherEngines(ctx, node))
+}
+
+// EngineBuild implements instance.Replicator.
+func (l *Runtime) EngineBuild(ctx context.Context, node instance.Node) (instance.EngineBuild, error) {
+	ctx, cancel := context.WithTimeout(ctx, roleTimeout)
+	defer cancel()
+	n := l.node(node.ID)
+	e := n.engine.Load()
+	if e == nil || isClosed(e.Done()) || e.Dir() != l.dirOf(node) {
+		var err error
+		if e, err = engine.Adopt(ctx, l.dirOf(node), node.AdminPassword); errors.Is(err, process.ErrNotRunning) {
+			return instance.EngineBuild{}, instance.ErrNoEngine
+		} else if err != nil {
+			return instance.EngineBuild{}, err
+		}
+		defer e.Release()
+	}
+	b, err := e.Build(ctx)
+	return instance.EngineBuild{Version: versionName(b), Patch: b.Version.String()}, err
+}
+
 // PromoteEngine implements instance.Replicator.
 func (l *Runtime) PromoteEngine(ctx context.Context, node instance.Node) error {
 	e, err := l.asked(node)

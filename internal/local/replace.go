@@ -37,6 +37,7 @@ const (
 type replacement struct {
 	*Runtime
 	n        *node
+	gate     instance.Node // whose gateway has the clients, as it is to serve them afterwards
 	from, to instance.Node
 	old, new *engine.Engine
 	bound    process.MemoryBound // of the new one
@@ -53,7 +54,7 @@ func (l *Runtime) ReplaceEngine(ctx context.Context, from, to instance.Node, dat
 	n := l.node(to.ID)
 	n.Lock()
 	defer n.Unlock()
-	r := &replacement{Runtime: l, n: n, from: from, to: to, old: n.engine.Load(), progress: progress}
+	r := &replacement{Runtime: l, n: n, gate: front(to), from: from, to: to, old: n.engine.Load(), progress: progress}
 	if r.old == nil || isClosed(r.old.Done()) {
 		return 0, failed(instance.ErrNoEngine, "the instance's engine has ended; try again when the instance is READY")
 	}
@@ -87,6 +88,14 @@ func (r *replacement) run(ctx context.Context, data instance.DataSource) (time.D
 		return r.switchOver(ctx, func(context.Context) error { return nil })
 	}
 	return r.copyAndSwitch(ctx)
+}
+
+// front is the node whose gateway leads clients to a node's engine.
+func front(node instance.Node) instance.Node {
+	if node.Front != nil {
+		return *node.Front
+	}
+	return node
 }
 
 // start starts the new engine. extra are directives for now.
@@ -146,9 +155,11 @@ func engineEnded(e *engine.Engine, err error) error {
 // errEngineEnded is why work for an engine is given up.
 var errEngineEnded = errors.New("the engine ended")
 
-// tend lets work go on that may take long, and restarts the node's gateway if that ends meanwhile: nobody else does while the node is
-// locked. It ends the work when the engine ends.
-func (l *Runtime) tend(ctx context.Context, n *node, node instance.Node, e *engine.Engine, work func(context.Context) error) error {
+// tend lets work go on that may take long, and restarts the gateway of the node's clients if that ends meanwhile: nobody else does while the
+// node is locked. It ends the work when the engine ends.
+func (l *Runtime) tend(ctx context.Context, node instance.Node, e *engine.Engine, work func(context.Context) error) error {
+	gate := front(node)
+	n := l.node(gate.ID)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	done := make(chan error, 1)
@@ -167,7 +178,7 @@ func (l *Runtime) tend(ctx context.Context, n *node, node instance.Node, e *engi
 			gatewayEnd = nil
 		case <-again.C:
 		}
-		if isClosed(n.gateway.Done()) && l.ensureGateway(ctx, n, node, func(string) {}) == nil {
+		if isClosed(n.gateway.Done()) && l.ensureGateway(ctx, n, gate, func(string) {}) == nil {
 			gatewayEnd = n.gateway.Done()
 		}
 	}
@@ -179,7 +190,7 @@ func (r *replacement) switchOver(ctx context.Context, catchUp func(context.Conte
 	r.progress("moving the clients to the new engine")
 	for attempt := range holdAttempts {
 		if attempt > 0 {
-			if err := r.tend(ctx, r.n, r.from, r.old, func(ctx context.Context) error { return pause(ctx, holdPause) }); err != nil {
+			if err := r.tend(ctx, r.from, r.old, func(ctx context.Context) error { return pause(ctx, holdPause) }); err != nil {
 				return 0, err
 			}
 		}
@@ -194,14 +205,14 @@ func (r *replacement) switchOver(ctx context.Context, catchUp func(context.Conte
 
 // trySwitch is one attempt. busy says that clients' requests were in flight for too long, so that another attempt may succeed.
 func (r *replacement) trySwitch(ctx context.Context, catchUp func(context.Context) error) (held time.Duration, busy bool, err error) {
-	client := gateway.NewClient(r.nodeDir(r.to.ID))
+	client := gateway.NewClient(r.nodeDir(r.gate.ID))
 	ctx, cancel := context.WithTimeout(ctx, holdLimit)
 	defer cancel()
 	status, err := client.Status(ctx)
 	if err != nil {
 		return 0, false, failed(err, "the gateway does not answer; try again when the instance is READY")
 	}
-	snapshot := r.snapshotFor(r.to, status)
+	snapshot := r.snapshotFor(r.gate, status)
 	snapshot.Generation = status.Generation + 1
 	began := time.Now()
 	defer func() {
@@ -248,9 +259,9 @@ func (r *replacement) awaitClients(ctx context.Context, client *gateway.Client) 
 
 // apply gives the gateway the snapshot with the new engine.
 func (r *replacement) apply(ctx context.Context, client *gateway.Client, s gateway.Snapshot) error {
-	return r.applyForSure(ctx, client, r.n, s, func() bool {
-		slot, err := r.ServedSlot(r.to.ID)
-		return err == nil && slot == r.to.Slot
+	return r.applyForSure(ctx, client, r.node(r.gate.ID), s, func() bool {
+		served, err := r.ServedEngine(r.gate.ID)
+		return err == nil && served == instance.EngineRef{NodeID: r.to.ID, Slot: r.to.Slot}
 	})
 }
 

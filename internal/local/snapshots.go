@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/sealane/sealane/internal/engine"
@@ -70,4 +71,31 @@ func (l *Runtime) startOrRestore(ctx context.Context, n *node, node instance.Nod
 	n.restored.Store(&restored{now, fmt.Sprintf("the last snapshot was damaged when it was to be restored (%s), so the data are those of the one before, of %s; "+
 		"the damaged one is kept as dump.damaged.rdb", refused.DamagedDump(), made.UTC().Format(time.RFC3339))})
 	return l.startEngine(ctx, node, nil)
+}
+
+// RestoreDump implements instance.Replicator.
+func (l *Runtime) RestoreDump(_ context.Context, primary instance.Node, others []instance.Node, since time.Time) (from string, err error) {
+	n := l.node(primary.ID)
+	n.Lock()
+	defer n.Unlock()
+	var newest time.Time
+	if own, err := os.Stat(engine.Dump(l.dirOf(primary))); err == nil {
+		newest = own.ModTime()
+	}
+	if !newest.IsZero() && !newest.Before(since) {
+		return "", nil
+	}
+	var best instance.Node
+	for _, other := range others {
+		if dump, err := os.Stat(engine.Dump(l.dirOf(other))); err == nil && dump.ModTime().After(newest) {
+			newest, best, from = dump.ModTime(), other, other.ID
+		}
+	}
+	if from == "" {
+		return "", nil
+	}
+	if err := os.MkdirAll(l.dirOf(primary), 0o700); err != nil {
+		return "", asFatal(err)
+	}
+	return from, asFatal(engine.CopyDump(l.dirOf(best), l.dirOf(primary)))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/sealane/sealane/internal/enginetest"
 	"github.com/sealane/sealane/internal/instance"
 	"github.com/sealane/sealane/internal/local"
+	"github.com/sealane/sealane/internal/objects"
 	"github.com/sealane/sealane/internal/pki"
 	"github.com/sealane/sealane/internal/process"
 	"github.com/sealane/sealane/internal/store"
@@ -35,6 +37,7 @@ type standard struct {
 	manager *instance.Manager
 	runtime *local.Runtime
 	wrap    func(*local.Runtime) instance.Runtime
+	later   atomic.Int64 // by how much the server's clock is ahead
 }
 
 func newStandard(t *testing.T, change func(*instance.Spec)) *standard {
@@ -81,8 +84,12 @@ var pools atomic.Int32
 
 // nextPool is loopback addresses that no other test of this process uses.
 func nextPool() netip.Prefix {
-	return netip.MustParsePrefix(fmt.Sprintf("127.%d.%d.%d/28", 100+os.Getpid()%100, os.Getpid()/100%250, pools.Add(1)%16*16))
+	n := int(pools.Add(1))
+	return netip.MustParsePrefix(fmt.Sprintf("127.%d.%d.%d/28", 100+os.Getpid()%100, (os.Getpid()/100+n/16*50)%250, n%16*16))
 }
+
+// brokenVersion is an engine that never starts.
+const brokenVersion = "REDIS_8_999"
 
 // start starts a server.
 func (s *standard) start() {
@@ -98,6 +105,10 @@ func (s *standard) start() {
 	if s.store, err = store.Open(filepath.Join(s.dir, "state.db"), records); err != nil {
 		s.t.Fatal(err)
 	}
+	buckets, err := objects.New(objects.Config{StateDir: s.dir, DefaultFolder: filepath.Join(s.dir, "buckets")})
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -108,12 +119,14 @@ func (s *standard) start() {
 			builds = append(builds, b)
 		}
 	}
+	builds = append(builds, engine.Binary{Path: "/bin/false", Kind: engine.Redis, Version: engine.Version{Major: 8, Minor: 999}, TLS: true})
 	s.runtime = local.New(filepath.Join(s.dir, "nodes"), []string{self, "gateway"}, builds)
 	var runtime instance.Runtime = s.runtime
 	if s.wrap != nil {
 		runtime = s.wrap(s.runtime)
 	}
-	s.manager, err = instance.New(instance.Config{Store: s.store, Runtime: runtime, Key: s.key, Now: time.Now, Log: log,
+	s.manager, err = instance.New(instance.Config{Store: s.store, Runtime: runtime, Key: s.key, Log: log, Objects: buckets,
+		Now:       func() time.Time { return time.Now().Add(time.Duration(s.later.Load())) },
 		Addresses: instance.Addresses{Pool: s.pool}})
 	if err != nil {
 		s.t.Fatal(err)
@@ -121,6 +134,7 @@ func (s *standard) start() {
 	if err := s.manager.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	s.manager.Settled(s.t.Context())
 }
 
 // close ends the server and leaves the processes.
@@ -171,14 +185,32 @@ func inSync(i instance.Instance) bool {
 
 func (s *standard) client() *client {
 	s.t.Helper()
+	s.await("the endpoint is there", func(i instance.Instance) bool { // after all processes have ended it takes a moment
+		conn, err := net.Dial("tcp", i.Address())
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
 	return dialClient(s.t, s.get().Address())
+}
+
+// primaryDir is the folder of the primary's engine.
+func (s *standard) primaryDir() string {
+	i := s.get()
+	dir := filepath.Join(s.dir, "nodes", i.UID+"-"+strconv.Itoa(i.Replication.Primary))
+	for _, n := range i.Replication.Nodes {
+		if n.Number == i.Replication.Primary && n.Slot > 0 {
+			dir = filepath.Join(dir, strconv.Itoa(n.Slot))
+		}
+	}
+	return dir
 }
 
 // primary is the process of the primary's engine.
 func (s *standard) primary() *process.Process {
 	s.t.Helper()
-	i := s.get()
-	p, err := process.Adopt(engine.Socket(filepath.Join(s.dir, "nodes", i.UID+"-"+strconv.Itoa(i.Replication.Primary))))
+	p, err := process.Adopt(engine.Socket(s.primaryDir()))
 	if err != nil {
 		s.t.Fatal(err)
 	}
