@@ -151,10 +151,13 @@ func (r *reconciler) ensureReplicas(ctx context.Context, rt Replicator, w *worke
 	wait := r.workers.checkRestart(w)
 	for _, k := range i.Replication.replicas() {
 		all.Go(func() {
-			again, err := r.ensureReplica(ctx, rt, *i, nodes[k], k, wait)
+			var err error
 			if k != 0 { // that of node-0 is the endpoint's
-				err = errors.Join(err, rt.EnsureGateway(ctx, nodes[k], func(string) {}))
+				// It comes first: others would copy all data from an old primary that has just become a replica.
+				err = rt.EnsureGateway(ctx, nodes[k], func(string) {})
 			}
+			again, engineErr := r.ensureReplica(ctx, rt, *i, nodes[k], k, wait)
+			err = errors.Join(err, engineErr)
 			mu.Lock()
 			defer mu.Unlock()
 			renewed[k] = again || err != nil
