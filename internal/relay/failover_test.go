@@ -1,7 +1,9 @@
 package relay_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"syscall"
@@ -339,4 +341,39 @@ func TestALivingEngineClosesAClientThatCouldOutliveIt(t *testing.T) {
 			k.wantAll("BLPOP", "closed")
 		})
 	}
+}
+
+// A client that does not read its replies gets each of them once, and the right one. Only where it was told the beginning of one is
+// there nothing that can be mended.
+func TestSlowReaderAtAFailover(t *testing.T) {
+	failovers(t, enginetest.All(t)[:1], func(t *testing.T, f *fleet, proto string, lose func()) {
+		const requests = 3000
+		k := f.hello(proto)
+		_ = k.c.(*net.TCPConn).SetReadBuffer(128 << 10)
+		k.want("SET big "+strings.Repeat("v", 2000), "OK")
+		f.other.caughtUp(f.serves)
+		go func() {
+			for range requests {
+				if k.send("GET", "big") != nil {
+					return
+				}
+			}
+		}()
+		until(t, "the gateway does not get rid of replies", func() bool { return f.loops.Counts().Out > 1<<20 })
+		lose()
+		f.promote()
+		for i := range requests {
+			v, err := k.read()
+			if err != nil {
+				if !errors.Is(err, io.EOF) || k.r.Buffered() > 0 || len(k.buf) == 0 {
+					t.Errorf("after %d replies: %v, in the middle of a reply: %t", i, err, len(k.buf) > 0)
+				}
+				return
+			}
+			if got := flat(v); len(got) != 2000 || strings.Trim(got, "v") != "" {
+				t.Fatalf("reply %d is %.100q", i, got)
+			}
+		}
+		k.want("PING", "PONG")
+	})
 }
