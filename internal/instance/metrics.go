@@ -116,18 +116,18 @@ func (x *metrics) collectPlaintext(ch chan<- prometheus.Metric, i Instance) {
 }
 
 func (x *metrics) collectCertificates(ch chan<- prometheus.Metric, i Instance) {
-	if i.Certificates == nil {
+	if i.ownCertificates() == nil {
 		return
 	}
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, i.Name.labels(labels...)...)
 	}
 	now := x.manager.now()
-	view := i.Certificates.At(now)
+	view := i.ownCertificates().At(now)
 	for _, c := range view.Expiries() {
 		gauge(descExpiry, float64(c.NotAfter.Unix()), c.Name)
 	}
-	if i.Certificates.Leaf == nil {
+	if i.Certificates == nil || i.Certificates.Leaf == nil {
 		return
 	}
 	x.collectReadiness(i, view, now, gauge)

@@ -241,7 +241,7 @@ func (r *reconciler) tearDown(ctx context.Context, i Instance, failure *Failure)
 	}
 	i.finish(failure, r.now().UTC())
 	i.Deleted, i.State = true, Deleting
-	i.Certificates, i.SealedAuth, i.OldAuth, i.SealedAdmin, i.SealedBackend = nil, nil, nil, nil, nil
+	i.Certificates, i.SealedAuth, i.OldAuth, i.SealedAdmin, i.SealedBackend, i.Replication = nil, nil, nil, nil, nil, nil
 	if err := r.records.save(&i); err != nil {
 		return err
 	}

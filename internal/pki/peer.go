@@ -98,25 +98,23 @@ func (v View) peer() (Action, bool) {
 		return Action{}, false
 	}
 	wanted := v.peerIssuer()
-	current, next := wanted, wanted
+	current := wanted
 	for _, a := range v.live {
 		if v.state.Peer != nil && a.Generation == v.state.Peer.Issuer {
 			current = a
 		}
 	}
 	a, _ := v.reissue(IssuePeer, v.state.Peer, current, Names{URI: PeerIdentity(v.state.Names.URI)})
-	due := v.now
-	switch newest := v.live[len(v.live)-1]; {
-	case current.Generation == newest.Generation && wanted.Generation == newest.Generation:
+	if current.Generation == wanted.Generation {
 		return a, true
-	case current.Generation == wanted.Generation:
-		next, due = newest, later(v.crossEnd(current), v.knownToPeers(current, newest))
-	case !v.crossedForPeers(current, wanted):
+	}
+	due := v.now
+	if !v.crossedForPeers(current, wanted) {
 		due = v.knownToPeers(current, wanted)
 	}
 	if !due.After(v.now) || !a.Due.IsZero() && due.Before(a.Due) {
-		a.Due, a.Generation = due, next.Generation
-		a.Reason = fmt.Sprintf("%s signs the peer certificate in place of %s, once all nodes know it", caName(next.Generation), caName(current.Generation))
+		a.Due, a.Generation = due, wanted.Generation
+		a.Reason = fmt.Sprintf("%s signs the peer certificate in place of %s, once all nodes know it", caName(wanted.Generation), caName(current.Generation))
 	}
 	return a, true
 }
