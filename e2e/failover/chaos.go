@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os/exec"
 	"strings"
 	"syscall"
 	"time"
@@ -28,7 +29,7 @@ type Chaos struct {
 
 // ChaosResult is what was killed and what became of it.
 type ChaosResult struct {
-	Killed      map[string]int // serve, gateway, primary, replica
+	Killed      map[string]int // by what it was
 	Duration    time.Duration
 	LongestGap  time.Duration // without an acknowledged write of any client
 	ReadyAfter  time.Duration // after the last kill
@@ -38,9 +39,9 @@ type ChaosResult struct {
 	ClosedClean int // connections that the other side closed while no request was in flight; a gateway that is killed closes its own
 }
 
-// RunChaos kills until the time is over. `sealane serve` is started again at once, as a service manager does. An engine is killed only
-// while a replica is in sync: without persistence, two engines that die before the first one has its data again lose it, whatever a
-// WAIT has said.
+// RunChaos kills until the time is over. `sealane serve` is started again at once, as a service manager does. Some kills hit it in the
+// middle of a failover that it has just begun, by itself or because somebody asked for it. An engine is killed only while a replica is
+// in sync: without persistence, two engines that die before the first one has its data again lose it, whatever a WAIT has said.
 func RunChaos(ctx context.Context, c Chaos) (*ChaosResult, error) {
 	r := &ChaosResult{Killed: make(map[string]int)}
 	l, err := startLoad(ctx, c.Load, c.Target.Endpoint())
@@ -69,37 +70,80 @@ func RunChaos(ctx context.Context, c Chaos) (*ChaosResult, error) {
 	return r, err
 }
 
+// kill kills something, and again, until the time is over.
 func (c *Chaos) kill(ctx context.Context, l *load, r *ChaosResult) error {
 	random := rand.New(rand.NewPCG(c.Seed, 1))
+	soon := func() time.Duration { return time.Duration(random.Int64N(int64(400 * time.Millisecond))) }
 	for l.now() < c.Duration {
 		if err := sleep(ctx, time.Duration((0.2+1.6*random.Float64())*float64(c.Pause))); err != nil {
 			return err
 		}
 		l.round.Store(int64(l.now() / (10 * time.Second)))
-		kind := []string{"serve", "gateway", "engine"}[random.IntN(3)]
-		if kind == "serve" {
-			c.Target.serve.kill()
-			if err := c.Target.Serve(ctx); err != nil {
-				return fmt.Errorf("after a kill of sealane serve: %w", err)
+		var what string
+		var err error
+		switch action := random.IntN(5); {
+		case action == 0:
+			what, err = "serve", c.killServe(ctx)
+		case action == 1:
+			what, err = "gateway", c.killGateway(random)
+		case c.Target.replicaInSync() != nil:
+			continue
+		case action == 2:
+			what, err = c.killEngine(random)
+		case action == 3:
+			if what, err = c.killEngine(random); err == nil {
+				err = errors.Join(sleep(ctx, soon()), c.killServe(ctx))
 			}
-		} else {
-			pids := c.Target.Processes(kind)
-			if len(pids) == 0 || kind == "engine" && c.Target.replicaInSync() != nil {
-				continue
+			what += ", then serve"
+		default:
+			command := exec.Command(c.Target.program, "--state", c.Target.state(), "instances", "failover", instanceName)
+			if err = command.Start(); err == nil {
+				err = errors.Join(sleep(ctx, soon()), c.killServe(ctx))
+				command.Wait() // it may have failed, or not
 			}
-			pid := pids[random.IntN(len(pids))]
-			if primary, err := c.Target.Primary(); err == nil && kind == "engine" {
-				kind = "replica"
-				if strings.HasSuffix(commandLine(pid), "unixsocket:"+primary) {
-					kind = "primary"
-				}
-			}
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return err
-			}
+			what = "serve, after instances failover"
 		}
-		r.Killed[kind]++
-		fmt.Fprintf(c.Log, "%8v killed: %s\n", l.now().Round(time.Millisecond), kind)
+		if err != nil {
+			return fmt.Errorf("kill %s: %w", what, err)
+		}
+		r.Killed[what]++
+		fmt.Fprintf(c.Log, "%8v killed: %s\n", l.now().Round(time.Millisecond), what)
+	}
+	return nil
+}
+
+func (c *Chaos) killServe(ctx context.Context) error {
+	c.Target.serve.kill()
+	return c.Target.Serve(ctx)
+}
+
+func (c *Chaos) killGateway(random *rand.Rand) error {
+	pids := c.Target.Processes("gateway")
+	if len(pids) == 0 {
+		return nil // it is being started
+	}
+	return killPID(pids[random.IntN(len(pids))])
+}
+
+// killEngine says whether the engine was the primary.
+func (c *Chaos) killEngine(random *rand.Rand) (what string, err error) {
+	primary, err := c.Target.Primary()
+	pids := c.Target.Processes("engine")
+	if err != nil || len(pids) == 0 {
+		return "engine", err
+	}
+	pid := pids[random.IntN(len(pids))]
+	what = "replica"
+	if strings.HasSuffix(commandLine(pid), "unixsocket:"+primary) {
+		what = "primary"
+	}
+	return what, killPID(pid)
+}
+
+// killPID kills a process that may have ended meanwhile.
+func killPID(pid int) error {
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package process
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -47,4 +49,22 @@ func (p *Process) Status() Status {
 	}
 	s.CPU, s.Ready, s.Runs = time.Duration(n[0]), time.Duration(n[1]), n[2]
 	return s
+}
+
+// exiting is PF_EXITING in the kernel's flags of a task.
+const exiting = 1 << 2
+
+// Ending says whether a process has begun to end, or has ended. From then on it closes its files, one after the other, which can take
+// long where others want the processor.
+func Ending(pid int) bool {
+	b, err := os.ReadFile(statPath(pid))
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	fields, err := statFields(string(b))
+	if err != nil {
+		return false
+	}
+	flags, err := strconv.ParseUint(fields[6], 10, 64)
+	return fields[0] == "Z" || fields[0] == "X" || err == nil && flags&exiting != 0
 }

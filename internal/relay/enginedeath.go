@@ -5,13 +5,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/process"
 )
 
 // An engine closes a connection because it ends, or because it does not want this one any more: its client takes too much memory. A
 // client that has nothing at stake stays in the first case, and goes on with the engine that comes next; with Backend.Standby every client
-// does (failover.go). In the second it is closed. To
-// tell the two apart takes a moment, because a process that is killed may close its listening socket last. By then another process may
-// listen in its place already.
+// does (failover.go). In the second it is closed. To tell the two apart takes a moment, because a process that is killed may close its
+// listening socket last, and take long over it where others want the processor. By then another process may listen in its place already.
 
 // deathTime is for how long an engine that is ending may still accept connections.
 const deathTime = 20 * time.Millisecond
@@ -58,7 +59,7 @@ func (l *loop) endSuspicion() {
 		s := x.session
 		switch {
 		case !s.suspectsDeath: // it has left the engine meanwhile
-		case s.phase >= engineGone, gone, x.engine != b.Engine, listens != 0 && x.process != 0 && listens != x.process:
+		case s.phase >= engineGone, gone, x.engine != b.Engine, x.process != 0 && (listens != 0 && listens != x.process || process.Ending(int(x.process))):
 			s.engineIsGone()
 		default:
 			s.suspectsDeath, s.orphaned = false, nil

@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/internal/engine"
 	"github.com/sealane/sealane/internal/enginetest"
@@ -191,6 +195,60 @@ func TestStateOfClientsOutlivesTheirEngine(t *testing.T) {
 			check()
 		}
 	})
+}
+
+// An engine that is killed closes its files one after the other. On a busy machine its listening socket may be open for long after it has
+// closed its clients' connections. Here it stays open until the test ends.
+func TestEngineThatEndsSlowlyKeepsItsClients(t *testing.T) {
+	t.Parallel()
+	b := enginetest.All(t)[0]
+	for _, multiplexed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("multiplexed %t", multiplexed), func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t, multiplexed, b, b)
+			f.backend.Standby, f.backend.ConnectTimeout = true, patience
+			f.use(f.serves)
+			k := f.client()
+			k.want("SET key value", "OK")
+			f.other.caughtUp(f.serves)
+			f.serves.keepListening()
+			f.serves.kill()
+			// By the end of this the gateway has made up its mind about the connections that have ended.
+			must(k.c.SetReadDeadline(time.Now().Add(100 * time.Millisecond)))
+			if _, err := k.c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("the client's connection: %v, want that it stays open", err)
+			}
+			must(k.c.SetReadDeadline(time.Now().Add(patience)))
+			f.promote()
+			k.want("GET key", "value")
+		})
+	}
+}
+
+// keepListening keeps the engine's listening socket open, whatever becomes of the engine.
+func (e *replicated) keepListening() {
+	e.t.Helper()
+	pid := e.cmd.Process.Pid
+	engine, err := unix.PidfdOpen(pid, 0)
+	must(err)
+	defer unix.Close(engine)
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	must(err)
+	for _, entry := range entries {
+		n, err := strconv.Atoi(entry.Name())
+		must(err)
+		fd, err := unix.PidfdGetfd(engine, n, 0)
+		must(err)
+		name, err := unix.Getsockname(fd)
+		if socket, ok := name.(*unix.SockaddrUnix); err == nil && ok && socket.Name == e.socket {
+			if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && listens == 1 {
+				e.t.Cleanup(func() { unix.Close(fd) })
+				return
+			}
+		}
+		unix.Close(fd)
+	}
+	e.t.Fatal("the engine has no listening socket")
 }
 
 // quietEngine returns when the engine has read what clients have sent.

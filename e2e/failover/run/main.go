@@ -31,6 +31,7 @@ var (
 	limit    = flag.Duration("limit", time.Minute, "how long one failover may take until another node is the primary, and how long until a replica is in sync")
 	from     = flag.String("from", "", "files that -json wrote, divided by commas: measure nothing, and print their tables")
 	libs     = flag.String("libraries", strings.Join(failover.Libraries, ","), "the clients' libraries")
+	create   = flag.String("create", "", "further flags of sealane instances create, such as '--size 5 --read-replicas-mode enabled --replica-count 2'")
 	chaos    = flag.Duration("chaos", 0, "kill processes of Sealane at random for this long, and make no other failovers; all clients send WAIT 1")
 	seed     = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of -chaos")
 	findings = flag.Int("faults", 20, "how many faults of each target to print")
@@ -112,7 +113,7 @@ func measure(ctx context.Context, name string, load failover.Load) (result *fail
 		target, err = failover.NewSentinel(ready, *redis)
 	case "sealane-transparent", "sealane-multiplexed":
 		possible = []failover.Kind{failover.Kill, failover.Stop, failover.Disk, failover.Socket, failover.Command}
-		target, err = failover.NewSealane(ready, failover.SealaneConfig{Program: *sealane, DataPath: strings.TrimPrefix(name, "sealane-"), DiskSize: "256m", Pool: pool()})
+		target, err = failover.NewSealane(ready, failover.SealaneConfig{Program: *sealane, DataPath: strings.TrimPrefix(name, "sealane-"), DiskSize: "256m", Pool: pool(), Flags: strings.Fields(*create)})
 	default:
 		return nil, errors.New("want sentinel, sealane-transparent or sealane-multiplexed")
 	}
@@ -222,7 +223,7 @@ func runChaos(ctx context.Context, load failover.Load) error {
 func chaosOn(ctx context.Context, path string, load failover.Load) (err error) {
 	ready, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
-	target, err := failover.NewSealane(ready, failover.SealaneConfig{Program: *sealane, DataPath: path, Pool: pool()})
+	target, err := failover.NewSealane(ready, failover.SealaneConfig{Program: *sealane, DataPath: path, Pool: pool(), Flags: strings.Fields(*create)})
 	if err != nil {
 		return err
 	}
