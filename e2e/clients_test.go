@@ -195,6 +195,7 @@ func officialLifeCycle(t *testing.T, s *server, c *redis.CloudRedisClient) {
 
 	officialLists(t, c, name, op.Name(), update.Name())
 	officialUpdates(t, c, name)
+	officialStandard(t, c)
 	officialLocations(t, c)
 
 	del := must(c.DeleteInstance(ctx, &redispb.DeleteInstanceRequest{Name: name}))(t)
@@ -263,6 +264,35 @@ func officialLists(t *testing.T, c *redis.CloudRedisClient, name string, ops ...
 		if !slices.Contains(got, op) {
 			t.Errorf("list of operations: got %q, want %s among them", got, op)
 		}
+	}
+}
+
+// officialStandard makes an instance with replicas, makes another node its primary, and takes a replica away.
+func officialStandard(t *testing.T, c *redis.CloudRedisClient) {
+	ctx, name := t.Context(), usCentral+"/instances/standard"
+	create := must(c.CreateInstance(ctx, &redispb.CreateInstanceRequest{Parent: usCentral, InstanceId: "standard", Instance: &redispb.Instance{
+		Tier: redispb.Instance_STANDARD_HA, MemorySizeGb: 5, ReadReplicasMode: redispb.Instance_READ_REPLICAS_ENABLED, AlternativeLocationId: "us-central1-f",
+	}}))(t)
+	i := must(create.Wait(ctx))(t)
+	if i.GetTier() != redispb.Instance_STANDARD_HA || i.GetReplicaCount() != 2 || len(i.GetNodes()) != 3 || i.GetNodes()[1].GetZone() != "us-central1-f" ||
+		i.GetReadEndpoint() == "" || i.GetReadEndpointPort() != 6379 || i.GetReadReplicasMode() != redispb.Instance_READ_REPLICAS_ENABLED {
+		t.Errorf("with two replicas: got %v", i)
+	}
+	failover := must(c.FailoverInstance(ctx, &redispb.FailoverInstanceRequest{Name: name, DataProtectionMode: redispb.FailoverInstanceRequest_LIMITED_DATA_LOSS}))(t)
+	if after := must(failover.Wait(ctx))(t); after.GetCurrentLocationId() == i.GetCurrentLocationId() || after.GetHost() != i.GetHost() || after.GetState() != redispb.Instance_READY {
+		t.Errorf("after the failover: got %v", after)
+	}
+	if m := must(failover.Metadata())(t); m.GetVerb() != "failover" {
+		t.Errorf("metadata of the failover: got %v", m)
+	}
+	update := must(c.UpdateInstance(ctx, &redispb.UpdateInstanceRequest{
+		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"replica_count"}}, Instance: &redispb.Instance{Name: name, ReplicaCount: 1},
+	}))(t)
+	if fewer := must(update.Wait(ctx))(t); fewer.GetReplicaCount() != 1 || len(fewer.GetNodes()) != 2 {
+		t.Errorf("with one replica: got %v", fewer)
+	}
+	if err := must(c.DeleteInstance(ctx, &redispb.DeleteInstanceRequest{Name: name}))(t).Wait(ctx); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -96,16 +96,22 @@ func (n *nodes) GatewayStatus(context.Context, string) (gateway.Status, error) {
 	return n.status, nil
 }
 
-func (n *nodes) Ledger(context.Context, string) (ledger.Ledger, error) {
+func (n *nodes) Ledger(_ context.Context, id string) (ledger.Ledger, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if !strings.HasSuffix(id, "-0") {
+		return ledger.Ledger{Clients: n.readers}, nil
+	}
 	return n.ledger, nil
 }
 
 // path is the data path that an instance's gateway was last given.
-func (n *nodes) PlaintextClients(context.Context, string) (plaintext.Account, error) {
+func (n *nodes) PlaintextClients(_ context.Context, id string) (plaintext.Account, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if !strings.HasSuffix(id, "-0") {
+		return plaintext.Account{Since: n.plaintext.Since, Connected: n.plainReaders}, nil
+	}
 	return n.plaintext, nil
 }
 

@@ -3,15 +3,21 @@ package api_test
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"cloud.google.com/go/redis/apiv1/redispb"
 	betapb "cloud.google.com/go/redis/apiv1beta1/redispb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"github.com/sealane/sealane/internal/gateway"
+	"github.com/sealane/sealane/internal/ledger"
+	"github.com/sealane/sealane/internal/plaintext"
 )
 
 const standard = `{"tier":"STANDARD_HA","memorySizeGb":5}`
@@ -205,6 +211,40 @@ func TestReplicationOfEachTier(t *testing.T) {
 	s.fields("of tier BASIC", s.ok("GET", instances+"/bare/replication", ""), map[string]any{"nodes.0.role": "PRIMARY", "nodes.0.inSync": true, "failovers": nil})
 	code, v := s.do("GET", instances+"/none/replication", "")
 	s.refused(404, "NOT_FOUND", v, code, "instances/none")
+}
+
+// Clients of the read endpoint count like those of the endpoint: they would be cut off too, by the end of plaintext and by a new CA.
+func TestClientsOfTheReadEndpointCount(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.create("first", `{"tier":"STANDARD_HA","memorySizeGb":5,"readReplicasMode":2}`)
+	began := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+	reader := ledger.Identity{Address: netip.MustParseAddr("10.0.0.9"), Name: "reports", Library: "jedis", User: "default"}
+	s.nodes.set(func(n *nodes) {
+		n.plaintext = plaintext.Account{Since: began}
+		n.plainReaders = []plaintext.Connected{{Identity: reader, Connections: 1}}
+	})
+	s.ok("POST", transitEncryption+":prefer", "")
+	code, v := s.do("POST", transitEncryption+":enforce", `{}`)
+	// Each of the two replicas' gateways has one of its connections.
+	s.refusedWith(v, code, `1 client is connected without TLS: 10.0.0.9 name="reports" library="jedis" user="default" (2 connections)`)
+	s.nodes.set(func(n *nodes) {
+		n.plainReaders, n.status = nil, gateway.Status{Plaintext: &plaintext.Counts{}}
+		n.readers = []ledger.Client{{Identity: reader, First: began, Last: time.Now()}}
+	})
+	s.ok("POST", transitEncryption+":enforce", `{"force":true}`)
+	if clients := s.ok("GET", certificates+":clients", ""); at(clients, "clients.0.address") != "10.0.0.9" {
+		t.Errorf("clients: %v; want that of the read endpoint", clients)
+	}
+	s.ok("POST", certificates+":rotateCa", "{}")
+	code, v = s.do("POST", certificates+":activateCa", "{}")
+	s.refusedWith(v, code, "10.0.0.9")
+}
+
+// refusedWith checks that an answer is FAILED_PRECONDITION and says something.
+func (s *server) refusedWith(v object, code int, says string) {
+	s.t.Helper()
+	s.refused(400, "FAILED_PRECONDITION", object{"error": v["error"]}, code, says)
 }
 
 // FAILING_OVER is 9 in v1 and 10 in v1beta1, over gRPC and for REST clients that want numbers, such as Go's.

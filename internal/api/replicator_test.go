@@ -8,6 +8,8 @@ import (
 
 	"github.com/sealane/sealane/internal/failover"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/ledger"
+	"github.com/sealane/sealane/internal/plaintext"
 )
 
 // replicas is what nodes is besides, for instances that have several: engines with a role, an offset and no data.
@@ -16,6 +18,9 @@ type replicas struct {
 	served    map[string]instance.EngineRef // likewise: whose engine its gateway serves
 	behind    int64                         // how many bytes every replica lacks, while clients write
 	held      bool                          // they can't
+
+	readers      []ledger.Client       // of the read endpoint, with TLS
+	plainReaders []plaintext.Connected // likewise, without
 }
 
 var _ instance.Replicator = (*nodes)(nil)
@@ -70,6 +75,16 @@ func (n *nodes) ObserveEngine(_ context.Context, node instance.Node) failover.Ob
 		}
 	}
 	return o
+}
+
+func (n *nodes) EngineBuild(_ context.Context, node instance.Node) (instance.EngineBuild, error) {
+	return instance.EngineBuild{Version: node.Version, Patch: node.Patch}, nil
+}
+
+func (n *nodes) ForgetData(context.Context, instance.Node) error         { return nil }
+func (n *nodes) RemoveOtherEngines(context.Context, instance.Node) error { return nil }
+func (n *nodes) RestoreDump(context.Context, instance.Node, []instance.Node, time.Time) (string, error) {
+	return "", nil
 }
 
 func (n *nodes) KillEngine(_ context.Context, node instance.Node) error {

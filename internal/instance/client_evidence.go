@@ -119,17 +119,24 @@ func (e *ClientEvidence) ledgerOf(ctx context.Context, i Instance, now time.Time
 	if stored, version, err = e.kept.get(i); err != nil {
 		return stored, known, 0, err
 	}
-	var fresh ledger.Ledger
-	if l, ok := e.runtime.(Ledgerer); ok {
-		ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-		defer cancel()
-		if fresh, err = l.Ledger(ctx, i.nodeID(0)); err != nil {
-			fresh = ledger.Ledger{} // the gateway is down, or older: only what is stored counts
-		}
-	}
 	labels := labelsOf(i.Certificates.At(now))
 	keep := func(label string) bool { _, ok := labels[label]; return ok }
-	return stored, ledger.Merge(stored, fresh, now.Add(-keepClients), keep), version, nil
+	known = ledger.Merge(stored, ledger.Ledger{}, now.Add(-keepClients), keep)
+	l, ok := e.runtime.(Ledgerer)
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	for _, id := range i.clientGateways() {
+		if !ok {
+			break
+		}
+		// A gateway that is down, or older, says nothing: only what is stored of it counts.
+		if fresh, err := l.Ledger(ctx, id); err == nil {
+			evicted := known.Evicted + fresh.Evicted
+			known = ledger.Merge(known, fresh, now.Add(-keepClients), keep)
+			known.Evicted = evicted
+		}
+	}
+	return stored, known, version, nil
 }
 
 // collect asks all gateways every minute what their clients have shown, and stores it.

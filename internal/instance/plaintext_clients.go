@@ -30,15 +30,21 @@ func (p *plaintextClients) accountOf(ctx context.Context, i Instance) (kept, kno
 		return kept, known, 0, err
 	}
 	var fresh plaintext.Account
-	if r, ok := p.runtime.(PlaintextReader); ok && i.PlaintextPort() != 0 {
-		ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-		defer cancel()
-		if fresh, err = r.PlaintextClients(ctx, i.nodeID(0)); err != nil {
+	r, ok := p.runtime.(PlaintextReader)
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	for n, id := range i.clientGateways() {
+		if !ok || i.PlaintextPort() == 0 || n > 0 && i.Spec.TransitEncryption { // the read endpoint has one port
+			break
+		}
+		of, err := r.PlaintextClients(ctx, id)
+		if err != nil {
 			// The gateway is down, or of a version that doesn't count. Nobody can say then that no client is connected.
 			known = plaintext.Merge(kept, plaintext.Account{}, p.now().Add(-keepClients))
 			known.Since = time.Time{}
 			return kept, known, version, nil
 		}
+		fresh = plaintext.Join(fresh, of)
 	}
 	return kept, plaintext.Merge(kept, fresh, p.now().Add(-keepClients)), version, nil
 }

@@ -128,6 +128,18 @@ func (i Instance) nodeIDs() []string {
 	return ids
 }
 
+// clientGateways are the nodes whose gateways have clients: that of the endpoint first, then those of the read endpoint.
+func (i Instance) clientGateways() []string {
+	if i.readAddress() == "" {
+		return []string{i.nodeID(0)}
+	}
+	var ids []string
+	for _, n := range i.Replication.Nodes {
+		ids = append(ids, i.nodeID(n.Number))
+	}
+	return ids
+}
+
 // primaryID is the name of the node whose engine takes writes.
 func (i Instance) primaryID() string {
 	if i.Replication == nil {

@@ -93,9 +93,11 @@ func (t *TransitEncryption) status(ctx context.Context, i Instance, unseenFor ti
 	if g, ok := t.runtime.(GatewayStatuser); ok {
 		ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 		defer cancel()
-		if st, err := g.GatewayStatus(ctx, i.nodeID(0)); err == nil && st.Plaintext != nil {
-			s.PlaintextConnections = int(st.Plaintext.Connections)
-			s.TLSConnections = int(max(0, st.Clients-st.Plaintext.Connections))
+		for _, id := range i.clientGateways() {
+			if st, err := g.GatewayStatus(ctx, id); err == nil && st.Plaintext != nil {
+				s.PlaintextConnections += int(st.Plaintext.Connections)
+				s.TLSConnections += int(max(0, st.Clients-st.Plaintext.Connections))
+			}
 		}
 	}
 	return s, nil
@@ -246,10 +248,13 @@ func (t *TransitEncryption) waitPlaintextEnds(ctx context.Context, i Instance) e
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		s, err := g.GatewayStatus(ctx, i.nodeID(0))
+	for gateways := i.clientGateways(); ; {
+		s, err := g.GatewayStatus(ctx, gateways[0])
 		if err == nil && s.Plaintext != nil && s.Plaintext.Connections == 0 {
-			return nil
+			if gateways = gateways[1:]; len(gateways) == 0 {
+				return nil
+			}
+			continue
 		}
 		select {
 		case <-tick.C:

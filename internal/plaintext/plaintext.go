@@ -55,6 +55,16 @@ func Merge(kept, now Account, since time.Time) Account {
 	return out
 }
 
+// Join is what two gateways of an instance know now. Both have counted since the later of their times.
+func Join(a, b Account) Account {
+	out := Account{Since: a.Since, Connected: slices.Concat(a.Connected, b.Connected)}
+	if b.Since.After(out.Since) {
+		out.Since = b.Since
+	}
+	out.Seen = ledger.Merge(a.Seen, b.Seen, time.Time{}, func(string) bool { return false })
+	return out
+}
+
 // Outdated says whether what is kept should be replaced by what is known now. That clients were seen again is no reason until the time
 // has moved on by while.
 func Outdated(kept, now Account, while time.Duration) bool {
