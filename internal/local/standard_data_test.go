@@ -194,3 +194,30 @@ func TestReplicasOfStandardUpAndDown(t *testing.T) {
 func (s *standard) update(change instance.Change) (instance.Operation, error) {
 	return s.manager.Update(s.t.Context(), s.name, change, "v1")
 }
+
+// A replica that is started again does not load the dump that it finds: it would be taken for one that has the primary's data.
+func TestReplicaOfStandardStartsWithoutItsOldDump(t *testing.T) {
+	t.Parallel()
+	s := newStandard(t, func(spec *instance.Spec) { spec.SnapshotPeriod = time.Hour })
+	s.await("the primary has made a snapshot", func(instance.Instance) bool {
+		_, err := os.Stat(engine.Dump(s.primaryDir()))
+		return err == nil
+	})
+	dump, err := os.ReadFile(engine.Dump(s.primaryDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica := filepath.Join(s.dir, "nodes", s.get().UID+"-1")
+	if err := os.WriteFile(engine.Dump(replica), dump, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := pidOf(engine.Socket(replica))
+	syscall.Kill(before, syscall.SIGKILL)
+	s.await("the replica was started again", func(i instance.Instance) bool {
+		pid := pidOf(engine.Socket(replica))
+		return pid != 0 && pid != before && i.StatusMessage == ""
+	})
+	if _, err := os.Stat(engine.Dump(replica)); err == nil {
+		t.Error("it has loaded its old dump")
+	}
+}
