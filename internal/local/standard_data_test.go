@@ -75,6 +75,59 @@ func TestImportIntoStandard(t *testing.T) {
 	s.wantKeys(s.client(), 100)
 }
 
+// stopsAfterImport is a Runtime whose server ends when the engine with the imported data has just taken over.
+type stopsAfterImport struct {
+	*local.Runtime
+	replaced chan struct{}
+}
+
+func (r stopsAfterImport) ReplaceEngine(ctx context.Context, from, to instance.Node, data instance.DataSource, progress func(string)) (time.Duration, error) {
+	held, err := r.Runtime.ReplaceEngine(ctx, from, to, data, progress)
+	if err == nil {
+		close(r.replaced)
+		<-ctx.Done()
+		err = ctx.Err()
+	}
+	return held, err
+}
+
+// Where server and primary end just after an import, before it is recorded, the next server goes on with the imported data, and not with
+// what the replica has.
+func TestImportIntoStandardIsNotUndone(t *testing.T) {
+	t.Parallel()
+	s := newStandard(t, func(spec *instance.Spec) { spec.SnapshotPeriod = time.Hour })
+	c := s.client()
+	s.setKeys(c, 100)
+	const object = "gs://bucket/dump.rdb"
+	if op := s.ended(s.manager.Export(t.Context(), s.name, object, "v1")); op.Failure != nil {
+		t.Fatalf("export: %+v", op.Failure)
+	}
+	c.do("FLUSHALL")
+	c.do("SET", "besides", "x")
+	c.do("WAIT", "1", "5000")
+	replaced := make(chan struct{})
+	s.wrap = func(r *local.Runtime) instance.Runtime { return stopsAfterImport{r, replaced} }
+	s.close()
+	s.start()
+	op, err := s.manager.Import(t.Context(), s.name, object, "v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-replaced
+	dir := s.primaryDir()
+	s.close()
+	syscall.Kill(pidOf(engine.Socket(filepath.Join(dir, "1"))), syscall.SIGKILL)
+	s.wrap = nil
+	s.start()
+	if op := s.ended(op, nil); op.Failure != nil {
+		t.Fatalf("import: %+v", op.Failure)
+	}
+	s.wantKeys(s.client(), 100)
+	if n := s.client().do("EXISTS", "besides"); n.Int != 0 {
+		t.Error("what was there before the import is there again")
+	}
+}
+
 // After the loss of all processes the data are those of the last snapshot of the primary, and where it has made none since it took over,
 // of the last snapshot that there is.
 func TestStandardRestoresTheLastSnapshot(t *testing.T) {
