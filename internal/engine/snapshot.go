@@ -21,6 +21,8 @@ import (
 const (
 	previousName = "dump.previous.rdb"
 	damagedName  = "dump.damaged.rdb"
+	// asideName is what an engine that is started as a replica does not load.
+	asideName = "dump.replica.rdb"
 )
 
 // Snapshots is what there is of an engine's snapshots.
@@ -112,9 +114,33 @@ func linkFrom(file, dir, another string) error {
 	return durable.SyncDir(dir)
 }
 
-// CopyDump gives the engine whose folder is to the dump of another one, in place of its own. No engine may run in to. The file is the
-// same one, which costs no room; engines never write into a dump that is complete.
-func CopyDump(from, to string) error { return linkFrom(filepath.Join(from, dumpName), to, dumpName) }
+// PutDumpAside keeps an engine that is to be started as a replica from loading a dump. It gets all data of its primary anyway, and with those
+// of an old dump it could be taken for one that has them. No engine may run in dir.
+func PutDumpAside(dir string) error {
+	err := os.Rename(filepath.Join(dir, dumpName), filepath.Join(dir, asideName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return durable.SyncDir(dir)
+}
+
+// NewestDump is the newest dump in an engine's folder, those put aside included, and when it was made. "": there is none.
+func NewestDump(dir string) (file string, made time.Time) {
+	for _, name := range []string{dumpName, asideName} {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.ModTime().After(made) {
+			file, made = path, info.ModTime()
+		}
+	}
+	return file, made
+}
+
+// UseDump makes a file, of this folder or another one, the dump of the engine whose folder is dir. No engine may run there. The dump is the same
+// file and not a copy, which costs no room; engines never write into a dump that is complete.
+func UseDump(file, dir string) error { return linkFrom(file, dir, dumpName) }
 
 // UsePreviousDump puts a dump aside that is damaged, and the one before in its place. It returns when that was made. The error is
 // fs.ErrNotExist where there is none. No engine may run in dir.

@@ -253,6 +253,11 @@ func (l *Runtime) startEngine(ctx context.Context, node instance.Node, extra map
 		r := replicationOf(node)
 		cfg.Replication, cfg.Primary = &r, node.Replication.Primary
 	}
+	if cfg.Primary.IsValid() {
+		if err := engine.PutDumpAside(cfg.Dir); err != nil {
+			return nil, err
+		}
+	}
 	return engine.Start(ctx, binary, cfg)
 }
 

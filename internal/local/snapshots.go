@@ -78,24 +78,22 @@ func (l *Runtime) RestoreDump(_ context.Context, primary instance.Node, others [
 	n := l.node(primary.ID)
 	n.Lock()
 	defer n.Unlock()
-	var newest time.Time
-	if own, err := os.Stat(engine.Dump(l.dirOf(primary))); err == nil {
-		newest = own.ModTime()
-	}
-	if !newest.IsZero() && !newest.Before(since) {
+	dir := l.dirOf(primary)
+	if own, err := os.Stat(engine.Dump(dir)); err == nil && !own.ModTime().Before(since) {
 		return "", nil
 	}
-	var best instance.Node
-	for _, other := range others {
-		if dump, err := os.Stat(engine.Dump(l.dirOf(other))); err == nil && dump.ModTime().After(newest) {
-			newest, best, from = dump.ModTime(), other, other.ID
+	var best string
+	var newest time.Time
+	for _, node := range append(others, primary) {
+		if file, made := engine.NewestDump(l.dirOf(node)); made.After(newest) {
+			best, newest, from = file, made, node.ID
 		}
 	}
-	if from == "" {
+	if best == "" || best == engine.Dump(dir) {
 		return "", nil
 	}
-	if err := os.MkdirAll(l.dirOf(primary), 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", asFatal(err)
 	}
-	return from, asFatal(engine.CopyDump(l.dirOf(best), l.dirOf(primary)))
+	return from, asFatal(engine.UseDump(best, dir))
 }

@@ -75,6 +75,59 @@ func TestImportIntoStandard(t *testing.T) {
 	s.wantKeys(s.client(), 100)
 }
 
+// stopsAfterImport is a Runtime whose server ends when the engine with the imported data has just taken over.
+type stopsAfterImport struct {
+	*local.Runtime
+	replaced chan struct{}
+}
+
+func (r stopsAfterImport) ReplaceEngine(ctx context.Context, from, to instance.Node, data instance.DataSource, progress func(string)) (time.Duration, error) {
+	held, err := r.Runtime.ReplaceEngine(ctx, from, to, data, progress)
+	if err == nil {
+		close(r.replaced)
+		<-ctx.Done()
+		err = ctx.Err()
+	}
+	return held, err
+}
+
+// Where server and primary end just after an import, before it is recorded, the next server goes on with the imported data, and not with
+// what the replica has.
+func TestImportIntoStandardIsNotUndone(t *testing.T) {
+	t.Parallel()
+	s := newStandard(t, func(spec *instance.Spec) { spec.SnapshotPeriod = time.Hour })
+	c := s.client()
+	s.setKeys(c, 100)
+	const object = "gs://bucket/dump.rdb"
+	if op := s.ended(s.manager.Export(t.Context(), s.name, object, "v1")); op.Failure != nil {
+		t.Fatalf("export: %+v", op.Failure)
+	}
+	c.do("FLUSHALL")
+	c.do("SET", "besides", "x")
+	c.do("WAIT", "1", "5000")
+	replaced := make(chan struct{})
+	s.wrap = func(r *local.Runtime) instance.Runtime { return stopsAfterImport{r, replaced} }
+	s.close()
+	s.start()
+	op, err := s.manager.Import(t.Context(), s.name, object, "v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-replaced
+	dir := s.primaryDir()
+	s.close()
+	syscall.Kill(pidOf(engine.Socket(filepath.Join(dir, "1"))), syscall.SIGKILL)
+	s.wrap = nil
+	s.start()
+	if op := s.ended(op, nil); op.Failure != nil {
+		t.Fatalf("import: %+v", op.Failure)
+	}
+	s.wantKeys(s.client(), 100)
+	if n := s.client().do("EXISTS", "besides"); n.Int != 0 {
+		t.Error("what was there before the import is there again")
+	}
+}
+
 // After the loss of all processes the data are those of the last snapshot of the primary, and where it has made none since it took over,
 // of the last snapshot that there is.
 func TestStandardRestoresTheLastSnapshot(t *testing.T) {
@@ -193,4 +246,31 @@ func TestReplicasOfStandardUpAndDown(t *testing.T) {
 
 func (s *standard) update(change instance.Change) (instance.Operation, error) {
 	return s.manager.Update(s.t.Context(), s.name, change, "v1")
+}
+
+// A replica that is started again does not load the dump that it finds: it would be taken for one that has the primary's data.
+func TestReplicaOfStandardStartsWithoutItsOldDump(t *testing.T) {
+	t.Parallel()
+	s := newStandard(t, func(spec *instance.Spec) { spec.SnapshotPeriod = time.Hour })
+	s.await("the primary has made a snapshot", func(instance.Instance) bool {
+		_, err := os.Stat(engine.Dump(s.primaryDir()))
+		return err == nil
+	})
+	dump, err := os.ReadFile(engine.Dump(s.primaryDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica := filepath.Join(s.dir, "nodes", s.get().UID+"-1")
+	if err := os.WriteFile(engine.Dump(replica), dump, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := pidOf(engine.Socket(replica))
+	syscall.Kill(before, syscall.SIGKILL)
+	s.await("the replica was started again", func(i instance.Instance) bool {
+		pid := pidOf(engine.Socket(replica))
+		return pid != 0 && pid != before && i.StatusMessage == ""
+	})
+	if _, err := os.Stat(engine.Dump(replica)); err == nil {
+		t.Error("it has loaded its old dump")
+	}
 }

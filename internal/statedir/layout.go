@@ -57,6 +57,7 @@ var Layout = []Entry{
 	{"nodes/*/dump.rdb", "the engine's data: of its last snapshot, or of its clean stop", ByUmask, "engine", ""},
 	{"nodes/*/dump.loaded.rdb", "the data of a clean stop, once the engine has loaded them: without persistence they are not loaded again", ByUmask, "engine", ""},
 	{"nodes/*/dump.previous.rdb", "the snapshot before, for the case that `dump.rdb` turns out to be damaged", ByUmask, "engine", ""},
+	{"nodes/*/dump.replica.rdb", "a snapshot of a node that became a replica: it is loaded only where the primary has none of its own", ByUmask, "engine", ""},
 	{"nodes/*/dump.damaged.rdb", "a snapshot that could not be restored because it was damaged; nobody needs it any more", ByUmask, "engine", ""},
 	{"nodes/*/temp-*.rdb", "a snapshot while it is written", ByUmask, "engine", ""},
 	{"nodes/*/[12]", "the engine, in place of what is above, after it was replaced for the first time; two at a time while it is replaced", "drwx------", "serve", ""},
