@@ -113,15 +113,3 @@ func (n *nodes) ReleaseClients(context.Context, string) error {
 	n.set(func(n *nodes) { n.held = false })
 	return nil
 }
-
-func (n *nodes) ForgetData(context.Context, instance.Node) error { return nil }
-
-func (n *nodes) RestoreDump(context.Context, instance.Node, []instance.Node, time.Time) (string, error) {
-	return "", nil
-}
-
-func (n *nodes) EngineBuild(_ context.Context, node instance.Node) (instance.EngineBuild, error) {
-	return instance.EngineBuild{Version: node.Version, Patch: node.Patch}, nil
-}
-
-func (n *nodes) RemoveOtherEngines(context.Context, instance.Node) error { return nil }
