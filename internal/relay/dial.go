@@ -47,6 +47,9 @@ func (u *upstream) try() {
 		u.dial(b)
 		return
 	}
+	if u.key.engine != b.Engine {
+		return // the loop is about to leave that engine (leaveEngine), and would take a connection to the new one for one to that
+	}
 	fd, err := b.Connect()
 	if err != nil {
 		u.tryLater(err)
