@@ -93,7 +93,7 @@ func (a Addresses) allocate(taken map[netip.AddrPort]bool, tls bool) (netip.Addr
 		l.Close()
 		return c, nil
 	}
-	e := &Error{Code: ResourceExhausted, Reason: AddressesExhausted, Message: "no address is free for another instance: delete one, or widen addresses in the configuration"}
+	e := &Error{Code: ResourceExhausted, Reason: AddressesExhausted, Message: "no address is free for another instance or replica: delete one, or widen addresses in the configuration"}
 	if busy != nil {
 		e.Message += " (" + busy.Error() + ")"
 	}

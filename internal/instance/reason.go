@@ -35,7 +35,7 @@ const (
 	ExternalBackend Reason = "EXTERNAL_BACKEND"
 	// BackendNotServing is of a change to a backend that can't be reached, or refuses the login. Force changes it all the same.
 	BackendNotServing Reason = "BACKEND_NOT_SERVING"
-	// AddressesExhausted is of a create for which no address is free.
+	// AddressesExhausted is of a create, or an update with more replicas, for which no address is free.
 	AddressesExhausted Reason = "ADDRESSES_EXHAUSTED"
 	// DiskFull is of any request that the server's full disk keeps from being recorded.
 	DiskFull Reason = "DISK_FULL"
