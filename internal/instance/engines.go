@@ -166,17 +166,17 @@ func (r *reconciler) restartIfAsked(ctx context.Context, w *worker, i *Instance)
 	}
 	var err error
 	if i.Replication != nil {
-		err = r.restartPrimary(ctx, i, asked.force)
+		err = r.restartPrimary(ctx, w, i, asked.force)
 	} else {
-		err = r.restartEngine(ctx, w, *i, asked.force)
+		err = r.stopPrimary(ctx, w, *i, asked.force)
 	}
 	r.log.Info("engine ended for a restart", "instance", w.name, "force", asked.force, "err", err)
 	r.workers.endRestart(w, err)
 	asked.stopped <- err
 }
 
-// restartEngine ends the only engine of an instance.
-func (r *reconciler) restartEngine(ctx context.Context, w *worker, i Instance, force bool) error {
+// stopPrimary ends the engine that takes writes, after it has saved its data.
+func (r *reconciler) stopPrimary(ctx context.Context, w *worker, i Instance, force bool) error {
 	node, err := r.node(i, r.now())
 	if err != nil {
 		return err
@@ -187,8 +187,8 @@ func (r *reconciler) restartEngine(ctx context.Context, w *worker, i Instance, f
 }
 
 // restartPrimary makes a replica the primary, which loses nothing, and ends the engine that was it. With force that is ended in any
-// case, and then whoever has the most data takes over.
-func (r *reconciler) restartPrimary(ctx context.Context, i *Instance, force bool) error {
+// case, and then whoever has the most data takes over; where nobody has any, the same engine is started with what it has saved.
+func (r *reconciler) restartPrimary(ctx context.Context, w *worker, i *Instance, force bool) error {
 	rt := r.runtime.(Replicator)
 	if err := r.followServed(rt, i); err != nil {
 		return err
@@ -206,6 +206,8 @@ func (r *reconciler) restartPrimary(ctx context.Context, i *Instance, force bool
 		}
 	case !force:
 		return err
+	case rt.ObserveEngine(ctx, old).Answers():
+		return r.stopPrimary(ctx, w, *i, true)
 	}
 	return rt.KillEngine(ctx, old)
 }

@@ -131,7 +131,7 @@ func (r *reconciler) doFailover(ctx context.Context, i *Instance, op Operation) 
 			}
 		}
 		var f FailoverRecord
-		f, err = r.tryFailover(ctx, c, op.Force)
+		f, err = r.tryFailover(ctx, c, op)
 		switch {
 		case errors.Is(err, failover.ErrBusy):
 			r.progress(i.Name)("waiting for a moment in which no client's request is under way")
@@ -150,7 +150,8 @@ func (r *reconciler) doFailover(ctx context.Context, i *Instance, op Operation) 
 // errNotInSync says that no replica could take over without losing anything.
 var errNotInSync = errors.New("no replica is in sync")
 
-func (r *reconciler) tryFailover(ctx context.Context, c changing, force bool) (FailoverRecord, error) {
+func (r *reconciler) tryFailover(ctx context.Context, c changing, op Operation) (FailoverRecord, error) {
+	force := op.Force
 	replication := c.instance.Replication
 	from := replication.Primary
 	others := make(map[int]failover.Observation)
@@ -166,7 +167,7 @@ func (r *reconciler) tryFailover(ctx context.Context, c changing, force bool) (F
 		}
 	case err != nil:
 		return FailoverRecord{}, errNotInSync
-	case difference >= failover.MaxDifference && !force:
+	case difference >= failover.MaxDifference && !force && op.Verb == Failover: // others wait for what is missing
 		return FailoverRecord{}, precondition("a replica is %d bytes of changes behind the primary, and with data protection mode LIMITED_DATA_LOSS it may be less than %d (30 MB): try again when there are fewer writes, or use FORCE_DATA_LOSS",
 			difference, failover.MaxDifference)
 	}

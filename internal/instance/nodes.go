@@ -242,7 +242,7 @@ func (r *reconciler) judgeReplicas(w *worker, i Instance, m *monitor) error {
 	}
 	if op := i.pending(); op != nil && !op.isTask() && op.Verb != Delete {
 		for k, f := range w.faults {
-			if errors.Is(f.err, ErrFatal) || op.Before != nil && w.inTroubleFor(k, r.now()) > createTimeout {
+			if errors.Is(f.err, ErrFatal) || w.inTroubleFor(k, r.now()) > createTimeout {
 				return fmt.Errorf("%w: %s", ErrFatal, text) // it is told to whoever waits, and undone
 			}
 		}

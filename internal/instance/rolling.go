@@ -96,7 +96,7 @@ func (r *reconciler) rolled(ctx context.Context, w *worker, i Instance, k int) (
 	o := r.runtime.(Replicator).ObserveEngine(ctx, n)
 	if err := w.faults[k].err; err != nil && ctx.Err() == nil {
 		if !o.Running() || errors.Is(err, ErrFatal) || w.inTroubleFor(k, r.now()) > rollPatience {
-			return false, &Error{Code: FailedPrecondition, Err: err, Message: fmt.Sprintf("the engine of %s can't be started on %s; the server's log says why", n.Version, NodeName(k))}
+			return false, &Error{Code: FailedPrecondition, Err: err, Message: fmt.Sprintf("%s can't be brought up with the engine of %s; the server's log says why", NodeName(k), n.Version)}
 		}
 		return false, nil
 	}

@@ -1,14 +1,24 @@
 package local_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/internal/engine"
 	"github.com/sealane/sealane/internal/enginetest"
 	"github.com/sealane/sealane/internal/instance"
+	"github.com/sealane/sealane/internal/local"
+	"github.com/sealane/sealane/internal/resp"
 )
 
 // versions are the engines that this test can use, the oldest first, where one can be upgraded to the next.
@@ -148,7 +158,7 @@ func TestUpgradeOfStandardFailsBeforeTheFailover(t *testing.T) {
 	c := s.client()
 	s.setKeys(c, 100)
 	op := s.ended(s.manager.Upgrade(t.Context(), s.name, brokenVersion, "v1"))
-	if op.Failure == nil || !strings.Contains(op.Failure.Message, "can't be started on node-1") {
+	if op.Failure == nil || !strings.Contains(op.Failure.Message, "node-1 can't be brought up") {
 		t.Fatalf("the upgrade: %+v", op.Failure)
 	}
 	i := s.inSync()
@@ -200,4 +210,98 @@ func TestForcedRestartOfStandardWhosePrimaryHangs(t *testing.T) {
 	<-old.Done()
 	s.inSync()
 	s.wantKeys(s.client(), 100)
+}
+
+// withoutReplicas is a Runtime on which no replica's engine starts.
+type withoutReplicas struct{ *local.Runtime }
+
+func (r withoutReplicas) EnsureEngine(ctx context.Context, n instance.Node, progress func(string)) error {
+	if n.Replication.Primary.IsValid() {
+		return errors.New("the replica does not start")
+	}
+	return r.Runtime.EnsureEngine(ctx, n, progress)
+}
+
+// An instance of which only the primary comes up is not created, and nothing of it is left.
+func TestCreateOfStandardThatFailsLeavesNothing(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, func(r *local.Runtime) instance.Runtime { return withoutReplicas{r} })
+	op, err := s.create(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.await("it is told what is wrong", func(i instance.Instance) bool { return i.StatusMessage != "" })
+	s.later.Store(int64(2 * time.Minute))
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		of, err := s.manager.Operations.Get(s.name.Project, s.name.Location, op.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if of.Done {
+			if of.Failure == nil || !strings.Contains(of.Failure.Message, "does not start") {
+				t.Errorf("%+v", of.Failure)
+			}
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the create does not end")
+		}
+	}
+	if left, _ := os.ReadDir(filepath.Join(s.dir, "nodes")); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A directive that only a replica refuses is undone on all nodes; a new size and its backlog reach all.
+func TestConfigurationOfStandardIsTheSameOnAllNodes(t *testing.T) {
+	t.Parallel()
+	var refuse atomic.Bool
+	s := newStandardOn(t, nil, func(r *local.Runtime) instance.Runtime { return refusingReplicas{r, &refuse} })
+	want := func(name, value string) {
+		t.Helper()
+		i := s.inSync()
+		for _, n := range i.Replication.Nodes {
+			if got := s.setting(n, name); got != value {
+				t.Errorf("node-%d: %s is %s, want %s", n.Number, name, got, value)
+			}
+		}
+	}
+	if op := s.ended(s.update(func(spec *instance.Spec) { spec.MemorySizeGB = 2 })); op.Failure != nil {
+		t.Fatalf("%+v", op.Failure)
+	}
+	want("maxmemory", strconv.Itoa(2<<30))
+	want("repl-backlog-size", strconv.Itoa(2<<30/10))
+	refuse.Store(true)
+	policy := func(spec *instance.Spec) { spec.RedisConfigs = map[string]string{"maxmemory-policy": "allkeys-lfu"} }
+	if op := s.ended(s.update(policy)); op.Failure == nil {
+		t.Error("the update did not fail")
+	}
+	want("maxmemory-policy", "volatile-lru")
+}
+
+// refusingReplicas is a Runtime whose replicas refuse a policy.
+type refusingReplicas struct {
+	*local.Runtime
+	refuse *atomic.Bool
+}
+
+func (r refusingReplicas) EnsureEngine(ctx context.Context, n instance.Node, progress func(string)) error {
+	if n.Replication.Primary.IsValid() && n.Directives["maxmemory-policy"] == "allkeys-lfu" && r.refuse.Load() {
+		return fmt.Errorf("%w: the engine refuses it", instance.ErrFatal)
+	}
+	return r.Runtime.EnsureEngine(ctx, n, progress)
+}
+
+// setting is what a node's engine has for a directive.
+func (s *standard) setting(n instance.NodeRecord, name string) string {
+	s.t.Helper()
+	i := s.get()
+	dir := filepath.Join(s.dir, "nodes", i.UID+"-"+strconv.Itoa(n.Number))
+	conn, err := net.Dial("unix", engine.Socket(dir))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.Close()
+	c := client{resp.NewClient(conn, 1<<20), s.t}
+	return c.do("CONFIG", "GET", name).Elems[1].Str
 }

@@ -48,6 +48,26 @@ func newStandard(t *testing.T, change func(*instance.Spec)) *standard {
 // newStandardOn is newStandard with a Runtime that wrap makes of this machine's.
 func newStandardOn(t *testing.T, change func(*instance.Spec), wrap func(*local.Runtime) instance.Runtime) *standard {
 	t.Helper()
+	s := newServer(t, wrap)
+	if _, err := s.create(change); err != nil {
+		t.Fatal(err)
+	}
+	s.await("the instance is READY with its replicas in sync", inSync)
+	return s
+}
+
+// create begins to create the instance.
+func (s *standard) create(change func(*instance.Spec)) (instance.Operation, error) {
+	spec := instance.Spec{Tier: instance.StandardHA, MemorySizeGB: 1, Labels: map[string]string{}}
+	if change != nil {
+		change(&spec)
+	}
+	return s.manager.Create(s.name, spec, "v1")
+}
+
+// newServer is a server without instances.
+func newServer(t *testing.T, wrap func(*local.Runtime) instance.Runtime) *standard {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "sl")
 	if err != nil {
 		t.Fatal(err)
@@ -69,14 +89,6 @@ func newStandardOn(t *testing.T, change func(*instance.Spec), wrap func(*local.R
 		os.RemoveAll(dir)
 	})
 	s.start()
-	spec := instance.Spec{Tier: instance.StandardHA, MemorySizeGB: 1, Labels: map[string]string{}}
-	if change != nil {
-		change(&spec)
-	}
-	if _, err := s.manager.Create(s.name, spec, "v1"); err != nil {
-		t.Fatal(err)
-	}
-	s.await("the instance is READY with its replicas in sync", inSync)
 	return s
 }
 
