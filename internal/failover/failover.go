@@ -72,6 +72,9 @@ const (
 	hungTimes        = 2
 	unreachableTimes = 3
 	patience         = 30 * time.Second
+	// slowTime is for how long a replica that only is slow is read. It is longer than the time after which a gateway asks a script again
+	// elsewhere (relay.maxScriptTime), so that one which does not end keeps one replica busy, and not each of them in turn.
+	slowTime = 1500 * time.Millisecond
 )
 
 // Watch is what a row of observations shows of one engine. The zero value has seen nothing.
@@ -93,6 +96,14 @@ func (w *Watch) Saw(o Observation) {
 	if o.Answers() {
 		w.Answered = o
 	}
+}
+
+// Lately is how the engine was last seen. Where it does not answer because it is slow, that is how it was when it last answered.
+func (w *Watch) Lately() Observation {
+	if c := w.Last.Condition; (c == Busy || c == Waiting) && w.Last.At.Sub(w.Answered.At) < slowTime {
+		return w.Answered
+	}
+	return w.Last
 }
 
 // Fault says why an engine has failed; "": it has not, as far as is known.

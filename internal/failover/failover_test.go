@@ -152,6 +152,21 @@ func TestReplicaIsReadableWhileItsPrimaryIsGone(t *testing.T) {
 	}
 }
 
+// One that is slow is read for a moment longer, and one that hangs is not.
+func TestSlowReplicaIsReadForAMoment(t *testing.T) {
+	t.Parallel()
+	for condition, limit := range map[Condition]int{Busy: 1500, Waiting: 1500, Stopped: 200, Hung: 200, Ended: 200} {
+		var w Watch
+		w.Saw(Observation{At: at(0), Condition: Answering, ID: "h", Linked: true})
+		for ms := 100; ms < 3000; ms += 100 {
+			w.Saw(Observation{At: at(ms), Condition: condition})
+			if got := Readable("h", Observation{Condition: Answering}, w.Lately(), 0); got && ms >= limit || !got && ms < limit && limit > 200 {
+				t.Errorf("%s for %d ms: %v", condition, ms, got)
+			}
+		}
+	}
+}
+
 func TestReadsAreSpreadEvenly(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -192,7 +192,7 @@ func (m *monitor) saw(s subject, seen map[int]failover.Observation) (failed, wor
 		w.behind = w.lag.Saw(last, w.watch.Answered)
 		was := w.inSync
 		w.inSync = w.lag.Known() && failover.InSync(m.history(), w.watch.Last, w.behind)
-		w.readable = w.lag.Known() && failover.Readable(m.history(), last, w.watch.Last, w.behind)
+		w.readable = w.lag.Known() && failover.Readable(m.history(), last, w.watch.Lately(), w.behind)
 		// A replica that ended by itself is reported by Runtime.Exits. One that was restarted would not follow anybody.
 		work = work || was != w.inSync || w.watch.Last.Answers() && w.watch.Last.Primary
 	}
