@@ -52,6 +52,11 @@ func (n *nodes) ApplyGateway(_ context.Context, node instance.Node) error {
 	return nil
 }
 
+func (n *nodes) MoveClients(_ context.Context, node instance.Node, to instance.EngineRef) error {
+	n.set(func(n *nodes) { n.served[node.ID] = to })
+	return nil
+}
+
 func (n *nodes) StopGateway(context.Context, string) error { return nil }
 
 func (n *nodes) ServedEngine(nodeID string) (instance.EngineRef, error) {

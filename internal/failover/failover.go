@@ -72,6 +72,9 @@ const (
 	hungTimes        = 2
 	unreachableTimes = 3
 	patience         = 30 * time.Second
+	// slowTime is for how long a replica that only is slow is read. It is longer than the time after which a gateway asks a script again
+	// elsewhere (relay.maxScriptTime), so that one which does not end keeps one replica busy, and not each of them in turn.
+	slowTime = 1500 * time.Millisecond
 )
 
 // Watch is what a row of observations shows of one engine. The zero value has seen nothing.
@@ -93,6 +96,14 @@ func (w *Watch) Saw(o Observation) {
 	if o.Answers() {
 		w.Answered = o
 	}
+}
+
+// Lately is how the engine was last seen. Where it does not answer because it is slow, that is how it was when it last answered.
+func (w *Watch) Lately() Observation {
+	if c := w.Last.Condition; (c == Busy || c == Waiting) && w.Last.At.Sub(w.Answered.At) < slowTime {
+		return w.Answered
+	}
+	return w.Last
 }
 
 // Fault says why an engine has failed; "": it has not, as far as is known.
@@ -132,34 +143,51 @@ const lagLimit = 2 * time.Second
 
 // Lag follows how far a replica is behind its primary in time. The zero value has seen nothing.
 type Lag struct {
-	marks []mark // of the primary, oldest first: those that the replica has not reached, and the last one that it has
+	marks   []mark // of the primary, oldest first: those that the replica has not reached, and the last one that it has
+	reached bool   // the replica has reached one of them
 }
+
+// Known says whether the replica has reached anything that the primary was seen to have. Before that, it may be further behind than has
+// been looked at.
+func (l *Lag) Known() bool { return l.reached }
 
 type mark struct {
 	at     time.Time
 	offset int64
 }
 
-// Saw adds an observation of both, and returns for how long the replica has lacked what the primary had.
+// Saw adds an observation of both, and returns for how long the replica has lacked what the primary had. That of a replica which does
+// not answer is the last one at which it did: it falls behind as time goes on.
 func (l *Lag) Saw(primary, replica Observation) time.Duration {
 	if primary.Answers() {
 		l.marks = append(l.marks, mark{primary.At, primary.Offset})
 	}
 	for len(l.marks) > 1 && l.marks[0].offset <= replica.Offset {
-		l.marks = l.marks[1:]
+		l.marks, l.reached = l.marks[1:], true
 	}
-	if len(l.marks) == 0 || l.marks[0].offset <= replica.Offset {
+	if len(l.marks) == 0 {
+		return 0
+	}
+	if l.marks[0].offset <= replica.Offset {
+		l.reached = true
 		return 0
 	}
 	const most = 1024
 	if len(l.marks) > most {
 		l.marks = append(l.marks[:1], l.marks[len(l.marks)-most+1:]...)
 	}
-	return replica.At.Sub(l.marks[0].at)
+	now := replica.At
+	if primary.At.After(now) {
+		now = primary.At
+	}
+	return now.Sub(l.marks[0].at)
 }
 
-// InSync says whether a replica has the primary's data, but for what is on its way.
+// InSync says whether a replica has the primary's data, but for what is on its way, and is told of each change.
 func InSync(history string, replica Observation, lag time.Duration) bool {
-	return replica.Answers() && !replica.Primary && replica.Linked && !replica.Loading && !replica.Syncing &&
-		replica.follows(history) && lag < lagLimit
+	return replica.Linked && upToDate(history, replica, lag)
+}
+
+func upToDate(history string, replica Observation, lag time.Duration) bool {
+	return replica.Answers() && !replica.Primary && !replica.Loading && !replica.Syncing && replica.follows(history) && lag < lagLimit
 }

@@ -3,6 +3,7 @@ package failover
 import (
 	"context"
 	"errors"
+	"maps"
 	"testing"
 	"time"
 )
@@ -87,6 +88,102 @@ func TestLagIsTheTimeForWhichAReplicaLacksSomething(t *testing.T) {
 	} {
 		if got := l.Saw(primary(c.ms, c.primary), replica(c.ms, c.replica)); got != c.want {
 			t.Errorf("at %d ms: %v, want %v", c.ms, got, c.want)
+		}
+	}
+}
+
+// A replica that hangs falls further behind with each look at the primary, and so does one whose primary has failed too.
+func TestLagOfAReplicaThatDoesNotAnswerGrows(t *testing.T) {
+	t.Parallel()
+	var l Lag
+	replica := Observation{At: at(0), Condition: Answering, ID: "h", Linked: true, Offset: 100}
+	if l.Known() {
+		t.Error("the lag of a replica that nobody has seen is known")
+	}
+	l.Saw(Observation{At: at(0), Condition: Answering, Offset: 100}, replica)
+	l.Saw(Observation{At: at(200), Condition: Answering, Offset: 200}, replica)
+	if got := l.Saw(Observation{At: at(3200), Condition: Answering, Offset: 200}, replica); got != 3*time.Second || !l.Known() {
+		t.Errorf("hung for 3 s: %v behind", got)
+	}
+	if got := l.Saw(Observation{At: at(5200), Condition: Ended}, replica); got != 5*time.Second {
+		t.Errorf("hung for 5 s, and the primary has ended: %v behind", got)
+	}
+}
+
+// A replica that was behind when it was first looked at may be further behind than since then.
+func TestLagIsNotKnownBeforeTheReplicaHasCaughtUp(t *testing.T) {
+	t.Parallel()
+	var l Lag
+	for ms := 0; ms < 1000; ms += 200 {
+		l.Saw(Observation{At: at(ms), Condition: Answering, Offset: int64(1000 + ms)}, Observation{At: at(ms), Condition: Answering, Offset: int64(ms)})
+	}
+	if l.Known() {
+		t.Error("known")
+	}
+	l.Saw(Observation{At: at(1000), Condition: Answering, Offset: 3000}, Observation{At: at(1000), Condition: Answering, Offset: 1000})
+	if !l.Known() {
+		t.Error("not known although it has what the primary had a second ago")
+	}
+}
+
+func TestReplicaIsReadableWhileItsPrimaryIsGone(t *testing.T) {
+	t.Parallel()
+	replica := Observation{Condition: Answering, ID: "h", Linked: true}
+	cut := replica
+	cut.Linked = false
+	well, gone := Observation{Condition: Answering, Primary: true}, Observation{Condition: Ended}
+	for _, c := range []struct {
+		name             string
+		primary, replica Observation
+		lag              time.Duration
+		want             bool
+	}{
+		{"linked", well, replica, 0, true},
+		{"its link is down", well, cut, 0, false},
+		{"its link is down, and so is the primary", gone, cut, 0, true},
+		{"far behind when the primary went down", gone, cut, lagLimit, false},
+		{"of another history", gone, Observation{Condition: Answering, ID: "x"}, 0, false},
+		{"hung", gone, Observation{Condition: Hung, ID: "h"}, 0, false},
+		{"promoted", gone, Observation{Condition: Answering, ID: "x", ID2: "h", Primary: true}, 0, false},
+	} {
+		if got := Readable("h", c.primary, c.replica, c.lag); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+// One that is slow is read for a moment longer, and one that hangs is not.
+func TestSlowReplicaIsReadForAMoment(t *testing.T) {
+	t.Parallel()
+	for condition, limit := range map[Condition]int{Busy: 1500, Waiting: 1500, Stopped: 200, Hung: 200, Ended: 200} {
+		var w Watch
+		w.Saw(Observation{At: at(0), Condition: Answering, ID: "h", Linked: true})
+		for ms := 100; ms < 3000; ms += 100 {
+			w.Saw(Observation{At: at(ms), Condition: condition})
+			if got := Readable("h", Observation{Condition: Answering}, w.Lately(), 0); got && ms >= limit || !got && ms < limit && limit > 200 {
+				t.Errorf("%s for %d ms: %v", condition, ms, got)
+			}
+		}
+	}
+}
+
+func TestReadsAreSpreadEvenly(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name               string
+		gateways, readable []int
+		primary            int
+		want               map[int]int
+	}{
+		{"all are in sync", []int{1, 2}, []int{1, 2}, 0, map[int]int{1: 1, 2: 2}},
+		{"one is not", []int{1, 2, 3}, []int{1, 3}, 0, map[int]int{1: 1, 2: 1, 3: 3}},
+		{"two are not", []int{1, 2, 3, 4}, []int{1, 3}, 0, map[int]int{1: 1, 2: 1, 3: 3, 4: 3}},
+		{"node-0, which has no gateway there, is a replica", []int{1, 2}, []int{0, 2}, 1, map[int]int{1: 0, 2: 2}},
+		{"and the only one", []int{1, 2}, []int{0}, 1, map[int]int{1: 0, 2: 0}},
+		{"none is in sync", []int{1, 2}, nil, 2, map[int]int{1: 2, 2: 2}},
+	} {
+		if got := ReadPlan(c.gateways, c.readable, c.primary); !maps.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
 }

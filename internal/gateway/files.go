@@ -85,14 +85,13 @@ func (x *snapshots) keepReserve() {
 	}
 }
 
-// ServedEngine is the path of the engine's socket in the last good snapshot of the gateway in dir, which need not run. The error is
-// fs.ErrNotExist where there is no snapshot.
-func ServedEngine(dir string) (string, error) {
+// LastGood is the last good snapshot of the gateway in dir, which need not run. The error is fs.ErrNotExist where there is none.
+func LastGood(dir string) (Snapshot, error) {
 	last, err := loadSnapshot(dir)
 	if err != nil {
-		return "", err
+		return Snapshot{}, err
 	}
-	return last.snapshot.Engine, nil
+	return last.snapshot, nil
 }
 
 // loadSnapshot reads the last good snapshot and checks it. The error is fs.ErrNotExist where there is none.

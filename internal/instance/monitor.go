@@ -2,7 +2,6 @@ package instance
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -11,6 +10,9 @@ import (
 
 // monitorInterval is how often the engines of an instance with several nodes are looked at.
 const monitorInterval = 200 * time.Millisecond
+
+// settleRounds is how often the engines are looked at before it counts as known which replicas are in sync.
+const settleRounds = 5
 
 // monitors look at the engines of instances with several nodes, and wake the worker when something has to be done. They change nothing
 // themselves.
@@ -30,7 +32,10 @@ type monitor struct {
 	nodes      map[int]*watched // by number
 	faultSince time.Time        // since when the primary has not answered; zero: it does
 	failed     bool             // it was found to have failed
+	settled    bool             // each replica was seen to be in sync, or not to be
 	stop       context.CancelFunc
+
+	reads reads
 }
 
 // subject is what a monitor looks at.
@@ -48,10 +53,12 @@ func (s subject) samePrimary(o subject) bool {
 
 // watched is what was seen of one node.
 type watched struct {
-	watch  failover.Watch
-	lag    failover.Lag
-	behind time.Duration
-	inSync bool
+	watch    failover.Watch
+	lag      failover.Lag
+	behind   time.Duration
+	inSync   bool
+	readable bool
+	barred   time.Time // what was seen before is of an engine that has ended
 }
 
 // look makes the instance's monitor look at these nodes from now on, and starts it where there is none. ctx is for as long as the server runs.
@@ -127,6 +134,7 @@ func (ms *monitors) round(ctx context.Context, m *monitor) {
 		return
 	}
 	failed, work := m.saw(s, seen)
+	ms.moveReads(ctx, m)
 	if failed {
 		ms.workers.interrupt(s.name) // the step under way may be waiting for this very engine
 	}
@@ -166,7 +174,9 @@ func (m *monitor) saw(s subject, seen map[int]failover.Observation) (failed, wor
 			w = &watched{}
 			m.nodes[k] = w
 		}
-		w.watch.Saw(o)
+		if !o.At.Before(w.barred) {
+			w.watch.Saw(o)
+		}
 	}
 	primary := m.nodes[s.primary]
 	if primary == nil {
@@ -179,9 +189,10 @@ func (m *monitor) saw(s subject, seen map[int]failover.Observation) (failed, wor
 		if k == s.primary {
 			continue
 		}
-		w.behind = w.lag.Saw(primary.watch.Last, w.watch.Answered)
+		w.behind = w.lag.Saw(last, w.watch.Answered)
 		was := w.inSync
-		w.inSync = failover.InSync(m.history(), w.watch.Last, w.behind)
+		w.inSync = w.lag.Known() && failover.InSync(m.history(), w.watch.Last, w.behind)
+		w.readable = w.lag.Known() && failover.Readable(m.history(), last, w.watch.Lately(), w.behind)
 		// A replica that ended by itself is reported by Runtime.Exits. One that was restarted would not follow anybody.
 		work = work || was != w.inSync || w.watch.Last.Answers() && w.watch.Last.Primary
 	}
@@ -195,6 +206,28 @@ func (m *monitor) saw(s subject, seen map[int]failover.Observation) (failed, wor
 	was := m.failed
 	m.failed = primary.watch.Fault() != ""
 	return m.failed && !was, work || m.failed
+}
+
+// settle looks until it is known which replicas are in sync: a server that has just started would have them all take no reads.
+func (ms *monitors) settle(ctx context.Context, m *monitor) {
+	for range settleRounds {
+		m.mu.Lock()
+		settled := m.settled
+		m.mu.Unlock()
+		if settled {
+			return
+		}
+		ms.round(ctx, m)
+		m.mu.Lock()
+		m.settled = true
+		for k, w := range m.nodes {
+			m.settled = m.settled && (k == m.subject.primary || !w.watch.Last.Answers() || w.lag.Known())
+		}
+		m.mu.Unlock()
+	}
+	m.mu.Lock()
+	m.settled = true
+	m.mu.Unlock()
 }
 
 // history is that of the primary's data, by the latest that is known. It is called with m.mu held.
@@ -231,27 +264,4 @@ func (m *monitor) infos() map[int]NodeInfo {
 		infos[k] = NodeInfo{Known: true, InSync: w.inSync, Lag: w.behind, Offset: w.watch.Answered.Offset, Fault: w.watch.Fault()}
 	}
 	return infos
-}
-
-// readFrom is the node whose engine the gateway of a node serves at the read endpoint: its own while that is in sync, otherwise one that
-// is, and where none is the primary.
-func (ms *monitors) readFrom(i Instance, number int) int {
-	m := ms.of(i.Name)
-	if m == nil {
-		return i.Replication.Primary
-	}
-	infos := m.infos()
-	var inSync []int
-	for _, k := range i.Replication.replicas() {
-		if infos[k].InSync {
-			inSync = append(inSync, k)
-		}
-	}
-	switch {
-	case len(inSync) == 0:
-		return i.Replication.Primary
-	case slices.Contains(inSync, number):
-		return number
-	}
-	return inSync[number%len(inSync)]
 }

@@ -34,6 +34,8 @@ func (r *reconciler) ensureNodes(ctx context.Context, w *worker, i *Instance, no
 		return err
 	}
 	m := r.monitors.look(r.workers.lifetime(), subject{name: i.Name, primary: i.Replication.Primary, history: i.Replication.History, nodes: nodes})
+	r.monitors.settle(ctx, m)
+	defer m.lookAgain()
 	if err := r.mendPrimary(ctx, rt, w, i, m, nodes[i.Replication.Primary]); err != nil {
 		return err
 	}
@@ -44,7 +46,7 @@ func (r *reconciler) ensureNodes(ctx context.Context, w *worker, i *Instance, no
 	if err := r.ensurePrimary(ctx, rt, i, nodes); err != nil {
 		return err
 	}
-	r.ensureReplicas(ctx, rt, w, i, nodes)
+	r.ensureReplicas(ctx, rt, w, i, m, nodes)
 	if err := r.removeNodes(ctx, w, i); err != nil {
 		return err
 	}
@@ -144,34 +146,47 @@ func (w *worker) inTroubleFor(k int, now time.Time) time.Duration {
 }
 
 // ensureReplicas brings the replicas up, and has them follow the primary. What is wrong with them is in w.faults.
-func (r *reconciler) ensureReplicas(ctx context.Context, rt Replicator, w *worker, i *Instance, nodes map[int]Node) {
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	faults, renewed := make(map[int]fault), make(map[int]bool)
-	wait := r.workers.checkRestart(w)
-	for _, k := range i.Replication.replicas() {
-		all.Go(func() {
-			var err error
-			if k != 0 { // that of node-0 is the endpoint's
-				// It comes first: others would copy all data from an old primary that has just become a replica.
-				err = rt.EnsureGateway(ctx, nodes[k], func(string) {})
-			}
-			again, engineErr := r.ensureReplica(ctx, rt, *i, nodes[k], k, wait)
-			err = errors.Join(err, engineErr)
-			mu.Lock()
-			defer mu.Unlock()
-			renewed[k] = again || err != nil
-			if err != nil {
-				faults[k] = fault{err, r.now()}
-				if before, ok := w.faults[k]; ok {
-					faults[k] = fault{err, before.since}
-				}
-			}
-		})
+//
+// The gateways come first. Reads don't wait for an engine that hangs or loads; and others would copy all data from an old primary that has
+// just become a replica.
+func (r *reconciler) ensureReplicas(ctx context.Context, rt Replicator, w *worker, i *Instance, m *monitor, nodes map[int]Node) {
+	replicas := i.Replication.replicas()
+	for _, k := range replicas {
+		_ = r.readsLeave(ctx, rt, *i, m, nodes[k], k) // it is asked again below
 	}
-	all.Wait()
+	failed := onEachNode(replicas, func(k int) error {
+		if k == 0 {
+			return nil // that of node-0 is the endpoint's
+		}
+		n, err := r.nodeOf(*i, k, r.now()) // whose engine is read may have changed
+		if err != nil {
+			return err
+		}
+		return rt.EnsureGateway(ctx, n, func(string) {})
+	})
+	m.lookAgain()
+	wait := r.workers.checkRestart(w)
+	var mu sync.Mutex // guards renewed
+	renewed := make(map[int]bool)
+	engines := onEachNode(replicas, func(k int) error {
+		again, err := r.ensureReplica(ctx, rt, *i, m, nodes[k], k, wait)
+		mu.Lock()
+		defer mu.Unlock()
+		renewed[k] = again || err != nil
+		return err
+	})
 	if ctx.Err() != nil {
 		return
+	}
+	faults := make(map[int]fault)
+	for _, k := range replicas {
+		if err := errors.Join(failed[k], engines[k]); err != nil {
+			faults[k] = fault{err, r.now()}
+			if before, ok := w.faults[k]; ok {
+				faults[k] = fault{err, before.since}
+			}
+			renewed[k] = true
+		}
 	}
 	w.faults = faults
 	if err := r.noteBuilds(i, renewed); err != nil {
@@ -179,9 +194,27 @@ func (r *reconciler) ensureReplicas(ctx context.Context, rt Replicator, w *worke
 	}
 }
 
+// onEachNode does something for nodes at the same time, and returns what failed, by their numbers.
+func onEachNode(nodes []int, do func(k int) error) map[int]error {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	failed := make(map[int]error)
+	for _, k := range nodes {
+		all.Go(func() {
+			if err := do(k); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed[k] = err
+			}
+		})
+	}
+	all.Wait()
+	return failed
+}
+
 // ensureReplica brings the engine of a replica up. wait is why one that does not run is not to be started yet. renewed says that it was not known to be
 // the one that it is to be.
-func (r *reconciler) ensureReplica(ctx context.Context, rt Replicator, i Instance, n Node, k int, wait error) (renewed bool, err error) {
+func (r *reconciler) ensureReplica(ctx context.Context, rt Replicator, i Instance, m *monitor, n Node, k int, wait error) (renewed bool, err error) {
 	if _, changing := i.buildOf(k); changing {
 		if renewed, err = r.renewReplica(ctx, rt, i, n, k); err != nil {
 			return true, err
@@ -189,6 +222,9 @@ func (r *reconciler) ensureReplica(ctx context.Context, rt Replicator, i Instanc
 	}
 	if wait != nil && !renewed && !rt.ObserveEngine(ctx, n).Running() {
 		return renewed, wait
+	}
+	if err := r.readsLeave(ctx, rt, i, m, n, k); err != nil {
+		return renewed, err
 	}
 	if err := rt.EnsureEngine(ctx, n, func(string) {}); err != nil {
 		return renewed, err

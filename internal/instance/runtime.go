@@ -123,6 +123,9 @@ type Replicator interface {
 	// ApplyGateway gives a node's gateway its snapshot, and proves nothing. After an error the gateway is known not to serve it, now or
 	// later.
 	ApplyGateway(ctx context.Context, node Node) error
+	// MoveClients makes the clients of a node's gateway, which has served before, go on with another engine. Nothing else of its snapshot
+	// changes. After an error it is not known which engine they are on.
+	MoveClients(ctx context.Context, node Node, to EngineRef) error
 	// StopGateway ends a node's gateway, after it has drained its clients.
 	StopGateway(ctx context.Context, nodeID string) error
 	// ServedEngine is the engine that the clients of a node's gateway are on, whether the processes run or not; see EngineReplacer.

@@ -133,6 +133,24 @@ func (l *Runtime) ApplyGateway(ctx context.Context, node instance.Node) error {
 	})
 }
 
+// MoveClients implements instance.Replicator.
+func (l *Runtime) MoveClients(ctx context.Context, node instance.Node, to instance.EngineRef) error {
+	n := l.node(node.ID)
+	n.gatewayMu.Lock()
+	defer n.gatewayMu.Unlock()
+	if err := l.ensureGateway(ctx, n, node, func(string) {}); err != nil {
+		return err
+	}
+	snapshot, err := gateway.LastGood(l.nodeDir(node.ID))
+	if err != nil {
+		return err
+	}
+	snapshot.Engine = engine.Socket(l.engineDir(to.NodeID, to.Slot))
+	snapshot.Generation++
+	_, err = gateway.NewClient(l.nodeDir(node.ID)).Apply(ctx, snapshot)
+	return err
+}
+
 // applyForSure gives a gateway a snapshot. What became of a request that was not answered has to be known: a gateway that took the snapshot
 // after all would serve another engine than is believed. So one that does not answer is ended, and taken says what its successor serves.
 func (l *Runtime) applyForSure(ctx context.Context, client *gateway.Client, n *node, s gateway.Snapshot, taken func() bool) error {
@@ -166,12 +184,12 @@ func (l *Runtime) StopGateway(ctx context.Context, nodeID string) error {
 
 // ServedEngine implements instance.Replicator.
 func (l *Runtime) ServedEngine(nodeID string) (instance.EngineRef, error) {
-	socket, err := gateway.ServedEngine(l.nodeDir(nodeID))
+	last, err := gateway.LastGood(l.nodeDir(nodeID))
 	if err != nil {
 		return instance.EngineRef{}, err
 	}
 	// The state folder may have been moved since, so only the end of the path counts.
-	dir := filepath.Dir(socket)
+	dir := filepath.Dir(last.Engine)
 	if slot := slotOf(filepath.Base(dir)); slot > 0 {
 		return instance.EngineRef{NodeID: filepath.Base(filepath.Dir(dir)), Slot: slot}, nil
 	}

@@ -39,12 +39,12 @@ func groupName(nodeID string, slot int) string {
 // ServedSlot implements EngineReplacer. The gateway's snapshot is on disk before it is served, so it tells also where the gateway has
 // ended.
 func (l *Runtime) ServedSlot(nodeID string) (int, error) {
-	socket, err := gateway.ServedEngine(l.nodeDir(nodeID))
+	last, err := gateway.LastGood(l.nodeDir(nodeID))
 	if err != nil {
 		return 0, err
 	}
 	// The state folder may have been moved since, so only the end of the path counts.
-	return slotOf(filepath.Base(filepath.Dir(socket))), nil
+	return slotOf(filepath.Base(filepath.Dir(last.Engine))), nil
 }
 
 // slotOf is the slot whose folder has that name; 0 where the name is another.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -100,7 +101,7 @@ func (s *Session) outlive(all []unanswered) bool {
 	requests := make([]routing.Unanswered, len(all))
 	for i, r := range all {
 		known := raws[i] != nil && (routing.IsOf(raws[i], r.command) || r.command == routing.OutcomeUnknown)
-		requests[i] = routing.Unanswered{Command: r.command, Kept: known, Unread: r.unread}
+		requests[i] = routing.Unanswered{Command: r.command, Kept: known && !s.mayRunOn(r), Unread: r.unread || r.mayNotWrite()}
 	}
 	midRequest := s.state.PassingRest
 	plan, ok := routing.Outlive(&s.state, requests)
@@ -132,6 +133,24 @@ func (s *Session) outlive(all []unanswered) bool {
 		s.askAgain(again)
 	}
 	return true
+}
+
+// maxScriptTime is for how long a script or function may have been running that is asked again.
+const maxScriptTime = time.Second
+
+// mayRunOn says that a request may be what has kept the engine busy, and would do that to the next one, and to all after it.
+func (s *Session) mayRunOn(r unanswered) bool {
+	return r.command.RunsScript() && s.loop.now.UnixNano()-r.sent > int64(maxScriptTime)
+}
+
+// mayNotWrite says that something was sent in place of a request, which writes nothing.
+func (r unanswered) mayNotWrite() bool {
+	for _, why := range []*refusal{readOnly, outOfMemory} {
+		if r.handler != nil && (r.handler == why.request || r.handler == why.form) {
+			return true
+		}
+	}
+	return false
 }
 
 // carryTransaction makes what is left of a transaction ready to be queued again, without its last n requests, which are not answered.

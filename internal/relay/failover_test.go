@@ -336,6 +336,33 @@ func TestRequestsInFlightAtAFailover(t *testing.T) {
 	})
 }
 
+// At a read endpoint everything in flight is asked again, because nothing of it can have written; but not a script that has been running for
+// so long that it may be what is wrong with the engine.
+func TestReadsInFlightAtAFailover(t *testing.T) {
+	failovers(t, enginetest.All(t)[:1], func(t *testing.T, f *fleet, proto string, _ func()) {
+		f.serves.admin.want("SET s here", "OK")
+		f.other.caughtUp(f.serves)
+		f.backend.ReadOnly = true
+		f.use(f.serves)
+		first, other, young := f.hello(proto), f.hello(proto), f.hello(proto)
+		for _, k := range []*talker{first, other, young} {
+			k.want("GET s", "here")
+		}
+		f.stick(first, "GET s", "SET s x", "MGET s s")
+		must(other.send("SET", "s", "x"))
+		time.Sleep(1100 * time.Millisecond) // that it has been running for so long is what this is about
+		must(young.send("EVAL", "return redis.call('get', KEYS[1])", "1", "s"))
+		if strings.Contains(t.Name(), "killed") {
+			f.serves.kill()
+		}
+		f.promote()
+		const refused = "READONLY You can't write against a read only replica."
+		first.wantAll("behind a script", outcomeUnknown, "here", refused, "[here here]")
+		other.wantAll("a write", refused)
+		young.wantAll("a script", "here")
+	})
+}
+
 // An engine that listens in the same place again is as good as another one.
 func TestClientsWaitForTheSameEngine(t *testing.T) {
 	t.Parallel()

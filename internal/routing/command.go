@@ -42,6 +42,9 @@ func (c *Command) Plain(shared bool) bool {
 		(c.Affinity == Shareable || c.Affinity == Dedicated && !shared)
 }
 
+// RunsScript says that it runs a script or function, which may take as long as it wants.
+func (c *Command) RunsScript() bool { return c.Pin == PinScript }
+
 // HasVariants says that its arguments have to be looked at: with some it is another command.
 func (c *Command) HasVariants() bool { return c.variant != nil }
 
