@@ -2,6 +2,8 @@ package local_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -304,4 +306,53 @@ func (s *standard) setting(n instance.NodeRecord, name string) string {
 	defer conn.Close()
 	c := client{resp.NewClient(conn, 1<<20), s.t}
 	return c.do("CONFIG", "GET", name).Elems[1].Str
+}
+
+// Read replicas are switched on while an instance with TLS serves: its certificate is then for the read endpoint too. When fewer replicas
+// are wanted, a primary that would be among those that go stays.
+func TestReadEndpointOfStandardHasACertificate(t *testing.T) {
+	t.Parallel()
+	s := newStandard(t, func(spec *instance.Spec) { spec.MemorySizeGB, spec.TransitEncryption = 5, true })
+	op := s.ended(s.update(func(spec *instance.Spec) {
+		spec.ReadReplicas, spec.SecondaryIPRange, spec.ReplicaCount = true, "auto", 2
+	}))
+	if op.Failure != nil {
+		t.Fatalf("%+v", op.Failure)
+	}
+	i := s.inSync()
+	roots := x509.NewCertPool()
+	for _, ca := range i.ServerCAs {
+		certificate, err := x509.ParseCertificate(ca.Certificate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots.AddCert(certificate)
+	}
+	host, port := i.ReadEndpoint()
+	conn, err := tls.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(port)), &tls.Config{RootCAs: roots})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := client{resp.NewClient(conn, 1<<20), t}
+	c.do("GET", "key")
+	if _, err := c.Do(t.Context(), "SET", "key", "1"); err == nil || !strings.HasPrefix(err.Error(), "READONLY") {
+		t.Errorf("SET at the read endpoint: %v", err)
+	}
+
+	first := pidOf(engine.Socket(filepath.Join(s.dir, "nodes", i.UID+"-1")))
+	syscall.Kill(first, syscall.SIGSTOP)
+	s.failOver()
+	syscall.Kill(first, syscall.SIGCONT)
+	if primary := s.get().Replication.Primary; primary != 2 {
+		t.Fatalf("the primary is node-%d", primary)
+	}
+	for _, count := range []int32{1, 2} {
+		if op := s.ended(s.update(func(spec *instance.Spec) { spec.ReplicaCount = count })); op.Failure != nil {
+			t.Fatalf("%+v", op.Failure)
+		}
+		if i := s.inSync(); len(i.Replication.Nodes) != int(count)+1 || i.Replication.Primary != 2 {
+			t.Errorf("%d replicas: primary %d of %+v", count, i.Replication.Primary, i.Replication.Nodes)
+		}
+	}
 }
