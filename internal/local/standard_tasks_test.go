@@ -84,11 +84,27 @@ func TestUpgradeOfStandardCostsOneFailover(t *testing.T) {
 	t.Parallel()
 	from, to := versions(t)
 	s := newStandard(t, func(spec *instance.Spec) { spec.RedisVersion = from })
-	c := s.client()
+	c, writer := s.client(), s.client()
 	s.setKeys(c, 100)
+	var stop atomic.Bool
+	written := make(chan int, 1)
+	go func() {
+		n := 0
+		for ; !stop.Load(); n++ {
+			if _, err := writer.Do(t.Context(), "INCR", "written"); err != nil {
+				t.Errorf("the writer: %v", err)
+				break
+			}
+		}
+		written <- n
+	}()
 	op := s.ended(s.manager.Upgrade(t.Context(), s.name, to, "v1"))
 	if op.Failure != nil {
 		t.Fatalf("the upgrade failed: %+v", op.Failure)
+	}
+	stop.Store(true)
+	if want, got := strconv.Itoa(<-written), c.do("GET", "written").Str; got != want {
+		t.Errorf("%s writes were acknowledged, and %s are there", want, got)
 	}
 	i := s.get()
 	if n := len(i.Replication.Failovers); n != 1 || i.Spec.RedisVersion != to || op.Held <= 0 || op.Held > time.Second {
@@ -355,4 +371,57 @@ func TestReadEndpointOfStandardHasACertificate(t *testing.T) {
 			t.Errorf("%d replicas: primary %d of %+v", count, i.Replication.Primary, i.Replication.Nodes)
 		}
 	}
+}
+
+// stopsAtFailover is a Runtime whose server ends when the endpoint's gateway has just been given another primary.
+type stopsAtFailover struct {
+	*local.Runtime
+	served chan struct{}
+}
+
+func (r stopsAtFailover) ApplyGateway(ctx context.Context, n instance.Node) error {
+	err := r.Runtime.ApplyGateway(ctx, n)
+	if err == nil && n.Serves != nil && strings.HasSuffix(n.Serves.NodeID, "-1") {
+		close(r.served)
+		<-ctx.Done()
+	}
+	return err
+}
+
+// Where the server and the old primary end just after the failover of an upgrade, before it is recorded, the old primary is started with the
+// new engine: the old one could not load what the new primary sends.
+func TestUpgradeOfStandardGoesOnAfterAFailoverThatIsNotRecorded(t *testing.T) {
+	t.Parallel()
+	from, to := versions(t)
+	served := make(chan struct{})
+	s := newStandardOn(t, func(spec *instance.Spec) { spec.RedisVersion = from }, func(r *local.Runtime) instance.Runtime { return stopsAtFailover{r, served} })
+	s.setKeys(s.client(), 100)
+	op, err := s.manager.Upgrade(t.Context(), s.name, to, "v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-served
+	old := pidOf(engine.Socket(s.primaryDir()))
+	s.wrap = nil
+	dead := s.get() // as it was recorded
+	s.close()
+	syscall.Kill(old, syscall.SIGKILL)
+	s.start()
+	if dead.Replication.Primary != 0 {
+		t.Fatal("the failover was recorded")
+	}
+	if op := s.ended(op, nil); op.Failure != nil {
+		t.Fatalf("the upgrade failed: %+v", op.Failure)
+	}
+	i := s.inSync()
+	for _, n := range i.Replication.Nodes {
+		if got := s.versionOf(n); got != to {
+			t.Errorf("node-%d runs %s", n.Number, got)
+		}
+	}
+	log, err := os.ReadFile(filepath.Join(s.dir, "nodes", i.UID+"-0", "engine.log"))
+	if err != nil || strings.Contains(string(log), "Can't handle RDB format") {
+		t.Errorf("the old engine has got the new one's data: %v", err)
+	}
+	s.wantKeys(s.client(), 100)
 }
