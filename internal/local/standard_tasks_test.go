@@ -107,7 +107,7 @@ func TestUpgradeOfStandardCostsOneFailover(t *testing.T) {
 		t.Errorf("%s writes were acknowledged, and %s are there", want, got)
 	}
 	i := s.get()
-	if n := len(i.Replication.Failovers); n != 1 || i.Spec.RedisVersion != to || op.Held <= 0 || op.Held > time.Second {
+	if n := len(i.Replication.Failovers); n != 1 || i.Spec.RedisVersion != to || op.Held <= 0 || op.Held > 500*time.Millisecond {
 		t.Errorf("failovers %+v, version %s, held %v", i.Replication.Failovers, i.Spec.RedisVersion, op.Held)
 	}
 	for _, n := range i.Replication.Nodes {
