@@ -176,6 +176,8 @@ func (o *observer) close() {
 	}
 	o.mu.Unlock()
 	o.asking.Wait()
+	o.mu.Lock() // several may close it at the same time
+	defer o.mu.Unlock()
 	if o.conn != nil {
 		o.conn.Close()
 		o.conn = nil

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -134,6 +135,22 @@ func connections(t *testing.T, e *engine.Engine) (n int) {
 }
 
 // What a main thread did between two observations tells what kept it from answering.
+// The worker and the monitor look at an engine that has just ended at the same time. (The race detector tells.)
+func TestSeveralObserveAnEngineThatHasEnded(t *testing.T) {
+	t.Parallel()
+	e := startOf(t, enginetest.All(t)[0], config(t))
+	observed(t, e, engine.Answering)
+	if err := e.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-e.Done()
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() { e.Observe(deadline(t)) })
+	}
+	all.Wait()
+}
+
 func TestConditionOfASilentEngine(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

@@ -119,7 +119,13 @@ func pause(ctx context.Context, d time.Duration) bool {
 // Planned makes a replica the primary in place of one that is well, without a lost write. It returns for how long clients were held. Its
 // error is ErrBusy where a request was under way for too long: it may be tried again. After an error the present primary serves.
 func Planned(ctx context.Context, n Nodes, primary, to int) (held time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, holdLimit)
+	// A primary begins to send what was written during a full synchronisation up to a second after that. Clients are not to wait for it.
+	before, cancel := context.WithTimeout(ctx, holdLimit)
+	defer cancel()
+	if err := catchUp(before, n, primary, to); err != nil {
+		return 0, err
+	}
+	ctx, cancel = context.WithTimeout(ctx, holdLimit)
 	defer cancel()
 	began := time.Now()
 	promoted := false

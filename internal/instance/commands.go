@@ -35,10 +35,18 @@ func (s Spec) lossByForce() string {
 	return "all its data are lost, because its persistence is off"
 }
 
+// lossByForcedRestart is what it costs to restart the engine by force.
+func (i Instance) lossByForcedRestart() string {
+	if i.Replication != nil {
+		return "a replica takes over; what it doesn't have is lost"
+	}
+	return i.Spec.lossByForce()
+}
+
 // advice says what to do about a script that runs in an instance's engine.
 func (e *BusyError) advice(i Instance, c Commands, now time.Time) string {
 	running := int(now.Sub(e.Since).Seconds())
-	end := fmt.Sprintf("%s ends the engine, and %s", c.forceRestart(i.Name), i.Spec.lossByForce())
+	end := fmt.Sprintf("%s ends the engine, and %s", c.forceRestart(i.Name), i.lossByForcedRestart())
 	if e.Unkillable {
 		return fmt.Sprintf("a script or function that has written has been running in the engine for %d s, so the engine refuses to end it (UNKILLABLE), "+
 			"and answers no client until it is done: wait for it, or %s", running, end)

@@ -113,8 +113,8 @@ func (i Instance) notRestarted(err error, forced bool) error {
 	if forced {
 		return precondition("the engine of '%s' was not restarted: %v", i.Name, err)
 	}
-	return precondition("the engine of '%s' was not restarted: %v; force ends it, and %s", i.Name, err, i.Spec.lossByForce()).
-		because(EngineStaysUp, "price", i.Spec.lossByForce())
+	return precondition("the engine of '%s' was not restarted: %v; force ends it, and %s", i.Name, err, i.lossByForcedRestart()).
+		because(EngineStaysUp, "price", i.lossByForcedRestart())
 }
 
 // checkFits returns an error where an instance's data don't fit in its size.
@@ -197,6 +197,18 @@ func (r *reconciler) restartPrimary(ctx context.Context, w *worker, i *Instance,
 	if err != nil {
 		return err
 	}
+	o := rt.ObserveEngine(ctx, old)
+	for range 3 { // it may only be slow for a moment
+		if !o.Answers() && ctx.Err() == nil {
+			o = rt.ObserveEngine(ctx, old)
+		}
+	}
+	switch {
+	case !o.Answers() && force:
+		return rt.KillEngine(ctx, old)
+	case !o.Answers():
+		return precondition("%s, the primary, does not answer (%s)", NodeName(i.Replication.Primary), o.Condition)
+	}
 	f, err := r.doFailover(ctx, i, Operation{Force: force})
 	switch {
 	case err == nil:
@@ -206,7 +218,7 @@ func (r *reconciler) restartPrimary(ctx context.Context, w *worker, i *Instance,
 		}
 	case !force:
 		return err
-	case rt.ObserveEngine(ctx, old).Answers():
+	default:
 		return r.stopPrimary(ctx, w, *i, true)
 	}
 	return rt.KillEngine(ctx, old)

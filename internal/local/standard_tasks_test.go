@@ -2,6 +2,8 @@ package local_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -82,14 +84,30 @@ func TestUpgradeOfStandardCostsOneFailover(t *testing.T) {
 	t.Parallel()
 	from, to := versions(t)
 	s := newStandard(t, func(spec *instance.Spec) { spec.RedisVersion = from })
-	c := s.client()
+	c, writer := s.client(), s.client()
 	s.setKeys(c, 100)
+	var stop atomic.Bool
+	written := make(chan int, 1)
+	go func() {
+		n := 0
+		for ; !stop.Load(); n++ {
+			if _, err := writer.Do(t.Context(), "INCR", "written"); err != nil {
+				t.Errorf("the writer: %v", err)
+				break
+			}
+		}
+		written <- n
+	}()
 	op := s.ended(s.manager.Upgrade(t.Context(), s.name, to, "v1"))
 	if op.Failure != nil {
 		t.Fatalf("the upgrade failed: %+v", op.Failure)
 	}
+	stop.Store(true)
+	if want, got := strconv.Itoa(<-written), c.do("GET", "written").Str; got != want {
+		t.Errorf("%s writes were acknowledged, and %s are there", want, got)
+	}
 	i := s.get()
-	if n := len(i.Replication.Failovers); n != 1 || i.Spec.RedisVersion != to || op.Held <= 0 || op.Held > time.Second {
+	if n := len(i.Replication.Failovers); n != 1 || i.Spec.RedisVersion != to || op.Held <= 0 || op.Held > 500*time.Millisecond {
 		t.Errorf("failovers %+v, version %s, held %v", i.Replication.Failovers, i.Spec.RedisVersion, op.Held)
 	}
 	for _, n := range i.Replication.Nodes {
@@ -304,4 +322,106 @@ func (s *standard) setting(n instance.NodeRecord, name string) string {
 	defer conn.Close()
 	c := client{resp.NewClient(conn, 1<<20), s.t}
 	return c.do("CONFIG", "GET", name).Elems[1].Str
+}
+
+// Read replicas are switched on while an instance with TLS serves: its certificate is then for the read endpoint too. When fewer replicas
+// are wanted, a primary that would be among those that go stays.
+func TestReadEndpointOfStandardHasACertificate(t *testing.T) {
+	t.Parallel()
+	s := newStandard(t, func(spec *instance.Spec) { spec.MemorySizeGB, spec.TransitEncryption = 5, true })
+	op := s.ended(s.update(func(spec *instance.Spec) {
+		spec.ReadReplicas, spec.SecondaryIPRange, spec.ReplicaCount = true, "auto", 2
+	}))
+	if op.Failure != nil {
+		t.Fatalf("%+v", op.Failure)
+	}
+	i := s.inSync()
+	roots := x509.NewCertPool()
+	for _, ca := range i.ServerCAs {
+		certificate, err := x509.ParseCertificate(ca.Certificate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots.AddCert(certificate)
+	}
+	host, port := i.ReadEndpoint()
+	conn, err := tls.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(port)), &tls.Config{RootCAs: roots})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := client{resp.NewClient(conn, 1<<20), t}
+	c.do("GET", "key")
+	if _, err := c.Do(t.Context(), "SET", "key", "1"); err == nil || !strings.HasPrefix(err.Error(), "READONLY") {
+		t.Errorf("SET at the read endpoint: %v", err)
+	}
+
+	first := pidOf(engine.Socket(filepath.Join(s.dir, "nodes", i.UID+"-1")))
+	syscall.Kill(first, syscall.SIGSTOP)
+	s.failOver()
+	syscall.Kill(first, syscall.SIGCONT)
+	if primary := s.get().Replication.Primary; primary != 2 {
+		t.Fatalf("the primary is node-%d", primary)
+	}
+	for _, count := range []int32{1, 2} {
+		if op := s.ended(s.update(func(spec *instance.Spec) { spec.ReplicaCount = count })); op.Failure != nil {
+			t.Fatalf("%+v", op.Failure)
+		}
+		if i := s.inSync(); len(i.Replication.Nodes) != int(count)+1 || i.Replication.Primary != 2 {
+			t.Errorf("%d replicas: primary %d of %+v", count, i.Replication.Primary, i.Replication.Nodes)
+		}
+	}
+}
+
+// stopsAtFailover is a Runtime whose server ends when the endpoint's gateway has just been given another primary.
+type stopsAtFailover struct {
+	*local.Runtime
+	served chan struct{}
+}
+
+func (r stopsAtFailover) ApplyGateway(ctx context.Context, n instance.Node) error {
+	err := r.Runtime.ApplyGateway(ctx, n)
+	if err == nil && n.Serves != nil && strings.HasSuffix(n.Serves.NodeID, "-1") {
+		close(r.served)
+		<-ctx.Done()
+	}
+	return err
+}
+
+// Where the server and the old primary end just after the failover of an upgrade, before it is recorded, the old primary is started with the
+// new engine: the old one could not load what the new primary sends.
+func TestUpgradeOfStandardGoesOnAfterAFailoverThatIsNotRecorded(t *testing.T) {
+	t.Parallel()
+	from, to := versions(t)
+	served := make(chan struct{})
+	s := newStandardOn(t, func(spec *instance.Spec) { spec.RedisVersion = from }, func(r *local.Runtime) instance.Runtime { return stopsAtFailover{r, served} })
+	s.setKeys(s.client(), 100)
+	op, err := s.manager.Upgrade(t.Context(), s.name, to, "v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-served
+	old := pidOf(engine.Socket(s.primaryDir()))
+	s.wrap = nil
+	dead := s.get() // as it was recorded
+	s.close()
+	syscall.Kill(old, syscall.SIGKILL)
+	s.start()
+	if dead.Replication.Primary != 0 {
+		t.Fatal("the failover was recorded")
+	}
+	if op := s.ended(op, nil); op.Failure != nil {
+		t.Fatalf("the upgrade failed: %+v", op.Failure)
+	}
+	i := s.inSync()
+	for _, n := range i.Replication.Nodes {
+		if got := s.versionOf(n); got != to {
+			t.Errorf("node-%d runs %s", n.Number, got)
+		}
+	}
+	log, err := os.ReadFile(filepath.Join(s.dir, "nodes", i.UID+"-0", "engine.log"))
+	if err != nil || strings.Contains(string(log), "Can't handle RDB format") {
+		t.Errorf("the old engine has got the new one's data: %v", err)
+	}
+	s.wantKeys(s.client(), 100)
 }
