@@ -218,7 +218,7 @@ func (r *reconciler) noteBuilds(i *Instance, renewed map[int]bool) error {
 		changed = true
 	}
 	for at := range next.Replication.Nodes {
-		if n := &next.Replication.Nodes[at]; n.Version != "" && n.build() == i.build() && renewed[n.Number] == false {
+		if n := &next.Replication.Nodes[at]; n.Version != "" && n.build() == i.build() && !renewed[n.Number] {
 			n.setBuild(build{})
 			changed = true
 		}

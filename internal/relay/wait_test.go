@@ -30,9 +30,6 @@ func (e *replicated) stop() {
 
 func (e *replicated) goOn() { must(e.cmd.Process.Signal(syscall.SIGCONT)) }
 
-// dialler is what a client that is to talk to an engine needs.
-type dialler func(t testing.TB) *talker
-
 // paths are those to an engine: without anything between, and through loops, of a gateway, of a sidecar, and of both.
 type paths map[string]func() *talker
 
