@@ -200,6 +200,7 @@ func TestReplicasOfStandardUpAndDown(t *testing.T) {
 				done <- err
 				return
 			}
+			pauseFor(t.Context(), time.Millisecond)
 		}
 		done <- nil
 	}()

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -83,10 +84,25 @@ func (s *standard) setKeys(c *client, n int) {
 func TestUpgradeOfStandardCostsOneFailover(t *testing.T) {
 	t.Parallel()
 	from, to := versions(t)
-	s := newStandard(t, func(spec *instance.Spec) { spec.RedisVersion = from })
+	s := newStandard(t, func(spec *instance.Spec) {
+		spec.RedisVersion, spec.MemorySizeGB, spec.ReadReplicas, spec.ReplicaCount = from, 5, true, 2
+	})
 	c, writer := s.client(), s.client()
 	s.setKeys(c, 100)
+	host, port := s.get().ReadEndpoint()
+	reader := dialClient(t, net.JoinHostPort(host, strconv.Itoa(port)))
+	c.do("WAIT", "2", "5000")
 	var stop atomic.Bool
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for !stop.Load() {
+			if v, err := reader.Do(t.Context(), "GET", "key7"); err != nil || v.Str != "7" {
+				t.Errorf("the reader: %v, %v", v, err)
+				return
+			}
+			pauseFor(t.Context(), time.Millisecond)
+		}
+	})
 	written := make(chan int, 1)
 	go func() {
 		n := 0
@@ -95,6 +111,7 @@ func TestUpgradeOfStandardCostsOneFailover(t *testing.T) {
 				t.Errorf("the writer: %v", err)
 				break
 			}
+			pauseFor(t.Context(), time.Millisecond)
 		}
 		written <- n
 	}()
@@ -103,6 +120,7 @@ func TestUpgradeOfStandardCostsOneFailover(t *testing.T) {
 		t.Fatalf("the upgrade failed: %+v", op.Failure)
 	}
 	stop.Store(true)
+	reading.Wait()
 	if want, got := strconv.Itoa(<-written), c.do("GET", "written").Str; got != want {
 		t.Errorf("%s writes were acknowledged, and %s are there", want, got)
 	}
@@ -130,43 +148,35 @@ func (s *standard) versionOf(n instance.NodeRecord) string {
 	return "REDIS_" + parts[0] + "_" + parts[1]
 }
 
-// A server that ends in the middle of an upgrade leaves it to the next one, wherever it was.
+// A server that ends in the middle of an upgrade leaves it to the next one.
 func TestUpgradeOfStandardGoesOnWithTheNextServer(t *testing.T) {
 	t.Parallel()
 	from, to := versions(t)
-	for name, reached := range map[string]func(instance.Instance) bool{
-		"a replica is to have the new engine": func(i instance.Instance) bool { return i.Replication.Nodes[1].Version == to },
-		"the replica has taken over":          func(i instance.Instance) bool { return i.Replication.Primary != 0 },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newStandard(t, func(spec *instance.Spec) { spec.RedisVersion = from })
-			c := s.client()
-			s.setKeys(c, 100)
-			op, err := s.manager.Upgrade(t.Context(), s.name, to, "v1")
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.await(name, reached)
-			s.close()
-			s.start()
-			if op := s.ended(op, nil); op.Failure != nil {
-				t.Fatalf("the upgrade failed: %+v", op.Failure)
-			}
-			i := s.await("all nodes were seen to have it", func(i instance.Instance) bool {
-				return i.Replication.Nodes[0].Version+i.Replication.Nodes[1].Version == ""
-			})
-			if n := len(i.Replication.Failovers); n != 1 || i.Spec.RedisVersion != to {
-				t.Errorf("failovers %+v, version %s", i.Replication.Failovers, i.Spec.RedisVersion)
-			}
-			for _, n := range i.Replication.Nodes {
-				if got := s.versionOf(n); got != to {
-					t.Errorf("%s runs %s", instance.NodeName(n.Number), got)
-				}
-			}
-			s.wantKeys(c, 100)
-		})
+	s := newStandard(t, func(spec *instance.Spec) { spec.RedisVersion = from })
+	c := s.client()
+	s.setKeys(c, 100)
+	op, err := s.manager.Upgrade(t.Context(), s.name, to, "v1")
+	if err != nil {
+		t.Fatal(err)
 	}
+	s.await("a replica is to have the new engine", func(i instance.Instance) bool { return i.Replication.Nodes[1].Version == to })
+	s.close()
+	s.start()
+	if op := s.ended(op, nil); op.Failure != nil {
+		t.Fatalf("the upgrade failed: %+v", op.Failure)
+	}
+	i := s.await("all nodes were seen to have it", func(i instance.Instance) bool {
+		return i.Replication.Nodes[0].Version+i.Replication.Nodes[1].Version == ""
+	})
+	if n := len(i.Replication.Failovers); n != 1 || i.Spec.RedisVersion != to {
+		t.Errorf("failovers %+v, version %s", i.Replication.Failovers, i.Spec.RedisVersion)
+	}
+	for _, n := range i.Replication.Nodes {
+		if got := s.versionOf(n); got != to {
+			t.Errorf("%s runs %s", instance.NodeName(n.Number), got)
+		}
+	}
+	s.wantKeys(c, 100)
 }
 
 // An engine that does not start makes the upgrade fail, and the replica is as it was.
@@ -194,24 +204,19 @@ func TestUpgradeOfStandardFailsBeforeTheFailover(t *testing.T) {
 // A restart is a failover, and the engine that was the primary is another process then.
 func TestRestartOfStandardIsAFailover(t *testing.T) {
 	t.Parallel()
-	for _, force := range []bool{false, true} {
-		t.Run(map[bool]string{false: "restart", true: "force"}[force], func(t *testing.T) {
-			t.Parallel()
-			s := newStandard(t, nil)
-			c := s.client()
-			s.setKeys(c, 100)
-			old := s.primary()
-			if err := s.manager.Engines.Restart(t.Context(), s.name, force); err != nil {
-				t.Fatal(err)
-			}
-			<-old.Done()
-			i := s.inSync()
-			if f := i.Replication.Failovers; len(f) != 1 || !f[0].Planned || f[0].Reason != "restart" {
-				t.Errorf("%+v", f)
-			}
-			s.wantKeys(c, 100)
-		})
+	s := newStandard(t, nil)
+	c := s.client()
+	s.setKeys(c, 100)
+	old := s.primary()
+	if err := s.manager.Engines.Restart(t.Context(), s.name, false); err != nil {
+		t.Fatal(err)
 	}
+	<-old.Done()
+	i := s.inSync()
+	if f := i.Replication.Failovers; len(f) != 1 || !f[0].Planned || f[0].Reason != "restart" {
+		t.Errorf("%+v", f)
+	}
+	s.wantKeys(c, 100)
 }
 
 // After a restart that has to be forced because the primary hangs, a replica has taken over.
