@@ -262,7 +262,7 @@ func (r *reconciler) judgeReplicas(w *worker, i Instance, m *monitor) error {
 		case info.InSync:
 		case info.Fault != "":
 			texts = append(texts, fmt.Sprintf("%s: %s", NodeName(k), info.Fault))
-		case info.Known && info.Lag > 0:
+		case info.Known && info.Lag >= 100*time.Millisecond:
 			texts = append(texts, fmt.Sprintf("%s is %v behind the primary", NodeName(k), info.Lag.Round(100*time.Millisecond)))
 		default:
 			texts = append(texts, NodeName(k)+" is copying the primary's data")

@@ -407,3 +407,88 @@ func TestReadEndpointLeavesReplicas(t *testing.T) {
 	}
 	c.looked("the primary was killed")
 }
+
+// Nor do they notice what is done to an instance that is well, nor that the server ends. When a gateway ends, its own clients come to
+// another one.
+func TestReadEndpointThroughChanges(t *testing.T) {
+	t.Parallel()
+	s, _ := newReadable(t, 2)
+	s.serves("each gateway serves its own engine", 1, 2)
+	c := newCrowd(s, 32)
+	if _, err := s.manager.Failover(t.Context(), s.name, false, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	i := s.await("another node is the primary", func(i instance.Instance) bool {
+		return i.State == instance.Ready && i.Replication.Primary != 0 && inSync(i)
+	})
+	instead := map[int][]int{1: {0, 2}, 2: {1, 0}}[i.Replication.Primary] // node-0 has no gateway there
+	s.serves("both replicas are read", instead...)
+	c.looked("a failover that was asked for")
+
+	s.close()
+	pauseFor(t.Context(), 100*time.Millisecond)
+	s.start()
+	s.await("the server is back", inSync)
+	s.serves("both replicas are read", instead...)
+	c.looked("the server has ended, and another one started")
+
+	if _, err := s.update(func(spec *instance.Spec) { spec.ReplicaCount = 3 }); err != nil {
+		t.Fatal(err)
+	}
+	s.await("there is one more", func(i instance.Instance) bool { return inSync(i) && len(i.Replication.Nodes) == 4 })
+	s.serves("all are read", append(instead, 3)...)
+	c.looked("one more")
+	rotated := map[string]func() error{
+		"leaf": func() error { return s.manager.Certificates.RenewLeaf(t.Context(), s.name) },
+		"CA":   func() error { return s.manager.Certificates.RotateCA(t.Context(), s.name, nil) },
+	}
+	for _, what := range []string{"leaf", "CA"} {
+		if err := rotated[what](); err != nil {
+			t.Fatal(err)
+		}
+		s.await("all are in sync", inSync)
+		c.looked("another " + what)
+	}
+
+	c.partly("the end of a gateway", s.clientsOf(2), func() {
+		s.gatewayOf(2).send(syscall.SIGKILL)
+		pauseFor(t.Context(), 300*time.Millisecond)
+	})
+	gone := s.clientsOf(3)
+	if i.Replication.Primary == 1 {
+		gone += s.clientsOf(2)
+	}
+	c.partly("fewer", gone, func() {
+		if _, err := s.update(func(spec *instance.Spec) { spec.ReplicaCount = 1 }); err != nil {
+			t.Fatal(err)
+		}
+		s.await("one is left", func(i instance.Instance) bool {
+			return inSync(i) && len(i.Replication.Nodes) == 2 && len(i.Replication.Removing) == 0
+		})
+	})
+}
+
+// partly does something by which so many connections end at most. Their clients come again.
+func (c *crowd) partly(what string, limit int64, do func()) {
+	c.s.t.Helper()
+	c.mayClose.Store(true)
+	do()
+	c.mayClose.Store(false)
+	c.mu.Lock()
+	closed := c.closed
+	c.mu.Unlock()
+	if closed > int(limit) {
+		c.s.t.Errorf("%s: %d connections were closed of the %d that may be", what, closed, limit)
+	}
+	c.looked(what)
+}
+
+// clientsOf is how many clients a node's gateway serves.
+func (s *standard) clientsOf(k int) int64 {
+	s.t.Helper()
+	status, err := s.runtime.GatewayStatus(s.t.Context(), s.get().UID+"-"+strconv.Itoa(k))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return status.Clients
+}
