@@ -354,6 +354,9 @@ func describeTable(w io.Writer, i described) {
 	}
 	row(w, "data path:", plane.GetDataPath().String())
 	row(w, "connections:", connectionsText(plane))
+	if n := plane.GetReadClientsLimit(); n > 0 {
+		row(w, "read connections:", fmt.Sprintf("%d of %d", plane.GetReadClients(), n))
+	}
 	row(w, "persistence:", i.GetPersistenceConfig().GetPersistenceMode().String())
 	describeChosen(w, i.Instance)
 	row(w, "created:", i.GetCreateTime().AsTime().Format(time.RFC3339))

@@ -98,9 +98,13 @@ func dataPlaneProto(name instance.Name, p instance.DataPlane) *sealanepb.DataPla
 		ClientsLimit: int32(p.Limit),
 		LimitedBy:    p.LimitedBy,
 		Connections:  int32(p.Connections),
-		Accepted:     int64(p.Accepted),
-		Rejected:     int64(p.Rejected),
-		Problem:      p.Problem,
+		ReadClients:  int32(p.ReadClients),
+
+		ReadClientsLimit: int32(p.ReadLimit),
+
+		Accepted: int64(p.Accepted),
+		Rejected: int64(p.Rejected),
+		Problem:  p.Problem,
 
 		OldAuthExpireTime: timeUnlessZero(p.OldAuth),
 

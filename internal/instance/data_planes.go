@@ -44,6 +44,8 @@ type DataPlane struct {
 	Clients     int64             // served now
 	Limit       int64             // how many clients can be served; 0: not known
 	LimitedBy   string            // why that is less than the instance's size allows
+	ReadClients int64             // of the read endpoint, served now by all gateways that answer
+	ReadLimit   int64             // how many clients these can serve together; 0: not known, or there is no read endpoint
 	Connections int64             // open now, including those in the TLS handshake
 	Accepted    uint64            // since the gateway started
 	Rejected    uint64            // connections closed since the gateway started for want of room
@@ -89,6 +91,11 @@ func (d *DataPlanes) Get(ctx context.Context, name Name) (DataPlane, error) {
 	}
 	p.Clients, p.Limit, p.LimitedBy = s.Clients, s.Limit, s.LimitedBy
 	p.Connections, p.Accepted, p.Rejected, p.Failures = s.Connections, s.Accepted, s.Rejected, s.Failures
+	for _, id := range i.clientGateways()[1:] {
+		if s, err := statuser.GatewayStatus(ctx, id); err == nil {
+			p.ReadClients, p.ReadLimit = p.ReadClients+s.Clients, p.ReadLimit+s.Limit
+		}
+	}
 	return p, nil
 }
 

@@ -3,6 +3,7 @@ package instance
 import (
 	"cmp"
 	"context"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,6 +23,9 @@ type metrics struct {
 	gateways  *gateway.Metrics
 }
 
+// gatewayMetricsTimeout is how long a scrape waits for the gateways of an instance.
+const gatewayMetricsTimeout = 2 * time.Second
+
 // instanceLabels tell an instance from all others. Each metric has them.
 var instanceLabels = []string{"project", "location", "instance"}
 
@@ -33,7 +37,7 @@ func newMetrics(m *Manager) *metrics {
 			Help: "Processes of an instance that ended by themselves and were restarted.",
 		}, append(instanceLabels, "process")),
 		failovers: newFailoverMetrics(),
-		gateways:  gateway.NewMetrics(instanceLabels...),
+		gateways:  gateway.NewMetrics(append(instanceLabels, "node")...),
 	}
 }
 
@@ -166,14 +170,21 @@ func oneIf(b bool) float64 {
 	return 0
 }
 
+// collectGateway shows the gateway of each node. The clients of a read endpoint are those of several.
 func (x *metrics) collectGateway(ctx context.Context, ch chan<- prometheus.Metric, i Instance) {
 	statuser, ok := x.manager.runtime.(GatewayStatuser)
 	if !ok {
 		return
 	}
-	s, err := statuser.GatewayStatus(ctx, i.nodeID(0))
-	if err != nil {
-		return // it is down: sealane_instance_state says so
+	ctx, cancel := context.WithTimeout(ctx, gatewayMetricsTimeout)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, n := range i.NodeInfos() {
+		all.Go(func() {
+			if s, err := statuser.GatewayStatus(ctx, i.nodeID(n.Number)); err == nil { // otherwise it is down: sealane_instance_state says so
+				x.gateways.Collect(ch, s, i.Name.labels(n.ID)...)
+			}
+		})
 	}
-	x.gateways.Collect(ch, s, i.Name.labels()...)
+	all.Wait()
 }

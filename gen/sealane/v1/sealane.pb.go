@@ -247,8 +247,13 @@ type DataPlane struct {
 	Tls12Ciphers []string `protobuf:"bytes,12,rep,name=tls12_ciphers,json=tls12Ciphers,proto3" json:"tls12_ciphers,omitempty"`
 	// Until when an AUTH string that was replaced is accepted; absent: none is. Output only.
 	OldAuthExpireTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=old_auth_expire_time,json=oldAuthExpireTime,proto3" json:"old_auth_expire_time,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Clients of the read endpoint that are served now, by the gateways of all nodes that answer.
+	ReadClients int32 `protobuf:"varint,14,opt,name=read_clients,json=readClients,proto3" json:"read_clients,omitempty"`
+	// How many these gateways can serve at a time; 0 where there is no read endpoint, or it is not known. Each node has a limit of its own,
+	// and the system spreads connections over the nodes by chance, so some may be refused before all limits are reached.
+	ReadClientsLimit int32 `protobuf:"varint,15,opt,name=read_clients_limit,json=readClientsLimit,proto3" json:"read_clients_limit,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *DataPlane) Reset() {
@@ -370,6 +375,20 @@ func (x *DataPlane) GetOldAuthExpireTime() *timestamppb.Timestamp {
 		return x.OldAuthExpireTime
 	}
 	return nil
+}
+
+func (x *DataPlane) GetReadClients() int32 {
+	if x != nil {
+		return x.ReadClients
+	}
+	return 0
+}
+
+func (x *DataPlane) GetReadClientsLimit() int32 {
+	if x != nil {
+		return x.ReadClientsLimit
+	}
+	return 0
 }
 
 type GetDataPlaneRequest struct {
@@ -1817,7 +1836,7 @@ var File_sealane_v1_sealane_proto protoreflect.FileDescriptor
 const file_sealane_v1_sealane_proto_rawDesc = "" +
 	"\n" +
 	"\x18sealane/v1/sealane.proto\x12\n" +
-	"sealane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x04\n" +
+	"sealane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x05\n" +
 	"\tDataPlane\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\tdata_path\x18\x02 \x01(\x0e2\x1e.sealane.v1.DataPlane.DataPathR\bdataPath\x12\x1d\n" +
@@ -1833,7 +1852,9 @@ const file_sealane_v1_sealane_proto_rawDesc = "" +
 	" \x01(\tR\rminTlsVersion\x12\x16\n" +
 	"\x06groups\x18\v \x03(\tR\x06groups\x12#\n" +
 	"\rtls12_ciphers\x18\f \x03(\tR\ftls12Ciphers\x12K\n" +
-	"\x14old_auth_expire_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x11oldAuthExpireTime\"G\n" +
+	"\x14old_auth_expire_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x11oldAuthExpireTime\x12&\n" +
+	"\fread_clients\x18\x0e \x01(\x05B\x03\xe0A\x03R\vreadClients\x121\n" +
+	"\x12read_clients_limit\x18\x0f \x01(\x05B\x03\xe0A\x03R\x10readClientsLimit\"G\n" +
 	"\bDataPath\x12\x19\n" +
 	"\x15DATA_PATH_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vTRANSPARENT\x10\x01\x12\x0f\n" +
