@@ -15,7 +15,7 @@ const monitorInterval = 200 * time.Millisecond
 const settleRounds = 5
 
 // monitors look at the engines of instances with several nodes, and wake the worker when something has to be done. They change nothing
-// themselves.
+// themselves, but for who serves reads (reads.go).
 type monitors struct {
 	runtime Runtime
 	workers *workers
