@@ -205,7 +205,9 @@ func (m *monitor) saw(s subject, seen map[int]failover.Observation) (failed, wor
 	}
 	was := m.failed
 	m.failed = primary.watch.Fault() != ""
-	return m.failed && !was, work || m.failed
+	// One that has not answered since the server started may be on its way up: its start is not to be ended.
+	failed = m.failed && !was && !primary.watch.Answered.At.IsZero()
+	return failed, work || m.failed
 }
 
 // settle looks until it is known which replicas are in sync: a server that has just started would have them all take no reads.
@@ -236,6 +238,21 @@ func (m *monitor) history() string {
 		return w.watch.Answered.ID
 	}
 	return m.subject.history
+}
+
+// replicaPatience is for how long a replica that hangs is left alone. The primary does not need it, and somebody may be looking at it with a
+// debugger.
+const replicaPatience = 10 * time.Second
+
+// hungFor says what is wrong with a replica that has hung for so long that it is to be started again; "": nothing is.
+func (m *monitor) hungFor(k int, now time.Time) (why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := m.nodes[k]
+	if w == nil || !w.watch.Last.Running() || w.watch.Answered.At.IsZero() || now.Sub(w.watch.Answered.At) < replicaPatience {
+		return ""
+	}
+	return w.watch.Fault()
 }
 
 // fault says why the primary has failed and since when it did not answer; "": it has not.

@@ -223,6 +223,12 @@ func (r *reconciler) ensureReplica(ctx context.Context, rt Replicator, i Instanc
 	if wait != nil && !renewed && !rt.ObserveEngine(ctx, n).Running() {
 		return renewed, wait
 	}
+	if why := m.hungFor(k, r.now()); why != "" {
+		r.log.Warn("a replica is ended and started again", "instance", i.Name, "node", NodeName(k), "why", why)
+		if err := rt.KillEngine(ctx, n); err != nil {
+			return renewed, err
+		}
+	}
 	if err := r.readsLeave(ctx, rt, i, m, n, k); err != nil {
 		return renewed, err
 	}

@@ -320,3 +320,13 @@ func TestPlannedFailoverNeedsNoFullSynchronisation(t *testing.T) {
 		t.Errorf("full synchronisations: %s, partial ones: %s", info["sync_full"], info["sync_partial_ok"])
 	}
 }
+
+// A replica that hangs for good is started again, and comes back into sync.
+func TestReplicaThatHangsIsStartedAgain(t *testing.T) {
+	t.Parallel()
+	s := newStandard(t, nil)
+	s.client().do("SET", "key", "1")
+	s.engineOf(1).send(syscall.SIGSTOP)
+	s.await("the replica is missed", func(i instance.Instance) bool { return !inSync(i) })
+	s.await("it is in sync again", inSync)
+}
