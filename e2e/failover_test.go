@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -25,10 +26,14 @@ func TestFailoverUnderLoad(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() {
+				if t.Failed() {
+					t.Log(target.Logs())
+				}
 				if err := target.Close(); err != nil {
 					t.Error(err)
 				}
 			}()
+			gateways := target.Processes("gateway")
 			r, err := failover.Run(ctx, failover.Config{
 				Target: target, Kinds: kinds, Warm: 300 * time.Millisecond, After: 100 * time.Millisecond, Settle: 100 * time.Millisecond,
 				Limit: 30 * time.Second, Log: t.Output(),
@@ -46,7 +51,8 @@ func TestFailoverUnderLoad(t *testing.T) {
 				if f.Outage > 10*time.Second {
 					t.Errorf("failover %d, %s: no write was acknowledged for %v", i, f.Kind, f.Outage)
 				}
-				if f.ClosedClean > 0 {
+				// A gateway that does not answer for seconds is restarted, which a machine that is busy enough can bring about.
+				if f.ClosedClean > 0 && slices.Equal(gateways, target.Processes("gateway")) {
 					t.Errorf("failover %d, %s: %d connections without a request in flight were closed", i, f.Kind, f.ClosedClean)
 				}
 			}

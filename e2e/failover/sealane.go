@@ -347,10 +347,15 @@ func (s *Sealane) Close() error {
 	return errors.Join(append(all, os.RemoveAll(s.Dir))...)
 }
 
-// KeepLogs copies the logs of the server, its gateways and its engines to a folder.
-func (s *Sealane) KeepLogs(folder string) error {
+// logFiles are the logs of the server, its gateways and its engines.
+func (s *Sealane) logFiles() []string {
 	files, _ := filepath.Glob(filepath.Join(s.state(), "nodes", "*", "*.log"))
-	for _, file := range append(files, filepath.Join(s.Dir, "serve.log")) {
+	return append(files, filepath.Join(s.Dir, "serve.log"))
+}
+
+// KeepLogs copies the logs to a folder.
+func (s *Sealane) KeepLogs(folder string) error {
+	for _, file := range s.logFiles() {
 		text, err := os.ReadFile(file)
 		if err == nil {
 			err = os.WriteFile(filepath.Join(folder, filepath.Base(filepath.Dir(file))+"-"+filepath.Base(file)), text, 0o600)
@@ -360,6 +365,16 @@ func (s *Sealane) KeepLogs(folder string) error {
 		}
 	}
 	return nil
+}
+
+// Logs is the text of all logs.
+func (s *Sealane) Logs() string {
+	var all strings.Builder
+	for _, file := range s.logFiles() {
+		text, _ := os.ReadFile(file)
+		fmt.Fprintf(&all, "%s:\n%s\n", file, text)
+	}
+	return all.String()
 }
 
 // broken is an error if a log shows a panic or a data race.
