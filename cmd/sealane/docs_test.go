@@ -84,7 +84,11 @@ func fieldsIn(prefix string, defaults reflect.Value, into map[string]documented)
 			fieldsIn(prefix+name+".NAME.", reflect.ValueOf(objects.Bucket{}), into)
 			continue
 		default:
-			fieldsIn(prefix+name+".", value, into)
+			if value.Kind() == reflect.Slice {
+				fieldsIn(prefix+name+"[].", reflect.New(value.Type().Elem()).Elem(), into)
+			} else {
+				fieldsIn(prefix+name+".", value, into)
+			}
 			continue
 		}
 		into[prefix+name] = d

@@ -158,6 +158,7 @@ func (f *createFlags) instance(c *cobra.Command) (*redispb.Instance, error) {
 	if err != nil {
 		return nil, err
 	}
+	in.Tier = tier
 	if err := f.replicaFlags.set(c, in); err != nil {
 		return nil, err
 	}
@@ -165,7 +166,7 @@ func (f *createFlags) instance(c *cobra.Command) (*redispb.Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.Tier, in.TransitEncryptionMode = tier, redispb.Instance_TransitEncryptionMode(mode)
+	in.TransitEncryptionMode = redispb.Instance_TransitEncryptionMode(mode)
 	if in.PersistenceConfig, err = f.persistenceConfig(c); err != nil {
 		return nil, err
 	}

@@ -36,6 +36,9 @@ var replicaFields = map[string]string{"replica-count": "replicaCount", "read-rep
 
 // set reads the flags into an instance.
 func (f *replicaFlags) set(c *cobra.Command, in *redispb.Instance) error {
+	if in.Tier == redispb.Instance_STANDARD_HA && f.replicas == 0 && c.Flags().Changed("replica-count") {
+		return errors.New("--replica-count 0: tier standard_ha has replicas: want 1, with read replicas 1 to 5, or --tier basic")
+	}
 	in.ReplicaCount, in.AlternativeLocationId = f.replicas, f.alternativeZone
 	mode, err := f.mode()
 	if err != nil {

@@ -20,7 +20,9 @@ const (
 // tooSoon is what a step returns that would restart a node which keeps crashing: how long to leave it alone.
 type tooSoon time.Duration
 
-func (d tooSoon) Error() string { return "not to be restarted for " + time.Duration(d).String() }
+func (d tooSoon) Error() string {
+	return "it keeps ending, so it is started again in " + (time.Duration(d) + time.Second - 1).Truncate(time.Second).String() + " at the earliest"
+}
 
 // checkRestart returns an error while a node that keeps crashing is to be left alone.
 func (ws *workers) checkRestart(w *worker) error {

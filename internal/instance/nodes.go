@@ -259,28 +259,22 @@ func (r *reconciler) removeNodes(ctx context.Context, w *worker, i *Instance) er
 // says so.
 func (r *reconciler) judgeReplicas(w *worker, i Instance, m *monitor) error {
 	infos := m.infos()
-	var texts []string
+	var texts, kinds []string
 	for _, k := range i.Replication.replicas() {
-		info := infos[k]
-		switch {
-		case w.faults[k].err != nil:
-			texts = append(texts, fmt.Sprintf("%s: %v", NodeName(k), w.faults[k].err))
-		case info.InSync:
-		case info.Fault != "":
-			texts = append(texts, fmt.Sprintf("%s: %s", NodeName(k), info.Fault))
-		case info.Known && info.Lag >= 100*time.Millisecond:
-			texts = append(texts, fmt.Sprintf("%s is %v behind the primary", NodeName(k), info.Lag.Round(100*time.Millisecond)))
-		default:
-			texts = append(texts, NodeName(k)+" is copying the primary's data")
+		if text, kind := replicaTrouble(w.faults[k].err, infos[k]); text != "" {
+			texts, kinds = append(texts, NodeName(k)+": "+text), append(kinds, NodeName(k)+": "+kind)
 		}
 	}
 	text := strings.Join(texts, "; ")
-	changed := r.workers.setNote(i.Name, replicaNote, text)
+	r.workers.setNote(i.Name, replicaNote, text)
+	if kind := strings.Join(kinds, "; "); kind != w.loggedReplicas {
+		w.loggedReplicas = kind
+		if kind != "" {
+			r.log.Warn("not all replicas are in sync", "instance", i.Name, "why", text)
+		}
+	}
 	if text == "" {
 		return nil
-	}
-	if changed {
-		r.log.Warn("not all replicas are in sync", "instance", i.Name, "why", text)
 	}
 	if op := i.pending(); op != nil && !op.isTask() && op.Verb != Delete {
 		for k, f := range w.faults {
@@ -293,6 +287,26 @@ func (r *reconciler) judgeReplicas(w *worker, i Instance, m *monitor) error {
 	}
 	w.wakeBy(r.now().Add(replicaRetry))
 	return nil
+}
+
+// replicaTrouble says why a replica is not in sync; "": it is. kind leaves out what is different at each look, so that the log has it once.
+func replicaTrouble(fault error, info NodeInfo) (text, kind string) {
+	var wait tooSoon
+	switch {
+	case errors.As(fault, &wait):
+		return fault.Error(), "it keeps ending"
+	case fault != nil:
+		text = fault.Error()
+	case info.InSync:
+		return "", ""
+	case info.Fault != "":
+		text = info.Fault
+	case info.Known && info.Lag >= 100*time.Millisecond:
+		return fmt.Sprintf("it is %v behind the primary", info.Lag.Round(100*time.Millisecond)), "it is behind the primary"
+	default:
+		text = "it is copying the primary's data"
+	}
+	return text, text
 }
 
 // mendPrimary replaces a primary that has failed. It returns nil where the primary may be brought up: it has not failed, or nobody else has
@@ -319,9 +333,12 @@ func (r *reconciler) mendPrimary(ctx context.Context, rt Replicator, w *worker, 
 	case err == nil:
 		return nil
 	case errors.Is(err, failover.ErrNoReplica) && !o.Running():
-		r.log.Error("the primary is started again, because no replica has its data", "instance", i.Name, "why", why)
 		if err := r.workers.checkRestart(w); err != nil {
 			return err
+		}
+		// After a clean stop no engine runs, which is no fault.
+		if reason, _ := r.workers.lastExit(i.Name); reason != "" {
+			r.log.Error("the primary is started again, because no replica has its data", "instance", i.Name, "why", why)
 		}
 		return r.restoreDump(ctx, rt, *i, primary)
 	}

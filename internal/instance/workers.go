@@ -65,14 +65,16 @@ type worker struct {
 	running          string // which engine runs, to the patch; "": not known
 
 	// The worker's goroutine owns these.
-	firstTried time.Time        // the first failed step in a row
-	failures   int              // failed steps in a row
-	logged     string           // the last error that was logged
-	snapshot   *snapshotRun     // of the data, under way; nil: none is
-	unsaved    snapshot.History // that could not be recorded yet; nil: all is
-	faults     map[int]fault    // of replicas, by node
-	rolling    time.Time        // since when a replica with a new engine has been copying the data; zero: none is
-	due        time.Time        // when the certificates or the AUTH strings change next, or snapshots do; zero: nothing does
+	firstTried time.Time // the first failed step in a row
+	failures   int       // failed steps in a row
+	logged     string    // the last error that was logged
+	// loggedReplicas is why replicas were not in sync when that was logged last.
+	loggedReplicas string
+	snapshot       *snapshotRun     // of the data, under way; nil: none is
+	unsaved        snapshot.History // that could not be recorded yet; nil: all is
+	faults         map[int]fault    // of replicas, by node
+	rolling        time.Time        // since when a replica with a new engine has been copying the data; zero: none is
+	due            time.Time        // when the certificates or the AUTH strings change next, or snapshots do; zero: nothing does
 }
 
 // observation is what is known of an instance beside its record.

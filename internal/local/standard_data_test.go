@@ -1,10 +1,12 @@
 package local_test
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -176,11 +178,17 @@ func TestCleanStopOfStandardKeepsTheData(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.close()
+	var log bytes.Buffer
+	s.log = &log
 	s.start()
 	i := s.inSync()
 	s.wantKeys(s.client(), 100)
 	if i.Replication.Primary != 1 {
 		t.Errorf("the primary is node-%d", i.Replication.Primary)
+	}
+	s.close() // nothing is logged any more
+	if strings.Contains(log.String(), "level=ERROR") {
+		t.Errorf("a start after a clean stop logs an error:\n%s", &log)
 	}
 }
 

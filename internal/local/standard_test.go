@@ -38,6 +38,7 @@ type standard struct {
 	runtime *local.Runtime
 	wrap    func(*local.Runtime) instance.Runtime
 	later   atomic.Int64 // by how much the server's clock is ahead
+	log     io.Writer    // where the server's log goes; nil: nowhere
 }
 
 func newStandard(t *testing.T, change func(*instance.Spec)) *standard {
@@ -122,7 +123,9 @@ func (s *standard) start() {
 		s.t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	if testing.Verbose() {
+	if s.log != nil {
+		log = slog.New(slog.NewTextHandler(s.log, nil))
+	} else if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	var builds []engine.Binary
