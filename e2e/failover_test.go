@@ -46,13 +46,16 @@ func TestFailoverUnderLoad(t *testing.T) {
 			for _, v := range r.History.Violations {
 				t.Error(v)
 			}
+			restarted := !slices.Equal(gateways, target.Processes("gateway"))
+			if restarted {
+				t.Logf("a gateway ended and was started again, so its clients were closed:\n%s", target.Logs())
+			}
 			for i, f := range r.Failovers {
 				// A busy machine is slow, so this only shows that writes come back.
 				if f.Outage > 10*time.Second {
 					t.Errorf("failover %d, %s: no write was acknowledged for %v", i, f.Kind, f.Outage)
 				}
-				// A gateway that does not answer for seconds is restarted, which a machine that is busy enough can bring about.
-				if f.ClosedClean > 0 && slices.Equal(gateways, target.Processes("gateway")) {
+				if f.ClosedClean > 0 && !restarted {
 					t.Errorf("failover %d, %s: %d connections without a request in flight were closed", i, f.Kind, f.ClosedClean)
 				}
 			}
