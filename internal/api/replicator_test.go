@@ -45,6 +45,10 @@ func (n *nodes) EnsureGateway(ctx context.Context, node instance.Node, _ func(st
 	return n.ApplyGateway(ctx, node)
 }
 
+func (n *nodes) OfferGateway(ctx context.Context, node instance.Node) error {
+	return n.ApplyGateway(ctx, node)
+}
+
 func (n *nodes) ApplyGateway(_ context.Context, node instance.Node) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -58,7 +58,7 @@ func (c changing) CutReplicas(ctx context.Context, k int) error {
 		}
 	}
 	n.Replication = &replication
-	return c.runtime.ApplyGateway(ctx, n)
+	return c.runtime.OfferGateway(ctx, n)
 }
 
 // Serve gives the endpoint's gateway the snapshot with another primary.

@@ -128,6 +128,8 @@ type Replicator interface {
 	MoveClients(ctx context.Context, node Node, to EngineRef) error
 	// StopGateway ends a node's gateway, after it has drained its clients.
 	StopGateway(ctx context.Context, nodeID string) error
+	// OfferGateway is ApplyGateway where the gateway need not take the snapshot: one that doesn't answer before ctx ends is left alone.
+	OfferGateway(ctx context.Context, node Node) error
 	// ServedEngine is the engine that the clients of a node's gateway are on, whether the processes run or not; see EngineReplacer.
 	ServedEngine(nodeID string) (EngineRef, error)
 

@@ -51,12 +51,11 @@ func (d *dying) EnsureEngine(ctx context.Context, node instance.Node, progress f
 func (d *dying) EnsureGateway(ctx context.Context, node instance.Node, progress func(string)) error {
 	return d.step("ensure", func() error { return d.Runtime.EnsureGateway(ctx, node, progress) })
 }
+func (d *dying) OfferGateway(ctx context.Context, node instance.Node) error {
+	return d.step("cut", func() error { return d.Runtime.OfferGateway(ctx, node) })
+}
 func (d *dying) ApplyGateway(ctx context.Context, node instance.Node) error {
-	name := "cut"
-	if len(node.Gateway.Listeners) > 0 && !node.Replication.Primary.IsValid() == (node.Serves.NodeID == node.ID) {
-		name = "serve"
-	}
-	return d.step(name, func() error { return d.Runtime.ApplyGateway(ctx, node) })
+	return d.step("serve", func() error { return d.Runtime.ApplyGateway(ctx, node) })
 }
 func (d *dying) KillEngine(ctx context.Context, node instance.Node) error {
 	return d.step("kill", func() error { return d.Runtime.KillEngine(ctx, node) })
@@ -138,4 +137,28 @@ func TestServerDiesInTheMiddleOfAFailover(t *testing.T) {
 			s.wantOnePrimary()
 		})
 	}
+}
+
+// A gateway that is slow while the primary fails is waited for: to end it would close all clients.
+func TestFailoverLeavesASlowGatewayAlone(t *testing.T) {
+	t.Parallel()
+	s := newStandard(t, nil)
+	c := s.client()
+	c.do("SET", "key", "1")
+	if n := c.do("WAIT", "1", "5000"); n.Int != 1 {
+		t.Fatalf("WAIT: %v", n)
+	}
+	i := s.get()
+	s.gatewayOf(0).send(syscall.SIGSTOP)
+	s.engineOf(0).send(syscall.SIGKILL)
+	s.await("the replica is promoted", func(instance.Instance) bool {
+		info, err := s.runtime.EngineInfo(t.Context(), i.UID+"-1", "replication")
+		return err == nil && info["role"] == "master"
+	})
+	s.gatewayOf(0).send(syscall.SIGCONT)
+	c.do("SET", "key", "2")
+	if v := c.do("GET", "key"); v.Str != "2" {
+		t.Errorf("the key is %q", v.Str)
+	}
+	s.await("the instance is whole", inSync)
 }

@@ -19,7 +19,9 @@ import (
 	"github.com/sealane/sealane/internal/process"
 )
 
-// Nodes of instances that have several: instance.Replicator.
+// Nodes of instances that have several.
+
+var _ instance.Replicator = (*Runtime)(nil)
 
 const (
 	// observeTimeout is how long an engine may take to say how it is.
@@ -112,6 +114,9 @@ func (l *Runtime) EnsureGateway(ctx context.Context, node instance.Node, progres
 	return l.ensureSnapshot(ctx, n, node, progress)
 }
 
+// staleAttempts is how often a snapshot is given when the gateway has taken another one in between: an earlier one that was given up.
+const staleAttempts = 3
+
 // ApplyGateway implements instance.Replicator.
 func (l *Runtime) ApplyGateway(ctx context.Context, node instance.Node) error {
 	n := l.node(node.ID)
@@ -120,6 +125,32 @@ func (l *Runtime) ApplyGateway(ctx context.Context, node instance.Node) error {
 	if err := l.ensureGateway(ctx, n, node, func(string) {}); err != nil {
 		return err
 	}
+	taken := func() bool {
+		served, err := l.ServedEngine(node.ID)
+		return err == nil && node.Serves != nil && served == *node.Serves
+	}
+	var err error
+	for range staleAttempts {
+		err = l.giveSnapshot(ctx, node, func(client *gateway.Client, s gateway.Snapshot) error {
+			return l.applyForSure(ctx, client, n, s, taken)
+		})
+		if !errors.Is(err, gateway.ErrStale) {
+			break
+		}
+	}
+	return err
+}
+
+// OfferGateway implements instance.Replicator.
+func (l *Runtime) OfferGateway(ctx context.Context, node instance.Node) error {
+	return l.giveSnapshot(ctx, node, func(client *gateway.Client, s gateway.Snapshot) error {
+		_, err := client.Apply(ctx, s)
+		return err
+	})
+}
+
+// giveSnapshot has give hand a node's gateway its snapshot.
+func (l *Runtime) giveSnapshot(ctx context.Context, node instance.Node, give func(*gateway.Client, gateway.Snapshot) error) error {
 	client := gateway.NewClient(l.nodeDir(node.ID))
 	status, err := client.Status(ctx)
 	if err != nil {
@@ -127,10 +158,7 @@ func (l *Runtime) ApplyGateway(ctx context.Context, node instance.Node) error {
 	}
 	snapshot := l.snapshotFor(node, status)
 	snapshot.Generation = status.Generation + 1
-	return l.applyForSure(ctx, client, n, snapshot, func() bool {
-		served, err := l.ServedEngine(node.ID)
-		return err == nil && node.Serves != nil && served == *node.Serves
-	})
+	return give(client, snapshot)
 }
 
 // MoveClients implements instance.Replicator.
