@@ -295,7 +295,7 @@ func replicaTrouble(fault error, info NodeInfo) (text, kind string) {
 		return "", ""
 	case info.Fault != "":
 		text = info.Fault
-	case info.Known && info.Lag > 0:
+	case info.Known && info.Lag >= 100*time.Millisecond:
 		return fmt.Sprintf("it is %v behind the primary", info.Lag.Round(100*time.Millisecond)), "it is behind the primary"
 	default:
 		text = "it is copying the primary's data"
