@@ -150,15 +150,14 @@ func (f *createFlags) headers(constraints bool) map[string]string {
 
 // instance is the request. Enums are taken in any usual spelling: server_authentication, SERVER-AUTHENTICATION.
 func (f *createFlags) instance(c *cobra.Command) (*redispb.Instance, error) {
-	in := &redispb.Instance{
-		DisplayName: f.displayName, Labels: f.labels, MemorySizeGb: f.size, RedisConfigs: f.configs, AuthEnabled: f.auth,
-		RedisVersion: enumName(f.version), LocationId: f.zone,
-	}
 	tier, err := tierFlag(f.tier)
 	if err != nil {
 		return nil, err
 	}
-	in.Tier = tier
+	in := &redispb.Instance{
+		DisplayName: f.displayName, Labels: f.labels, MemorySizeGb: f.size, RedisConfigs: f.configs, AuthEnabled: f.auth,
+		RedisVersion: enumName(f.version), LocationId: f.zone, Tier: tier,
+	}
 	if err := f.replicaFlags.set(c, in); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ func TestTroubleOfReplicaIsOneKind(t *testing.T) {
 		{tooSoon(3614085347 * time.Nanosecond), NodeInfo{}, "it keeps ending, so it is started again in 4s at the earliest"},
 		{tooSoon(95 * time.Millisecond), NodeInfo{}, "it keeps ending, so it is started again in 1s at the earliest"},
 		{nil, NodeInfo{Known: true, Lag: 3210 * time.Millisecond}, "it is 3.2s behind the primary"},
+		{nil, NodeInfo{Known: true, Lag: 30 * time.Millisecond}, "it is copying the primary's data"},
 		{nil, NodeInfo{Known: true, Fault: "its process hangs"}, "its process hangs"},
 		{errors.New("no folder"), NodeInfo{Known: true, InSync: true}, "no folder"},
 		{nil, NodeInfo{}, "it is copying the primary's data"},

@@ -45,12 +45,14 @@ type Runtime struct {
 // node is what is known of a node's processes. All of it may be empty, because processes are found again by their sockets.
 type node struct {
 	sync.Mutex
-	engine   atomic.Pointer[engine.Engine] // nil: not known; it may be read without the lock
-	gateway  *process.Process
-	proved   string // digest of the snapshot that was last shown to be served
-	busy     *instance.BusyError
-	restored atomic.Pointer[restored]      // nil: the last dump
-	facts    atomic.Pointer[backend.Facts] // what the backend last said of itself; nil: nothing, or there is an engine
+	engine  atomic.Pointer[engine.Engine] // nil: not known; it may be read without the lock
+	gateway *process.Process
+	// lastGateway is gateway for those who only ask it something, and do not wait for the lock.
+	lastGateway atomic.Pointer[process.Process]
+	proved      string // digest of the snapshot that was last shown to be served
+	busy        *instance.BusyError
+	restored    atomic.Pointer[restored]      // nil: the last dump
+	facts       atomic.Pointer[backend.Facts] // what the backend last said of itself; nil: nothing, or there is an engine
 
 	// gatewayMu guards gateway and proved where the node is one of several: then its gateway does not wait for its engine.
 	gatewayMu sync.Mutex
@@ -294,6 +296,7 @@ func (l *Runtime) ensureGateway(ctx context.Context, n *node, node instance.Node
 		return fmt.Errorf("gateway: %w", err)
 	}
 	n.gateway, n.proved = p, ""
+	n.lastGateway.Store(p)
 	l.watch(n, node.ID, "gateway", p.Done(), p.Exit)
 	return nil
 }
@@ -351,11 +354,20 @@ func poll(ctx context.Context, ready func() bool) error {
 	return nil
 }
 
+// checkGateway says that the gateway is stopped, which would not answer.
+func (n *node) checkGateway() error {
+	p := n.lastGateway.Load()
+	if p == nil || !p.Stopped() {
+		return nil
+	}
+	pid := p.Identity().PID
+	return fmt.Errorf("the gateway (process %d) is stopped (SIGSTOP, or a debugger) and serves nobody until it is continued: kill -CONT %d", pid, pid)
+}
+
 // ensureSnapshot gives the gateway its snapshot, where it has another, and proves that it is served.
 func (l *Runtime) ensureSnapshot(ctx context.Context, n *node, node instance.Node, progress func(string)) error {
-	if n.gateway.Stopped() {
-		pid := n.gateway.Identity().PID
-		return fmt.Errorf("the gateway (process %d) is stopped (SIGSTOP, or a debugger) and serves nobody until it is continued: kill -CONT %d", pid, pid)
+	if err := n.checkGateway(); err != nil {
+		return err
 	}
 	client := gateway.NewClient(l.nodeDir(node.ID))
 	ctx, cancel := context.WithTimeout(ctx, gatewayTimeout+proveTimeout)
@@ -475,16 +487,25 @@ func (l *Runtime) Remove(ctx context.Context, nodeID string) error {
 
 // GatewayStatus implements GatewayStatuser.
 func (l *Runtime) GatewayStatus(ctx context.Context, nodeID string) (gateway.Status, error) {
+	if err := l.node(nodeID).checkGateway(); err != nil {
+		return gateway.Status{}, err
+	}
 	return gateway.NewClient(l.nodeDir(nodeID)).Status(ctx)
 }
 
 // PlaintextClients implements instance.PlaintextReader.
 func (l *Runtime) PlaintextClients(ctx context.Context, nodeID string) (plaintext.Account, error) {
+	if err := l.node(nodeID).checkGateway(); err != nil {
+		return plaintext.Account{}, err
+	}
 	return gateway.NewClient(l.nodeDir(nodeID)).Plaintext(ctx)
 }
 
 // Ledger implements Ledgerer.
 func (l *Runtime) Ledger(ctx context.Context, nodeID string) (ledger.Ledger, error) {
+	if err := l.node(nodeID).checkGateway(); err != nil {
+		return ledger.Ledger{}, err
+	}
 	return gateway.NewClient(l.nodeDir(nodeID)).Ledger(ctx)
 }
 

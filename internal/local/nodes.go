@@ -337,12 +337,14 @@ func (l *Runtime) KillEngine(ctx context.Context, node instance.Node) error {
 		}
 		select {
 		case <-e.Done():
-			return nil
 		case <-ctx.Done():
 			return fmt.Errorf("the engine was killed and has not ended: %w", context.Cause(ctx))
 		}
+	} else if err := killListener(ctx, engine.Socket(dir), engine.Lock(dir)); err != nil {
+		return err
 	}
-	return killListener(ctx, engine.Socket(dir), engine.Lock(dir))
+	removeGroup(dir)
+	return nil
 }
 
 // ForgetData implements instance.Replicator.

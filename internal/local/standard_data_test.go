@@ -178,6 +178,9 @@ func TestCleanStopOfStandardKeepsTheData(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.close()
+	if left, err := filepath.Glob(filepath.Join(s.dir, "nodes", "*", "engine.cgroup")); err != nil || len(left) > 0 {
+		t.Errorf("cgroups of engines are left: %v, %v", left, err)
+	}
 	var log bytes.Buffer
 	s.log = &log
 	s.start()
