@@ -162,3 +162,39 @@ func TestFailoverLeavesASlowGatewayAlone(t *testing.T) {
 	}
 	s.await("the instance is whole", inSync)
 }
+
+// noting is a Runtime that remembers the nodes whose gateways it was to bring up.
+type noting struct {
+	*local.Runtime
+	mu    sync.Mutex
+	nodes map[string]instance.Node
+}
+
+func (n *noting) EnsureGateway(ctx context.Context, node instance.Node, progress func(string)) error {
+	n.mu.Lock()
+	n.nodes[node.ID] = node
+	n.mu.Unlock()
+	return n.Runtime.EnsureGateway(ctx, node, progress)
+}
+
+// A snapshot that is only offered to a gateway ends no gateway, whenever the time for it is over.
+func TestOfferedSnapshotEndsNoGateway(t *testing.T) {
+	t.Parallel()
+	n := &noting{nodes: make(map[string]instance.Node)}
+	s := newStandardOn(t, nil, func(r *local.Runtime) instance.Runtime { n.Runtime = r; return n })
+	before := s.gatewayOf(0).Identity()
+	n.mu.Lock()
+	node := n.nodes[s.get().UID+"-0"]
+	n.mu.Unlock()
+	given := 0
+	for d := 100 * time.Microsecond; given < 3; d += d / 8 {
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		if s.runtime.OfferGateway(ctx, node) == nil {
+			given++
+		}
+		cancel()
+	}
+	if after := s.gatewayOf(0).Identity(); after != before {
+		t.Errorf("the gateway was process %d, and is %d", before.PID, after.PID)
+	}
+}
