@@ -39,6 +39,16 @@ func Candidate(history string, nodes map[int]Observation) (int, error) {
 	return 0, ErrNoReplica
 }
 
+// candidateOf is Candidate for the newest history that a node has of which something is known. histories are the newest first.
+func candidateOf(histories []string, nodes map[int]Observation) (int, error) {
+	for _, h := range histories {
+		if k, err := Candidate(h, nodes); !errors.Is(err, ErrNoReplica) {
+			return k, err
+		}
+	}
+	return 0, ErrNoReplica
+}
+
 // PlannedCandidate returns the node that takes over from a primary that is well: of the replicas that are linked to it, the one that is
 // furthest. difference is how many bytes of changes the one that is furthest behind lacks, which is what the managed service looks at.
 func PlannedCandidate(history string, primary Observation, nodes map[int]Observation) (to int, difference int64, err error) {

@@ -48,15 +48,16 @@ const (
 	afterTime   = 2 * time.Second // to put things back
 )
 
-// Unplanned replaces a primary that has failed. replicas are the numbers of the other nodes. It returns the new primary. After an error
-// the clients are still with the one that failed.
-func Unplanned(ctx context.Context, n Nodes, primary int, replicas []int, history string) (int, error) {
-	if _, err := Candidate(history, observeAll(ctx, n, replicas)); err != nil {
+// Unplanned replaces a primary that has failed. replicas are the numbers of the other nodes. histories are that of the primary's data and,
+// until its replicas have followed it, that of before it was promoted: else nobody could take over from a primary that fails right then. It
+// returns the new primary. After an error the clients are still with the one that failed.
+func Unplanned(ctx context.Context, n Nodes, primary int, replicas []int, histories ...string) (int, error) {
+	if _, err := candidateOf(histories, observeAll(ctx, n, replicas)); err != nil {
 		return 0, err // there is no use in killing it
 	}
 	limited(ctx, killTime, func(ctx context.Context) error { return n.Kill(ctx, primary) })
 	limited(ctx, cutTime, func(ctx context.Context) error { return n.CutReplicas(ctx, primary) })
-	to, err := Candidate(history, drain(ctx, n, replicas))
+	to, err := candidateOf(histories, drain(ctx, n, replicas))
 	if err != nil {
 		return 0, err
 	}

@@ -281,6 +281,21 @@ func TestUnplannedFailoverWhereAStepFails(t *testing.T) {
 	}
 }
 
+// A primary that fails before its replicas have followed it is replaced by one that has the data of before it was promoted, but for one that has
+// followed it already.
+func TestUnplannedFailoverOfAPrimaryThatNobodyFollowsYet(t *testing.T) {
+	t.Parallel()
+	m := newMachine("")
+	if to, err := Unplanned(t.Context(), m, 0, []int{1, 2}, "new", "h"); err != nil || to != 1 {
+		t.Errorf("node-%d, %v", to, err)
+	}
+	m = newMachine("")
+	m.engines[2].ID = "new"
+	if to, err := Unplanned(t.Context(), m, 0, []int{1, 2}, "new", "h"); err != nil || to != 2 {
+		t.Errorf("node-2 has followed: node-%d, %v", to, err)
+	}
+}
+
 func TestUnplannedFailoverKillsNobodyInVain(t *testing.T) {
 	t.Parallel()
 	m := newMachine("")

@@ -89,7 +89,7 @@ func (r *reconciler) failOver(ctx context.Context, i *Instance, m *monitor, why 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unplannedLimit)
 	defer cancel()
 	from := i.Replication.Primary
-	to, err := failover.Unplanned(ctx, c, from, i.Replication.replicas(), m.historyNow())
+	to, err := failover.Unplanned(ctx, c, from, i.Replication.replicas(), m.historyNow(), i.Replication.Previous)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (r *reconciler) notePrimary(ctx context.Context, c changing, i *Instance, f
 	i.Replication = i.Replication.clone()
 	i.Replication.changePrimary(f)
 	if o := c.Observe(ctx, f.To); o.Answers() && o.Primary {
-		i.Replication.History = o.ID
+		i.Replication.History, i.Replication.Previous = o.ID, o.ID2
 	}
 	if n := i.Replication.node(f.To); n.Version != "" {
 		if have, err := c.runtime.EngineBuild(ctx, c.nodes[f.To]); err == nil {

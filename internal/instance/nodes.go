@@ -50,7 +50,25 @@ func (r *reconciler) ensureNodes(ctx context.Context, w *worker, i *Instance, no
 	if err := r.removeNodes(ctx, w, i); err != nil {
 		return err
 	}
+	if err := r.forgetPrevious(i, m); err != nil {
+		return err
+	}
 	return r.judgeReplicas(w, *i, m)
+}
+
+// forgetPrevious ends that a node may take over with the data of before the last failover: from when on one has the primary's.
+func (r *reconciler) forgetPrevious(i *Instance, m *monitor) error {
+	if i.Replication.Previous == "" {
+		return nil
+	}
+	for k, info := range m.infos() {
+		if k != i.Replication.Primary && info.InSync {
+			i.Replication = i.Replication.clone()
+			i.Replication.Previous = ""
+			return r.saveReplication(i)
+		}
+	}
+	return nil
 }
 
 // allNodes are the nodes of an instance, by number.
@@ -109,6 +127,10 @@ func (r *reconciler) ensurePrimary(ctx context.Context, rt Replicator, i *Instan
 	}
 	if o := rt.ObserveEngine(ctx, primary); o.Answers() && o.Primary && o.ID != "" && o.ID != i.Replication.History {
 		i.Replication = i.Replication.clone()
+		i.Replication.Previous = ""
+		if o.ID2 == i.Replication.History {
+			i.Replication.Previous = o.ID2
+		}
 		i.Replication.History = o.ID
 		if err := r.saveReplication(i); err != nil {
 			return err

@@ -31,6 +31,8 @@ type Replication struct {
 	// History is the replication ID of the data that the primary has, or had last: only an engine whose data are of that history may
 	// take over. "": the primary has not run yet.
 	History string
+	// Previous is the history before the primary was promoted, until its replicas have followed it: until then they may take over with that.
+	Previous string `json:",omitempty"`
 	// SealedPassword is that of the engines' user for replication.
 	SealedPassword []byte
 	// Certificates are those by which nodes know each other, where the instance has none for its clients.

@@ -139,7 +139,7 @@ func (i *Instance) becomes(t EngineTarget) {
 	i.Replication = i.Replication.clone()
 	if !i.rolls() {
 		i.Replication.node(i.Replication.Primary).Slot = t.Slot
-		i.Replication.History = "" // that of other data: nobody who has them may take over
+		i.Replication.History, i.Replication.Previous = "", "" // that of other data: nobody who has them may take over
 	}
 }
 
