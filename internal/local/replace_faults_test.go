@@ -283,6 +283,7 @@ func TestAProcessIsKilledDuringADump(t *testing.T) {
 				if err != nil || checked.Size() < 1<<20 {
 					t.Errorf("got %v", err)
 				}
+				m.ensure()
 				m.client().do("PING")
 				return
 			}

@@ -62,7 +62,10 @@ func (s *standard) ended(op instance.Operation, err error) instance.Operation {
 
 func (s *standard) inSync() instance.Instance {
 	s.t.Helper()
-	return s.await("it is READY with its replicas in sync", func(i instance.Instance) bool { return i.State == instance.Ready && i.StatusMessage == "" })
+	return s.await("it is READY with its replicas in sync", func(i instance.Instance) bool {
+		// A snapshot that was under way when its engine was killed has failed, and says so until the next one.
+		return inSync(i) && (i.StatusMessage == "" || strings.HasPrefix(i.StatusMessage, "the snapshot of "))
+	})
 }
 
 func (s *standard) wantKeys(c *client, n int) {
