@@ -133,8 +133,11 @@ func describeReplication(w io.Writer, i *redispb.Instance, r *sealanepb.Replicat
 		if k == shown {
 			break
 		}
-		row(w, "failover:", fmt.Sprintf("%s, from %s to %s, %s without writes: %s", timeText(f.GetEndTime()), f.GetFromNode(), f.GetToNode(),
-			secondsText(f.GetDuration().AsDuration()), f.GetReason()))
+		name, way := "failover:", fmt.Sprintf("from %s to %s", f.GetFromNode(), f.GetToNode())
+		if f.GetFromNode() == f.GetToNode() {
+			name, way = "restart:", "of "+f.GetToNode()
+		}
+		row(w, name, fmt.Sprintf("%s, %s, %s without writes: %s", timeText(f.GetEndTime()), way, secondsText(f.GetDuration().AsDuration()), f.GetReason()))
 	}
 }
 

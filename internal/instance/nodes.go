@@ -361,10 +361,29 @@ func (r *reconciler) mendPrimary(ctx context.Context, rt Replicator, w *worker, 
 		// After a clean stop no engine runs, which is no fault.
 		if reason, _ := r.workers.lastExit(i.Name); reason != "" {
 			r.log.Error("the primary is started again, because no replica has its data", "instance", i.Name, "why", why)
+			if err := r.noteLoss(i, since); err != nil {
+				return err
+			}
 		}
 		return r.restoreDump(ctx, rt, *i, primary)
 	}
 	return fmt.Errorf("%s, the primary, has failed (%s), and no replica takes over: %w", NodeName(i.Replication.Primary), why, err)
+}
+
+// noteLoss records that the primary is started again because nobody has its data, where users look for failovers.
+func (r *reconciler) noteLoss(i *Instance, since time.Time) error {
+	primary, now := i.Replication.Primary, r.now().UTC()
+	f := FailoverRecord{Time: now, From: primary, To: primary, Took: now.Sub(since),
+		Reason: "no engine had the data any more, so the instance began without data; persistence would keep them"}
+	if i.Spec.SnapshotPeriod > 0 {
+		f.Reason = "no engine had the data any more, so those of the last snapshot were restored"
+	}
+	if n := len(i.Replication.Failovers); n > 0 && i.Replication.Failovers[n-1].Reason == f.Reason && now.Sub(i.Replication.Failovers[n-1].Time) < createTimeout {
+		return nil // it has not come up since
+	}
+	i.Replication = i.Replication.clone()
+	i.Replication.changePrimary(f)
+	return r.saveReplication(i)
 }
 
 // restoreDump gives a primary that is to be started the last snapshot of the instance's data. Where it has made none since it became the

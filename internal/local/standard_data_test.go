@@ -286,3 +286,24 @@ func TestReplicaOfStandardStartsWithoutItsOldDump(t *testing.T) {
 		t.Error("it has loaded its old dump")
 	}
 }
+
+// That all engines died, and with them the data, is where users look for failovers.
+func TestLossOfAllEnginesIsShown(t *testing.T) {
+	t.Parallel()
+	s := newStandard(t, nil)
+	s.client().do("SET", "key", "1")
+	for k := range 2 {
+		s.engineOf(k).send(syscall.SIGSTOP) // both end before either is noticed
+	}
+	for k := range 2 {
+		s.engineOf(k).send(syscall.SIGKILL)
+	}
+	i := s.await("the loss is shown", func(i instance.Instance) bool { return len(i.Replication.Failovers) > 0 })
+	if f := i.Replication.Failovers[0]; !strings.Contains(f.Reason, "without data") || f.From != f.To {
+		t.Errorf("%+v", f)
+	}
+	s.inSync()
+	if n := s.client().do("EXISTS", "key"); n.Int != 0 {
+		t.Error("the key is there")
+	}
+}
