@@ -1,6 +1,7 @@
 # Google's API client for Python (googleapiclient), which makes its methods from a discovery document. It prints "ok STEP" after each step.
 import json
 import os
+import time
 
 import google_auth_httplib2
 from google.oauth2.credentials import Credentials
@@ -62,6 +63,8 @@ batch.add(instances.get(name=name + "-not"), request_id="not there")
 batch.add(instances.patch(name=name, updateMask="labels", body={"labels": {"a": "b"}}), request_id="patch")
 batch.execute()
 assert answers["there"] == {"tier": "BASIC"} and answers["not there"] == 404 and answers["patch"]["metadata"]["verb"] == "update", answers
+while operations.list(name=parent, filter="done=false").execute().get("operations"): # the answers in a batch wait for nothing
+    time.sleep(0.05)
 print("ok batch")
 
 try:
