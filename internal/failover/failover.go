@@ -34,15 +34,13 @@ type Observation struct {
 
 	// What follows is known where it answers.
 
-	Primary  bool   // it takes writes; otherwise it is a replica
-	Loading  bool   // its data are not all in memory
-	Syncing  bool   // it is receiving a whole copy of the primary's data
-	Linked   bool   // as a replica: it is told of each change
-	ID       string // which history its data are of (master_replid)
-	Offset   int64  // how far in that history
-	ID2      string // the history before it was promoted
-	Upstream string // as a replica: the address that it replicates from
-	Replicas []Replica
+	Primary bool   // it takes writes; otherwise it is a replica
+	Loading bool   // its data are not all in memory
+	Syncing bool   // it is receiving a whole copy of the primary's data
+	Linked  bool   // as a replica: it is told of each change
+	ID      string // which history its data are of (master_replid)
+	Offset  int64  // how far in that history
+	ID2     string // the history before it was promoted
 }
 
 // Answers says whether the engine has answered.
@@ -50,14 +48,6 @@ func (o Observation) Answers() bool { return o.Condition == Answering }
 
 // Running says whether there is a process, as far as is known.
 func (o Observation) Running() bool { return o.Condition != Ended }
-
-// Replica is a replica as its primary sees it.
-type Replica struct {
-	Address string
-	State   string // "online" where it is told of each change
-	Offset  int64  // that it has acknowledged
-	Lag     time.Duration
-}
 
 // follows says whether the engine's data are of a history, to some point of it: it may be promoted then.
 func (o Observation) follows(history string) bool {

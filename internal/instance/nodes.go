@@ -47,7 +47,7 @@ func (r *reconciler) ensureNodes(ctx context.Context, w *worker, i *Instance, no
 		return err
 	}
 	r.ensureReplicas(ctx, rt, w, i, m, nodes)
-	if err := r.removeNodes(ctx, w, i); err != nil {
+	if err := r.removeNodes(ctx, i); err != nil {
 		return err
 	}
 	if err := r.forgetPrevious(i, m); err != nil {
@@ -261,7 +261,7 @@ func (r *reconciler) ensureReplica(ctx context.Context, rt Replicator, i Instanc
 }
 
 // removeNodes removes nodes that are not wanted any more.
-func (r *reconciler) removeNodes(ctx context.Context, w *worker, i *Instance) error {
+func (r *reconciler) removeNodes(ctx context.Context, i *Instance) error {
 	if len(i.Replication.Removing) == 0 {
 		return nil
 	}

@@ -248,10 +248,7 @@ func (l *Runtime) ObserveEngine(ctx context.Context, node instance.Node) failove
 	}
 	r := seen.Replication
 	o.Primary, o.Loading, o.Syncing, o.Linked = r.Role == engine.RolePrimary, r.Loading, r.Syncing, r.Linked
-	o.ID, o.Offset, o.ID2, o.Upstream = r.ID, r.Offset, r.ID2, r.Primary
-	for _, replica := range r.Replicas {
-		o.Replicas = append(o.Replicas, failover.Replica{Address: replica.Address, State: replica.State, Offset: replica.Offset, Lag: replica.Lag})
-	}
+	o.ID, o.Offset, o.ID2 = r.ID, r.Offset, r.ID2
 	return o
 }
 
